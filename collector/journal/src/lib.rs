@@ -1,0 +1,1 @@
+//! The settlement rules of the two logs, pure: watermarks, decisions, checkpoint, replay.

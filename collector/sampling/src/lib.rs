@@ -1,0 +1,1 @@
+//! Which traces stay, and with what weight. Pure: no clock, no I/O.

@@ -1,0 +1,1 @@
+//! Intake, admission, the road through the logs, delivery to the lake.

@@ -1,0 +1,1 @@
+//! What every role shares: logs, the metrics registry, admin endpoints, signals and drain.

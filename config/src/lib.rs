@@ -1,0 +1,1 @@
+//! Configuration: one YAML file and the environment, checked into values that can be trusted.

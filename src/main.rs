@@ -1,0 +1,2 @@
+//! Tailwater.
+fn main() {}

@@ -1,0 +1,1 @@
+//! OTLP: the wire walker over request bytes, and what reads through it.

@@ -1,0 +1,1 @@
+//! The lake: table writers, snapshots, the outbox as hot store, maintenance.
