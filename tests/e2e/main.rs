@@ -1,0 +1,6 @@
+//! End-to-end tests: the real binary, real clients, real crashes. One test binary, and it links no DataFusion: whatever it
+//! knows of the product it learns over the network, from the command line or from files.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod house;
