@@ -1,1 +1,4 @@
 //! OTLP: the wire walker over request bytes, and what reads through it.
+
+pub mod caps;
+pub mod reject;
