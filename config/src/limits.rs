@@ -1,0 +1,185 @@
+//! What depends on the machine: memory shares and the disk reserve, worked out once at start.
+//!
+//! Pure: the machine is an argument, so a test can be any machine.
+
+use crate::load::Config;
+use crate::problem::Problems;
+use crate::units::Size;
+use crate::value::Auto;
+
+/// What the process may use. `tailwater_runtime::machine` finds out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// Memory limit of the container, or the memory of the host, in bytes.
+    pub memory_bytes: u64,
+    /// Cores that may be used, at least 1.
+    pub cpus: usize,
+}
+
+/// The settings that had to know the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// `intake.memory`, bytes.
+    pub intake_memory_bytes: u64,
+    /// The part of it that one tenant may hold, bytes.
+    pub tenant_memory_bytes: u64,
+    /// `intake.body`, bytes: lowered to what memory allows if nobody set it.
+    pub body_bytes: u64,
+    /// `intake.wire_body`, bytes: never above `body_bytes`.
+    pub wire_body_bytes: u64,
+    /// `query.memory`, bytes: lowered to half of the machine if nobody set it.
+    pub query_memory_bytes: u64,
+}
+
+/// Most that `intake.memory: auto` takes.
+const INTAKE_MEMORY_AUTO_MAX: u64 = 2 << 30;
+
+impl Config {
+    /// Works out what depends on the machine.
+    ///
+    /// # Errors
+    /// When a size that was set does not fit this machine, or a request of the largest size could never be admitted.
+    pub fn limits(&self, machine: Machine) -> Result<Limits, Problems> {
+        let mut problems = Vec::new();
+        let total = Size::bytes_of(machine.memory_bytes);
+        let intake_memory_bytes = match self.intake.memory {
+            Auto::Auto => (machine.memory_bytes / 4).clamp(1 << 20, INTAKE_MEMORY_AUTO_MAX),
+            Auto::Is(size) => size.bytes(),
+        };
+        if intake_memory_bytes > machine.memory_bytes {
+            let size = Size::bytes_of(intake_memory_bytes);
+            problems.push(self.conflict(
+                &["intake.memory"],
+                format!("{size} is more than the machine's or container's memory of {total}"),
+            ));
+        }
+        let tenant_memory_bytes = self.intake.tenant_share.of(intake_memory_bytes);
+        let fits = |key: &str, size: Size| {
+            if self.is_set(key) {
+                size.bytes()
+            } else {
+                size.bytes().min(tenant_memory_bytes)
+            }
+        };
+        let body_bytes = fits("intake.body", self.intake.body);
+        let wire_body_bytes = fits("intake.wire_body", self.intake.wire_body).min(body_bytes);
+        if body_bytes > tenant_memory_bytes {
+            let share = Size::bytes_of(tenant_memory_bytes);
+            problems.push(self.conflict(
+                &["intake.tenant_share", "intake.memory", "intake.body"],
+                format!(
+                    "a request of intake.body ({}) could never be admitted: one tenant may hold {share}, intake.tenant_share ({}) of intake.memory ({}); \
+                     lower intake.body or raise intake.memory",
+                    self.intake.body,
+                    self.intake.tenant_share,
+                    Size::bytes_of(intake_memory_bytes),
+                ),
+            ));
+        }
+        let half = machine.memory_bytes / 2;
+        let query_memory_bytes = if self.is_set("query.memory") {
+            self.query.memory.bytes()
+        } else {
+            self.query.memory.bytes().min(half)
+        };
+        if query_memory_bytes > half {
+            let message = format!(
+                "{} is more than half of the machine's or container's memory of {total}",
+                self.query.memory
+            );
+            problems.push(self.conflict(&["query.memory"], message));
+        }
+        Problems::or(
+            problems,
+            Limits {
+                intake_memory_bytes,
+                tenant_memory_bytes,
+                body_bytes,
+                wire_body_bytes,
+                query_memory_bytes,
+            },
+        )
+    }
+
+    /// Bytes of a disk of `disk_bytes` that `storage.disk_reserve` keeps free.
+    #[must_use]
+    pub fn disk_reserve_bytes(&self, disk_bytes: u64) -> u64 {
+        match self.storage.disk_reserve {
+            Auto::Auto => (disk_bytes / 20).max(256 << 20),
+            Auto::Is(size) => size.bytes(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    fn limits(memory_bytes: u64, pairs: &[(&str, &str)]) -> Result<Limits, Problems> {
+        Config::of(pairs).unwrap().limits(Machine { memory_bytes, cpus: 2 })
+    }
+
+    #[test]
+    fn follow_the_machine() {
+        let big = limits(64 * GIB, &[]).unwrap();
+        assert_eq!(
+            (big.intake_memory_bytes, big.tenant_memory_bytes, big.query_memory_bytes),
+            (2 * GIB, GIB, GIB)
+        );
+        assert_eq!((big.body_bytes, big.wire_body_bytes), (64 << 20, 16 << 20));
+        let small = limits(GIB / 4, &[]).unwrap();
+        assert_eq!(
+            (
+                small.intake_memory_bytes,
+                small.tenant_memory_bytes,
+                small.query_memory_bytes
+            ),
+            (64 << 20, 32 << 20, 128 << 20)
+        );
+        assert_eq!((small.body_bytes, small.wire_body_bytes), (32 << 20, 16 << 20));
+        let tiny = limits(16 << 20, &[]).unwrap();
+        assert_eq!((tiny.body_bytes, tiny.wire_body_bytes), (2 << 20, 2 << 20));
+    }
+
+    #[test]
+    fn what_was_set_is_not_bent() {
+        let check = |pairs: &[(&str, &str)], words: &str| {
+            let error = limits(GIB, pairs).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        };
+        check(
+            &[("intake.memory", "2GiB")],
+            "intake.memory: 2GiB is more than the machine's or container's memory of 1GiB",
+        );
+        check(&[("query.memory", "600MiB")], "query.memory: 600MiB is more than half");
+        check(
+            &[
+                ("intake.body", "256MiB"),
+                ("storage.intake_log.segment", "1GiB"),
+                ("storage.outbox.segment", "1GiB"),
+            ],
+            "could never be admitted",
+        );
+        assert_eq!(
+            limits(GIB, &[("intake.memory", "64MiB"), ("intake.body", "32MiB")])
+                .unwrap()
+                .body_bytes,
+            32 << 20
+        );
+    }
+
+    #[test]
+    fn disk_reserve() {
+        assert_eq!(Config::of(&[]).unwrap().disk_reserve_bytes(GIB), 256 << 20);
+        assert_eq!(Config::of(&[]).unwrap().disk_reserve_bytes(100 * GIB), 5 * GIB);
+        assert_eq!(
+            Config::of(&[("storage.disk_reserve", "4MiB")])
+                .unwrap()
+                .disk_reserve_bytes(GIB),
+            4 << 20
+        );
+    }
+}

@@ -1,0 +1,344 @@
+//! Every setting there is: its name, type, default, range and one sentence. The structs here are what the other crates read;
+//! `docs/configuration.md` is generated from the same lines.
+//!
+//! Limits that must hold between settings are in `check`; what depends on the machine is in `limits`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::section::section;
+use crate::units::{Percent, Size};
+use crate::value::{Auto, Limit, words};
+
+section! {
+    /// All settings.
+    pub struct Settings {
+        /// The data directory: logs, checkpoint, locks and, unless told otherwise, the lake.
+        data: PathBuf = "./tailwater-data",
+        /// Lets listeners bind addresses that other machines can reach, without TLS or authentication.
+        allow_insecure: bool = "false",
+        /// What is written to stderr.
+        log: Log,
+        /// Where OTLP comes in: listeners, admission, limits.
+        intake: Intake,
+        /// The two logs, the lake and its upkeep.
+        storage: Storage,
+        /// The query role and what one query may use.
+        query: Query,
+        /// `/metrics`, `/healthz` and `/readyz` of each role.
+        admin: Admin,
+        /// How long a role may take to finish its work after SIGTERM, before it stops anyway.
+        drain_timeout: Duration = "25s" in "0s".."1h",
+    }
+}
+
+section! {
+    /// What is written to stderr.
+    pub struct Log {
+        /// The least important level that is written.
+        level: Level = "info",
+        /// One line of text per event for people, or one JSON object for machines.
+        format: LogFormat = "text",
+    }
+}
+
+words! {
+    /// Levels of log events, from few to many.
+    pub enum Level {
+        /// Something failed and someone should look.
+        Error = "error",
+        /// Something is not as it should be; work goes on.
+        Warn = "warn",
+        /// Starts, stops and rare changes.
+        Info = "info",
+        /// What a developer of Tailwater wants.
+        Debug = "debug",
+        /// Everything.
+        Trace = "trace",
+    }
+}
+
+words! {
+    /// Shapes of a log line.
+    pub enum LogFormat {
+        /// For people.
+        Text = "text",
+        /// For machines.
+        Json = "json",
+    }
+}
+
+section! {
+    /// Where OTLP comes in: listeners, admission, limits.
+    pub struct Intake {
+        /// OTLP/gRPC.
+        grpc: GrpcIntake,
+        /// OTLP/HTTP, protobuf and JSON.
+        http: HttpIntake,
+        /// Largest request body as it arrives, before decompression.
+        wire_body: Size = "16MiB" in "1KiB".."1GiB",
+        /// Largest request body after decompression.
+        body: Size = "64MiB" in "1KiB".."1GiB",
+        /// Largest ratio of decompressed to compressed bytes, checked after the first MiB.
+        inflate_ratio: u32 = "200" in "1".."10000",
+        /// Bytes of requests held in memory at once; `auto` is a quarter of the machine's or container's memory, at most 2GiB.
+        memory: Auto<Size> = "auto" in "1MiB".."1TiB",
+        /// The part of `intake.memory` that one tenant may hold.
+        tenant_share: Percent = "50%" in "1%".."100%",
+        /// How much one tenant may send.
+        rate: Rate,
+        /// How long a request may take, from its head to its answer.
+        request_timeout: Duration = "30s" in "100ms".."10m",
+        /// Limits of connections, against slow and hostile clients.
+        connections: Connections,
+        /// Takes byte-identical requests of a tenant within `intake.dedup_window` as retries: answered like the first, stored once.
+        dedup: bool = "on",
+        /// How long a request is remembered for `intake.dedup`.
+        dedup_window: Duration = "15m" in "1s".."24h",
+        /// Limits of one item (span, log record, metric point); what exceeds them is cut or rejected, and counted.
+        caps: Caps,
+    }
+}
+
+section! {
+    /// OTLP/gRPC.
+    pub struct GrpcIntake {
+        /// Address of OTLP/gRPC.
+        listen: SocketAddr = "127.0.0.1:4317",
+    }
+}
+
+section! {
+    /// OTLP/HTTP, protobuf and JSON.
+    pub struct HttpIntake {
+        /// Address of OTLP/HTTP (`/v1/traces`, `/v1/metrics`, `/v1/logs`).
+        listen: SocketAddr = "127.0.0.1:4318",
+    }
+}
+
+section! {
+    /// How much one tenant may send.
+    pub struct Rate {
+        /// Decompressed bytes a second that one tenant may send before it is told to wait; `off` leaves it to memory and disk.
+        bytes_per_sec: Limit<Size> = "512MiB" in "1KiB".."1TiB",
+        /// Bytes that one tenant may send at once above the rate.
+        burst: Size = "1GiB" in "1KiB".."1TiB",
+    }
+}
+
+section! {
+    /// Limits of connections, against slow and hostile clients.
+    pub struct Connections {
+        /// Open connections in all, per listener.
+        total: u32 = "4096" in "1".."1000000",
+        /// Open connections from one address, per listener.
+        per_peer: u32 = "256" in "1".."1000000",
+        /// HTTP/2 streams at once on one connection.
+        streams: u32 = "100" in "1".."10000",
+        /// HTTP/2 streams reset by the client that may wait for clean-up before the connection is closed.
+        pending_resets: u32 = "20" in "1".."10000",
+        /// Largest head of a request.
+        header_bytes: Size = "16KiB" in "1KiB".."1MiB",
+        /// Most header fields of a request.
+        headers: u32 = "100" in "10".."1000",
+        /// Time to finish a handshake.
+        handshake_timeout: Duration = "5s" in "100ms".."5m",
+        /// Time for the head of a request to arrive.
+        header_timeout: Duration = "10s" in "100ms".."5m",
+        /// Longest pause inside a body.
+        body_idle: Duration = "10s" in "100ms".."5m",
+        /// A connection without a request is closed after this.
+        idle: Duration = "60s" in "1s".."1h",
+        /// Pause after which an HTTP/2 ping asks whether the client is still there.
+        keepalive: Duration = "30s" in "1s".."1h",
+        /// Time for the answer to that ping.
+        keepalive_timeout: Duration = "10s" in "100ms".."5m",
+        /// A connection is asked to end after this, so that load spreads again.
+        max_age: Duration = "30m" in "1s".."24h",
+        /// Time for requests under way on a connection that was asked to end.
+        max_age_grace: Duration = "30s" in "0s".."10m",
+    }
+}
+
+section! {
+    /// Limits of one item (span, log record, metric point); what exceeds them is cut or rejected, and counted.
+    pub struct Caps {
+        /// Largest item, as encoded.
+        item: Size = "1MiB" in "1KiB".."64MiB",
+        /// Attributes of one resource, scope, item, event or link.
+        attributes: u32 = "512" in "1".."65536",
+        /// Largest text or bytes of one attribute or log body.
+        value: Size = "64KiB" in "16B".."16MiB",
+        /// Longest attribute key.
+        key: Size = "256B" in "16B".."64KiB",
+        /// Deepest nesting of a value.
+        depth: u32 = "16" in "1".."64",
+        /// Events of one span.
+        events: u32 = "128" in "0".."65536",
+        /// Links of one span.
+        links: u32 = "128" in "0".."65536",
+        /// How far ahead of the clock an item's time may be; beyond, the row is stored under its arrival date.
+        future: Duration = "10m" in "0s".."36500d",
+        /// How far back an item's time may be; beyond, the row is stored under its arrival date.
+        past: Duration = "30d" in "1m".."36500d",
+    }
+}
+
+section! {
+    /// The two logs, the lake and its upkeep.
+    pub struct Storage {
+        /// Directory of the intake log and the outbox, perhaps on a disk of its own; `null` is the data directory.
+        wal_dir: Option<PathBuf> = "null",
+        /// What a success means: `fsync`, the request is on the disk; `write`, it is with the operating system, and a power cut may lose the last moments.
+        ack: Ack = "fsync",
+        /// The intake log: requests as they came.
+        intake_log: IntakeLog,
+        /// The outbox: decided rows on their way to the tables, and what queries read before they are there.
+        outbox: OutboxLog,
+        /// Free space that is never used up: new data is refused before; `auto` is the larger of 5 % of the disk and 256MiB.
+        disk_reserve: Auto<Size> = "auto" in "0B".."1PiB",
+        /// How often the collector notes what it has decided, so that old log segments can go and a restart is short.
+        checkpoint_interval: Duration = "10s" in "100ms".."10m",
+        /// When decided rows leave for the outbox.
+        batch: Batch,
+        /// When rows of the outbox become a commit of a table.
+        commit: Commit,
+        /// How long rows are kept.
+        retention: Retention,
+        /// Merging small files into large sorted ones.
+        compact: Compact,
+        /// A checkpoint of a table's Delta log is written after so many commits.
+        checkpoint_every: u32 = "50" in "1".."10000",
+        /// Files that no table names any more are deleted after this; running queries must be done with them.
+        vacuum_after: Duration = "24h" in "1m".."365d",
+        /// How long old versions of a table stay in its Delta log.
+        log_retention: Duration = "6h" in "1m".."365d",
+    }
+}
+
+words! {
+    /// What a success promises.
+    pub enum Ack {
+        /// The request is on the disk.
+        Fsync = "fsync",
+        /// The request is with the operating system.
+        Write = "write",
+    }
+}
+
+section! {
+    /// The intake log: requests as they came.
+    pub struct IntakeLog {
+        /// Size of one segment file; the largest request must fit.
+        segment: Size = "128MiB" in "64KiB".."4GiB",
+        /// Disk it may use; when that is full, requests are refused until old segments can go.
+        budget: Size = "16GiB" in "128KiB".."1PiB",
+    }
+}
+
+section! {
+    /// The outbox: decided rows on their way to the tables, and what queries read before they are there.
+    pub struct OutboxLog {
+        /// Size of one segment file; the largest batch must fit.
+        segment: Size = "256MiB" in "64KiB".."4GiB",
+        /// Disk it may use; when that is full, because tables cannot be committed, requests are refused.
+        budget: Size = "16GiB" in "128KiB".."1PiB",
+    }
+}
+
+section! {
+    /// When decided rows leave for the outbox.
+    pub struct Batch {
+        /// Longest wait of a decided row; sets how soon a query sees it.
+        delay: Duration = "200ms" in "1ms".."10s",
+        /// A batch is cut when it has so many rows.
+        rows: u32 = "32768" in "1".."1000000",
+        /// A batch is cut when its columns have so many bytes.
+        bytes: Size = "8MiB" in "4KiB".."512MiB",
+    }
+}
+
+section! {
+    /// When rows of the outbox become a commit of a table.
+    pub struct Commit {
+        /// Longest wait of a row in the outbox.
+        interval: Duration = "30s" in "100ms".."1h",
+        /// A table is committed when so many bytes of its rows wait.
+        bytes: Size = "64MiB" in "16KiB".."4GiB",
+    }
+}
+
+section! {
+    /// How long rows are kept, by table. Whole days are removed.
+    pub struct Retention {
+        /// Table `spans`.
+        spans: Duration = "30d" in "1h".."36500d",
+        /// Table `traces`.
+        traces: Duration = "30d" in "1h".."36500d",
+        /// Table `logs`.
+        logs: Duration = "30d" in "1h".."36500d",
+        /// Table `metric_points`: gauges and sums.
+        metric_points: Duration = "30d" in "1h".."36500d",
+        /// Table `metric_dists`: histograms and summaries.
+        metric_dists: Duration = "30d" in "1h".."36500d",
+        /// Table `metric_series`: the names and attributes that points refer to.
+        metric_series: Duration = "30d" in "1h".."36500d",
+        /// Table `ledger`: the account of every item received.
+        ledger: Duration = "400d" in "1h".."36500d",
+    }
+}
+
+section! {
+    /// Merging small files into large sorted ones.
+    pub struct Compact {
+        /// How often each table is looked at.
+        interval: Duration = "60s" in "100ms".."24h",
+        /// Size that merged files aim at.
+        target_file: Size = "128MiB" in "64KiB".."4GiB",
+        /// A day's small files are merged when there are so many.
+        min_files: u32 = "8" in "2".."1000",
+        /// Files merged in one go.
+        max_files: u32 = "64" in "2".."1000",
+        /// Memory of one merge.
+        memory: Size = "256MiB" in "8MiB".."1TiB",
+    }
+}
+
+section! {
+    /// The query role and what one query may use.
+    pub struct Query {
+        /// Address of SQL and the other query interfaces.
+        listen: SocketAddr = "127.0.0.1:4319",
+        /// Memory of all queries together; never more than half of the machine's or container's memory.
+        memory: Size = "1GiB" in "16MiB".."1TiB",
+        /// Disk that queries may use for what does not fit into memory.
+        temp: Size = "10GiB" in "0B".."1PiB",
+        /// A query is stopped after this.
+        timeout: Duration = "30s" in "100ms".."1h",
+        /// Most rows of an answer.
+        rows: u32 = "10000" in "1".."100000000",
+        /// Largest answer.
+        result: Size = "64MiB" in "4KiB".."4GiB",
+        /// Longest query text.
+        text: Size = "64KiB" in "128B".."1MiB",
+        /// Deepest nesting of an expression or subquery.
+        depth: u32 = "50" in "5".."200",
+        /// Most terms chained by one operator (`a or b or c ...`) and most parts of a union.
+        terms: u32 = "500" in "10".."5000",
+        /// Queries at once; more wait, then are refused.
+        concurrency: u32 = "4" in "1".."1000",
+    }
+}
+
+section! {
+    /// `/metrics`, `/healthz` and `/readyz` of each role.
+    pub struct Admin {
+        /// Address of the collector's admin endpoints.
+        collector: SocketAddr = "127.0.0.1:4320",
+        /// Address of the query role's admin endpoints.
+        query: SocketAddr = "127.0.0.1:4321",
+        /// Address of the maintain role's admin endpoints.
+        maintain: SocketAddr = "127.0.0.1:4322",
+    }
+}

@@ -1,0 +1,434 @@
+//! YAML text into a small tree in which every key and value knows its line and column.
+//!
+//! Guarantees: text size, nesting and the number of nodes after aliases are bounded (a "billion laughs" file is an error, not a
+//! stall); a key given twice is an error; tags, several documents and keys that are not plain scalars are errors. Anchors, aliases and merge
+//! keys (`<<`) work. Assumes nothing of the settings: types are the reader's business, scalars stay text.
+
+use std::collections::{HashMap, HashSet};
+
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
+
+/// Largest accepted text, in bytes.
+pub(crate) const TEXT_BYTES_MAX: usize = 1 << 20;
+/// Most nodes, each alias counted as a copy of what it stands for.
+const NODES_MAX: usize = 10_000;
+/// Deepest nesting.
+const DEPTH_MAX: usize = 32;
+
+/// A place in the text, line and column from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct At {
+    pub line: usize,
+    pub column: usize,
+}
+
+/// Something wrong with the text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub at: At,
+    pub message: String,
+}
+
+/// One value and its place.
+#[derive(Clone, Debug)]
+pub(crate) struct Node {
+    pub at: At,
+    pub value: Value,
+}
+
+/// What a value can be.
+#[derive(Clone, Debug)]
+pub(crate) enum Value {
+    /// `plain` tells `null` from `"null"`.
+    Scalar {
+        text: String,
+        plain: bool,
+    },
+    List(Vec<Node>),
+    Map(Vec<Entry>),
+}
+
+/// A key of a mapping, its place, and its value.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub key: String,
+    pub at: At,
+    pub node: Node,
+}
+
+impl Node {
+    /// Nothing was written here, or `null`, or `~`.
+    pub fn is_null(&self) -> bool {
+        matches!(&self.value, Value::Scalar { text, plain: true } if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
+    }
+
+    fn count(&self) -> usize {
+        1 + match &self.value {
+            Value::Scalar { .. } => 0,
+            Value::List(items) => items.iter().map(Self::count).sum(),
+            Value::Map(entries) => entries.iter().map(|e| e.node.count()).sum(),
+        }
+    }
+}
+
+/// Reads one document. `None` when there is nothing in it, or when it cannot be read; faults say why.
+pub(crate) fn parse(text: &str) -> (Option<Node>, Vec<Fault>) {
+    let mut tree = Tree::default();
+    match tree.read(text) {
+        Ok(()) => (tree.root, tree.faults),
+        Err(fault) => {
+            tree.faults.push(fault);
+            (None, tree.faults)
+        }
+    }
+}
+
+/// A list or mapping that is still open.
+struct Open {
+    at: At,
+    anchor: usize,
+    body: Body,
+}
+
+enum Body {
+    List(Vec<Node>),
+    Map {
+        entries: Vec<Entry>,
+        seen: HashSet<String>,
+        key: Option<(String, At)>,
+        merges: Vec<Node>,
+    },
+}
+
+#[derive(Default)]
+struct Tree {
+    root: Option<Node>,
+    open: Vec<Open>,
+    anchors: HashMap<usize, Node>,
+    nodes: usize,
+    faults: Vec<Fault>,
+}
+
+impl Tree {
+    fn read(&mut self, text: &str) -> Result<(), Fault> {
+        if text.len() > TEXT_BYTES_MAX {
+            return Err(Fault {
+                at: At { line: 1, column: 1 },
+                message: format!("larger than {TEXT_BYTES_MAX} bytes"),
+            });
+        }
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let mut parser = Parser::new_from_str(text);
+        let mut documents = 0;
+        while let Some(event) = parser.next_event() {
+            let (event, span) = event.map_err(|e| Fault {
+                at: place(e.marker()),
+                message: format!("not YAML: {}", e.info()),
+            })?;
+            let at = place(&span.start);
+            let fault = |message: &str| Fault {
+                at,
+                message: message.into(),
+            };
+            match event {
+                Event::DocumentStart(_) => {
+                    documents += 1;
+                    if documents > 1 {
+                        return Err(fault("a second document: one file holds one configuration"));
+                    }
+                }
+                Event::Scalar(text, style, anchor, tag) => {
+                    if tag.is_some() {
+                        return Err(fault("tags (`!`) are not used here"));
+                    }
+                    let plain = style == ScalarStyle::Plain;
+                    if self.take_key(&text, plain, at) {
+                        continue;
+                    }
+                    self.place(
+                        Node {
+                            at,
+                            value: Value::Scalar {
+                                text: text.into_owned(),
+                                plain,
+                            },
+                        },
+                        anchor,
+                    )?;
+                }
+                Event::SequenceStart(anchor, tag) => {
+                    if tag.is_some() {
+                        return Err(fault("tags (`!`) are not used here"));
+                    }
+                    self.enter(at, anchor, Body::List(Vec::new()))?;
+                }
+                Event::MappingStart(anchor, tag) => {
+                    if tag.is_some() {
+                        return Err(fault("tags (`!`) are not used here"));
+                    }
+                    self.enter(
+                        at,
+                        anchor,
+                        Body::Map {
+                            entries: Vec::new(),
+                            seen: HashSet::new(),
+                            key: None,
+                            merges: Vec::new(),
+                        },
+                    )?;
+                }
+                Event::SequenceEnd | Event::MappingEnd => self.leave()?,
+                Event::Alias(anchor) => {
+                    if self.wants_key() {
+                        return Err(fault("an alias cannot be a key"));
+                    }
+                    // An alias inside its own anchor is not in the table yet: it would be endless.
+                    let Some(node) = self.anchors.get(&anchor) else {
+                        return Err(fault("an alias to something that is not complete here"));
+                    };
+                    let copies = node.count();
+                    if self.nodes + copies > NODES_MAX {
+                        return Err(fault(&format!("aliases expand to more than {NODES_MAX} values")));
+                    }
+                    self.nodes += copies - 1;
+                    let node = node.clone();
+                    self.place(node, 0)?;
+                }
+                Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn wants_key(&self) -> bool {
+        matches!(
+            self.open.last(),
+            Some(Open {
+                body: Body::Map { key: None, .. },
+                ..
+            })
+        )
+    }
+
+    /// Takes the scalar as the key of the innermost mapping if it waits for one.
+    fn take_key(&mut self, text: &str, plain: bool, at: At) -> bool {
+        let Some(Open {
+            body: Body::Map { seen, key, .. },
+            ..
+        }) = self.open.last_mut()
+        else {
+            return false;
+        };
+        if key.is_some() {
+            return false;
+        }
+        let merge = plain && text == "<<";
+        if !merge && !seen.insert(text.to_owned()) {
+            self.faults.push(Fault {
+                at,
+                message: format!("`{text}` is given twice"),
+            });
+        }
+        *key = Some((text.to_owned(), at));
+        true
+    }
+
+    fn enter(&mut self, at: At, anchor: usize, body: Body) -> Result<(), Fault> {
+        if self.wants_key() {
+            return Err(Fault {
+                at,
+                message: "a key must be a plain word".into(),
+            });
+        }
+        if self.open.len() >= DEPTH_MAX {
+            return Err(Fault {
+                at,
+                message: format!("nested deeper than {DEPTH_MAX} levels"),
+            });
+        }
+        self.open.push(Open { at, anchor, body });
+        Ok(())
+    }
+
+    fn leave(&mut self) -> Result<(), Fault> {
+        let Some(Open { at, anchor, body }) = self.open.pop() else {
+            return Ok(());
+        };
+        let value = match body {
+            Body::List(items) => Value::List(items),
+            Body::Map {
+                mut entries,
+                merges,
+                mut seen,
+                ..
+            } => {
+                for merge in merges {
+                    merge_into(&mut entries, &mut seen, merge)?;
+                }
+                Value::Map(entries)
+            }
+        };
+        self.place(Node { at, value }, anchor)
+    }
+
+    /// Puts a finished value where it belongs.
+    fn place(&mut self, node: Node, anchor: usize) -> Result<(), Fault> {
+        self.nodes += 1;
+        if self.nodes > NODES_MAX {
+            return Err(Fault {
+                at: node.at,
+                message: format!("more than {NODES_MAX} values"),
+            });
+        }
+        if anchor != 0 {
+            self.anchors.insert(anchor, node.clone());
+        }
+        match self.open.last_mut() {
+            None => self.root = Some(node),
+            Some(Open {
+                body: Body::List(items),
+                ..
+            }) => items.push(node),
+            Some(Open {
+                body: Body::Map {
+                    entries, key, merges, ..
+                },
+                ..
+            }) => match key.take() {
+                Some((key, _)) if key == "<<" => merges.push(node),
+                Some((key, at)) => entries.push(Entry { key, at, node }),
+                None => {
+                    return Err(Fault {
+                        at: node.at,
+                        message: "a key must be a plain word".into(),
+                    });
+                }
+            },
+        }
+        Ok(())
+    }
+}
+
+/// Adds what `merge` (a mapping or a list of mappings) has and `entries` has not.
+fn merge_into(entries: &mut Vec<Entry>, seen: &mut HashSet<String>, merge: Node) -> Result<(), Fault> {
+    match merge.value {
+        Value::Map(more) => {
+            entries.extend(more.into_iter().filter(|entry| seen.insert(entry.key.clone())));
+            Ok(())
+        }
+        Value::List(maps) if maps.iter().all(|m| matches!(m.value, Value::Map(_))) => {
+            maps.into_iter().try_for_each(|map| merge_into(entries, seen, map))
+        }
+        _ => Err(Fault {
+            at: merge.at,
+            message: "`<<` takes a section or a list of sections".into(),
+        }),
+    }
+}
+
+fn place(marker: &Marker) -> At {
+    At {
+        line: marker.line(),
+        column: marker.col() + 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// The tree on one line: `key@line:column=value`.
+    fn show(node: &Node) -> String {
+        match &node.value {
+            Value::Scalar { text, .. } => format!("{text}@{}:{}", node.at.line, node.at.column),
+            Value::List(items) => format!("[{}]", items.iter().map(show).collect::<Vec<_>>().join(" ")),
+            Value::Map(entries) => {
+                let entries = entries
+                    .iter()
+                    .map(|e| format!("{}@{}:{}={}", e.key, e.at.line, e.at.column, show(&e.node)));
+                format!("{{{}}}", entries.collect::<Vec<_>>().join(" "))
+            }
+        }
+    }
+
+    fn check(text: &str, expect: &str) {
+        let (node, faults) = parse(text);
+        assert_eq!(faults, [], "{text}");
+        assert_eq!(node.as_ref().map_or("-".into(), show), expect, "{text}");
+    }
+
+    fn check_fault(text: &str, line: usize, column: usize, word: &str) {
+        let (_, faults) = parse(text);
+        let fault = faults.first().unwrap_or_else(|| panic!("no fault in {text:?}"));
+        assert_eq!(
+            (fault.at.line, fault.at.column),
+            (line, column),
+            "{text}: {}",
+            fault.message
+        );
+        assert!(fault.message.contains(word), "{text}: {}", fault.message);
+    }
+
+    #[test]
+    fn places() {
+        check("", "-");
+        check("# nothing\n", "-");
+        check("a: 1\nb:\n  c: 'x y'\n", "{a@1:1=1@1:4 b@2:1={c@3:3=x y@3:6}}");
+        check("\u{feff}a: [1, two]", "{a@1:1=[1@1:5 two@1:8]}");
+        check("a:\nb: ~\n", "{a@1:1=@1:2 b@2:1=~@2:4}");
+        check("{a: 1, b: 2}", "{a@1:2=1@1:5 b@1:8=2@1:11}");
+    }
+
+    #[test]
+    fn aliases_and_merges() {
+        check(
+            "a: &x {p: 1, q: 2}\nb: *x\n",
+            "{a@1:1={p@1:8=1@1:11 q@1:14=2@1:17} b@2:1={p@1:8=1@1:11 q@1:14=2@1:17}}",
+        );
+        check(
+            "a: &x {p: 1, q: 2}\nb:\n  q: 3\n  <<: *x\n",
+            "{a@1:1={p@1:8=1@1:11 q@1:14=2@1:17} b@2:1={q@3:3=3@3:6 p@1:8=1@1:11}}",
+        );
+        check(
+            "a: &x {p: 1}\nb: &y {p: 2, q: 2}\nc: {<<: [*x, *y]}",
+            "{a@1:1={p@1:8=1@1:11} b@2:1={p@2:8=2@2:11 q@2:14=2@2:17} c@3:1={p@1:8=1@1:11 q@2:14=2@2:17}}",
+        );
+    }
+
+    #[test]
+    fn faults() {
+        check_fault("a: 1\nb: 2\na: 3\n", 3, 1, "`a` is given twice");
+        check_fault("a: !!str 1\n", 1, 4, "tags");
+        check_fault("a: 1\n---\nb: 2\n", 2, 1, "second document");
+        check_fault("[a]: 1\n", 1, 1, "key must be a plain word");
+        check_fault("a: {<<: 1}\n", 1, 9, "`<<` takes");
+        check_fault("a: *x\n", 1, 4, "not YAML");
+        check_fault("a: &x [*x]\n", 1, 8, "alias");
+        check_fault("a: [1,\n", 2, 1, "not YAML");
+        check_fault(&"[".repeat(100), 1, 33, "nested deeper");
+        check_fault(&"x".repeat(TEXT_BYTES_MAX + 1), 1, 1, "larger than");
+    }
+
+    #[test]
+    fn billion_laughs_is_a_fault() {
+        let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for i in 1..12 {
+            let prior = i - 1;
+            text.push_str(&format!(
+                "a{i}: &a{i} [{}]\n",
+                vec![format!("*a{prior}"); 10].join(", ")
+            ));
+        }
+        let (_, faults) = parse(&text);
+        assert!(faults[0].message.contains("more than 10000 values"), "{faults:?}");
+    }
+
+    #[test]
+    fn no_text_panics() {
+        use proptest::prelude::*;
+        proptest!(|(text in "[-:\\[\\]{}&*<'\"#|>!%@ a-c\n\t0-9]{0,60}")| {
+            let _ = parse(&text);
+        });
+    }
+}
