@@ -1,1 +1,4 @@
 //! Answers: SQL over the lake and the outbox.
+
+pub mod exphist;
+pub mod functions;

@@ -1,0 +1,368 @@
+//! Many sketches in flat memory: one per group of an aggregation.
+//!
+//! A group is a fixed-size record; its buckets are a window of counts in one shared arena. Adding a value is an index computation
+//! and one addition; memory is asked for only when a group meets a value outside its window. Windows come in power-of-two
+//! sizes and freed ones are used again, so the arena is at most about twice what the groups need.
+
+use super::encoding::{
+    EMPTY, FLOAT_COUNTS, INFINITIES, INTEGER_MAX, Malformed, NEGATIVES, VERSION, put_varint, zigzag,
+};
+use super::index::index;
+use super::view::{Buckets, View};
+use super::{BUCKETS_MAX, SCALE, SCALE_MIN};
+
+/// Smallest window, in buckets.
+const UNIT: usize = 16;
+const CLASSES: usize = (BUCKETS_MAX / UNIT).trailing_zeros() as usize + 1;
+
+/// One sketch per group, groups numbered from 0.
+#[derive(Debug, Clone, Default)]
+pub struct Sketches {
+    groups: Vec<Group>,
+    arena: Arena,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Group {
+    zero: f64,
+    below_all: f64,
+    above_all: f64,
+    sum: f64,
+    min: f64,
+    max: f64,
+    positive: Window,
+    negative: Window,
+    scale: i8,
+    any: bool,
+}
+
+/// `16 << class` counts at `start * 16` of the arena; the first one is that of bucket `first`.
+#[derive(Debug, Clone, Copy)]
+struct Window {
+    start: u32,
+    first: i32,
+    class: u8,
+    used: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Arena {
+    counts: Vec<f64>,
+    /// Starts of freed windows, by class.
+    free: [Vec<u32>; CLASSES],
+}
+
+const NEW_WINDOW: Window = Window { start: 0, first: 0, class: 0, used: false };
+const NEW_GROUP: Group = Group {
+    zero: 0.0,
+    below_all: 0.0,
+    above_all: 0.0,
+    sum: 0.0,
+    min: f64::INFINITY,
+    max: f64::NEG_INFINITY,
+    positive: NEW_WINDOW,
+    negative: NEW_WINDOW,
+    scale: SCALE,
+    any: false,
+};
+
+impl Sketches {
+    /// No groups yet.
+    pub fn new() -> Sketches {
+        Sketches::default()
+    }
+
+    /// Number of groups.
+    pub fn len(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// Whether there are no groups.
+    pub fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+
+    /// Makes at least `groups` groups, new ones empty.
+    pub fn resize(&mut self, groups: usize) {
+        if groups > self.groups.len() {
+            self.groups.resize(groups, NEW_GROUP);
+        }
+    }
+
+    /// Whether the group has counted anything.
+    pub fn any(&self, group: usize) -> bool {
+        self.groups[group].any
+    }
+
+    /// Bytes held, the same whatever the groups hold of them.
+    pub fn size(&self) -> usize {
+        let free: usize = self.arena.free.iter().map(|starts| starts.capacity() * size_of::<u32>()).sum();
+        self.groups.capacity() * size_of::<Group>() + self.arena.counts.capacity() * size_of::<f64>() + free
+    }
+
+    /// Counts `value` `weight` times in `group`; see the module head of `exphist` for what does not count.
+    #[inline]
+    pub fn record(&mut self, group: usize, value: f64, weight: f64) {
+        if value.is_nan() || !(weight > 0.0 && weight.is_finite()) {
+            return;
+        }
+        let Sketches { groups, arena } = self;
+        let group = &mut groups[group];
+        group.any = true;
+        if value.is_infinite() {
+            *(if value > 0.0 { &mut group.above_all } else { &mut group.below_all }) += weight;
+            return;
+        }
+        group.sum += value * weight;
+        group.min = group.min.min(value);
+        group.max = group.max.max(value);
+        if value > 0.0 {
+            let at = index(value) >> (SCALE - group.scale);
+            group.add(arena, Sign::Positive, at, weight);
+        } else if value < 0.0 {
+            let at = index(-value) >> (SCALE - group.scale);
+            group.add(arena, Sign::Negative, at, weight);
+        } else {
+            group.zero += weight;
+        }
+    }
+
+    /// Adds an encoded sketch to `group`. On an error a part of it may have been added.
+    pub fn merge(&mut self, group: usize, view: View<'_>) -> Result<(), Malformed> {
+        let Sketches { groups, arena } = self;
+        let group = &mut groups[group];
+        if view.scale < group.scale {
+            group.downscale(arena, (group.scale - view.scale) as u32);
+        }
+        let mut negatives = view.negatives()?;
+        if let Some(buckets) = &mut negatives {
+            group.add_all(arena, Sign::Negative, buckets, view.scale)?;
+        }
+        let mut positives = view.positives(negatives)?;
+        if let Some(buckets) = &mut positives {
+            group.add_all(arena, Sign::Positive, buckets, view.scale)?;
+            group.zero += view.zero;
+            group.below_all += view.below_all;
+            group.above_all += view.above_all;
+            group.sum += view.sum;
+            group.min = group.min.min(view.min);
+            group.max = group.max.max(view.max);
+            group.any = true;
+        }
+        Ok(())
+    }
+
+    /// Appends the encoded form of `group` to `out`.
+    pub fn encode(&self, group: usize, out: &mut Vec<u8>) {
+        let group = &self.groups[group];
+        if !group.any {
+            out.extend_from_slice(&[VERSION, EMPTY, group.scale as u8]);
+            return;
+        }
+        let positive = self.arena.window(group.positive);
+        let negative = self.arena.window(group.negative);
+        let whole = |count: &f64| count.fract() == 0.0 && *count < INTEGER_MAX;
+        let integers = [group.zero, group.below_all, group.above_all].iter().all(whole)
+            && positive.iter().all(whole)
+            && negative.iter().all(whole);
+        let infinities = group.below_all > 0.0 || group.above_all > 0.0;
+        let has_negatives = negative.iter().any(|count| *count > 0.0);
+        let flag = |on: bool, bit: u8| if on { bit } else { 0 };
+        out.push(VERSION);
+        out.push(flag(!integers, FLOAT_COUNTS) | flag(infinities, INFINITIES) | flag(has_negatives, NEGATIVES));
+        out.push(group.scale as u8);
+        for value in [group.sum, group.min, group.max] {
+            out.extend_from_slice(&value.to_le_bytes());
+        }
+        put_count(out, group.zero, integers);
+        if infinities {
+            put_count(out, group.below_all, integers);
+            put_count(out, group.above_all, integers);
+        }
+        if has_negatives {
+            put_buckets(out, group.negative.first, negative, integers);
+        }
+        put_buckets(out, group.positive.first, positive, integers);
+    }
+
+    /// Forgets the first `n` groups; the others move down.
+    pub fn drop_first(&mut self, n: usize) {
+        if n >= self.groups.len() {
+            *self = Sketches::default();
+            return;
+        }
+        for group in self.groups.drain(..n) {
+            self.arena.release(group.positive);
+            self.arena.release(group.negative);
+        }
+    }
+}
+
+fn put_count(out: &mut Vec<u8>, count: f64, integers: bool) {
+    if integers {
+        put_varint(out, count as u64);
+    } else {
+        out.extend_from_slice(&count.to_le_bytes());
+    }
+}
+
+fn put_buckets(out: &mut Vec<u8>, first: i32, counts: &[f64], integers: bool) {
+    put_varint(out, counts.iter().filter(|count| **count > 0.0).count() as u64);
+    let mut next = None;
+    for (slot, count) in counts.iter().enumerate().filter(|(_, count)| **count > 0.0) {
+        let at = first + slot as i32;
+        put_varint(out, next.map_or_else(|| zigzag(at), |next: i32| (at - next) as u64));
+        put_count(out, *count, integers);
+        next = Some(at + 1);
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Sign {
+    Positive,
+    Negative,
+}
+
+impl Group {
+    fn window(&mut self, sign: Sign) -> &mut Window {
+        match sign {
+            Sign::Positive => &mut self.positive,
+            Sign::Negative => &mut self.negative,
+        }
+    }
+
+    #[inline]
+    fn add(&mut self, arena: &mut Arena, sign: Sign, at: i32, weight: f64) {
+        let window = *self.window(sign);
+        let slot = at.wrapping_sub(window.first) as u32 as usize;
+        if window.used && slot < UNIT << window.class {
+            arena.counts[window.start as usize * UNIT + slot] += weight;
+        } else {
+            self.add_outside(arena, sign, at, weight);
+        }
+    }
+
+    /// Makes room for bucket `at`, by a larger window or, beyond [`BUCKETS_MAX`], by a lower scale.
+    #[cold]
+    fn add_outside(&mut self, arena: &mut Arena, sign: Sign, at: i32, weight: f64) {
+        let window = *self.window(sign);
+        let (mut low, mut high) = (at, at);
+        if let Some((first, last)) = arena.occupied(window) {
+            (low, high) = (low.min(first), high.max(last));
+        }
+        let mut shift = 0;
+        while (high >> shift) - (low >> shift) >= BUCKETS_MAX as i32 {
+            shift += 1;
+        }
+        if shift > 0 {
+            self.downscale(arena, shift);
+            // The window may have moved; what it holds and `at` now fit together.
+            return self.add(arena, sign, at >> shift, weight);
+        }
+        let moved = arena.resize(window, low, high, at);
+        *self.window(sign) = moved;
+        arena.counts[moved.start as usize * UNIT + (at - moved.first) as usize] += weight;
+    }
+
+    fn add_all(&mut self, arena: &mut Arena, sign: Sign, buckets: &mut Buckets<'_>, scale: i8) -> Result<(), Malformed> {
+        while let Some((at, count)) = buckets.next()? {
+            // The scale of the group may fall on the way.
+            self.add(arena, sign, at >> (scale - self.scale), count);
+        }
+        Ok(())
+    }
+
+    fn downscale(&mut self, arena: &mut Arena, shift: u32) {
+        self.scale -= shift as i8;
+        debug_assert!(self.scale >= SCALE_MIN);
+        self.positive = arena.halve(self.positive, shift);
+        self.negative = arena.halve(self.negative, shift);
+    }
+}
+
+impl Arena {
+    fn window(&self, window: Window) -> &[f64] {
+        if !window.used {
+            return &[];
+        }
+        let start = window.start as usize * UNIT;
+        &self.counts[start..start + (UNIT << window.class)]
+    }
+
+    /// First and last bucket of a window that have a count.
+    fn occupied(&self, window: Window) -> Option<(i32, i32)> {
+        let counts = self.window(window);
+        let first = counts.iter().position(|count| *count > 0.0)?;
+        let last = counts.iter().rposition(|count| *count > 0.0)?;
+        Some((window.first + first as i32, window.first + last as i32))
+    }
+
+    /// A window of the same counts that reaches from `low` to `high`, with room on the side where `at` came in.
+    fn resize(&mut self, old: Window, low: i32, high: i32, at: i32) -> Window {
+        let span = (high - low + 1) as usize;
+        let wanted = if old.used { (span + span / 2).min(BUCKETS_MAX) } else { span };
+        let class = wanted.div_ceil(UNIT).next_power_of_two().trailing_zeros() as u8;
+        let spare = (UNIT << class) - span;
+        let below = match (old.used, at == low) {
+            (false, _) => spare / 2,
+            (true, true) => spare - spare / 4,
+            (true, false) => spare / 4,
+        };
+        let new = self.allocate(class, low - below as i32);
+        self.add_window(old, new, 0);
+        self.release(old);
+        new
+    }
+
+    /// The same counts `shift` scales lower.
+    fn halve(&mut self, old: Window, shift: u32) -> Window {
+        let Some((low, high)) = self.occupied(old) else {
+            self.release(old);
+            return NEW_WINDOW;
+        };
+        let (low, high) = (low >> shift, high >> shift);
+        let class = ((high - low + 1) as usize).div_ceil(UNIT).next_power_of_two().trailing_zeros() as u8;
+        let new = self.allocate(class, low);
+        self.add_window(old, new, shift);
+        self.release(old);
+        new
+    }
+
+    fn add_window(&mut self, old: Window, new: Window, shift: u32) {
+        if !old.used {
+            return;
+        }
+        let (from, to) = (old.start as usize * UNIT, new.start as usize * UNIT);
+        for slot in 0..UNIT << old.class {
+            let count = self.counts[from + slot];
+            if count > 0.0 {
+                let at = (old.first + slot as i32) >> shift;
+                self.counts[to + (at - new.first) as usize] += count;
+            }
+        }
+    }
+
+    /// A zeroed window.
+    fn allocate(&mut self, class: u8, first: i32) -> Window {
+        let len = UNIT << class;
+        let start = match self.free[class as usize].pop() {
+            Some(start) => {
+                let from = start as usize * UNIT;
+                self.counts[from..from + len].fill(0.0);
+                start
+            }
+            None => {
+                let start = u32::try_from(self.counts.len() / UNIT).expect("an arena stays below 512 GiB");
+                self.counts.resize(self.counts.len() + len, 0.0);
+                start
+            }
+        };
+        Window { start, first, class, used: true }
+    }
+
+    fn release(&mut self, window: Window) {
+        if window.used {
+            self.free[window.class as usize].push(window.start);
+        }
+    }
+}
