@@ -30,13 +30,11 @@ pub enum Reason {
     BadExponentialHistogram = 11,
     /// A quantile outside [0, 1], or a count beyond 2^63 - 1.
     BadSummary = 12,
-    /// A metric without a name.
-    MissingName = 13,
 }
 
 impl Reason {
     /// All reasons, in the order of their codes.
-    pub const ALL: [Reason; 13] = [
+    pub const ALL: [Reason; 12] = [
         Reason::InvalidTraceId,
         Reason::InvalidSpanId,
         Reason::InvalidParentId,
@@ -49,7 +47,6 @@ impl Reason {
         Reason::BadHistogram,
         Reason::BadExponentialHistogram,
         Reason::BadSummary,
-        Reason::MissingName,
     ];
 
     /// Code in stored records.
@@ -77,7 +74,6 @@ impl Reason {
             Reason::BadHistogram => "bad_histogram",
             Reason::BadExponentialHistogram => "bad_exponential_histogram",
             Reason::BadSummary => "bad_summary",
-            Reason::MissingName => "missing_name",
         }
     }
 }

@@ -1,0 +1,455 @@
+//! The cheap readers: [`inspect`] checks and counts a request once, [`spans`] shows its spans without copying anything.
+//!
+//! Guarantees: no allocation per item; no panic on any bytes. [`inspect`] accepts exactly what `columns` can decode, and both
+//! reject the same items, because both ask `judge`. Leaves out: contents. Nothing is cut or replaced here, only counted.
+
+use super::caps::Caps;
+use super::envelope::{self, Origin, Visit};
+use super::item::{self, BODY_LEVEL, ITEM_VALUE_LEVEL, NESTED_VALUE_LEVEL, Parts, SpanHead};
+use super::point::{self, EXEMPLAR_VALUE_LEVEL, POINT_VALUE_LEVEL, Point};
+use super::reject::Reason;
+use super::text::Tally;
+use super::value::{self, Any, KeyValue};
+use super::wire::Wire;
+use super::{judge, wire};
+use crate::signal::Signal;
+
+pub use super::wire::Malformed;
+
+/// What a well-formed request holds.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Inspected {
+    /// Spans, data points or log records, rejected ones included.
+    pub items: u64,
+    /// Ordinals (from 0, in wire order) of rejected items with the reason of each, ascending.
+    pub rejected: Vec<(u32, Reason)>,
+    /// Protobuf bytes of the rejected items.
+    pub rejected_bytes: u64,
+    /// Strings that are not UTF-8, in all items.
+    pub sanitized: u64,
+    /// Strings beyond a cap, and attributes, events, links or exemplars in excess of one, in all items.
+    pub truncated: u64,
+}
+
+impl Inspected {
+    /// Items that are not rejected.
+    pub fn accepted(&self) -> u64 {
+        self.items - self.rejected.len() as u64
+    }
+
+    /// Ordinals of the rejected items, as `columns` takes them.
+    pub fn ordinals(&self) -> Vec<u32> {
+        self.rejected.iter().map(|(ordinal, _)| *ordinal).collect()
+    }
+}
+
+/// Walks a request once: checks its wire form, counts its items, decides which are rejected.
+///
+/// `arrival_ns` is the wall clock, ns since 1970.
+///
+/// # Errors
+/// [`Malformed`] when the bytes are no such request; then nothing of it can be accepted.
+pub fn inspect(signal: Signal, payload: &[u8], arrival_ns: u64, caps: &Caps) -> Result<Inspected, Malformed> {
+    let mut inspector = Inspector {
+        signal,
+        arrival_ns,
+        caps,
+        found: Inspected::default(),
+        tally: Tally::default(),
+        resource: None,
+        scope: None,
+        point: Point::default(),
+    };
+    envelope::walk(payload, &mut inspector)?;
+    let mut found = inspector.found;
+    (found.sanitized, found.truncated) = (inspector.tally.sanitized, inspector.tally.truncated);
+    Ok(found)
+}
+
+struct Inspector<'c> {
+    signal: Signal,
+    arrival_ns: u64,
+    caps: &'c Caps,
+    found: Inspected,
+    tally: Tally,
+    resource: Option<Reason>,
+    scope: Option<Reason>,
+    point: Point,
+}
+
+impl Inspector<'_> {
+    #[inline]
+    fn count(&mut self, own: Option<Reason>, bytes: usize) {
+        if let Some(reason) = self.resource.or(self.scope).or(own) {
+            // A request is bounded to far less than 2^32 bytes by the intake, and an item takes two.
+            self.found.rejected.push((self.found.items as u32, reason));
+            self.found.rejected_bytes += bytes as u64;
+        }
+        self.found.items += 1;
+    }
+
+    fn text(&mut self, raw: &[u8]) {
+        check_text(raw, self.caps.text_bytes, &mut self.tally);
+    }
+
+    fn parts(&self) -> PartChecks<'_> {
+        PartChecks { caps: self.caps, signal: self.signal, tally: Tally::default(), depth: 1, attributes: 0, events: 0, links: 0 }
+    }
+}
+
+fn check_text(raw: &[u8], cap: usize, tally: &mut Tally) {
+    tally.sanitized += u64::from(!raw.is_ascii() && std::str::from_utf8(raw).is_err());
+    tally.truncated += u64::from(raw.len() > cap);
+}
+
+impl<'a> Visit<'a> for Inspector<'_> {
+    fn resource(&mut self, resource: Origin<'a>) -> Wire<()> {
+        let (mut depth, mut attributes) = (1, 0);
+        let (caps, tally) = (self.caps, &mut self.tally);
+        resource.resource_attributes(|pair| {
+            depth = depth.max(envelope::resource_depth(&pair)?);
+            attributes += 1;
+            check_pair(&pair, caps, tally);
+            Ok(())
+        })?;
+        tally.truncated += excess(attributes, caps.origin_attributes);
+        self.text(resource.schema_url);
+        self.resource = judge::origin(resource.size(), depth, self.caps);
+        Ok(())
+    }
+
+    fn scope(&mut self, scope: Origin<'a>) -> Wire<()> {
+        let (mut depth, mut attributes) = (1, 0);
+        let (caps, tally) = (self.caps, &mut self.tally);
+        let (name, version) = scope.scope_attributes(|pair| {
+            depth = depth.max(envelope::scope_depth(&pair)?);
+            attributes += 1;
+            check_pair(&pair, caps, tally);
+            Ok(())
+        })?;
+        tally.truncated += excess(attributes, caps.origin_attributes);
+        for text in [name, version, scope.schema_url] {
+            self.text(text);
+        }
+        self.scope = judge::origin(scope.size(), depth, self.caps);
+        Ok(())
+    }
+
+    #[inline]
+    fn entry(&mut self, entry: &'a [u8]) -> Wire<()> {
+        match self.signal {
+            Signal::Traces => {
+                let mut parts = self.parts();
+                let head = item::span(entry, &mut parts)?;
+                let (depth, tally) = parts.end();
+                self.tally.add(tally);
+                for text in [head.name, head.trace_state, head.status_message] {
+                    self.text(text);
+                }
+                self.count(judge::span(&head, entry.len(), depth, self.caps), entry.len());
+            }
+            Signal::Logs => {
+                let mut parts = self.parts();
+                let head = item::log(entry, &mut parts)?;
+                let (mut depth, tally) = parts.end();
+                self.tally.add(tally);
+                if let Some(raw) = head.body {
+                    let body = Any::read(raw)?;
+                    match body {
+                        Any::Str(text) => check_text(text, self.caps.body_bytes, &mut self.tally),
+                        Any::Array(_) | Any::Kvlist(_) => depth = depth.max(value::depth(raw, BODY_LEVEL)?),
+                        _ => {}
+                    }
+                    self.tally.truncated += u64::from(!matches!(body, Any::Str(_)) && raw.len() > self.caps.body_bytes);
+                }
+                for text in [head.severity_text, head.event_name] {
+                    self.text(text);
+                }
+                self.count(judge::log(&head, entry.len(), depth, self.caps), entry.len());
+            }
+            Signal::Metrics => {
+                let head = point::metric(entry)?;
+                for text in [head.name, head.unit, head.description] {
+                    self.text(text);
+                }
+                let mut numbers = std::mem::take(&mut self.point);
+                head.points(|shape, message| {
+                    let mut parts = self.parts();
+                    numbers.read(shape, message, &mut parts)?;
+                    let (depth, tally) = parts.end();
+                    self.tally.add(tally);
+                    self.count(judge::point(shape, &numbers, message.len(), depth, self.arrival_ns, self.caps), message.len());
+                    Ok(())
+                })?;
+                self.point = numbers;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn excess(count: usize, cap: usize) -> u64 {
+    count.saturating_sub(cap) as u64
+}
+
+fn check_pair(pair: &KeyValue<'_>, caps: &Caps, tally: &mut Tally) {
+    check_text(pair.key, caps.key_bytes, tally);
+    match pair.value {
+        Any::Str(text) => check_text(text, caps.value_bytes, tally),
+        Any::Bytes(_) | Any::Array(_) | Any::Kvlist(_) => tally.truncated += u64::from(pair.raw.len() > caps.value_bytes),
+        Any::Empty | Any::Bool(_) | Any::Int(_) | Any::Double(_) => {}
+    }
+}
+
+/// Checks what stands many times in an item.
+struct PartChecks<'c> {
+    caps: &'c Caps,
+    signal: Signal,
+    tally: Tally,
+    depth: usize,
+    attributes: usize,
+    events: usize,
+    links: usize,
+}
+
+impl PartChecks<'_> {
+    fn end(self) -> (usize, Tally) {
+        let mut tally = self.tally;
+        let events = if self.signal == Signal::Metrics { self.caps.exemplars } else { self.caps.events };
+        tally.truncated += excess(self.attributes, self.caps.attributes) + excess(self.events, events) + excess(self.links, self.caps.links);
+        (self.depth, tally)
+    }
+
+    #[inline]
+    fn pair(&mut self, message: &[u8], outer: usize) -> Wire<()> {
+        let pair = KeyValue::read(message)?;
+        if pair.value.is_list() {
+            self.depth = self.depth.max(value::depth(pair.raw, outer)?);
+        }
+        // Tags and short lengths are ASCII too, so one test covers key and value of nearly every pair.
+        if message.len() > self.caps.key_bytes || !message.is_ascii() {
+            check_pair(&pair, self.caps, &mut self.tally);
+        }
+        Ok(())
+    }
+
+    fn nested(&mut self, attributes: usize) {
+        self.tally.truncated += excess(attributes, self.caps.nested_attributes);
+    }
+}
+
+impl<'a> Parts<'a> for PartChecks<'_> {
+    #[inline]
+    fn attribute(&mut self, pair: &'a [u8]) -> Wire<()> {
+        self.attributes += 1;
+        let outer = if self.signal == Signal::Metrics { POINT_VALUE_LEVEL } else { ITEM_VALUE_LEVEL };
+        self.pair(pair, outer)
+    }
+
+    fn event(&mut self, event: &'a [u8]) -> Wire<()> {
+        self.events += 1;
+        let mut attributes = 0;
+        if self.signal == Signal::Metrics {
+            point::exemplar(event, |pair| {
+                attributes += 1;
+                self.pair(pair, EXEMPLAR_VALUE_LEVEL)
+            })?;
+        } else {
+            let head = item::event(event, |pair| {
+                attributes += 1;
+                self.pair(pair, NESTED_VALUE_LEVEL)
+            })?;
+            check_text(head.name, self.caps.text_bytes, &mut self.tally);
+        }
+        self.nested(attributes);
+        Ok(())
+    }
+
+    fn link(&mut self, link: &'a [u8]) -> Wire<()> {
+        self.links += 1;
+        let mut attributes = 0;
+        let head = item::link(link, |pair| {
+            attributes += 1;
+            self.pair(pair, NESTED_VALUE_LEVEL)
+        })?;
+        check_text(head.trace_state, self.caps.text_bytes, &mut self.tally);
+        self.nested(attributes);
+        Ok(())
+    }
+}
+
+/// Attribute keys whose values [`spans`] looks up.
+#[derive(Debug, Clone, Default)]
+pub struct Keys {
+    keys: Vec<Box<[u8]>>,
+    /// Bit n: some key has n bytes (63: 63 or more). Most attributes are told apart by this alone.
+    lengths: u64,
+}
+
+impl Keys {
+    /// These keys, in the order in which [`SpanPeek::values`] has their values.
+    pub fn new<K: AsRef<str>>(keys: impl IntoIterator<Item = K>) -> Keys {
+        let keys: Vec<Box<[u8]>> = keys.into_iter().map(|key| key.as_ref().as_bytes().into()).collect();
+        let lengths = keys.iter().fold(0, |lengths, key| lengths | 1 << key.len().min(63));
+        Keys { keys, lengths }
+    }
+
+    /// How many keys.
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    #[inline]
+    fn find(&self, key: &[u8]) -> Option<usize> {
+        if self.lengths >> key.len().min(63) & 1 == 0 {
+            return None;
+        }
+        self.keys.iter().position(|known| **known == *key)
+    }
+}
+
+/// A span, borrowed from the request. Ids and strings are as sent: lengths and UTF-8 are not checked.
+#[derive(Debug, Clone, Copy)]
+pub struct SpanPeek<'a, 'v> {
+    /// Ordinal in the request, from 0, as in [`Inspected::rejected`].
+    pub ordinal: u32,
+    /// Where its message begins in the request, bytes.
+    pub offset: usize,
+    /// Bytes of its message.
+    pub len: usize,
+    /// Ids, times, name, kind, status, tracestate, flags.
+    pub head: SpanHead<'a>,
+    /// `service.name` of its resource; empty if not sent.
+    pub service_name: &'a [u8],
+    /// `service.namespace` of its resource; empty if not sent.
+    pub service_namespace: &'a [u8],
+    /// Values of the asked keys, among the span's attributes or else its resource's; `None` where neither has the key.
+    pub values: &'v [Option<Any<'a>>],
+}
+
+/// Shows every span of a traces request, rejected ones too, in wire order. Return `false` to stop.
+///
+/// Meant for requests that [`inspect`] has accepted: attributes that nobody asked for, events and links are not looked into.
+///
+/// # Errors
+/// [`Malformed`], possibly after some spans were shown.
+pub fn spans<'a>(payload: &'a [u8], keys: &Keys, visit: impl FnMut(&SpanPeek<'a, '_>) -> bool) -> Result<(), Malformed> {
+    let mut peeker = Peeker {
+        payload,
+        keys,
+        visit,
+        ordinal: 0,
+        going: true,
+        service_name: &[],
+        service_namespace: &[],
+        of_resource: vec![None; keys.len()],
+        values: vec![None; keys.len()],
+    };
+    envelope::walk(payload, &mut peeker)
+}
+
+struct Peeker<'a, 'k, F> {
+    payload: &'a [u8],
+    keys: &'k Keys,
+    visit: F,
+    ordinal: u32,
+    going: bool,
+    service_name: &'a [u8],
+    service_namespace: &'a [u8],
+    of_resource: Vec<Option<Any<'a>>>,
+    values: Vec<Option<Any<'a>>>,
+}
+
+impl<'a, F: FnMut(&SpanPeek<'a, '_>) -> bool> Visit<'a> for Peeker<'a, '_, F> {
+    fn resource(&mut self, resource: Origin<'a>) -> Wire<()> {
+        (self.service_name, self.service_namespace) = (&[], &[]);
+        self.of_resource.fill(None);
+        resource.resource_attributes(|pair| {
+            match (pair.key, pair.value) {
+                (b"service.name", Any::Str(name)) if self.service_name.is_empty() => self.service_name = name,
+                (b"service.namespace", Any::Str(name)) if self.service_namespace.is_empty() => self.service_namespace = name,
+                _ => {}
+            }
+            if let Some(index) = self.keys.find(pair.key) {
+                self.of_resource[index].get_or_insert(pair.value);
+            }
+            Ok(())
+        })
+    }
+
+    fn scope(&mut self, _: Origin<'a>) -> Wire<()> {
+        Ok(())
+    }
+
+    #[inline]
+    fn entry(&mut self, entry: &'a [u8]) -> Wire<()> {
+        if !self.going {
+            return Ok(());
+        }
+        self.values.fill(None);
+        let head = item::span(entry, &mut Lookup { keys: self.keys, values: &mut self.values })?;
+        for (value, fallback) in self.values.iter_mut().zip(&self.of_resource) {
+            *value = value.or(*fallback);
+        }
+        let peek = SpanPeek {
+            ordinal: self.ordinal,
+            offset: entry.as_ptr() as usize - self.payload.as_ptr() as usize,
+            len: entry.len(),
+            head,
+            service_name: self.service_name,
+            service_namespace: self.service_namespace,
+            values: &self.values,
+        };
+        self.ordinal += 1;
+        self.going = (self.visit)(&peek);
+        Ok(())
+    }
+}
+
+struct Lookup<'k, 'v, 'a> {
+    keys: &'k Keys,
+    values: &'v mut [Option<Any<'a>>],
+}
+
+impl<'a> Parts<'a> for Lookup<'_, '_, 'a> {
+    #[inline]
+    fn attribute(&mut self, message: &'a [u8]) -> Wire<()> {
+        // The key comes first in every known encoder; one byte of length tells most pairs apart.
+        if let [0x0a, len, ..] = message
+            && *len < 63
+            && self.keys.lengths >> *len & 1 == 0
+        {
+            return Ok(());
+        }
+        let pair = KeyValue::read(message)?;
+        if let Some(index) = self.keys.find(pair.key) {
+            self.values[index].get_or_insert(pair.value);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn event(&mut self, _: &'a [u8]) -> Wire<()> {
+        Ok(())
+    }
+
+    #[inline]
+    fn link(&mut self, _: &'a [u8]) -> Wire<()> {
+        Ok(())
+    }
+}
+
+/// Whether the bytes are a request at all, without judging its items.
+///
+/// # Errors
+/// [`Malformed`] when they are not.
+pub fn validate(signal: Signal, payload: &[u8]) -> Result<(), Malformed> {
+    inspect(signal, payload, 0, &Caps::default()).map(drop)
+}
+
+const _: () = assert!(wire::RECURSION_LIMIT > EXEMPLAR_VALUE_LEVEL);
