@@ -1,1 +1,31 @@
-//! What every role shares: logs, the metrics registry, admin endpoints, signals and drain.
+//! What every role shares: logs, the metrics registry, admin endpoints, listeners, signals and drain.
+//!
+//! ```text
+//!  main: logs::init -> machine::probe -> listen::Inherited -> Shutdown::install -> role -> drain -> Exit
+//!                                              |                    ^
+//!            supervisor: listen::hand_down ----+-- pipe closes -----+
+//!  role: Metrics, Readiness -> Admin::spawn (/metrics /healthz /readyz /status)    RunFile -> <data>/run/<role>.json
+//! ```
+//!
+//! Guarantees: a bind error names the key; nothing here panics on what a client sends; a child ends when its supervisor does.
+//! Assumes Linux (`/proc`, cgroups) for machine and process figures; elsewhere they are absent or fall back to the host's. Leaves out: TLS,
+//! authentication, exporting its own telemetry.
+
+pub mod admin;
+pub mod exit;
+#[allow(unsafe_code)]
+mod fds;
+pub mod health;
+pub mod listen;
+pub mod logs;
+pub mod machine;
+pub mod metrics;
+mod process;
+pub mod run_dir;
+pub mod shutdown;
+
+pub use admin::Admin;
+pub use exit::Exit;
+pub use health::Readiness;
+pub use metrics::Metrics;
+pub use shutdown::Shutdown;

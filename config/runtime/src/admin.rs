@@ -1,0 +1,198 @@
+//! The admin endpoints of a role: `/metrics`, `/healthz` (alive), `/readyz` (200 or 503 with the conditions), and what the role adds.
+//!
+//! Guarantees: answers as long as the [`Server`] is held, so also while the role drains. Assumes a listener that only operators reach
+//! (loopback unless `allow_insecure`). Leaves out: anything that changes state.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::State as Shared;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::get;
+use serde_json::{Value, json};
+use tokio::task::AbortHandle;
+
+use crate::health::{Readiness, State};
+use crate::listen;
+use crate::metrics::{CONTENT_TYPE, Metrics};
+
+/// What the endpoints show.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    role: &'static str,
+    metrics: Metrics,
+    readiness: Readiness,
+    started: Instant,
+    more: Router,
+}
+
+impl Admin {
+    /// Endpoints of `role`. Also registers the gauge `tailwater_ready`.
+    #[must_use]
+    pub fn new(role: &'static str, metrics: Metrics, readiness: Readiness) -> Self {
+        let ready = readiness.clone();
+        metrics.gauge_fn(
+            "tailwater_ready",
+            "1 when the role can do its work, else 0",
+            move || f64::from(u8::from(ready.is_ready())),
+        );
+        Self {
+            role,
+            metrics,
+            readiness,
+            started: Instant::now(),
+            more: Router::new(),
+        }
+    }
+
+    /// Adds routes of the role's own.
+    #[must_use]
+    pub fn routes(mut self, routes: Router) -> Self {
+        self.more = self.more.merge(routes);
+        self
+    }
+
+    /// Adds `/status`: whatever `status` says when asked, as JSON.
+    #[must_use]
+    pub fn status<F>(self, status: F) -> Self
+    where
+        F: Fn() -> Value + Clone + Send + Sync + 'static,
+    {
+        self.routes(Router::new().route("/status", get(async move || Json(status()))))
+    }
+
+    /// The routes, for a server of one's own.
+    pub fn router(&self) -> Router {
+        Router::new()
+            .route("/metrics", get(metrics))
+            .route("/healthz", get(healthz))
+            .route("/readyz", get(readyz))
+            .with_state(self.clone())
+            .merge(self.more.clone())
+    }
+
+    /// Serves on `listener` until the [`Server`] is dropped. Must be called inside a runtime.
+    ///
+    /// # Errors
+    /// When the runtime cannot watch the listener.
+    pub fn spawn(&self, listener: TcpListener) -> io::Result<Server> {
+        let listener = listen::tokio(listener)?;
+        let address = listener.local_addr()?;
+        let serve = axum::serve(listener, self.router());
+        let task = tokio::spawn(async move {
+            // It never ends by itself: accept errors are waited out inside.
+            let _ = serve.await;
+        });
+        Ok(Server {
+            address,
+            task: task.abort_handle(),
+        })
+    }
+}
+
+/// A running admin server. Ends when dropped.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    task: AbortHandle,
+}
+
+impl Server {
+    /// Where it listens, with the real port.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn metrics(Shared(admin): Shared<Admin>) -> Response {
+    (
+        [(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE))],
+        admin.metrics.encode(),
+    )
+        .into_response()
+}
+
+async fn healthz(Shared(admin): Shared<Admin>) -> Response {
+    let body = json!({"alive": true, "role": admin.role, "pid": std::process::id(), "uptime_seconds": admin.started.elapsed().as_secs()});
+    (no_store(), Json(body)).into_response()
+}
+
+async fn readyz(Shared(admin): Shared<Admin>) -> Response {
+    let report = admin.readiness.report();
+    let code = if report.state == State::NotReady {
+        StatusCode::SERVICE_UNAVAILABLE
+    } else {
+        StatusCode::OK
+    };
+    (code, no_store(), Json(report)).into_response()
+}
+
+fn no_store() -> [(header::HeaderName, HeaderValue); 1] {
+    [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))]
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    async fn ask(address: SocketAddr, path: &str) -> (String, String) {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        (head.to_ascii_lowercase(), body.to_owned())
+    }
+
+    #[tokio::test]
+    async fn endpoints() {
+        let (metrics, readiness) = (Metrics::for_process("collector"), Readiness::new());
+        let admin = Admin::new("collector", metrics, readiness.clone()).status(|| json!({"lag_bytes": 7}));
+        let listener = listen::bind("admin.collector", "127.0.0.1:0".parse().unwrap()).unwrap();
+        let server = admin.spawn(listener).unwrap();
+        let address = server.address();
+
+        let (head, body) = ask(address, "/readyz").await;
+        assert!(head.starts_with("http/1.1 503"), "{head}");
+        assert_eq!(body, r#"{"state":"not_ready","conditions":{}}"#);
+        readiness.condition("intake_log").ready();
+        readiness.condition("disk").degraded("slow");
+        let (head, body) = ask(address, "/readyz").await;
+        assert!(
+            head.starts_with("http/1.1 200") && head.contains("application/json"),
+            "{head}"
+        );
+        assert_eq!(
+            body,
+            r#"{"state":"degraded","conditions":{"disk":{"state":"degraded","reason":"slow"},"intake_log":{"state":"ready"}}}"#
+        );
+
+        let (head, body) = ask(address, "/metrics").await;
+        assert!(head.contains(&format!("content-type: {CONTENT_TYPE}")), "{head}");
+        assert!(
+            body.contains("\ntailwater_ready 1.0\n") && body.ends_with("# EOF\n"),
+            "{body}"
+        );
+
+        let (head, body) = ask(address, "/healthz").await;
+        assert!(
+            head.starts_with("http/1.1 200") && body.contains(r#""role":"collector""#),
+            "{head} {body}"
+        );
+        assert_eq!(ask(address, "/status").await.1, r#"{"lag_bytes":7}"#);
+        assert!(ask(address, "/nothing").await.0.starts_with("http/1.1 404"));
+    }
+}
