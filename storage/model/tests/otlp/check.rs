@@ -1,0 +1,106 @@
+//! One request through both decoders: Tailwater's over the bytes, and prost's tree put into rows by slow, plain code.
+//!
+//! Shared with the fuzz targets, which include this file by path. Everything here panics with what differs.
+
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use prost::Message;
+use tailwater_model::otlp::caps::Caps;
+use tailwater_model::otlp::peek;
+use tailwater_model::signal::Signal;
+
+use crate::expect::{self, Item};
+use crate::wire::{self, Plain};
+
+/// What prost makes of a request.
+pub enum Truth {
+    Traces(ExportTraceServiceRequest),
+    Metrics(ExportMetricsServiceRequest),
+    Logs(ExportLogsServiceRequest),
+}
+
+impl Truth {
+    pub fn decode(signal: Signal, bytes: &[u8]) -> Result<Truth, prost::DecodeError> {
+        Ok(match signal {
+            Signal::Traces => Truth::Traces(ExportTraceServiceRequest::decode(bytes)?),
+            Signal::Metrics => Truth::Metrics(ExportMetricsServiceRequest::decode(bytes)?),
+            Signal::Logs => Truth::Logs(ExportLogsServiceRequest::decode(bytes)?),
+        })
+    }
+}
+
+/// Checks that both decoders agree on whether this is a request, on its items, on which are rejected and why, and on every
+/// column of every row.
+pub fn check(signal: Signal, bytes: &[u8], arrival_ns: u64, caps: &Caps) {
+    let ours = peek::inspect(signal, bytes, arrival_ns, caps);
+    let Plain { bytes: readable, sanitized, ambiguous, shadowed } = wire::plain(signal, bytes);
+    let truth = Truth::decode(signal, &readable);
+    if ambiguous {
+        return;
+    }
+    let (ours, truth) = match (ours, truth) {
+        (Ok(ours), Ok(truth)) => (ours, truth),
+        (Err(_), Err(_)) => return,
+        // prost counts an unknown scalar as a level of nesting, and looks into data of a metric that later data replaces.
+        (Ok(_), Err(error)) if shadowed || error.to_string().contains("recursion limit") => return,
+        (Ok(_), Err(error)) => panic!("prost refuses what inspect accepts: {error}"),
+        (Err(error), Ok(_)) => panic!("inspect refuses what prost accepts: {error}"),
+    };
+    let items = expect::items(&truth, arrival_ns, caps);
+    assert_eq!(ours.items, items.len() as u64, "items");
+    assert!(ours.sanitized <= sanitized, "{} strings sanitized of {sanitized}", ours.sanitized);
+    let mut rejected = ours.rejected.iter().peekable();
+    for (ordinal, item) in items.iter().enumerate() {
+        let got = rejected.next_if(|(at, _)| *at as usize == ordinal).map(|(_, reason)| *reason);
+        match (got, &item.reasons[..]) {
+            (None, []) => {}
+            (Some(reason), [first, ..]) if reason == *first => {}
+            (got, reasons) => panic!("item {ordinal}: rejected for {got:?}, expected the first of {reasons:?}\n{item:#?}"),
+        }
+    }
+    assert_eq!(rejected.next(), None, "rejected ordinals out of order or beyond the items");
+    if signal == Signal::Traces {
+        check_peek(bytes, &items);
+    }
+}
+
+fn check_peek(bytes: &[u8], items: &[Item]) {
+    // Strings come raw from the peek; the truth has them sanitised.
+    let text = |raw: &[u8]| String::from_utf8_lossy(raw).into_owned();
+    let keys = peek::Keys::new(["a", "http.route", "service.version", ""]);
+    let mut seen = 0;
+    peek::spans(bytes, &keys, |peek| {
+        let Some(item) = items.get(seen) else { panic!("the peek shows more than {} spans", items.len()) };
+        let span = item.span.as_ref().expect("an item of a traces request is a span");
+        assert_eq!(peek.ordinal as usize, seen);
+        let head = peek.head;
+        assert_eq!(head.trace_id, span.trace_id, "trace id of span {seen}");
+        assert_eq!(head.span_id, span.span_id);
+        assert_eq!(head.parent_span_id, span.parent_span_id);
+        assert_eq!(text(head.trace_state), span.trace_state);
+        assert_eq!(text(head.name), span.name);
+        assert_eq!((head.kind, head.flags), (span.kind, span.flags));
+        assert_eq!((head.start, head.end), (span.start_time_unix_nano, span.end_time_unix_nano));
+        let status = span.status.clone().unwrap_or_default();
+        assert_eq!((head.status_code, text(head.status_message)), (status.code, status.message));
+        assert_eq!(
+            (head.dropped_attributes, head.dropped_events, head.dropped_links),
+            (span.dropped_attributes_count, span.dropped_events_count, span.dropped_links_count)
+        );
+        assert_eq!(text(peek.service_name), item.service_name, "service name of span {seen}");
+        assert_eq!(text(peek.service_namespace), item.service_namespace);
+        let message = &bytes[peek.offset..peek.offset + peek.len];
+        let alone = opentelemetry_proto::tonic::trace::v1::Span::decode(&wire::plain_span(message)[..]).expect("a span");
+        // As bytes: a tree with a NaN is not equal to itself.
+        assert_eq!(alone.encode_to_vec(), span.encode_to_vec(), "offset and length of span {seen}");
+        for (key, value) in ["a", "http.route", "service.version", ""].into_iter().zip(peek.values) {
+            let expected = expect::looked_up(span, &item.resource, key);
+            assert_eq!(value.map(|value| expect::any_text(&value)), expected, "{key:?} of span {seen}");
+        }
+        seen += 1;
+        true
+    })
+    .expect("inspect has accepted it");
+    assert_eq!(seen, items.len(), "spans shown");
+}
