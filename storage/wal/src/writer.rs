@@ -1,0 +1,341 @@
+//! The one thread that writes: group commit, syncs, markers, new segments.
+//!
+//! Guarantees: a group is what arrived during the sync before, at most 1 MiB (a larger record goes alone); an idle disk syncs at once. The
+//! durable number moves after a successful sync only, then the control page, then the tickets. After a failed write or sync
+//! nothing is written or synced again.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, FullReason, Kind};
+use crate::format::SegmentHeader;
+use crate::options::Ack;
+use crate::segment::{CreateError, GROUP_BYTES, NewSegment, SegmentMeta, SegmentWriter, planned_bytes};
+use crate::shared::{Inner, Plan, Queued, Shared};
+
+/// In [`Ack::Write`]: the longest that acknowledged bytes stay unsynced.
+pub const SYNC_DELAY: Duration = Duration::from_millis(100);
+/// Idle time after which a marker says what is durable.
+pub const MARKER_DELAY: Duration = Duration::from_secs(1);
+
+pub(crate) struct Writer {
+    shared: Arc<Shared>,
+    segment: Option<SegmentWriter>,
+    /// Last number written.
+    written: u64,
+    /// When unsynced bytes are to be synced.
+    sync_due: Option<Duration>,
+    /// When a marker is to be written.
+    marker_due: Option<Duration>,
+}
+
+enum Work {
+    Group(Vec<Queued>, Option<Plan>),
+    Sync,
+    Marker,
+    Stop,
+}
+
+impl Writer {
+    pub(crate) fn new(shared: Arc<Shared>) -> Writer {
+        let written = shared.durable();
+        Writer {
+            shared,
+            segment: None,
+            written,
+            sync_due: None,
+            marker_due: None,
+        }
+    }
+
+    pub(crate) fn run(mut self) {
+        loop {
+            let done = match self.wait() {
+                Work::Group(group, plan) => self.group(group, plan),
+                Work::Sync => self.sync(),
+                Work::Marker => self.marker(),
+                Work::Stop => break,
+            };
+            if let Err(error) = done {
+                self.shared.poison(error);
+            }
+        }
+    }
+
+    fn wait(&mut self) -> Work {
+        let shared = self.shared.clone();
+        let mut inner = shared.inner.lock();
+        loop {
+            if inner.failed.is_some() {
+                return Work::Stop;
+            }
+            let now = shared.options.clock.now();
+            if self.sync_due.is_some_and(|due| due <= now) {
+                return Work::Sync;
+            }
+            if !inner.queue.is_empty() {
+                return take_group(&mut inner);
+            }
+            if inner.closing {
+                // Leave nothing in doubt for the next start.
+                return match (self.sync_due, self.marker_due) {
+                    (Some(_), _) => Work::Sync,
+                    (None, Some(_)) => Work::Marker,
+                    (None, None) => Work::Stop,
+                };
+            }
+            if self.marker_due.is_some_and(|due| due <= now) {
+                return if self.sync_due.is_some() {
+                    Work::Sync
+                } else {
+                    Work::Marker
+                };
+            }
+            if inner.ticks_done != inner.ticks_asked {
+                inner.ticks_done = inner.ticks_asked;
+                shared.ticked.notify_all();
+            }
+            let due = [self.sync_due, self.marker_due].into_iter().flatten().min();
+            match due.and_then(|due| shared.options.clock.sleep(due.saturating_sub(now))) {
+                Some(wait) => drop(shared.work.wait_for(&mut inner, wait)),
+                None => shared.work.wait(&mut inner),
+            }
+        }
+    }
+
+    fn group(&mut self, group: Vec<Queued>, plan: Option<Plan>) -> Result<(), Error> {
+        let result = self.write_group(&group, plan);
+        match result {
+            Ok(true) => {}
+            // Refused before anything was written; the tickets are done.
+            Ok(false) => return Ok(()),
+            Err(error) => {
+                for queued in &group {
+                    queued.cell.complete(Err(error.clone()));
+                }
+                return Err(error);
+            }
+        }
+        for queued in group {
+            queued.cell.complete(Ok(queued.header.seq));
+        }
+        Ok(())
+    }
+
+    fn write_group(&mut self, group: &[Queued], plan: Option<Plan>) -> Result<bool, Error> {
+        if let Some(plan) = plan {
+            let base = group[0].header.seq;
+            if let Some(refusal) = self.roll(plan, base)? {
+                self.refuse(group, &refusal);
+                return Ok(false);
+            }
+        }
+        let durable = self.shared.durable();
+        let last = group[group.len() - 1].header.seq;
+        let segment = self
+            .segment
+            .as_mut()
+            .ok_or_else(|| Error::new(Kind::Poisoned, "a record without a segment"))?;
+        let before = segment.end();
+        let broken = |e| {
+            Error::with(
+                Kind::Poisoned,
+                "writing to the log failed, nobody knows what is on disk",
+                e,
+            )
+        };
+        for queued in group {
+            let header = crate::format::RecordHeader {
+                generation: segment.header.generation,
+                durable,
+                ..queued.header
+            };
+            segment.put(&header, &queued.head, &queued.body).map_err(broken)?;
+        }
+        segment.flush(last + 1, durable).map_err(broken)?;
+        debug_assert!(segment.end() <= segment.len, "a record that has a number has room");
+        let bytes = segment.end() - before;
+        self.written = last;
+        let now = self.shared.options.clock.now();
+        self.sync_due.get_or_insert(now + SYNC_DELAY);
+        match self.shared.options.ack {
+            Ack::Fsync => self.sync()?,
+            Ack::Write => segment.start_write_back(before).map_err(broken)?,
+        }
+        self.marker_due = Some(self.shared.options.clock.now() + MARKER_DELAY);
+        let mut inner = self.shared.inner.lock();
+        inner.counts.groups += 1;
+        inner.counts.records += group.len() as u64;
+        inner.counts.bytes += bytes;
+        self.give_back_room(&mut inner);
+        Ok(true)
+    }
+
+    /// Planning assumed the worst about padding and markers; what a group really took is known now.
+    fn give_back_room(&self, inner: &mut Inner) {
+        let Some(segment) = &self.segment else { return };
+        if inner.planned.is_empty() {
+            let slack = planned_bytes(0, self.shared.options.direct());
+            inner.room = segment.len.saturating_sub(segment.end() + slack + inner.queue_planned);
+        }
+    }
+
+    /// Closes the segment and makes the next. `Some` is a refusal: there is no room, and nothing has happened.
+    fn roll(&mut self, plan: Plan, base: u64) -> Result<Option<Error>, Error> {
+        if self.sync_due.is_some() {
+            self.sync()?;
+        }
+        let shared = self.shared.clone();
+        let options = &shared.options;
+        let (generation, recycled) = {
+            let mut inner = shared.inner.lock();
+            inner.next_generation += 1;
+            (
+                inner.next_generation - 1,
+                if plan.recycled { inner.free.pop() } else { None },
+            )
+        };
+        let new = NewSegment {
+            disk: &*shared.disk,
+            dir: &options.dir,
+            header: SegmentHeader {
+                log_id: options.log_id,
+                kind: options.kind,
+                generation,
+                base,
+                preamble_len: options.preamble.len() as u32,
+                preamble_crc: crc32c::crc32c(&options.preamble),
+            },
+            preamble: &options.preamble,
+            salt: shared.salt,
+            len: plan.len,
+            direct: options.direct(),
+            recycled: recycled.as_ref(),
+        };
+        let broken = |e| {
+            Error::with(
+                Kind::Poisoned,
+                "making a segment failed, nobody knows what is on disk",
+                e,
+            )
+        };
+        let segment = match new.create() {
+            Ok(segment) => segment,
+            Err(CreateError::NoRoom(error)) => {
+                shared.inner.lock().free.extend(recycled);
+                let message = format!(
+                    "no room for a segment of {} bytes in {}",
+                    plan.len,
+                    options.dir.display()
+                );
+                return Ok(Some(Error::with(Kind::Full(FullReason::Disk), message, error)));
+            }
+            Err(CreateError::Broken(error)) => return Err(broken(error)),
+        };
+        let meta: SegmentMeta = new.publish().map_err(broken)?;
+        shared.inner.lock().segments.push(meta);
+        self.segment = Some(segment);
+        Ok(None)
+    }
+
+    /// Takes back the numbers of `group` and of everything behind it: none of it was written.
+    fn refuse(&mut self, group: &[Queued], refusal: &Error) {
+        let mut inner = self.shared.inner.lock();
+        let queue = std::mem::take(&mut inner.queue);
+        inner.next_seq = group[0].header.seq;
+        inner.queue_bytes = 0;
+        inner.queue_planned = 0;
+        inner.planned.clear();
+        inner.room = 0;
+        inner.counts.refused[FullReason::Disk as usize] += (group.len() + queue.len()) as u64;
+        drop(inner);
+        for cell in group.iter().map(|q| &q.cell).chain(queue.iter().map(|q| &q.cell)) {
+            cell.complete(Err(refusal.clone()));
+        }
+    }
+
+    fn sync(&mut self) -> Result<(), Error> {
+        let Some(segment) = &self.segment else { return Ok(()) };
+        let start = Instant::now();
+        segment.sync().map_err(|e| {
+            Error::with(
+                Kind::Poisoned,
+                "syncing the log failed, nobody knows what is on disk",
+                e,
+            )
+        })?;
+        let nanos = start.elapsed().as_nanos() as u64;
+        self.sync_due = None;
+        let durable = self.written;
+        self.shared.durable.store(durable, Ordering::Release);
+        if let Some(control) = &self.shared.control {
+            let mut control = control.lock();
+            control.1.durable = durable;
+            control.1.generation = segment.header.generation;
+            control.1.base = segment.header.base;
+            control.1.end = segment.end();
+            control.0.publish(&control.1);
+        }
+        let mut inner = self.shared.inner.lock();
+        inner.counts.syncs += 1;
+        inner.counts.sync_nanos += nanos;
+        inner.counts.sync_nanos_max = inner.counts.sync_nanos_max.max(nanos);
+        let mut ready = Vec::new();
+        inner.durable_waiters.retain(|(seq, cell)| {
+            let wait = *seq > durable;
+            if !wait {
+                ready.push((*seq, cell.clone()));
+            }
+            wait
+        });
+        drop(inner);
+        for (seq, cell) in ready {
+            cell.complete(Ok(seq));
+        }
+        Ok(())
+    }
+
+    fn marker(&mut self) -> Result<(), Error> {
+        self.marker_due = None;
+        let Some(segment) = &mut self.segment else {
+            return Ok(());
+        };
+        let durable = self.shared.durable();
+        let broken = |e| {
+            Error::with(
+                Kind::Poisoned,
+                "writing a sync marker failed, nobody knows what is on disk",
+                e,
+            )
+        };
+        segment.put_marker(durable + 1, durable).map_err(broken)?;
+        segment.flush(durable + 1, durable).map_err(broken)?;
+        self.sync()?;
+        let mut inner = self.shared.inner.lock();
+        inner.counts.markers += 1;
+        self.give_back_room(&mut inner);
+        Ok(())
+    }
+}
+
+fn take_group(inner: &mut Inner) -> Work {
+    let mut group: Vec<Queued> = Vec::new();
+    let mut bytes = 0;
+    while let Some(next) = inner.queue.front() {
+        let total = next.header.total();
+        if !group.is_empty() && (next.opens || bytes + total > GROUP_BYTES) {
+            break;
+        }
+        bytes += total;
+        inner.queue_planned -= next.planned;
+        group.extend(inner.queue.pop_front());
+    }
+    inner.queue_bytes -= bytes;
+    let plan = if group[0].opens {
+        inner.planned.pop_front()
+    } else {
+        None
+    };
+    Work::Group(group, plan)
+}
