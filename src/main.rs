@@ -1,2 +1,32 @@
-//! Tailwater.
-fn main() {}
+//! The `tailwater` binary: command line in, exit code out.
+//!
+//! Exit codes: 0 yes or done, 1 no, 2 trouble, 69 something needed is not there, 78 bad configuration. A reader that closes its end of
+//! our output has what it wanted: no trouble.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tailwater::cli::{self, Command, Common};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// OTLP in, an open Delta lake out, SQL over both.
+#[derive(Debug, Parser)]
+#[command(name = "tailwater", version, disable_help_subcommand = true)]
+#[command(after_help = "Example:\n  tailwater load --rate 10000 --duration 30s")]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let exit = match cli.command {
+        Command::Config(args) => cli::config::run(&args, &cli.common),
+        Command::Load(args) => cli::load::run(args),
+    };
+    exit.unwrap_or_else(|error| cli::report(&error)).into()
+}

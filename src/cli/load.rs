@@ -1,0 +1,248 @@
+//! `tailwater load`: an open-loop OTLP generator with live progress and a final table.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use http::Uri;
+use tailwater_config::{format_duration, parse_duration};
+use tailwater_model::signal::Signal;
+use tailwater_runtime::{Exit, Shutdown};
+use tokio::sync::watch;
+
+use super::{print, small_runtime};
+use crate::load::client::{Compression, Protocol, Target};
+use crate::load::run::{self, Options, Rate};
+use crate::load::stamp::Form;
+use crate::load::tally::Report;
+use crate::load::workload::{Fill, Shape, Workload};
+
+/// Generate OTLP and say how it was received.
+///
+/// Requests become due by the clock, whatever the server does, and no two are alike. Exit code 0: every item was acknowledged;
+/// 1: some were not.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    tailwater load --rate 10000 --duration 30s\n  \
+    tailwater load --signals traces --rate max --shape sspan --format json\n  \
+    tailwater load --replay traces.jsonl 05_19_trace.csv.gz")]
+pub struct LoadArgs {
+    /// What to send, separated by commas.
+    #[arg(long, value_delimiter = ',', default_value = "traces,metrics,logs", value_parser = signal)]
+    signals: Vec<Signal>,
+    /// Items a second of each signal, or `max`: as fast as answers come.
+    #[arg(long, default_value = "1000", value_parser = rate)]
+    rate: Rate,
+    /// How long requests become due.
+    #[arg(long, default_value = "60s", value_parser = parse_duration)]
+    duration: Duration,
+    /// Distinct services.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
+    services: u16,
+    /// Share of traces that fail.
+    #[arg(long, default_value = "1%", value_parser = share)]
+    errors: f64,
+    /// Items a request.
+    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u16).range(1..))]
+    batch: u16,
+    /// Distinct metric series.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    series: u32,
+    /// What the items look like: the measuring workload, or the simulated shop.
+    #[arg(long, value_enum, default_value_t = Shape::Sspan)]
+    shape: Shape,
+    /// Distinct request bodies that the stamps are written into.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
+    templates: u16,
+    /// Decides ids and contents; without it, each run has its own.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How requests travel.
+    #[arg(long, value_enum, default_value_t = Protocol::Grpc)]
+    protocol: Protocol,
+    /// Encoding of request bodies.
+    #[arg(long, value_enum, default_value_t = Compression::None)]
+    compression: Compression,
+    /// `http://host:port`; without it, this machine's default port of the protocol.
+    #[arg(long)]
+    endpoint: Option<Uri>,
+    /// TCP connections. HTTP/1.1 carries one request at a time on each.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
+    connections: u16,
+    /// Requests under way at once, of each signal, waiting for retries included.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
+    in_flight: u16,
+    /// Longest wait for an answer.
+    #[arg(long, default_value = "10s", value_parser = parse_duration)]
+    timeout: Duration,
+    /// How long a refused or unanswered request is repeated.
+    #[arg(long, default_value = "30s", value_parser = parse_duration)]
+    retry_for: Duration,
+    /// Writes what was sent and how it ended to this file, one JSON object a line.
+    #[arg(long, value_name = "FILE")]
+    ledger: Option<PathBuf>,
+    /// Form of the final figures.
+    #[arg(long, value_enum, default_value_t = ReportFormat::Table)]
+    format: ReportFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ReportFormat {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+fn signal(text: &str) -> Result<Signal, String> {
+    let found = Signal::ALL.into_iter().find(|signal| signal.name() == text);
+    found.ok_or_else(|| "want traces, metrics or logs".to_owned())
+}
+
+fn rate(text: &str) -> Result<Rate, String> {
+    if text == "max" {
+        return Ok(Rate::Max);
+    }
+    match text.parse() {
+        Ok(rate) if (0.001..=1e9).contains(&rate) => Ok(Rate::PerSecond(rate)),
+        _ => Err("want items a second, or `max`".to_owned()),
+    }
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let (number, scale) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 100.0));
+    match number.parse::<f64>() {
+        Ok(number) if (0.0..=scale).contains(&number) => Ok(number / scale),
+        _ => Err("want a share, as in 1% or 0.01".to_owned()),
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When the endpoint is no address or a file cannot be read or written.
+pub fn run(args: Box<LoadArgs>) -> anyhow::Result<Exit> {
+    small_runtime()?.block_on(async {
+        let (stopper, stop) = watch::channel(false);
+        let shutdown = Shutdown::install().context("watch for signals")?;
+        tokio::spawn(async move {
+            shutdown.begun().await;
+            stopper.send_replace(true);
+            // The receivers must see it, so the channel stays open until the process ends.
+            std::future::pending::<()>().await;
+        });
+        let progress = Progress::new(args.duration);
+        let report = generate(&args, stop, |report| progress.show(report)).await?;
+        progress.bar.finish_and_clear();
+        match args.format {
+            ReportFormat::Table => print(&report.table())?,
+            ReportFormat::Json => print(&(serde_json::to_string_pretty(&report)? + "\n"))?,
+        }
+        Ok(if report.complete() { Exit::Ok } else { Exit::No })
+    })
+}
+
+async fn generate(args: &LoadArgs, stop: watch::Receiver<bool>, progress: impl Fn(&Report)) -> anyhow::Result<Report> {
+    let seed = args.seed.unwrap_or_else(|| rand::random::<u64>() >> 12);
+    let workload = Workload {
+        shape: args.shape,
+        form: if args.protocol == Protocol::HttpJson {
+            Form::Json
+        } else {
+            Form::Binary
+        },
+        services: args.services.into(),
+        fill: Fill::Items(args.batch.into()),
+        errors: args.errors,
+        series: args.series as usize,
+        templates: args.templates.into(),
+        incident: None,
+        seed,
+    };
+    let templates = Signal::ALL.map(|signal| {
+        let wanted = args.signals.contains(&signal);
+        Arc::new(if wanted { workload.templates(signal) } else { Vec::new() })
+    });
+    let source = move |signal: Signal, _: Duration| templates[signal as usize - 1].clone();
+    let options = Options {
+        target: args.target()?,
+        signals: args.signals.clone(),
+        rate: args.rate,
+        duration: Some(args.duration),
+        in_flight: args.in_flight.into(),
+        retry_for: args.retry_for,
+        seed,
+        ledger: args.ledger.clone(),
+    };
+    run::run(options, Arc::new(source), stop, progress).await
+}
+
+impl LoadArgs {
+    fn target(&self) -> anyhow::Result<Target> {
+        let endpoint = match &self.endpoint {
+            Some(endpoint) => endpoint.clone(),
+            None => self
+                .protocol
+                .default_endpoint()
+                .parse()
+                .context("a default endpoint is a URI")?,
+        };
+        Ok(Target {
+            endpoint,
+            protocol: self.protocol,
+            compression: self.compression,
+            connections: self.connections.into(),
+            timeout: self.timeout,
+        })
+    }
+}
+
+/// A line that says how far the run is; only on a terminal.
+struct Progress {
+    bar: indicatif::ProgressBar,
+    duration: Duration,
+}
+
+impl Progress {
+    fn new(duration: Duration) -> Progress {
+        let bar = match std::io::stderr().is_terminal() {
+            true => indicatif::ProgressBar::new_spinner(),
+            false => indicatif::ProgressBar::hidden(),
+        };
+        Progress { bar, duration }
+    }
+
+    fn show(&self, report: &Report) {
+        let mut text = format!("{:.0} s of {}", report.seconds, format_duration(self.duration));
+        for (signal, figures) in &report.signals {
+            text.push_str(&format!(
+                "  {signal}: {} acked ({:.0}/s), {} refused, p99 {:.1} ms",
+                figures.acked,
+                figures.acked as f64 / report.seconds.max(0.001),
+                figures.refused,
+                figures.ack_p99_ms
+            ));
+        }
+        self.bar.set_message(text);
+        self.bar.tick();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn option_values() {
+        assert_eq!(rate("max"), Ok(Rate::Max));
+        assert_eq!(rate("2e6"), Ok(Rate::PerSecond(2e6)));
+        assert!(rate("-1").is_err() && rate("0").is_err() && rate("fast").is_err());
+        assert_eq!((share("1%"), share("0.5"), share("100%")), (Ok(0.01), Ok(0.5), Ok(1.0)));
+        assert!(share("101%").is_err() && share("2").is_err());
+        assert_eq!(signal("logs"), Ok(Signal::Logs));
+        assert!(signal("spans").is_err());
+    }
+}

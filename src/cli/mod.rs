@@ -1,0 +1,147 @@
+//! The subcommands, one file each, and what they share: common options, errors to exit codes, output.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use tailwater_config::{Config, Problems, environment};
+use tailwater_runtime::Exit;
+use tailwater_runtime::listen::BindError;
+
+pub mod config;
+pub mod load;
+
+/// What `tailwater` can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Generate or replay OTLP load and say how it was received.
+    Load(Box<load::LoadArgs>),
+    /// Look at the configuration.
+    Config(config::ConfigArgs),
+}
+
+/// Options of every subcommand that reads the configuration.
+#[derive(Debug, Clone, Args)]
+pub struct Common {
+    /// YAML file with settings.
+    #[arg(long, short, global = true, env = "TAILWATER_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Data directory (setting `data`).
+    #[arg(long, short, global = true, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Any setting, above file and environment; may be given again.
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub set: Vec<(String, String)>,
+}
+
+impl Common {
+    /// The checked configuration: defaults, file, environment, options.
+    ///
+    /// # Errors
+    /// Every problem at once.
+    pub fn load(&self) -> Result<Config, Problems> {
+        self.load_with([])
+    }
+
+    /// As [`Common::load`]; `first` lies below what the user gave as options.
+    ///
+    /// # Errors
+    /// Every problem at once.
+    pub fn load_with<const N: usize>(&self, first: [(&str, String); N]) -> Result<Config, Problems> {
+        let mut pairs: Vec<(String, String)> = first.map(|(key, value)| (key.to_owned(), value)).into();
+        let data = self
+            .data
+            .iter()
+            .map(|data| ("data".to_owned(), data.display().to_string()));
+        pairs.extend(data.chain(self.set.iter().cloned()));
+        Config::load(self.config.as_deref(), environment(), pairs)
+    }
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text
+        .split_once('=')
+        .ok_or("want KEY=VALUE, as in intake.grpc.listen=127.0.0.1:5317")?;
+    Ok((key.trim().to_owned(), value.to_owned()))
+}
+
+/// Writes a whole text to stdout.
+///
+/// # Errors
+/// When stdout cannot be written; a closed pipe among them, which [`report`] takes as success.
+pub fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
+    Ok(())
+}
+
+/// Says on stderr what went wrong and which exit code that is.
+pub fn report(error: &anyhow::Error) -> Exit {
+    let exit = exit_of(error);
+    if exit != Exit::Ok {
+        // stderr may be closed as well; there is nobody left to tell then.
+        let _ = writeln!(std::io::stderr(), "tailwater: {error:#}");
+    }
+    exit
+}
+
+/// The exit code of an error: the first cause that has one decides.
+pub fn exit_of(error: &anyhow::Error) -> Exit {
+    for cause in error.chain() {
+        if cause.is::<Problems>() {
+            return Exit::Config;
+        }
+        if cause.is::<BindError>() {
+            return Exit::Unavailable;
+        }
+        if cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+        {
+            return Exit::Ok;
+        }
+    }
+    Exit::Trouble
+}
+
+/// A runtime for a command that mostly waits: one thread.
+///
+/// # Errors
+/// When the operating system gives no event queue.
+pub fn small_runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn errors_have_exit_codes() {
+        let check = |error: anyhow::Error, exit: Exit| assert_eq!(exit_of(&error.context("while testing")), exit);
+        check(Config::of(&[("nope", "1")]).unwrap_err().into(), Exit::Config);
+        check(std::io::Error::from(std::io::ErrorKind::BrokenPipe).into(), Exit::Ok);
+        check(std::io::Error::from(std::io::ErrorKind::NotFound).into(), Exit::Trouble);
+        let taken = BindError::Taken {
+            key: "query.listen".into(),
+            address: "127.0.0.1:1".parse().unwrap(),
+        };
+        check(taken.into(), Exit::Unavailable);
+    }
+
+    #[test]
+    fn options_lie_above_what_the_command_presets() {
+        let common = Common {
+            config: None,
+            data: Some("/x".into()),
+            set: vec![key_value("log.level=debug").unwrap()],
+        };
+        let config = common.load_with([("data", "/y".into()), ("log.level", "warn".into())]);
+        // The environment of the test run may set TAILWATER_ variables; these two keys come from options either way.
+        let config = config.unwrap();
+        assert_eq!((config.data.to_str(), config.log.level.word()), (Some("/x"), "debug"));
+        assert!(key_value("log.level").is_err());
+    }
+}
