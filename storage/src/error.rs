@@ -1,0 +1,122 @@
+//! The crate's one error: a kind for programs, a text and a source for people.
+
+use std::fmt;
+
+/// What went wrong, in the words a caller decides by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The store said no or could not be reached. The same call may succeed later.
+    Store,
+    /// The table does not exist. `Lake::ensure_tables` makes it.
+    MissingTable,
+    /// The table cannot be used as it is: another protocol, a column of another type, a missing column.
+    Incompatible,
+    /// Bytes that do not say what they must: a bad checksum, a log entry that does not parse. The text names the file.
+    Damaged,
+    /// The table's `txn` is not what the caller expected, because another process writes under the same log id, or because
+    /// the outbox is older than the table. Stop; do not retry.
+    Fenced,
+    /// Another commit won too often. The same call may succeed later.
+    Conflict,
+    /// The caller's arguments contradict each other or the table's schema.
+    Invalid,
+}
+
+/// An error of this crate.
+#[derive(Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// This crate's results.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
+        Error { kind, message: message.into(), source: None }
+    }
+
+    pub(crate) fn caused(
+        kind: ErrorKind,
+        message: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Error {
+        Error { kind, message: message.into(), source: Some(source.into()) }
+    }
+
+    /// What went wrong, for programs.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// Whether the same call may succeed later without anyone changing anything.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self.kind, ErrorKind::Store | ErrorKind::Conflict)
+    }
+
+    /// This error with words in front of its text.
+    pub(crate) fn within(mut self, context: impl fmt::Display) -> Error {
+        self.message = format!("{context}: {}", self.message);
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        match &self.source {
+            Some(source) => write!(f, ": {source}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|source| &**source as &(dyn std::error::Error + 'static))
+    }
+}
+
+impl From<object_store::Error> for Error {
+    fn from(error: object_store::Error) -> Error {
+        Error::caused(ErrorKind::Store, "store", error)
+    }
+}
+
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Error {
+        Error::caused(ErrorKind::Store, "file", error)
+    }
+}
+
+impl From<arrow::error::ArrowError> for Error {
+    fn from(error: arrow::error::ArrowError) -> Error {
+        Error::caused(ErrorKind::Invalid, "arrow", error)
+    }
+}
+
+impl From<parquet::errors::ParquetError> for Error {
+    fn from(error: parquet::errors::ParquetError) -> Error {
+        Error::caused(ErrorKind::Store, "parquet", error)
+    }
+}
+
+impl From<deltalake_core::DeltaTableError> for Error {
+    fn from(error: deltalake_core::DeltaTableError) -> Error {
+        use deltalake_core::DeltaTableError as Delta;
+        let kind = match &error {
+            Delta::NotATable(_) => ErrorKind::MissingTable,
+            Delta::InvalidJsonLog { .. } | Delta::InvalidStatsJson { .. } => ErrorKind::Damaged,
+            _ => ErrorKind::Store,
+        };
+        Error::caused(kind, "delta", error)
+    }
+}
+
+impl From<tokio::task::JoinError> for Error {
+    fn from(error: tokio::task::JoinError) -> Error {
+        Error::caused(ErrorKind::Store, "background work stopped", error)
+    }
+}

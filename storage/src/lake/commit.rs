@@ -1,0 +1,358 @@
+//! Moving a range of outbox batches into a table, once.
+//!
+//! A commit is: encode the rows into durable files, then put one log entry that names them and says `txn = hi`. The entry's
+//! name is the next version, and only one writer can create it; whoever loses reads what won and tries the next. When the
+//! store answers with an error the entry may exist all the same, so the log is read back first, and our own entry is known
+//! by a mark in its `commitInfo`. Files are removed only when it is certain that no entry of ours names them.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
+use arrow::compute;
+use arrow::datatypes::{Date32Type, Schema, SchemaRef};
+use chrono::Utc;
+use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties, TransactionError};
+use deltalake_core::kernel::{Action, Transaction};
+use deltalake_core::logstore::LogStoreRef;
+use deltalake_core::protocol::{DeltaOperation, SaveMode};
+use rand::Rng;
+use tailwater_model::table::{Table, schema as lake_schema, sort_columns};
+use tokio::sync::Mutex;
+use tracing::{debug, warn};
+use uuid::Uuid;
+
+use super::data_file::{FileMaker, Tier, Written};
+use super::merge::{Merge, Source};
+use super::{Lake, Snapshot, additive, schema};
+use crate::outbox::as_schema;
+use crate::{Error, ErrorKind, Result};
+
+/// Attempts before a commit gives its caller a chance to think.
+const ATTEMPTS_MAX: u32 = 10;
+const BACKOFF_FIRST: Duration = Duration::from_millis(10);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// Rows handed to the Parquet writer at once.
+const CHUNK_ROWS: usize = 8192;
+/// Key of our mark in `commitInfo`.
+const MARK: &str = "tailwaterCommit";
+
+/// What a commit did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// The table's new version.
+    pub version: u64,
+    /// Rows written (after summing, for additive tables).
+    pub rows: u64,
+    /// Bytes of Parquet written.
+    pub bytes: u64,
+    /// Data files written.
+    pub files: u64,
+    /// Time spent sorting, encoding and syncing data files.
+    pub encode_ms: u64,
+    /// Time spent on the log, waiting included.
+    pub commit_ms: u64,
+    /// Log entries tried.
+    pub attempts: u32,
+}
+
+/// The one writer of a table on behalf of one outbox.
+#[derive(Debug)]
+pub struct Committer {
+    lake: Lake,
+    table: Table,
+    app_id: String,
+    maker: FileMaker,
+    /// A commit that failed without a certain outcome; the next call with the same range takes it up again.
+    pending: Mutex<Option<Pending>>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    range: (u64, u64),
+    mark: String,
+    /// The table's columns that the files were made for.
+    schema: SchemaRef,
+    written: Vec<Written>,
+    /// Versions whose entry may be ours.
+    tried: Vec<u64>,
+    encode_ms: u64,
+}
+
+impl Committer {
+    pub(super) fn new(lake: Lake, table: Table, app_id: String) -> Committer {
+        let maker = FileMaker::new(&lake, table, Tier::Flushed);
+        Committer { lake, table, app_id, maker, pending: Mutex::new(None) }
+    }
+
+    /// Whose rows.
+    pub fn table(&self) -> Table {
+        self.table
+    }
+
+    /// The last outbox batch in the table (v of rule P6), 0 if there is none, from the log as it is now. Compare it with the
+    /// outbox's end: a table ahead of it belongs to another history, and the process must not start.
+    ///
+    /// # Errors
+    /// As [`Lake::snapshot`]; [`ErrorKind::Damaged`] for a negative number.
+    pub async fn version(&self) -> Result<u64> {
+        self.txn(&*self.lake.snapshot(self.table).await?)
+    }
+
+    /// Puts the rows of batches `v + 1 ..= hi` into the table: all of the table's frames in that range, as
+    /// [`crate::outbox::FrameRef::read`] gives them. When this returns, files, log entry and directories are durable.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Fenced`] if the table is not at `v`; [`ErrorKind::Conflict`] or [`ErrorKind::Store`] when ten attempts
+    /// were not enough: call again with the same range, which takes up what is already encoded and finds out whether an
+    /// earlier attempt succeeded after all; [`ErrorKind::Incompatible`] if the rows do not fit the table.
+    pub async fn commit(&self, v: u64, hi: u64, batches: Vec<RecordBatch>) -> Result<Committed> {
+        if hi <= v {
+            return Err(Error::new(ErrorKind::Invalid, format!("nothing to commit between batch {v} and {hi}")));
+        }
+        let mut slot = self.pending.lock().await;
+        let taken = slot.take().filter(|pending| pending.range == (v, hi));
+        let mut pending = taken;
+        let outcome = self.attempt(v, hi, &batches, &mut pending).await;
+        if let Err(error) = &outcome {
+            match pending {
+                // An entry that names these files may exist or may yet appear.
+                Some(pending) if error.is_retryable() => *slot = Some(pending),
+                Some(pending) if pending.tried.is_empty() => self.maker.discard(&pending.written).await,
+                _ => {}
+            }
+        }
+        outcome.map_err(|error| error.within(format_args!("table {}", self.table.name())))
+    }
+
+    async fn attempt(&self, v: u64, hi: u64, batches: &[RecordBatch], slot: &mut Option<Pending>) -> Result<Committed> {
+        let started = Instant::now();
+        let log = self.lake.log(self.table);
+        let mut last_error = None;
+        for attempt in 0..ATTEMPTS_MAX {
+            if attempt > 0 {
+                tokio::time::sleep(backoff(attempt)).await;
+            }
+            let snapshot = match self.lake.snapshot(self.table).await {
+                Ok(snapshot) => snapshot,
+                Err(error) if error.is_retryable() => {
+                    last_error = Some(error);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let at = self.txn(&snapshot)?;
+            if at != v {
+                if let Some(pending) = slot.as_ref() {
+                    if let (true, Some(version)) = (at >= hi, landed(log, pending).await?) {
+                        return Ok(committed(pending, version, attempt, started));
+                    }
+                    // Another writer with our id put other files there. No entry can name ours any more: each version that
+                    // we tried holds something else.
+                    self.maker.discard(&pending.written).await;
+                    *slot = None;
+                }
+                let text = format!("is at outbox batch {at}, expected {v}: another process writes as {}", self.app_id);
+                return Err(Error::new(ErrorKind::Fenced, text));
+            }
+            if slot.as_ref().is_some_and(|pending| pending.schema != snapshot.schema) {
+                // The columns changed under us (MetadataChanged): encode for the new ones.
+                if let Some(stale) = slot.take() {
+                    self.maker.discard(&stale.written).await;
+                }
+            }
+            if slot.is_none() {
+                *slot = Some(self.encode((v, hi), snapshot.schema.clone(), batches).await?);
+            }
+            let Some(pending) = slot.as_mut() else { continue };
+            let change = self.change(pending)?;
+            pending.tried.push(snapshot.version + 1);
+            match commit_once(log, snapshot.version, change).await {
+                Attempt::Done(version) => return Ok(committed(pending, version, attempt + 1, started)),
+                Attempt::Conflict => {
+                    debug!(table = self.table.name(), version = snapshot.version + 1, "another commit came first");
+                    last_error = None;
+                }
+                Attempt::Doubtful(error) => {
+                    warn!(table = self.table.name(), %error, "commit with unknown outcome, reading the log back");
+                    last_error = Some(error);
+                }
+            }
+        }
+        Err(last_error.unwrap_or_else(|| Error::new(ErrorKind::Conflict, format!("lost {ATTEMPTS_MAX} races for the next version"))))
+    }
+
+    fn txn(&self, snapshot: &Snapshot) -> Result<u64> {
+        let version = snapshot.txn(&self.app_id).unwrap_or(0);
+        u64::try_from(version).map_err(|_| Error::new(ErrorKind::Damaged, format!("txn {} is {version}", self.app_id)))
+    }
+
+    async fn encode(&self, range: (u64, u64), schema: SchemaRef, batches: &[RecordBatch]) -> Result<Pending> {
+        let started = Instant::now();
+        schema::check(&lake_schema(self.table), &schema)?;
+        let (maker, batches, columns) = (self.maker.clone(), batches.to_vec(), schema.clone());
+        let now_ms = Utc::now().timestamp_millis();
+        let encoded = tokio::task::spawn_blocking(move || encode(&maker, &columns, batches, range.1, now_ms)).await?;
+        let mut written = encoded?;
+        for file in &mut written {
+            self.maker.upload(file).await?;
+        }
+        let encode_ms = started.elapsed().as_millis() as u64;
+        Ok(Pending { range, mark: Uuid::new_v4().to_string(), schema, written, tried: Vec::new(), encode_ms })
+    }
+
+    fn change(&self, pending: &Pending) -> Result<Change> {
+        let hi = i64::try_from(pending.range.1).map_err(|_| Error::new(ErrorKind::Invalid, "batch number above 2^63"))?;
+        Ok(Change {
+            actions: pending.written.iter().map(|file| Action::Add(file.add.clone())).collect(),
+            txns: vec![Transaction::new_with_last_update(&self.app_id, hi, Some(Utc::now().timestamp_millis()))],
+            operation: DeltaOperation::Write { mode: SaveMode::Append, partition_by: Some(vec!["date".to_owned()]), predicate: None },
+            mark: pending.mark.clone(),
+        })
+    }
+}
+
+fn committed(pending: &Pending, version: u64, attempts: u32, started: Instant) -> Committed {
+    let total = started.elapsed().as_millis() as u64;
+    Committed {
+        version,
+        rows: pending.written.iter().map(|file| file.rows).sum(),
+        bytes: pending.written.iter().map(|file| file.bytes).sum(),
+        files: pending.written.len() as u64,
+        encode_ms: pending.encode_ms,
+        commit_ms: total.saturating_sub(pending.encode_ms),
+        attempts,
+    }
+}
+
+/// The version whose entry is ours, if one is.
+async fn landed(log: &LogStoreRef, pending: &Pending) -> Result<Option<u64>> {
+    for version in &pending.tried {
+        if is_marked(log, *version, &pending.mark).await? {
+            return Ok(Some(*version));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether the entry of this version carries the mark.
+pub(crate) async fn is_marked(log: &LogStoreRef, version: u64, mark: &str) -> Result<bool> {
+    let entry = log.read_commit_entry(version).await?;
+    Ok(entry.is_some_and(|entry| entry.windows(mark.len()).any(|window| window == mark.as_bytes())))
+}
+
+/// What a log entry is to say.
+#[derive(Debug, Clone)]
+pub(crate) struct Change {
+    pub actions: Vec<Action>,
+    pub txns: Vec<Transaction>,
+    pub operation: DeltaOperation,
+    /// Unique; by it an entry is known to be ours.
+    pub mark: String,
+}
+
+/// How one attempt to put a log entry ended.
+#[derive(Debug)]
+pub(crate) enum Attempt {
+    Done(u64),
+    /// The version exists. It may be ours, if the store repeated the request by itself: look for the mark.
+    Conflict,
+    /// Whether the entry exists is not known.
+    Doubtful(Error),
+}
+
+/// Puts the entry after version `on`, once. Neither lists the log nor loads a delta-rs snapshot: the caller has read the log
+/// up to `on`, and the entry's name decides the race.
+pub(crate) async fn commit_once(log: &LogStoreRef, on: u64, change: Change) -> Attempt {
+    let mark = change.mark;
+    let mut properties = CommitProperties::default()
+        .with_max_retries(0)
+        .with_create_checkpoint(false)
+        .with_cleanup_expired_logs(Some(false))
+        .with_metadata([(MARK.to_owned(), mark.clone().into())]);
+    for txn in change.txns {
+        properties = properties.with_application_transaction(txn);
+    }
+    let prepared = CommitBuilder::from(properties)
+        .with_actions(change.actions)
+        .build(None, log.clone(), change.operation)
+        .into_prepared_commit_future()
+        .await;
+    let entry = match prepared {
+        Ok(prepared) => prepared.commit_or_bytes().clone(),
+        Err(error) => return Attempt::Doubtful(error.into()),
+    };
+    match log.write_commit_entry(on + 1, entry, Uuid::new_v4()).await {
+        Ok(()) => Attempt::Done(on + 1),
+        Err(TransactionError::VersionAlreadyExists(_)) => match is_marked(log, on + 1, &mark).await {
+            Ok(true) => Attempt::Done(on + 1),
+            Ok(false) => Attempt::Conflict,
+            Err(error) => Attempt::Doubtful(error),
+        },
+        Err(error) => Attempt::Doubtful(deltalake_core::DeltaTableError::from(error).into()),
+    }
+}
+
+/// Doubles from 10 ms to 1 s, and takes a random half to whole of it, so that two losers do not meet again.
+pub(crate) fn backoff(attempt: u32) -> Duration {
+    let whole = BACKOFF_FIRST.saturating_mul(1 << attempt.min(10)).min(BACKOFF_MAX);
+    whole.mul_f64(rand::rng().random_range(0.5..=1.0))
+}
+
+/// Rows into files, one a date.
+fn encode(maker: &FileMaker, table_schema: &SchemaRef, batches: Vec<RecordBatch>, hi: u64, now_ms: i64) -> Result<Vec<Written>> {
+    let batches = match additive::sums(maker.table) {
+        Some(columns) if !batches.is_empty() => vec![additive::summed(maker.table, columns, &batches, hi)?],
+        _ => one_schema(maker.table, table_schema, batches)?,
+    };
+    let Some(schema) = batches.first().map(|batch| batch.schema()) else { return Ok(Vec::new()) };
+    let mut written = Vec::new();
+    for (date, batches) in by_date(&batches)? {
+        let sources = batches.into_iter().map(|batch| Box::new(std::iter::once(Ok(batch))) as Source).collect();
+        let mut file = maker.start(&schema, date, now_ms)?;
+        for rows in Merge::new(&schema, sort_columns(maker.table), sources, CHUNK_ROWS)? {
+            file.write(&rows?)?;
+        }
+        written.push(file.finish()?);
+    }
+    Ok(written)
+}
+
+/// The batches with the columns that table and program have in common, all of one schema.
+fn one_schema(table: Table, table_schema: &SchemaRef, batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
+    let batches: Vec<RecordBatch> = batches.into_iter().filter(|batch| batch.num_rows() > 0).collect();
+    let Some(first) = batches.first() else { return Ok(Vec::new()) };
+    let uniform = batches.iter().all(|batch| batch.schema_ref().fields() == first.schema_ref().fields());
+    let wanted = lake_schema(table);
+    let fields = wanted.fields().iter().filter(|field| table_schema.field_with_name(field.name()).is_ok());
+    let fields = fields.map(|field| match first.schema_ref().field_with_name(field.name()) {
+        // Words stay dictionaries if they are so in every batch: the file does not show it, and it saves unpacking them.
+        Ok(given) if uniform => Arc::new(field.as_ref().clone().with_data_type(given.data_type().clone())),
+        _ => field.clone(),
+    });
+    let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    batches.iter().map(|batch| as_schema(batch, &schema)).collect()
+}
+
+/// The batches split by their `date`, dates ascending.
+fn by_date(batches: &[RecordBatch]) -> Result<Vec<(i32, Vec<RecordBatch>)>> {
+    let mut dates = std::collections::BTreeMap::<i32, Vec<RecordBatch>>::new();
+    for batch in batches {
+        let column = batch.column_by_name("date").and_then(|column| column.as_primitive_opt::<Date32Type>());
+        let column = column.ok_or_else(|| Error::new(ErrorKind::Invalid, "rows without a date"))?;
+        if column.null_count() > 0 {
+            return Err(Error::new(ErrorKind::Invalid, "a row without a date"));
+        }
+        match (compute::min(column), compute::max(column)) {
+            (Some(min), Some(max)) if min == max => dates.entry(min).or_default().push(batch.clone()),
+            _ => {
+                let distinct: std::collections::BTreeSet<i32> = column.values().iter().copied().collect();
+                for date in distinct {
+                    let chosen: BooleanArray = column.values().iter().map(|value| Some(*value == date)).collect();
+                    dates.entry(date).or_default().push(compute::filter_record_batch(batch, &chosen)?);
+                }
+            }
+        }
+    }
+    Ok(dates.into_iter().collect())
+}

@@ -1,0 +1,194 @@
+//! Writing one Parquet file and the Add that puts it into a table.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
+use deltalake_core::kernel::Add;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use parquet::arrow::arrow_writer::{ArrowWriter, ArrowWriterOptions};
+use parquet::arrow::ArrowSchemaConverter;
+use tailwater_model::table::Table;
+use uuid::Uuid;
+
+use super::layout;
+use super::replay::{TAG_SORTED, TAG_TIER};
+use super::stats::Collector;
+use super::Lake;
+use crate::store::{PacedFile, Syncs};
+use crate::{Error, ErrorKind, Result};
+
+/// How far compaction has come with a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tier {
+    /// Written by a collector's commit.
+    Flushed,
+    /// Written by compaction.
+    Merged,
+}
+
+impl Tier {
+    /// Name in tags.
+    pub fn name(self) -> &'static str {
+        match self {
+            Tier::Flushed => "flushed",
+            Tier::Merged => "merged",
+        }
+    }
+
+    /// The tier of this name.
+    pub fn from_name(name: &str) -> Option<Tier> {
+        [Tier::Flushed, Tier::Merged].into_iter().find(|tier| tier.name() == name)
+    }
+}
+
+/// Makes the files of one table.
+#[derive(Debug, Clone)]
+pub(crate) struct FileMaker {
+    pub table: Table,
+    pub tier: Tier,
+    store: Arc<dyn ObjectStore>,
+    local: Option<PathBuf>,
+    syncs: Syncs,
+}
+
+impl FileMaker {
+    pub fn new(lake: &Lake, table: Table, tier: Tier) -> FileMaker {
+        let (store, local) = (lake.table_store(table), lake.local_table_dir(table));
+        FileMaker { table, tier, store, local, syncs: lake.syncs().clone() }
+    }
+
+    /// Starts a file for rows of one date. `schema` is that of the rows; `date` is left out of the file, as Delta wants it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Store`] if the file cannot be made.
+    pub fn start(&self, schema: &SchemaRef, date: i32, now_ms: i64) -> Result<DataFile> {
+        let day = layout::format_date(date)
+            .ok_or_else(|| Error::new(ErrorKind::Invalid, format!("no calendar date: {date} days since 1970")))?;
+        let path = format!("date={day}/{}-{}.parquet", self.tier.name(), Uuid::new_v4());
+        let kept: Vec<usize> = (0..schema.fields().len()).filter(|index| schema.field(*index).name() != "date").collect();
+        let file_schema = Arc::new(schema.project(&kept)?);
+        let parquet_schema = ArrowSchemaConverter::new().convert(&file_schema)?;
+        let properties = layout::writer_properties(self.table, self.tier, &parquet_schema);
+        // Without Arrow's own schema in the footer a reader sees what the Parquet schema says: plain strings, whatever the
+        // writer had in memory. It would also be the largest part of a small file.
+        let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+        let sink = match &self.local {
+            Some(directory) => Sink::File(PacedFile::create(&directory.join(&path), &self.syncs)?),
+            None => Sink::Memory(Vec::new()),
+        };
+        let writer = ArrowWriter::try_new_with_options(sink, file_schema.clone(), options)?;
+        let stats = Collector::new(&file_schema, &layout::stats_columns(self.table));
+        Ok(DataFile { writer, stats, schema: file_schema, kept, path, day, now_ms, tier: self.tier })
+    }
+
+    /// Makes a finished file durable, if finishing it did not already.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Store`].
+    pub async fn upload(&self, written: &mut Written) -> Result<()> {
+        if let Some(bytes) = written.upload.take() {
+            self.store.put(&Path::from(written.add.path.as_str()), bytes.into()).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes files that no commit names. What cannot be removed is swept by `maintain`.
+    pub async fn discard(&self, written: &[Written]) {
+        for file in written {
+            if let Err(error) = self.store.delete(&Path::from(file.add.path.as_str())).await {
+                tracing::debug!(path = file.add.path, %error, "orphan left for the sweep");
+            }
+        }
+    }
+}
+
+/// A file being written.
+pub(crate) struct DataFile {
+    writer: ArrowWriter<Sink>,
+    stats: Collector,
+    schema: SchemaRef,
+    kept: Vec<usize>,
+    path: String,
+    day: String,
+    now_ms: i64,
+    tier: Tier,
+}
+
+impl DataFile {
+    /// Appends rows, which come in the table's order.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Store`] if the disk says no; [`ErrorKind::Invalid`] for rows of another schema.
+    pub fn write(&mut self, rows: &RecordBatch) -> Result<()> {
+        let rows = rows.project(&self.kept)?;
+        self.stats.add(&rows)?;
+        self.writer.write(&rows)?;
+        Ok(())
+    }
+
+    /// Bytes so far, the row group in memory included (as it is estimated to come out).
+    pub fn size(&self) -> u64 {
+        (self.writer.bytes_written() + self.writer.in_progress_size()) as u64
+    }
+
+    pub fn rows(&self) -> u64 {
+        self.stats.rows()
+    }
+
+    /// Ends the file. On this machine it is durable now; otherwise [`FileMaker::upload`] makes it so.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Store`].
+    pub fn finish(self) -> Result<Written> {
+        let (stats, mut tags) = self.stats.finish(&self.schema);
+        let (size, upload) = match self.writer.into_inner()? {
+            Sink::File(file) => (file.finish()?, None),
+            Sink::Memory(bytes) => (bytes.len() as u64, Some(Bytes::from(bytes))),
+        };
+        tags.insert(TAG_TIER.to_owned(), Some(self.tier.name().to_owned()));
+        tags.insert(TAG_SORTED.to_owned(), Some("true".to_owned()));
+        let add = Add {
+            path: self.path,
+            partition_values: [("date".to_owned(), Some(self.day))].into(),
+            size: i64::try_from(size).map_err(|_| Error::new(ErrorKind::Invalid, "file above 2^63 bytes"))?,
+            modification_time: self.now_ms,
+            data_change: true,
+            stats: Some(stats),
+            tags: Some(tags),
+            ..Add::default()
+        };
+        Ok(Written { add, rows: self.stats.rows(), bytes: size, upload })
+    }
+}
+
+/// A finished file.
+#[derive(Debug, Clone)]
+pub(crate) struct Written {
+    pub add: Add,
+    pub rows: u64,
+    pub bytes: u64,
+    upload: Option<Bytes>,
+}
+
+enum Sink {
+    File(PacedFile),
+    Memory(Vec<u8>),
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Sink::File(file) => file.write(bytes),
+            Sink::Memory(memory) => memory.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
