@@ -15,6 +15,7 @@ pub mod judge;
 pub mod peek;
 pub mod point;
 pub mod reject;
+pub mod reply;
 pub mod text;
 pub mod value;
 pub mod wire;
