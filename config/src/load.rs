@@ -68,16 +68,12 @@ impl Config {
                     line: 1,
                     column: 1,
                 };
-                return Problems::or(
-                    vec![Problem {
-                        origin,
-                        key: String::new(),
-                        message,
-                        nearest: None,
-                    }],
-                    (),
-                )
-                .map(|()| unreachable!("one problem"));
+                return Err(Problems::one(Problem {
+                    origin,
+                    key: String::new(),
+                    message,
+                    nearest: None,
+                }));
             }
         };
         Self::from_text(path, &text, env, overrides)

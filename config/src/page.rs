@@ -45,6 +45,7 @@ Later wins: default, file, environment, command line.
 - **Environment**: the key in capitals, dots as underscores, behind `TAILWATER_`: `intake.grpc.listen` is
   `TAILWATER_INTAKE_GRPC_LISTEN`. An empty variable counts as not set.
 - **Sizes**: `64MiB` (1024s), `16MB` (1000s) or plain bytes. **Durations**: `250ms`, `30s`, `15m`, `12h`, `30d`. **Shares**: `50%`.
+  `on` and `off` are `true` and `false`.
 - Unknown keys, wrong types, values out of range and settings that contradict each other are errors with file, line and
   column. All are reported at once, before any port is bound, and the exit code is 78.
 - A file is one YAML document. Anchors, aliases and merge keys (`<<`) work; tags do not; a key given twice is an error.
@@ -72,9 +73,13 @@ fn table(out: &mut String, settings: &[&Setting]) {
 /// The effective configuration as YAML that loads again (secrets apart), each key with its sentence and, if somebody set it, where.
 #[must_use]
 pub fn print(config: &Config) -> String {
-    let values = config.values();
+    let origin = |key: &str| config.is_set(key).then(|| config.origin(key).to_string());
+    yaml(&catalogue(), &config.values(), &origin)
+}
+
+fn yaml(settings: &[Setting], values: &[(String, String)], origin: &dyn Fn(&str) -> Option<String>) -> String {
     let mut out = String::new();
-    for setting in catalogue() {
+    for setting in settings {
         let indent = "  ".repeat(setting.key.matches('.').count());
         let name = setting.key.rsplit('.').next().unwrap_or_default();
         if !setting.key.contains('.') && !out.is_empty() {
@@ -85,19 +90,16 @@ pub fn print(config: &Config) -> String {
             let _ = writeln!(out, "{indent}{name}:");
             continue;
         };
-        let value = if setting.secret {
-            REDACTED.to_owned()
+        // Secrets show themselves redacted; this is the second lock on the same door.
+        let value = if setting.secret && value != "null" {
+            REDACTED
         } else {
-            quote(value, setting.nullable)
+            value
         };
-        let _ = if config.is_set(&setting.key) {
-            writeln!(
-                out,
-                "{indent}{name}: {value}  # from {}",
-                one_line(&config.origin(&setting.key).to_string())
-            )
-        } else {
-            writeln!(out, "{indent}{name}: {value}")
+        let value = quote(value, setting.nullable);
+        let _ = match origin(&setting.key) {
+            Some(origin) => writeln!(out, "{indent}{name}: {value}  # from {}", one_line(&origin)),
+            None => writeln!(out, "{indent}{name}: {value}"),
         };
     }
     out
@@ -131,4 +133,89 @@ fn quote(text: &str, nullable: bool) -> String {
 
 fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::load::ROOT;
+    use crate::section::{Field, Reader, section};
+    use crate::value::Secret;
+    use std::collections::BTreeMap;
+
+    section! {
+        /// Something with a secret.
+        pub struct Login {
+            /// Who.
+            user: String = "nobody",
+            /// Proof.
+            token: Option<Secret> = "null",
+        }
+    }
+
+    /// A text setting, which no real setting needs so far.
+    impl crate::value::Value for String {
+        fn kind() -> String {
+            "text".into()
+        }
+        fn parse(text: &str) -> Result<Self, String> {
+            Ok(text.into())
+        }
+        fn show(&self) -> String {
+            self.clone()
+        }
+    }
+
+    fn read(text: &str, env: &[(&str, &str)]) -> (Login, Vec<crate::Problem>) {
+        let env: BTreeMap<_, _> = env
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (format!("VAR_{k}"), (*v).to_owned())))
+            .collect();
+        let mut reader = Reader {
+            file: Default::default(),
+            env: &env,
+            overrides: &BTreeMap::new(),
+            catalogue: &[],
+            problems: Vec::new(),
+            origins: BTreeMap::new(),
+            broken: Default::default(),
+        };
+        let (node, _) = crate::yaml::parse(text);
+        let login = Login::read(&ROOT, "", node.as_ref(), &mut reader);
+        (login, reader.problems)
+    }
+
+    fn printed(login: &Login) -> String {
+        let (mut settings, mut values) = (Vec::new(), Vec::new());
+        Login::describe(&ROOT, "", &mut settings);
+        login.show(&ROOT, "", &mut values);
+        yaml(&settings, &values, &|_| None)
+    }
+
+    #[test]
+    fn secrets_are_redacted() {
+        let (login, problems) = read("user: me\ntoken: hunter2\n", &[]);
+        assert_eq!(problems, []);
+        assert_eq!(login.token.as_ref().map(Secret::reveal), Some("hunter2"));
+        let page = printed(&login);
+        assert!(page.contains("token: \"<redacted>\"\n"), "{page}");
+        assert!(!page.contains("hunter2") && !format!("{login:?}").contains("hunter2"));
+        // Nor by a problem with it.
+        let (_, problems) = read("token: {hunter2: hunter2}\n", &[("token", "")]);
+        assert_eq!(problems.len(), 2);
+        assert!(!format!("{problems:?}").contains("hunter2"), "{problems:?}");
+    }
+
+    #[test]
+    fn any_text_is_read_back() {
+        use proptest::prelude::*;
+        proptest!(|(user in prop_oneof!["\\PC{0,20}", "[-:#\"'\\\\ \n\t\r\u{0}\u{85}\u{2028}\u{feff}~a1&*!%@`,\\[{]{0,12}", "null|~|Null|on|1|---"])| {
+            let login = Login { user, token: None };
+            let page = printed(&login);
+            let (again, problems) = read(&page, &[]);
+            prop_assert!(problems.is_empty(), "{page}\n{problems:?}");
+            prop_assert_eq!(again, login, "{}", page);
+        });
+    }
 }

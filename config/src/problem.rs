@@ -69,6 +69,11 @@ impl fmt::Display for Problem {
 pub struct Problems(Vec<Problem>);
 
 impl Problems {
+    /// Just this one.
+    pub(crate) fn one(problem: Problem) -> Self {
+        Self(vec![problem])
+    }
+
     /// `Err` with the problems, or `Ok(value)` when there are none.
     pub(crate) fn or<T>(problems: Vec<Problem>, value: T) -> Result<T, Self> {
         if problems.is_empty() {

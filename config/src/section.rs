@@ -167,26 +167,36 @@ impl Reader<'_> {
         entries
     }
 
-    /// What an unknown key in a section was meant to be: a neighbour, else a key of that name elsewhere, else something close anywhere.
+    /// What an unknown key in a section was meant to be: a neighbour, else a key elsewhere that ends like it, else something close
+    /// anywhere.
     fn meant(&self, section: &str, name: &str, known: &[&str]) -> Option<String> {
         if let Some(near) = nearest(name, known.iter().copied()) {
             return Some(join(section, near));
         }
-        let last = |key: &str| key.rsplit('.').next() == Some(name);
-        let elsewhere = self.catalogue.iter().find(|setting| last(&setting.key));
+        let tail = format!("_{}", name.replace('.', "_"));
+        let elsewhere = self
+            .catalogue
+            .iter()
+            .find(|s| format!("_{}", s.key.replace('.', "_")).ends_with(&tail));
         elsewhere
             .map(|s| s.key.clone())
             .or_else(|| self.nearest_key(&join(section, name)))
     }
 
-    /// The key closest to a full key, an underscore counting as a dot.
+    /// The setting (not a section) closest to a full key, an underscore counting as a dot.
     pub fn nearest_key(&self, full: &str) -> Option<String> {
-        let flat = full.replace('.', "_");
-        let keys: Vec<String> = self.catalogue.iter().map(|s| s.key.replace('.', "_")).collect();
-        let near = nearest(&flat, keys.iter().map(String::as_str))?;
-        keys.iter()
-            .position(|k| k == near)
-            .map(|i| self.catalogue[i].key.clone())
+        let flat = |key: &str| key.replace('.', "_");
+        let settings: Vec<(String, &str)> = self
+            .catalogue
+            .iter()
+            .filter(|s| s.default.is_some())
+            .map(|s| (flat(&s.key), s.key.as_str()))
+            .collect();
+        let near = nearest(&flat(full), settings.iter().map(|(flat, _)| flat.as_str()))?;
+        settings
+            .iter()
+            .find(|(flat, _)| flat == near)
+            .map(|(_, key)| (*key).to_owned())
     }
 
     /// One value: the caller's pair wins over the environment, which wins over the file, which wins over the default. All

@@ -14,7 +14,7 @@ use crate::value::{Auto, Limit, words};
 section! {
     /// All settings.
     pub struct Settings {
-        /// The data directory: logs, checkpoint, locks and, unless told otherwise, the lake.
+        /// The data directory: the logs, the checkpoint, the locks and the lake.
         data: PathBuf = "./tailwater-data",
         /// Lets listeners bind addresses that other machines can reach, without TLS or authentication.
         allow_insecure: bool = "false",
@@ -93,7 +93,8 @@ section! {
         /// Limits of connections, against slow and hostile clients.
         connections: Connections,
         /// Takes byte-identical requests of a tenant within `intake.dedup_window` as retries: answered like the first, stored once.
-        dedup: bool = "on",
+        /// So two identical requests made by hand count as one; `off` stores both.
+        dedup: bool = "true",
         /// How long a request is remembered for `intake.dedup`.
         dedup_window: Duration = "15m" in "1s".."24h",
         /// Limits of one item (span, log record, metric point); what exceeds them is cut or rejected, and counted.
