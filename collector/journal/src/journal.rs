@@ -225,7 +225,7 @@ impl Journal {
 
     /// A late span of a decided trace, kept or not, is settled by the open batch; or a trace is decided without having been open.
     pub fn touch(&mut self, shard: u8, trace: TraceId, decision: Decision) {
-        self.shards[usize::from(shard)].touched.insert(trace, decision);
+        self.shards[usize::from(shard)].touch(trace, decision);
     }
 
     /// The shard has handled every record through `lsn`, those without anything for it included.
@@ -292,10 +292,12 @@ impl Journal {
                 low: shard.low_now(),
                 through: shard.position,
             });
-            for (trace, decision) in shard.touched.drain() {
+            for trace in shard.touched_order.drain(..) {
+                let decision = shard.touched[&trace];
                 let id = decision.policy.0;
                 writer.trace(trace, decision.threshold, id, || self.policies[id as usize].clone());
             }
+            shard.touched.clear();
         }
         let settlement = writer.finish(&ledger);
         let seq = BatchSeq(self.batch.0 + 1);

@@ -47,6 +47,8 @@ pub(crate) struct ShardState {
     pub pending: Pending,
     /// Decisions of the open batch. Apart from `remembered`, so that a checkpoint never holds a decision that no batch has.
     pub touched: HashMap<TraceId, Decision, ahash::RandomState>,
+    /// Their traces in the order of the first touch, so that equal histories give equal bytes.
+    pub touched_order: Vec<TraceId>,
     pub remembered: HashMap<TraceId, Remembered, ahash::RandomState>,
     /// Every remembered trace once, oldest first, with the `touched_ns` it had when queued.
     pub order: VecDeque<(TraceId, u64)>,
@@ -63,6 +65,7 @@ impl ShardState {
             position: Lsn(0),
             pending: Pending::default(),
             touched: HashMap::default(),
+            touched_order: Vec::new(),
             remembered: HashMap::default(),
             order: VecDeque::new(),
             forgotten_ns: 0,
@@ -73,6 +76,13 @@ impl ShardState {
     /// The first LSN that a batch cut now would still need.
     pub fn low_now(&self) -> Lsn {
         self.pending.first().unwrap_or(Lsn(self.position.0 + 1))
+    }
+
+    /// Enters a decision into the open batch.
+    pub fn touch(&mut self, trace: TraceId, decision: Decision) {
+        if self.touched.insert(trace, decision).is_none() {
+            self.touched_order.push(trace);
+        }
     }
 
     /// Remembers a decision; a later one of the same trace takes its place.
