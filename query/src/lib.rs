@@ -1,4 +1,24 @@
 //! Answers: SQL over the lake and the outbox.
+//!
+//! [`Engine::open`] over a [`tailwater_storage::lake::Lake`] and, on the collector's machine, its outbox; [`Engine::query`] gives an [`Answer`]: columns, then
+//! rows. [`format`] writes them. The road of a query: text limits and allow-list (`guard`), what people write that is not SQL (`rewrite`), one
+//! cut over lake and outbox (`cut`), tables for DataFusion (`provider`), limits while it runs (`engine`).
+//!
+//! Absent, and must stay so: writing a table, taking a lock of the data directory, opening a file that a query names.
 
+mod cut;
+mod engine;
+mod error;
 pub mod exphist;
+pub mod format;
 pub mod functions;
+mod guard;
+mod limits;
+mod provider;
+mod rewrite;
+mod stats;
+
+pub use engine::{Answer, Engine, EngineConfig, Query};
+pub use error::{Error, ErrorKind, Position, Result};
+pub use limits::Limits;
+pub use stats::Stats;

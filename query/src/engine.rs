@@ -1,0 +1,318 @@
+//! Runs queries: one session each, within limits, over one cut of the lake and the outbox.
+//!
+//! ```text
+//!  text ─ guard ─ rewrite ─ pin a cut ─ plan ─ execute ─> Answer (a channel of two batches)
+//!  └────────────── all on threads of the engine's own, with large stacks ──────────────┘
+//! ```
+//!
+//! Guarantees: a query sees one cut; it ends when its time is up, when its [`Answer`] or the future of [`Engine::query`] is dropped, or when
+//! a limit is reached; memory that DataFusion accounts for stays within one pool for all queries. Assumes: planning is bounded by the
+//! limits on the text (it cannot be interrupted; the caller gets its timeout nevertheless). Leaves out: who may ask (later), how answers
+//! are written ([`crate::format`]).
+
+mod answer;
+mod session;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use datafusion::common::{ParamValues, ScalarValue};
+use datafusion::execution::SessionState;
+use datafusion::execution::context::SQLOptions;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::sql::parser::Statement;
+use futures::StreamExt;
+use parking_lot::Mutex;
+use tailwater_model::table::Table;
+use tailwater_storage::lake::Lake;
+use tokio::runtime::Runtime;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::{Instant as Deadline, timeout_at};
+
+use crate::cut::Source;
+use crate::error::{Error, ErrorKind, Result};
+use crate::guard;
+use crate::limits::{Limits, STACK_BYTES};
+use crate::provider::Hints;
+use crate::rewrite::rewrite;
+use crate::stats::Stats;
+
+pub use answer::Answer;
+
+/// What an engine reads and may use.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// The tables.
+    pub lake: Lake,
+    /// Directory of the outbox on this machine; `None` reads the tables alone.
+    pub outbox: Option<PathBuf>,
+    /// Where queries put what does not fit into memory; `None` keeps them off the disk.
+    pub temp: Option<PathBuf>,
+    /// What they may use.
+    pub limits: Limits,
+}
+
+/// A question: SQL, and values for its `$1`, `$2`, ...
+#[derive(Debug, Clone, Default)]
+pub struct Query {
+    /// The SQL text.
+    pub text: String,
+    /// Values of the placeholders, in order.
+    pub params: Vec<ScalarValue>,
+}
+
+impl From<&str> for Query {
+    fn from(text: &str) -> Query {
+        Query { text: text.to_owned(), params: Vec::new() }
+    }
+}
+
+impl From<String> for Query {
+    fn from(text: String) -> Query {
+        Query { text, params: Vec::new() }
+    }
+}
+
+/// The query engine. Cloning shares it.
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+    // Last owner stops the threads.
+    threads: Arc<Threads>,
+}
+
+struct Shared {
+    limits: Limits,
+    source: Source,
+    /// Functions, rules and settings; a query adds its tables.
+    base: SessionState,
+    permits: Arc<Semaphore>,
+    waiting: AtomicUsize,
+    stats: Stats,
+    /// For tests: read everything, leave nothing out early.
+    no_pruning: AtomicBool,
+}
+
+struct Threads(Mutex<Option<Runtime>>, tokio::runtime::Handle);
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        // Not `drop(runtime)`: that blocks, and panics where an engine is dropped inside another runtime.
+        if let Some(runtime) = self.0.lock().take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("source", &self.shared.source).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// An engine over a lake that may not exist yet: queries answer [`ErrorKind::Unavailable`] until it does. Takes no locks and
+    /// writes nothing but temporary files.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] if threads cannot be started, [`ErrorKind::Unavailable`] if the temporary directory cannot be used.
+    pub fn open(config: EngineConfig) -> Result<Engine> {
+        let EngineConfig { lake, outbox, temp, limits } = config;
+        let base = session::base(&lake, temp, &limits)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(limits.threads.max(1))
+            .thread_name("query")
+            .thread_stack_size(STACK_BYTES)
+            .enable_all()
+            .build()
+            .map_err(|error| Error::new(ErrorKind::Internal, format!("starting query threads: {error}")))?;
+        let handle = runtime.handle().clone();
+        let shared = Shared {
+            source: Source::new(lake, outbox),
+            base,
+            permits: Arc::new(Semaphore::new(limits.concurrency.max(1))),
+            waiting: AtomicUsize::new(0),
+            stats: Stats::default(),
+            limits,
+            no_pruning: AtomicBool::new(false),
+        };
+        Ok(Engine { shared: Arc::new(shared), threads: Arc::new(Threads(Mutex::new(Some(runtime)), handle)) })
+    }
+
+    /// Runs a query. Returns when its columns are known; rows follow through the [`Answer`].
+    ///
+    /// # Errors
+    /// Every kind but [`ErrorKind::AnswerTooLarge`], which shows while reading.
+    pub async fn query(&self, query: impl Into<Query>) -> Result<Answer> {
+        let started = Instant::now();
+        let result = self.start(query.into(), started).await;
+        if let Err(error) = &result {
+            self.shared.stats.failed(error.kind(), started.elapsed());
+        }
+        result
+    }
+
+    async fn start(&self, query: Query, started: Instant) -> Result<Answer> {
+        let deadline = Deadline::from_std(started) + self.shared.limits.timeout;
+        let permit = self.shared.permit(deadline).await?;
+        let (head, columns) = oneshot::channel();
+        let (rows, answer) = mpsc::channel(2);
+        let shared = self.shared.clone();
+        let task = self.threads.1.spawn(async move {
+            let running = shared.stats.running();
+            let work = shared.run(query, head, rows.clone());
+            if timeout_at(deadline, work).await.is_err() {
+                // The reader's own clock says the same; this is for one that is not looking.
+                let _ = rows.try_send(Err(timed_out(&shared.limits)));
+            }
+            drop((running, permit));
+        });
+        // From here on, dropping this future or the answer stops the query.
+        let stop = answer::AbortOnDrop(task.abort_handle());
+        match timeout_at(deadline, columns).await {
+            Ok(Ok(Ok(schema))) => Ok(Answer::new(schema, answer, deadline, stop, self.clone(), started)),
+            Ok(Ok(Err(error))) => Err(error),
+            Ok(Err(_)) if task.is_finished() => Err(panicked(task).await),
+            Ok(Err(_)) | Err(_) => Err(timed_out(&self.shared.limits)),
+        }
+    }
+
+    /// Runs a query and gathers its rows.
+    ///
+    /// # Errors
+    /// As [`Engine::query`] and [`Answer::next`].
+    pub async fn collect(&self, query: impl Into<Query>) -> Result<Vec<arrow::array::RecordBatch>> {
+        self.query(query).await?.collect().await
+    }
+
+    /// Whether queries can be answered now: every table is there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] while they are not.
+    pub async fn ready(&self) -> Result<()> {
+        self.shared.source.ready().await
+    }
+
+    /// The limits it was opened with.
+    pub fn limits(&self) -> &Limits {
+        &self.shared.limits
+    }
+
+    /// What it did so far.
+    pub fn stats(&self) -> &Stats {
+        &self.shared.stats
+    }
+
+    /// Turns the choice of files and frames by statistics off and on. The answers are the same; tests compare them.
+    #[doc(hidden)]
+    pub fn set_pruning(&self, on: bool) {
+        self.shared.no_pruning.store(!on, Ordering::Relaxed);
+    }
+}
+
+async fn panicked(task: tokio::task::JoinHandle<()>) -> Error {
+    match task.await {
+        Err(error) if error.is_panic() => {
+            let panic = error.into_panic();
+            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+            tracing::error!(panic = text, "query panicked");
+            Error::new(ErrorKind::Internal, "the query ran into a defect of the engine")
+        }
+        _ => Error::new(ErrorKind::Internal, "the query ended without an answer"),
+    }
+}
+
+pub(crate) fn timed_out(limits: &Limits) -> Error {
+    Error::new(ErrorKind::Timeout, format!("the query took longer than {:?}", limits.timeout))
+}
+
+type Rows = mpsc::Sender<Result<arrow::array::RecordBatch>>;
+type Head = oneshot::Sender<Result<arrow::datatypes::SchemaRef>>;
+
+impl Shared {
+    /// A place among the queries that run. Waits, but not with too many others.
+    async fn permit(&self, deadline: Deadline) -> Result<tokio::sync::OwnedSemaphorePermit> {
+        if let Ok(permit) = self.permits.clone().try_acquire_owned() {
+            return Ok(permit);
+        }
+        struct Waiting<'a>(&'a AtomicUsize);
+        impl Drop for Waiting<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        let busy = || Error::new(ErrorKind::Busy, format!("{} queries run and as many wait as may", self.limits.concurrency));
+        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
+        let _waiting = Waiting(&self.waiting);
+        if before >= self.limits.concurrency * 4 {
+            return Err(busy());
+        }
+        match timeout_at(deadline, self.permits.clone().acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) | Err(_) => Err(busy()),
+        }
+    }
+
+    /// The whole life of a query: its columns to `head`, its rows to `rows`.
+    async fn run(&self, query: Query, head: Head, rows: Rows) {
+        let (plan, state) = match self.plan(query).await {
+            Ok(planned) => planned,
+            Err(error) => {
+                let _ = head.send(Err(error));
+                return;
+            }
+        };
+        let mut stream = match execute_stream(plan, state.task_ctx()) {
+            Ok(stream) => stream,
+            Err(error) => {
+                let _ = head.send(Err(Error::from_datafusion(error)));
+                return;
+            }
+        };
+        if head.send(Ok(stream.schema())).is_err() {
+            return;
+        }
+        while let Some(batch) = stream.next().await {
+            let batch = batch.map_err(Error::from_datafusion);
+            let failed = batch.is_err();
+            if rows.send(batch).await.is_err() || failed {
+                return;
+            }
+        }
+    }
+
+    async fn plan(&self, query: Query) -> Result<(Arc<dyn ExecutionPlan>, SessionState)> {
+        let mut statement = guard::parse(&query.text, &self.limits)?;
+        rewrite(&mut statement)?;
+        let hints = Arc::new(Hints::new(self.no_pruning.load(Ordering::Relaxed)));
+        let tables = self.mentioned(&statement)?;
+        let cut = self.source.pin(&tables).await?;
+        let state = session::of_query(&self.base, cut, &hints)?;
+        let mut plan = state.statement_to_plan(statement).await.map_err(Error::from_datafusion)?;
+        if !query.params.is_empty() {
+            let params = ParamValues::List(query.params.into_iter().map(Into::into).collect());
+            plan = plan.with_param_values(params).map_err(Error::from_datafusion)?;
+        }
+        // The guard has read the text; this reads what became of it.
+        let only_reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        only_reads.verify_plan(&plan).map_err(|error| Error::new(ErrorKind::NotAllowed, error.strip_backtrace()))?;
+        hints.learn(&plan).map_err(Error::from_datafusion)?;
+        let physical = state.create_physical_plan(&plan).await.map_err(Error::from_datafusion)?;
+        Ok((physical, state))
+    }
+
+    /// The tables to pin. All of them for a question about the catalog: it lists them.
+    fn mentioned(&self, statement: &Statement) -> Result<Vec<Table>> {
+        let names = self.base.resolve_table_references(statement).map_err(Error::from_datafusion)?;
+        if names.iter().any(|name| name.schema() == Some("information_schema")) || names.is_empty() {
+            return Ok(if names.is_empty() { Vec::new() } else { Table::ALL.to_vec() });
+        }
+        let mut tables: Vec<Table> = names.iter().filter_map(|name| Table::from_name(name.table())).collect();
+        tables.sort_unstable();
+        tables.dedup();
+        Ok(tables)
+    }
+}

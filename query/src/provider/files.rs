@@ -1,0 +1,187 @@
+//! The plan that reads data files.
+
+use std::sync::Arc;
+
+use arrow::compute::SortOptions;
+use arrow::datatypes::{Schema, SchemaRef};
+use chrono::{DateTime, Utc};
+use datafusion::catalog::Session;
+use datafusion::common::stats::Precision;
+use datafusion::common::{ColumnStatistics, Result, ScalarValue, Statistics};
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfig, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::datasource::table_schema::TableSchema;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr, expressions};
+use datafusion::physical_plan::ExecutionPlan;
+use object_store::ObjectMeta;
+use object_store::path::Path;
+use tailwater_model::table::{self, Table};
+use tailwater_storage::lake::FileEntry;
+
+use super::prune::scalar;
+
+/// Up to this many files carry their statistics into the plan, for top-k queries to begin with the right file and skip others
+/// while running. Beyond, building them would cost more than it saves (about 20 KiB a file).
+const FILES_WITH_STATISTICS_MAX: usize = 256;
+
+/// Where the store of a table is registered.
+pub(crate) fn store_url(table: Table) -> ObjectStoreUrl {
+    ObjectStoreUrl::parse(format!("lake://{}", table.name())).expect("table names are valid hosts")
+}
+
+pub(super) struct Scan<'a> {
+    pub table: Table,
+    /// What the query sees.
+    pub schema: &'a SchemaRef,
+    pub files: Vec<Arc<FileEntry>>,
+    pub projection: Option<&'a Vec<usize>>,
+    pub limit: Option<usize>,
+    /// Whether filters run while decoding, row by row.
+    pub row_filters: bool,
+}
+
+impl Scan<'_> {
+    pub(super) fn plan(self, state: &dyn Session) -> Result<Arc<dyn ExecutionPlan>> {
+        // Delta keeps partition values out of the files; DataFusion puts them after the file's columns.
+        let date = self.schema.index_of("date")?;
+        let file_fields: Vec<_> =
+            self.schema.fields().iter().enumerate().filter(|(at, _)| *at != date).map(|(_, field)| field.clone()).collect();
+        let width = file_fields.len();
+        let table_schema = TableSchema::builder(Arc::new(Schema::new(file_fields)))
+            .with_table_partition_cols(vec![Arc::new(self.schema.field(date).clone())])
+            .build();
+        let place = |at: usize| match at.cmp(&date) {
+            std::cmp::Ordering::Less => at,
+            std::cmp::Ordering::Equal => width,
+            std::cmp::Ordering::Greater => at - 1,
+        };
+        let projection: Vec<usize> = match self.projection {
+            Some(projection) => projection.iter().map(|at| place(*at)).collect(),
+            None => (0..self.schema.fields().len()).map(place).collect(),
+        };
+
+        let url = store_url(self.table);
+        let runtime = state.runtime_env();
+        let reader = CachedParquetFileReaderFactory::new(runtime.object_store(&url)?, runtime.cache_manager.get_file_metadata_cache());
+        let options = state.table_options().parquet.clone();
+        let source = ParquetSource::new(table_schema.clone())
+            .with_table_parquet_options(options)
+            .with_parquet_file_reader_factory(Arc::new(reader))
+            .with_pushdown_filters(self.row_filters);
+
+        let scanned = table_schema.table_schema();
+        let with_statistics = self.files.len() <= FILES_WITH_STATISTICS_MAX;
+        let files = self.files.iter().map(|file| partitioned(file, scanned, with_statistics)).collect();
+        let threads = state.config().target_partitions();
+        let (groups, ordering) = self.grouped(files, scanned, threads);
+
+        let config = FileScanConfigBuilder::new(url, Arc::new(source))
+            .with_file_groups(groups)
+            .with_statistics(self.totals(scanned))
+            .with_output_ordering(ordering.into_iter().collect())
+            .with_limit(self.limit)
+            .with_projection_indices(Some(projection))?;
+        Ok(DataSourceExec::from_data_source(config.build()))
+    }
+
+    /// Rows are counted exactly; nothing else is claimed of the table as a whole.
+    fn totals(&self, scanned: &SchemaRef) -> Statistics {
+        let mut totals = Statistics::new_unknown(scanned);
+        totals.num_rows = Precision::Exact(self.files.iter().map(|file| file.rows as usize).sum());
+        totals.total_byte_size = Precision::Inexact(self.files.iter().map(|file| file.size as usize).sum());
+        totals
+    }
+
+    /// One group for each thread, as even in bytes as whole files allow; an order is declared where it holds and costs nothing.
+    fn grouped(&self, files: Vec<PartitionedFile>, scanned: &SchemaRef, threads: usize) -> (Vec<FileGroup>, Option<LexOrdering>) {
+        if let Some(order) = self.order(scanned) {
+            let one = [FileGroup::new(files.clone())];
+            if let Ok(groups) = FileScanConfig::split_groups_by_statistics(scanned, &one, &order)
+                && groups.len() <= threads
+            {
+                return (groups, Some(order));
+            }
+            // Rows are in order in each file, even where files overlap.
+            if files.len() <= threads {
+                return (files.into_iter().map(|file| FileGroup::new(vec![file])).collect(), Some(order));
+            }
+        }
+        let mut files = files;
+        files.sort_by_key(|file| std::cmp::Reverse(file.object_meta.size));
+        let mut groups: Vec<(u64, Vec<PartitionedFile>)> = vec![(0, Vec::new()); threads.clamp(1, files.len())];
+        for file in files {
+            let (bytes, group) = groups.iter_mut().min_by_key(|(bytes, _)| *bytes).expect("there is at least one group");
+            *bytes += file.object_meta.size;
+            group.push(file);
+        }
+        (groups.into_iter().map(|(_, group)| FileGroup::new(group)).collect(), None)
+    }
+
+    /// The order of the rows in every file. A leading column that has one and the same value everywhere (the tenant, mostly) orders
+    /// nothing and is left out, so that the order begins with what queries ask for.
+    fn order(&self, scanned: &SchemaRef) -> Option<LexOrdering> {
+        if !self.files.iter().all(|file| file.sorted) {
+            return None;
+        }
+        let columns = table::sort_columns(self.table);
+        let constant = columns.iter().take_while(|column| self.is_constant(column)).count();
+        let columns = &columns[constant.min(columns.len() - 1)..];
+        let options = SortOptions { descending: false, nulls_first: true };
+        let order = columns.iter().map(|column| Some(PhysicalSortExpr::new(expressions::col(column, scanned).ok()?, options)));
+        LexOrdering::new(order.collect::<Option<Vec<_>>>()?)
+    }
+
+    fn is_constant(&self, column: &str) -> bool {
+        let mut value = None;
+        self.files.iter().all(|file| {
+            let Some(range) = file.range(column) else { return false };
+            let same = range.min.is_some() && range.min == range.max && range.nulls == Some(0);
+            same && *value.get_or_insert(range.min.clone()) == range.min
+        })
+    }
+}
+
+fn partitioned(file: &FileEntry, scanned: &SchemaRef, with_statistics: bool) -> PartitionedFile {
+    let meta = ObjectMeta {
+        location: Path::from(&*file.path),
+        // The cache of footers compares this and the size.
+        last_modified: DateTime::<Utc>::from_timestamp_millis(file.modified_ms).unwrap_or_default(),
+        size: file.size,
+        e_tag: None,
+        version: None,
+    };
+    let mut partitioned = PartitionedFile::new_from_meta(meta);
+    partitioned.partition_values = vec![ScalarValue::Date32(Some(file.date))];
+    if with_statistics {
+        partitioned.statistics = Some(Arc::new(statistics(file, scanned)));
+    }
+    partitioned
+}
+
+/// Bounds may be wider than the values (texts are cut), so they are never exact: `max(ts)` must not be answered from them.
+fn statistics(file: &FileEntry, scanned: &SchemaRef) -> Statistics {
+    let columns = scanned.fields().iter().map(|field| {
+        let mut column = ColumnStatistics::new_unknown();
+        if field.name() == "date" {
+            let date = Precision::Exact(ScalarValue::Date32(Some(file.date)));
+            (column.min_value, column.max_value, column.null_count) = (date.clone(), date, Precision::Exact(0));
+        } else if let Some(range) = file.range(field.name()) {
+            let bound = |value: &Option<_>| {
+                let value = value.as_ref().and_then(|value| scalar(value, field.data_type()));
+                value.map_or(Precision::Absent, Precision::Inexact)
+            };
+            column.min_value = bound(&range.min);
+            column.max_value = bound(&range.max);
+            column.null_count = range.nulls.map_or(Precision::Absent, |nulls| Precision::Exact(nulls as usize));
+        }
+        column
+    });
+    Statistics {
+        num_rows: Precision::Exact(file.rows as usize),
+        total_byte_size: Precision::Inexact(file.size as usize),
+        column_statistics: columns.collect(),
+    }
+}
