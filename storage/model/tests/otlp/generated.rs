@@ -27,7 +27,7 @@ fn encoded(signal: Signal) -> BoxedStrategy<Encoded> {
     }
 }
 
-fn config() -> Config {
+pub fn config() -> Config {
     // 96 unless PROPTEST_CASES says otherwise; found cases become tests of their own instead of files.
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(96);
     Config { cases, failure_persistence: None, ..Config::default() }

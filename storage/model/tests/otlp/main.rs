@@ -8,8 +8,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod bend;
+mod cell;
 mod check;
+mod data;
 mod expect;
 mod generate;
 mod generated;
+mod json;
+mod table;
 mod wire;
