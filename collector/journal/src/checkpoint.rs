@@ -230,6 +230,16 @@ fn encode_digests(out: &mut Vec<u8>, register: &Register) {
     }
 }
 
+/// A sequence number: below 2^63, so that counting on from it cannot overflow.
+fn sequence(reader: &mut Reader<'_>) -> Result<u64, Error> {
+    let number = reader.varint()?;
+    if number >> 63 == 0 {
+        Ok(number)
+    } else {
+        Err(reader.malformed("sequence number out of range"))
+    }
+}
+
 impl Checkpoint {
     /// Decodes a whole checkpoint file.
     ///
@@ -260,8 +270,8 @@ impl Checkpoint {
         }
         let mut checkpoint = Checkpoint {
             log_id: LogId(reader.array()?),
-            batch: BatchSeq(reader.varint()?),
-            lsn_high: Lsn(reader.varint()?),
+            batch: BatchSeq(sequence(&mut reader)?),
+            lsn_high: Lsn(sequence(&mut reader)?),
             shards: Vec::new(),
             versions: Vec::new(),
             policies: Vec::new(),
@@ -331,9 +341,10 @@ impl Checkpoint {
         let mut last = 0;
         for _ in 0..reader.count(3)? {
             let complete = reader.delta(last)?;
-            let next = complete
-                .checked_add(1)
-                .ok_or_else(|| reader.malformed("LSN out of range"))?;
+            if complete >> 63 != 0 {
+                return Err(reader.malformed("LSN out of range"));
+            }
+            let next = complete + 1;
             let low = next
                 .checked_sub(reader.varint()?)
                 .filter(|low| *low > 0)
@@ -347,7 +358,7 @@ impl Checkpoint {
         }
         for _ in 0..reader.count(2)? {
             let table = Table::from_code(reader.u8()?).ok_or_else(|| reader.malformed("unknown table"))?;
-            self.versions.push((table, BatchSeq(reader.varint()?)));
+            self.versions.push((table, BatchSeq(sequence(reader)?)));
         }
         Ok(())
     }
@@ -402,3 +413,6 @@ impl Checkpoint {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -358,7 +358,7 @@ impl<'w> Process<'w> {
                 80..85 => self.world.disk.sync_outbox()?,
                 85..94 => self.commit()?,
                 94..96 => self.checkpoint()?,
-                96 if self.world.plan.seed % 3 == 0 => self.settle_all()?,
+                96 if self.world.plan.seed.is_multiple_of(3) => self.settle_all()?,
                 _ => self.trim()?,
             }
             self.world.oracle.observe(&self.world.disk)?;
