@@ -12,6 +12,8 @@ use std::path::Path;
 
 use rustix::fs::{FallocateFlags, FlockOperation};
 
+use crate::buffer::AlignedBuf;
+
 /// How to open a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Open {
@@ -158,15 +160,12 @@ impl Disk for Os {
     }
 
     fn volatile(&self, dir: &Path) -> io::Result<Option<&'static str>> {
-        // From linux/magic.h.
-        const TMPFS: i64 = 0x0102_1994;
-        const RAMFS: i64 = 0x8584_58f6;
-        const NFS: i64 = 0x6969;
         let stat = rustix::fs::statfs(dir)?;
-        Ok(match i64::from(stat.f_type) {
-            TMPFS => Some("tmpfs"),
-            RAMFS => Some("ramfs"),
-            NFS => Some("nfs"),
+        // Numbers from linux/magic.h.
+        Ok(match stat.f_type {
+            0x0102_1994 => Some("tmpfs"),
+            0x8584_58f6 => Some("ramfs"),
+            0x6969 => Some("nfs"),
             _ => None,
         })
     }
@@ -186,7 +185,7 @@ impl File for OsFile {
             Ok(()) => Ok(()),
             Err(rustix::io::Errno::OPNOTSUPP) => {
                 // Without fallocate only written bytes are sure to have room.
-                let zeros = vec![0u8; 1 << 20];
+                let zeros = AlignedBuf::new(1 << 20);
                 let mut at = 0;
                 while at < len {
                     let n = zeros.len().min((len - at) as usize);

@@ -27,7 +27,7 @@ const FLAG_MARKER: u32 = 1;
 pub const fn align_up(n: u64, to: u64) -> u64 {
     match n.checked_add(to - 1) {
         Some(n) => n & !(to - 1),
-        None => u64::MAX & !(to - 1),
+        None => !(to - 1),
     }
 }
 

@@ -29,6 +29,8 @@ mod records;
 mod recover;
 mod segment;
 mod shared;
+#[cfg(test)]
+mod sim;
 mod stats;
 #[cfg(test)]
 mod tests;

@@ -175,7 +175,7 @@ impl Shared {
             }));
         }
         match self.disk.free_bytes(&options.dir) {
-            Ok(free) if free.saturating_sub(planned).saturating_sub(len) >= options.reserve_bytes => {
+            Ok(free) if free >= planned.saturating_add(len).saturating_add(options.reserve_bytes) => {
                 Ok(Plan { len, recycled: false })
             }
             Ok(free) => Err(inner.refuse(FullReason::Reserve, || {

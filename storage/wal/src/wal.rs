@@ -30,9 +30,17 @@ pub struct Wal {
 
 struct Core {
     shared: Arc<Shared>,
-    writer: Mutex<Option<JoinHandle<()>>>,
+    writer: Mutex<Option<Running>>,
     /// Released after the writer has ended.
     _lock: Box<dyn Any + Send + Sync>,
+}
+
+/// Where the writer runs.
+enum Running {
+    Thread(JoinHandle<()>),
+    /// On whatever thread calls `tick` or `close`: the same sequence of file operations every time.
+    #[cfg(test)]
+    Inline(Box<Writer>),
 }
 
 impl Wal {
@@ -43,10 +51,27 @@ impl Wal {
     /// [`Kind::Locked`], [`Kind::Foreign`], [`Kind::Newer`], [`Kind::Options`], [`Kind::Io`]; [`Kind::Full`] if a tail of unknown durability has
     /// to be copied and there is no room for it (the reserve may be used for that).
     pub fn open(options: Options) -> Result<(Wal, Recovered)> {
-        Wal::open_on(Arc::new(Os), options)
+        Wal::open_on(Arc::new(Os), options, |writer| {
+            let thread = std::thread::Builder::new()
+                .name("wal-writer".to_owned())
+                .spawn(move || writer.run());
+            thread
+                .map(Running::Thread)
+                .map_err(|e| Error::io("starting the writer thread", e))
+        })
     }
 
-    pub(crate) fn open_on(disk: Arc<dyn Disk>, options: Options) -> Result<(Wal, Recovered)> {
+    /// On any disk, without a thread: nothing is written before `tick` or `close`.
+    #[cfg(test)]
+    pub(crate) fn open_inline(disk: Arc<dyn Disk>, options: Options) -> Result<(Wal, Recovered)> {
+        Wal::open_on(disk, options, |writer| Ok(Running::Inline(Box::new(writer))))
+    }
+
+    fn open_on(
+        disk: Arc<dyn Disk>,
+        options: Options,
+        run: impl FnOnce(Writer) -> Result<Running>,
+    ) -> Result<(Wal, Recovered)> {
         options.check()?;
         let dir = &options.dir;
         let failed = |what: &str, e| Error::io(format!("{what} {}", dir.display()), e);
@@ -87,14 +112,10 @@ impl Wal {
             needed: options.needed,
         })?;
         let (shared, recovered) = start(disk, options, salt, control.map(|(writer, _)| writer), state)?;
-        let writer = Writer::new(shared.clone());
-        let thread = std::thread::Builder::new()
-            .name("wal-writer".to_owned())
-            .spawn(move || writer.run())
-            .map_err(|e| Error::io("starting the writer thread", e))?;
+        let running = run(Writer::new(shared.clone()))?;
         let core = Core {
             shared,
-            writer: Mutex::new(Some(thread)),
+            writer: Mutex::new(Some(running)),
             _lock: lock,
         };
         Ok((Wal { core: Arc::new(core) }, recovered))
@@ -286,6 +307,10 @@ impl Wal {
     /// Makes the writer look at the clock and waits until it has done what was due. For tests with a [`ManualClock`](crate::ManualClock).
     pub fn tick(&self) {
         let shared = &self.core.shared;
+        #[cfg(test)]
+        if let Some(Running::Inline(writer)) = &mut *self.core.writer.lock() {
+            return writer.pump();
+        }
         let mut inner = shared.inner.lock();
         inner.ticks_asked += 1;
         let mine = inner.ticks_asked;
@@ -309,11 +334,16 @@ impl Core {
         self.shared.inner.lock().closing = true;
         self.shared.work.notify_all();
         self.shared.ticked.notify_all();
-        if let Some(writer) = self.writer.lock().take()
-            && writer.join().is_err()
-        {
-            self.shared
-                .poison(Error::new(Kind::Poisoned, "the writer thread panicked"));
+        match self.writer.lock().take() {
+            Some(Running::Thread(thread)) => {
+                if thread.join().is_err() {
+                    self.shared
+                        .poison(Error::new(Kind::Poisoned, "the writer thread panicked"));
+                }
+            }
+            #[cfg(test)]
+            Some(Running::Inline(mut writer)) => writer.pump(),
+            None => {}
         }
         let mut inner = self.shared.inner.lock();
         let waiters = std::mem::take(&mut inner.durable_waiters);

@@ -22,7 +22,10 @@ pub(crate) trait Source {
 pub(crate) struct Window {
     file: Box<dyn File>,
     buf: Vec<u8>,
+    /// Offset of `buf[0]` in the file.
     at: u64,
+    /// How much of `buf` is read.
+    valid: usize,
 }
 
 /// Read-ahead of a [`Window`].
@@ -34,28 +37,24 @@ impl Window {
             file,
             buf: Vec::new(),
             at: 0,
+            valid: 0,
         }
     }
 }
 
 impl Source for Window {
     fn get(&mut self, at: u64, len: u64) -> io::Result<&[u8]> {
-        let inside = at >= self.at && at + len <= self.at + self.buf.len() as u64;
+        let inside = at >= self.at && at + len <= self.at + self.valid as u64;
         if !inside {
             let want = len.max(WINDOW_BYTES) as usize;
-            self.buf.resize(want, 0);
-            self.at = at;
-            let got = match read_full(&*self.file, &mut self.buf, at) {
-                Ok(got) => got,
-                Err(error) => {
-                    self.buf.clear();
-                    return Err(error);
-                }
-            };
-            self.buf.truncate(got);
+            if self.buf.len() < want {
+                self.buf = vec![0; want];
+            }
+            (self.at, self.valid) = (at, 0);
+            self.valid = read_full(&*self.file, &mut self.buf, at)?;
         }
-        let from = ((at - self.at) as usize).min(self.buf.len());
-        let to = (from + len as usize).min(self.buf.len());
+        let from = ((at - self.at) as usize).min(self.valid);
+        let to = (from + len as usize).min(self.valid);
         Ok(&self.buf[from..to])
     }
 }

@@ -34,6 +34,11 @@ enum Work {
     Group(Vec<Queued>, Option<Plan>),
     Sync,
     Marker,
+}
+
+enum Next {
+    Work(Work),
+    Idle(Option<Duration>),
     Stop,
 }
 
@@ -49,59 +54,83 @@ impl Writer {
         }
     }
 
+    /// Works until the log is closed or poisoned.
     pub(crate) fn run(mut self) {
+        while let Some(work) = self.wait() {
+            self.work(work);
+        }
+    }
+
+    /// Does everything that is due now, on the caller's thread.
+    #[cfg(test)]
+    pub(crate) fn pump(&mut self) {
+        let shared = self.shared.clone();
         loop {
-            let done = match self.wait() {
-                Work::Group(group, plan) => self.group(group, plan),
-                Work::Sync => self.sync(),
-                Work::Marker => self.marker(),
-                Work::Stop => break,
-            };
-            if let Err(error) = done {
-                self.shared.poison(error);
+            let next = self.next(&mut shared.inner.lock());
+            match next {
+                Next::Work(work) => self.work(work),
+                Next::Idle(_) | Next::Stop => return,
             }
         }
     }
 
-    fn wait(&mut self) -> Work {
+    fn work(&mut self, work: Work) {
+        let done = match work {
+            Work::Group(group, plan) => self.group(group, plan),
+            Work::Sync => self.sync(),
+            Work::Marker => self.marker(),
+        };
+        if let Err(error) = done {
+            self.shared.poison(error);
+        }
+    }
+
+    fn wait(&mut self) -> Option<Work> {
         let shared = self.shared.clone();
         let mut inner = shared.inner.lock();
         loop {
-            if inner.failed.is_some() {
-                return Work::Stop;
-            }
-            let now = shared.options.clock.now();
-            if self.sync_due.is_some_and(|due| due <= now) {
-                return Work::Sync;
-            }
-            if !inner.queue.is_empty() {
-                return take_group(&mut inner);
-            }
-            if inner.closing {
-                // Leave nothing in doubt for the next start.
-                return match (self.sync_due, self.marker_due) {
-                    (Some(_), _) => Work::Sync,
-                    (None, Some(_)) => Work::Marker,
-                    (None, None) => Work::Stop,
-                };
-            }
-            if self.marker_due.is_some_and(|due| due <= now) {
-                return if self.sync_due.is_some() {
-                    Work::Sync
-                } else {
-                    Work::Marker
-                };
-            }
-            if inner.ticks_done != inner.ticks_asked {
-                inner.ticks_done = inner.ticks_asked;
-                shared.ticked.notify_all();
-            }
-            let due = [self.sync_due, self.marker_due].into_iter().flatten().min();
-            match due.and_then(|due| shared.options.clock.sleep(due.saturating_sub(now))) {
-                Some(wait) => drop(shared.work.wait_for(&mut inner, wait)),
-                None => shared.work.wait(&mut inner),
+            match self.next(&mut inner) {
+                Next::Work(work) => return Some(work),
+                Next::Stop => return None,
+                Next::Idle(due) => {
+                    if inner.ticks_done != inner.ticks_asked {
+                        inner.ticks_done = inner.ticks_asked;
+                        shared.ticked.notify_all();
+                    }
+                    match due.and_then(|due| shared.options.clock.sleep(due)) {
+                        Some(wait) => drop(shared.work.wait_for(&mut inner, wait)),
+                        None => shared.work.wait(&mut inner),
+                    }
+                }
             }
         }
+    }
+
+    /// What to do now. Idle says how long until something is due.
+    fn next(&self, inner: &mut Inner) -> Next {
+        if inner.failed.is_some() {
+            return Next::Stop;
+        }
+        let now = self.shared.options.clock.now();
+        if self.sync_due.is_some_and(|due| due <= now) {
+            return Next::Work(Work::Sync);
+        }
+        if !inner.queue.is_empty() {
+            return Next::Work(take_group(inner));
+        }
+        // A closing log leaves nothing in doubt for the next start.
+        if self.marker_due.is_some_and(|due| due <= now || inner.closing) {
+            return Next::Work(if self.sync_due.is_some() {
+                Work::Sync
+            } else {
+                Work::Marker
+            });
+        }
+        if inner.closing {
+            return Next::Stop;
+        }
+        let due = [self.sync_due, self.marker_due].into_iter().flatten().min();
+        Next::Idle(due.map(|due| due.saturating_sub(now)))
     }
 
     fn group(&mut self, group: Vec<Queued>, plan: Option<Plan>) -> Result<(), Error> {
