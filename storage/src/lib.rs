@@ -10,6 +10,7 @@
 //! into tables; [`lake::Snapshot`] is what a query reads; [`maintain`] keeps house. `FORMAT.md` says it for outsiders.
 
 pub mod error;
+pub mod hot;
 pub mod lake;
 pub mod outbox;
 pub mod store;

@@ -17,12 +17,14 @@ mod frame;
 mod head;
 mod preamble;
 mod traces;
+mod view;
 
 pub use batch::{BatchBuilder, Encoded};
 pub use frame::{FrameRef, as_schema};
 pub use head::{FrameHead, Head};
 pub use preamble::{Schemas, preamble};
 pub use traces::TraceFilter;
+pub use view::{CONTROL, OUTBOX_KIND, Outbox, View};
 
 #[cfg(test)]
 mod tests;
