@@ -3,7 +3,13 @@
 //! `received = rejected + deduplicated + sampled_out + dropped + stored + in_flight + lost`, in items and bytes, per tenant
 //! and signal (`design/protocol.md`, Ledger). `in_flight` is the rest and is never stored.
 
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Date32Array, Int64Array, RecordBatch, StringDictionaryBuilder, TimestampMicrosecondArray};
+use arrow::datatypes::Int32Type;
+
 use crate::signal::Signal;
+use crate::table::{self, Table};
 
 /// Where an item ended. `Received` is the left side of the identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -73,10 +79,79 @@ pub struct Key {
 }
 
 /// An amount of items and of their wire bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Amount {
     /// Spans, data points or log records.
     pub items: u64,
     /// Their protobuf bytes.
     pub bytes: u64,
+}
+
+/// Entries as a batch of table `ledger` in its frame schema, sorted. `slice_ns` is the start of the 10 s slice of arrival, ns
+/// since 1970. Amounts beyond 2^63 - 1 stand as that.
+pub fn ledger_batch(entries: &[(Key, Amount)], slice_ns: u64) -> RecordBatch {
+    let mut entries: Vec<&(Key, Amount)> = entries.iter().collect();
+    entries.sort_unstable_by_key(|(key, _)| (&*key.tenant, key.signal.name(), key.account.name(), key.reason));
+    let words = |of: fn(&Key) -> Option<&str>| -> ArrayRef {
+        let mut words = StringDictionaryBuilder::<Int32Type>::new();
+        for (key, _) in &entries {
+            words.append_option(of(key));
+        }
+        Arc::new(words.finish())
+    };
+    let numbers = |of: fn(&Amount) -> u64| -> ArrayRef {
+        let numbers = entries.iter().map(|(_, amount)| i64::try_from(of(amount)).unwrap_or(i64::MAX));
+        Arc::new(Int64Array::from_iter_values(numbers))
+    };
+    let slice_us = (slice_ns / 1000) as i64;
+    let day = (slice_ns / 86_400_000_000_000) as i32;
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(Date32Array::from_value(day, entries.len())),
+        words(|key| Some(&key.tenant)),
+        Arc::new(TimestampMicrosecondArray::from_value(slice_us, entries.len()).with_timezone("UTC")),
+        words(|key| Some(key.signal.name())),
+        words(|key| Some(key.account.name())),
+        words(|key| Some(key.reason).filter(|reason| !reason.is_empty())),
+        numbers(|amount| amount.items),
+        numbers(|amount| amount.bytes),
+    ];
+    RecordBatch::try_new(table::frame_schema(Table::Ledger), columns).expect("columns stand in the order of the frame schema")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use arrow::array::{Array, AsArray};
+    use arrow::datatypes::Int64Type;
+
+    #[test]
+    fn a_batch_has_every_entry_sorted() {
+        let key = |tenant: &str, account, reason| Key { tenant: tenant.into(), signal: Signal::Traces, account, reason };
+        let entries = [
+            (key("b", Account::Received, ""), Amount { items: 3, bytes: 300 }),
+            (key("a", Account::Rejected, "future"), Amount { items: 1, bytes: u64::MAX }),
+        ];
+        let batch = ledger_batch(&entries, 20_000_000_000);
+        assert_eq!(batch.num_rows(), 2);
+        let items = batch.column_by_name("items").unwrap().as_primitive::<Int64Type>();
+        assert_eq!(items.values(), &[1, 3]);
+        let bytes = batch.column_by_name("bytes").unwrap().as_primitive::<Int64Type>();
+        assert_eq!(bytes.values(), &[i64::MAX, 300]);
+        let reasons = batch.column_by_name("reason").unwrap();
+        assert!(reasons.is_valid(0) && reasons.is_null(1));
+    }
+
+    #[test]
+    fn no_entries_make_an_empty_batch() {
+        assert_eq!(ledger_batch(&[], 0).num_rows(), 0);
+    }
+
+    #[test]
+    fn accounts_are_found_by_name() {
+        for account in Account::ALL {
+            assert_eq!(Account::from_name(account.name()), Some(account));
+        }
+        assert_eq!(Account::from_name("x"), None);
+    }
 }

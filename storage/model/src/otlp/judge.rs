@@ -109,18 +109,24 @@ fn summary_is_sound(point: &Point) -> bool {
 
 /// What is wrong with an item's time, if anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 pub enum TimeFlag {
-    /// No time was sent.
-    Zero,
+    /// No time was sent. A log record then shows its arrival.
+    Zero = 0,
     /// Too far ahead of arrival.
-    Future,
+    Future = 1,
     /// Older than what is retained.
-    Past,
+    Past = 2,
     /// The span ends before it starts.
-    EndBeforeStart,
+    EndBeforeStart = 3,
+    /// The log record has no time of its own and shows when it was observed.
+    Observed = 4,
 }
 
 impl TimeFlag {
+    /// All flags, in the order of their numbers.
+    pub const ALL: [TimeFlag; 5] = [TimeFlag::Zero, TimeFlag::Future, TimeFlag::Past, TimeFlag::EndBeforeStart, TimeFlag::Observed];
+
     /// Flag of a time.
     pub fn of(time_ns: u64, arrival_ns: u64, caps: &Caps) -> Option<TimeFlag> {
         if time_ns == 0 {
@@ -139,11 +145,12 @@ impl TimeFlag {
             TimeFlag::Future => "future",
             TimeFlag::Past => "past",
             TimeFlag::EndBeforeStart => "end_before_start",
+            TimeFlag::Observed => "observed",
         }
     }
 
     /// Whether the row is stored under the day of arrival.
     pub fn moves_date(self) -> bool {
-        self != TimeFlag::EndBeforeStart
+        matches!(self, TimeFlag::Zero | TimeFlag::Future | TimeFlag::Past)
     }
 }

@@ -8,6 +8,7 @@
 //! ```
 
 pub mod caps;
+pub mod columns;
 pub mod envelope;
 pub mod item;
 pub mod json;

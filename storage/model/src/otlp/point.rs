@@ -178,6 +178,8 @@ pub struct Point {
     pub counts: Vec<u64>,
     /// Bounds of a histogram.
     pub bounds: Vec<f64>,
+    /// Whether this is an exponential histogram.
+    pub exponential: bool,
     /// Of an exponential histogram.
     pub scale: i32,
     /// Of an exponential histogram.
@@ -311,6 +313,7 @@ impl Point {
         const MAX: u32 = wire::fixed64(13);
         const ZERO_THRESHOLD: u32 = wire::fixed64(14);
         self.clear();
+        self.exponential = true;
         let mut reader = Reader::new(message);
         while let Some(tag) = reader.tag()? {
             match tag {

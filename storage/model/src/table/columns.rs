@@ -93,7 +93,7 @@ const TIME_FLAG: &[Column] = &[opt(
     "ts_flag",
     Word,
     "",
-    "Why the time is not to be trusted: `zero`, `future`, `past` (stored under the day of arrival) or `end_before_start`; null if nothing is wrong.",
+    "Why the time is not to be trusted: `zero`, `future`, `past` (these three are stored under the day of arrival), `end_before_start`, or `observed` for a log record that shows its observed time; null if nothing is wrong.",
 )];
 
 const RESOURCE: &[Column] = &[
@@ -242,7 +242,7 @@ const METRIC: &[Column] = &[
     opt("start_ts", Ts, "us since 1970", "Start of the interval that the point covers; null if not sent."),
     opt("start_ts_ns", I16, "ns, 0-999", "What start_ts leaves out."),
     req("metric_name", Word, "", "Metric name."),
-    req("series_id", I64, "", "64-bit hash of name, type, unit, resource, scope and attributes; compare labels before merging series."),
+    req("series_id", I64, "", "64-bit hash of name, type, unit, temporality, resource, scope and attributes; compare labels before merging series."),
     req("type", I8, "", "1 gauge, 2 sum, 3 histogram, 4 exponential histogram, 5 summary."),
     req("temporality", I8, "", "0 unspecified, 1 delta, 2 cumulative."),
     opt("monotonic", Bool, "", "Only of sums."),

@@ -1,0 +1,150 @@
+//! Dictionaries: each different string of a column once, named by a dense id.
+//!
+//! What goes in is raw wire bytes; what is kept is UTF-8 within a cap. Cleaning happens only for strings not seen before,
+//! so that the usual case is one hash and one comparison, or none: columns try the last id first.
+
+use std::sync::Arc;
+
+use ahash::RandomState;
+use arrow::array::{ArrayRef, StringArray};
+use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
+use hashbrown::HashTable;
+
+use crate::otlp::text::{self, Tally};
+
+/// No string. Becomes null.
+pub(super) const NONE: i32 = -1;
+
+#[derive(Debug, Clone)]
+pub(super) struct Dict {
+    bytes: Vec<u8>,
+    /// Where each string begins, and at last where the last one ends.
+    offsets: Vec<i32>,
+    /// (hash, id); the hash saves rehashing when the table grows.
+    table: HashTable<(u64, i32)>,
+    state: RandomState,
+}
+
+impl Default for Dict {
+    fn default() -> Dict {
+        Dict { bytes: Vec::new(), offsets: vec![0], table: HashTable::new(), state: RandomState::new() }
+    }
+}
+
+impl Dict {
+    /// How many strings.
+    pub(super) fn len(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    /// Bytes that the Arrow array will have.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.len() + 4 * self.offsets.len()
+    }
+
+    /// The string with this id; an id that was never given out has none.
+    #[inline(always)]
+    pub(super) fn get(&self, id: i32) -> &[u8] {
+        let id = id as usize;
+        match self.offsets.get(id..id.wrapping_add(2)) {
+            Some(&[from, to]) => &self.bytes[from as usize..to as usize],
+            _ => &[],
+        }
+    }
+
+    /// Whether the string with this id is `raw`.
+    #[inline(always)]
+    pub(super) fn is(&self, id: i32, raw: &[u8]) -> bool {
+        // An id may come from an earlier batch or from another dictionary: then it names nothing, or what it names here.
+        (id as usize) < self.len() && self.get(id) == raw
+    }
+
+    /// Id of a string, cleaned and cut to `cap` bytes where that is needed.
+    #[inline]
+    pub(super) fn put(&mut self, raw: &[u8], cap: usize, tally: &mut Tally) -> i32 {
+        let hash = self.state.hash_one(raw);
+        match self.find(hash, raw) {
+            Some(id) => id,
+            None => self.put_new(hash, raw, cap, tally),
+        }
+    }
+
+    /// As [`Dict::put`], [`NONE`] for the empty string.
+    #[inline]
+    pub(super) fn put_some(&mut self, raw: &[u8], cap: usize, tally: &mut Tally) -> i32 {
+        if raw.is_empty() { NONE } else { self.put(raw, cap, tally) }
+    }
+
+    #[inline(always)]
+    fn find(&self, hash: u64, raw: &[u8]) -> Option<i32> {
+        self.table.find(hash, |(known, id)| *known == hash && self.get(*id) == raw).map(|(_, id)| *id)
+    }
+
+    #[inline(never)]
+    fn put_new(&mut self, hash: u64, raw: &[u8], cap: usize, tally: &mut Tally) -> i32 {
+        let clean = text::clean(raw, tally);
+        let kept = text::cut(&clean, cap, tally).as_bytes();
+        if kept == raw {
+            return self.insert(hash, raw);
+        }
+        let hash = self.state.hash_one(kept);
+        match self.find(hash, kept) {
+            Some(id) => id,
+            None => self.insert(hash, kept),
+        }
+    }
+
+    fn insert(&mut self, hash: u64, text: &[u8]) -> i32 {
+        let id = self.len() as i32;
+        self.bytes.extend_from_slice(text);
+        let end = i32::try_from(self.bytes.len()).expect("a push is refused while a batch has BATCH_BYTES_MAX");
+        self.offsets.push(end);
+        self.table.insert_unique(hash, (hash, id), |(hash, _)| *hash);
+        id
+    }
+
+    /// For each id its place among the strings in ascending order.
+    pub(super) fn ranks(&self) -> Vec<u32> {
+        let mut order: Vec<i32> = (0..self.len() as i32).collect();
+        order.sort_unstable_by(|a, b| self.get(*a).cmp(self.get(*b)));
+        let mut ranks = vec![0; order.len()];
+        for (rank, id) in order.into_iter().enumerate() {
+            ranks[id as usize] = rank as u32;
+        }
+        ranks
+    }
+
+    /// The strings as an Arrow array by id; the dictionary is empty afterwards.
+    pub(super) fn take(&mut self) -> ArrayRef {
+        let bytes = std::mem::take(&mut self.bytes);
+        let offsets = std::mem::replace(&mut self.offsets, vec![0]);
+        self.table.clear();
+        let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
+        Arc::new(StringArray::new(offsets, Buffer::from_vec(bytes), None))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_strings_share_an_id_and_dirty_ones_are_cleaned() {
+        let (mut dict, mut tally) = (Dict::default(), Tally::default());
+        let put = |dict: &mut Dict, raw: &[u8], tally: &mut Tally| dict.put(raw, 4, tally);
+        assert_eq!(put(&mut dict, b"b", &mut tally), 0);
+        assert_eq!(put(&mut dict, b"", &mut tally), 1);
+        assert_eq!(put(&mut dict, b"b", &mut tally), 0);
+        assert_eq!(put(&mut dict, b"\xff", &mut tally), 2);
+        assert_eq!(put(&mut dict, b"\xff", &mut tally), 2);
+        assert_eq!(tally, Tally { sanitized: 2, ..Tally::default() });
+        assert_eq!(put(&mut dict, b"abcdef", &mut tally), 3);
+        assert_eq!(put(&mut dict, b"abcd", &mut tally), 3);
+        assert_eq!(tally.truncated, 1);
+        assert_eq!(dict.ranks(), [2, 0, 3, 1]);
+        assert!(dict.is(0, b"b") && !dict.is(NONE, b""));
+        let strings = dict.take();
+        assert_eq!(strings.len(), 4);
+        assert_eq!(put(&mut dict, b"x", &mut tally), 0);
+    }
+}

@@ -1,0 +1,165 @@
+//! The sampling columns. Rows of one decision share one entry.
+
+use std::sync::Arc;
+
+use arrow::array::ArrayRef;
+use arrow::datatypes::{Float64Type, Int64Type};
+
+use super::build::{self, Batch};
+use super::dict::{Dict, NONE};
+use crate::otlp::text::Tally;
+
+/// What sampling says of an item; each field is the column of its name, `None` is null.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Sampling<'a> {
+    /// How many items this one stands for.
+    pub sample_weight: Option<f64>,
+    /// Rejection threshold T, 2^-56.
+    pub sample_threshold: Option<i64>,
+    /// Which rule kept it.
+    pub sample_reason: Option<&'a str>,
+    /// How far the weight can be relied on.
+    pub weight_quality: Option<&'a str>,
+    /// What made the trace due.
+    pub trigger: Option<&'a str>,
+    /// Decided before the trace was complete.
+    pub partial: Option<bool>,
+    /// Arrived after the decision.
+    pub late: Option<bool>,
+    /// Version of the policy.
+    pub policy_epoch: Option<i64>,
+}
+
+impl Sampling<'static> {
+    /// Everything is kept: weight 1, T = 0, reason `all`.
+    pub const ALL: Sampling<'static> = Sampling {
+        sample_weight: Some(1.0),
+        sample_threshold: Some(0),
+        sample_reason: Some("all"),
+        weight_quality: None,
+        trigger: None,
+        partial: Some(false),
+        late: Some(false),
+        policy_epoch: Some(0),
+    };
+}
+
+/// Which items of a request become rows, and what sampling says of them.
+#[derive(Debug, Clone, Copy)]
+pub enum Choice<'a> {
+    /// All of them, with one statement.
+    All(Sampling<'a>),
+    /// The item with ordinal n becomes a row with statement `verdicts[of[n]]`; none if there is no such place or verdict.
+    Each {
+        /// The statements.
+        verdicts: &'a [Sampling<'a>],
+        /// For each ordinal an index into `verdicts`, `u32::MAX` for an item that is not kept.
+        of: &'a [u32],
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Entry {
+    weight: Option<f64>,
+    threshold: Option<i64>,
+    reason: i32,
+    quality: i32,
+    trigger: i32,
+    partial: Option<bool>,
+    late: Option<bool>,
+    epoch: Option<i64>,
+}
+
+/// The statements of a batch.
+#[derive(Debug, Default)]
+pub(super) struct Samplings {
+    entries: Vec<Entry>,
+    reasons: Dict,
+    qualities: Dict,
+    triggers: Dict,
+}
+
+/// The strings of taken statements, for the tables of one batch.
+pub(super) struct SamplingStrings {
+    reasons: ArrayRef,
+    qualities: ArrayRef,
+    triggers: ArrayRef,
+}
+
+/// A [`Choice`] whose statements have entries.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Chosen<'a> {
+    of: Option<&'a [u32]>,
+    first: u32,
+    len: u32,
+}
+
+impl Chosen<'_> {
+    /// Entry of an item, `None` if it is not kept.
+    #[inline]
+    pub(super) fn entry(&self, ordinal: u32) -> Option<u32> {
+        match self.of {
+            None => Some(self.first),
+            Some(of) => of.get(ordinal as usize).filter(|index| **index < self.len).map(|index| self.first + index),
+        }
+    }
+}
+
+impl Samplings {
+    pub(super) fn choose<'a>(&mut self, choice: Choice<'a>) -> Chosen<'a> {
+        match choice {
+            Choice::All(sampling) => {
+                let entry = self.entry(&sampling);
+                if self.entries.last() != Some(&entry) {
+                    self.entries.push(entry);
+                }
+                Chosen { of: None, first: self.entries.len() as u32 - 1, len: 1 }
+            }
+            Choice::Each { verdicts, of } => {
+                let first = self.entries.len() as u32;
+                for sampling in verdicts {
+                    let entry = self.entry(sampling);
+                    self.entries.push(entry);
+                }
+                Chosen { of: Some(of), first, len: verdicts.len() as u32 }
+            }
+        }
+    }
+
+    fn entry(&mut self, sampling: &Sampling<'_>) -> Entry {
+        let tally = &mut Tally::default();
+        let mut word = |dict: &mut Dict, text: Option<&str>| text.map_or(NONE, |text| dict.put(text.as_bytes(), usize::MAX, tally));
+        Entry {
+            weight: sampling.sample_weight,
+            threshold: sampling.sample_threshold,
+            reason: word(&mut self.reasons, sampling.sample_reason),
+            quality: word(&mut self.qualities, sampling.weight_quality),
+            trigger: word(&mut self.triggers, sampling.trigger),
+            partial: sampling.partial,
+            late: sampling.late,
+            epoch: sampling.policy_epoch,
+        }
+    }
+
+    pub(super) fn take_strings(&mut self) -> SamplingStrings {
+        SamplingStrings { reasons: self.reasons.take(), qualities: self.qualities.take(), triggers: self.triggers.take() }
+    }
+
+    /// Sets the sampling columns for rows with these entries.
+    pub(super) fn set(&self, batch: &mut Batch, strings: &SamplingStrings, rows: impl ExactSizeIterator<Item = u32> + Clone) {
+        let entry = |index: u32| &self.entries[index as usize];
+        batch.set("sample_weight", Arc::new(build::optional::<Float64Type>(rows.clone().map(|index| entry(index).weight))));
+        batch.set("sample_threshold", Arc::new(build::optional::<Int64Type>(rows.clone().map(|index| entry(index).threshold))));
+        batch.set("sample_reason", build::words(&strings.reasons, rows.clone().map(|index| entry(index).reason)));
+        batch.set("weight_quality", build::words(&strings.qualities, rows.clone().map(|index| entry(index).quality)));
+        batch.set("trigger", build::words(&strings.triggers, rows.clone().map(|index| entry(index).trigger)));
+        batch.set("partial", build::optional_booleans(rows.clone().map(|index| entry(index).partial)));
+        batch.set("late", build::optional_booleans(rows.clone().map(|index| entry(index).late)));
+        batch.set("policy_epoch", Arc::new(build::optional::<Int64Type>(rows.map(|index| entry(index).epoch))));
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.entries.clear();
+        drop(self.take_strings());
+    }
+}
