@@ -2,3 +2,4 @@
 
 pub mod cli;
 pub mod load;
+pub mod supervise;

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use super::{print, small_runtime};
 use crate::load::client::{Compression, Protocol, Target};
+use crate::load::replay::{self, Counts, Replay};
 use crate::load::run::{self, Options, Rate};
 use crate::load::stamp::Form;
 use crate::load::tally::Report;
@@ -33,9 +34,16 @@ pub struct LoadArgs {
     /// What to send, separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "traces,metrics,logs", value_parser = signal)]
     signals: Vec<Signal>,
-    /// Items a second of each signal, or `max`: as fast as answers come.
-    #[arg(long, default_value = "1000", value_parser = rate)]
-    rate: Rate,
+    /// Items a second of each signal, or `max`: as fast as answers come. Without it 1000; `max` for a replay.
+    #[arg(long, value_parser = rate)]
+    rate: Option<Rate>,
+    /// Sends recorded files instead: OTLP-JSON (a request a line, or a whole file) and Nezha CSV, plain or gzipped, moved so that the
+    /// newest item is now.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    replay: Vec<PathBuf>,
+    /// With --replay: leaves times as they are.
+    #[arg(long, requires = "replay")]
+    keep_times: bool,
     /// How long requests become due.
     #[arg(long, default_value = "60s", value_parser = parse_duration)]
     duration: Duration,
@@ -134,13 +142,27 @@ pub fn run(args: Box<LoadArgs>) -> anyhow::Result<Exit> {
             // The receivers must see it, so the channel stays open until the process ends.
             std::future::pending::<()>().await;
         });
-        let progress = Progress::new(args.duration);
-        let report = generate(&args, stop, |report| progress.show(report)).await?;
+        let progress = Progress::new(args.replay.is_empty().then_some(args.duration));
+        let show = |report: &Report| progress.show(report);
+        let (counts, report) = match args.replay.is_empty() {
+            true => (None, Box::pin(generate(&args, stop, show)).await?),
+            false => {
+                let replay = Replay {
+                    rate: args.rate.unwrap_or(Rate::Max),
+                    files: args.replay.clone(),
+                    batch: args.batch.into(),
+                    keep_times: args.keep_times,
+                };
+                let options = args.options(args.seed.unwrap_or(0))?;
+                let (counts, report) = Box::pin(replay::run(replay, options, stop, show)).await?;
+                (Some(counts), report)
+            }
+        };
         progress.bar.finish_and_clear();
-        match args.format {
-            ReportFormat::Table => print(&report.table())?,
-            ReportFormat::Json => print(&(serde_json::to_string_pretty(&report)? + "\n"))?,
-        }
+        print(&match args.format {
+            ReportFormat::Table => report.table() + &counts.map(in_words).unwrap_or_default(),
+            ReportFormat::Json => in_json(&report, counts)?,
+        })?;
         Ok(if report.complete() { Exit::Ok } else { Exit::No })
     })
 }
@@ -167,20 +189,46 @@ async fn generate(args: &LoadArgs, stop: watch::Receiver<bool>, progress: impl F
         Arc::new(if wanted { workload.templates(signal) } else { Vec::new() })
     });
     let source = move |signal: Signal, _: Duration| templates[signal as usize - 1].clone();
-    let options = Options {
-        target: args.target()?,
-        signals: args.signals.clone(),
-        rate: args.rate,
-        duration: Some(args.duration),
-        in_flight: args.in_flight.into(),
-        retry_for: args.retry_for,
-        seed,
-        ledger: args.ledger.clone(),
-    };
+    let options = args.options(seed)?;
     run::run(options, Arc::new(source), stop, progress).await
 }
 
+/// What a replay's files held, exactly.
+fn in_words(counts: Counts) -> String {
+    let Counts {
+        requests,
+        spans,
+        traces,
+        logs,
+        points,
+    } = counts;
+    format!(
+        "replayed {requests} requests: {spans} spans of {traces} distinct traces, {logs} log records, {points} metric points\n"
+    )
+}
+
+fn in_json(report: &Report, counts: Option<Counts>) -> anyhow::Result<String> {
+    let mut value = serde_json::to_value(report)?;
+    if let Some(counts) = counts {
+        value["replayed"] = serde_json::to_value(counts)?;
+    }
+    Ok(serde_json::to_string_pretty(&value)? + "\n")
+}
+
 impl LoadArgs {
+    fn options(&self, seed: u64) -> anyhow::Result<Options> {
+        let rate = self.rate.unwrap_or(Rate::PerSecond(1_000.0));
+        Ok(Options {
+            target: self.target()?,
+            signals: self.signals.iter().map(|signal| (*signal, rate)).collect(),
+            duration: Some(self.duration),
+            in_flight: self.in_flight.into(),
+            retry_for: self.retry_for,
+            seed,
+            ledger: self.ledger.clone(),
+        })
+    }
+
     fn target(&self) -> anyhow::Result<Target> {
         let endpoint = match &self.endpoint {
             Some(endpoint) => endpoint.clone(),
@@ -203,11 +251,11 @@ impl LoadArgs {
 /// A line that says how far the run is; only on a terminal.
 struct Progress {
     bar: indicatif::ProgressBar,
-    duration: Duration,
+    duration: Option<Duration>,
 }
 
 impl Progress {
-    fn new(duration: Duration) -> Progress {
+    fn new(duration: Option<Duration>) -> Progress {
         let bar = match std::io::stderr().is_terminal() {
             true => indicatif::ProgressBar::new_spinner(),
             false => indicatif::ProgressBar::hidden(),
@@ -216,7 +264,10 @@ impl Progress {
     }
 
     fn show(&self, report: &Report) {
-        let mut text = format!("{:.0} s of {}", report.seconds, format_duration(self.duration));
+        let mut text = format!("{:.0} s", report.seconds);
+        if let Some(duration) = self.duration {
+            text.push_str(&format!(" of {}", format_duration(duration)));
+        }
         for (signal, figures) in &report.signals {
             text.push_str(&format!(
                 "  {signal}: {} acked ({:.0}/s), {} refused, p99 {:.1} ms",

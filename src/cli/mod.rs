@@ -48,13 +48,17 @@ impl Common {
     /// # Errors
     /// Every problem at once.
     pub fn load_with<const N: usize>(&self, first: [(&str, String); N]) -> Result<Config, Problems> {
+        Config::load(self.config.as_deref(), environment(), self.pairs(first))
+    }
+
+    fn pairs<const N: usize>(&self, first: [(&str, String); N]) -> Vec<(String, String)> {
         let mut pairs: Vec<(String, String)> = first.map(|(key, value)| (key.to_owned(), value)).into();
         let data = self
             .data
             .iter()
             .map(|data| ("data".to_owned(), data.display().to_string()));
         pairs.extend(data.chain(self.set.iter().cloned()));
-        Config::load(self.config.as_deref(), environment(), pairs)
+        pairs
     }
 }
 
@@ -138,9 +142,8 @@ mod tests {
             data: Some("/x".into()),
             set: vec![key_value("log.level=debug").unwrap()],
         };
-        let config = common.load_with([("data", "/y".into()), ("log.level", "warn".into())]);
-        // The environment of the test run may set TAILWATER_ variables; these two keys come from options either way.
-        let config = config.unwrap();
+        let pairs = common.pairs([("data", "/y".into()), ("log.level", "warn".into())]);
+        let config = Config::load(None, [], pairs).unwrap();
         assert_eq!((config.data.to_str(), config.log.level.word()), (Some("/x"), "debug"));
         assert!(key_value("log.level").is_err());
     }

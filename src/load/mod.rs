@@ -18,6 +18,7 @@ pub mod ids;
 pub mod json;
 pub mod ledger;
 pub mod proto;
+pub mod replay;
 pub mod run;
 pub mod send;
 pub mod shop;

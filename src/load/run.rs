@@ -23,7 +23,7 @@ use super::tally::{Report, Tally};
 /// How fast.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Rate {
-    /// So many items a second, of each signal.
+    /// So many items a second.
     PerSecond(f64),
     /// A closed loop: as fast as answers come, `in_flight` at a time.
     Max,
@@ -34,10 +34,8 @@ pub enum Rate {
 pub struct Options {
     /// Where and how to send.
     pub target: Target,
-    /// Which signals, each at `rate`.
-    pub signals: Vec<Signal>,
-    /// How fast.
-    pub rate: Rate,
+    /// Which signals, and how fast each.
+    pub signals: Vec<(Signal, Rate)>,
     /// How long requests become due; `None`: until stopped.
     pub duration: Option<Duration>,
     /// Requests under way at once, of each signal.
@@ -87,8 +85,8 @@ pub async fn run(
         options,
     });
     let mut loops = JoinSet::new();
-    for signal in run.options.signals.clone() {
-        loops.spawn(run.clone().signal(signal, stop.clone()));
+    for (signal, rate) in run.options.signals.clone() {
+        loops.spawn(run.clone().signal(signal, rate, stop.clone()));
     }
     let mut ticks = tokio::time::interval(Duration::from_millis(250));
     loop {
@@ -123,13 +121,13 @@ struct Run {
 
 impl Run {
     /// Sends one signal until the end.
-    async fn signal(self: Arc<Run>, signal: Signal, mut stop: watch::Receiver<bool>) -> anyhow::Result<()> {
+    async fn signal(self: Arc<Run>, signal: Signal, rate: Rate, mut stop: watch::Receiver<bool>) -> anyhow::Result<()> {
         let turns = Arc::new(Semaphore::new(self.options.in_flight.max(1)));
         let mut under_way = JoinSet::new();
         let mut scheduled = 0_u64;
         let mut round = 0_usize;
         loop {
-            let due = match self.options.rate {
+            let due = match rate {
                 Rate::PerSecond(rate) => self.started + Duration::from_secs_f64(scheduled as f64 / rate.max(1e-6)),
                 Rate::Max => Instant::now(),
             };
@@ -140,7 +138,7 @@ impl Run {
             {
                 break;
             }
-            if self.options.rate != Rate::Max {
+            if rate != Rate::Max {
                 tokio::select! {
                     () = stopped(&mut stop) => break,
                     () = tokio::time::sleep_until(due.into()) => {}
@@ -149,18 +147,14 @@ impl Run {
             let turn = tokio::select! {
                 () = stopped(&mut stop) => break,
                 () = self.time_up() => {
-                    self.count_unsent(signal, scheduled);
+                    self.count_unsent(signal, rate, scheduled);
                     break;
                 }
                 turn = turns.clone().acquire_owned() => turn?,
             };
             let templates = (self.source)(signal, self.started.elapsed());
             let template = &templates[round % templates.len()];
-            let due = if self.options.rate == Rate::Max {
-                Instant::now()
-            } else {
-                due
-            };
+            let due = if rate == Rate::Max { Instant::now() } else { due };
             let parcel = self.parcel(template, round % templates.len(), due)?;
             scheduled += u64::from(template.items);
             round += 1;
@@ -187,8 +181,8 @@ impl Run {
         }
     }
 
-    fn count_unsent(&self, signal: Signal, scheduled: u64) {
-        let (Rate::PerSecond(rate), Some(duration)) = (self.options.rate, self.options.duration) else {
+    fn count_unsent(&self, signal: Signal, rate: Rate, scheduled: u64) {
+        let (Rate::PerSecond(rate), Some(duration)) = (rate, self.options.duration) else {
             return;
         };
         let items = (self.source)(signal, duration)

@@ -81,8 +81,7 @@ fn options(endpoint: http::Uri, protocol: Protocol, compression: Compression) ->
             connections: 2,
             timeout: Duration::from_secs(10),
         },
-        signals: vec![Signal::Traces],
-        rate: Rate::PerSecond(100_000.0),
+        signals: vec![(Signal::Traces, Rate::PerSecond(100_000.0))],
         duration: Some(Duration::from_millis(50)),
         in_flight: 16,
         retry_for: Duration::from_secs(20),
@@ -266,9 +265,8 @@ async fn nobody_listening_is_a_figure_and_not_an_error() {
 async fn a_closed_loop_sends_as_fast_as_answers_come() {
     let (uri, seen) = server(grpc_answer).await;
     let mut options = options(uri, Protocol::Grpc, Compression::None);
-    options.rate = Rate::Max;
     options.in_flight = 4;
-    options.signals = Signal::ALL.to_vec();
+    options.signals = Signal::ALL.map(|signal| (signal, Rate::Max)).to_vec();
     let report = check(options, Form::Binary).await;
     assert_eq!(report.signals.len(), 3);
     assert!(report.complete(), "{report:?}");
