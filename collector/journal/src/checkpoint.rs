@@ -123,12 +123,76 @@ pub struct Checkpoint {
     pub sections: Vec<Section>,
 }
 
-/// Encodes the journal's settled state and the digest register.
-///
-/// # Panics
-/// When a section's id is below [`SECTION_MIN`].
-pub(crate) fn encode(journal: &Journal, lsn_high: Lsn, register: &Register, sections: &[Section]) -> (Vec<u8>, Mark) {
-    let mut out = Vec::with_capacity(4096);
+/// A checkpoint being written: the journal's part is there, digests are still coming.
+#[derive(Debug)]
+pub struct Draft {
+    out: Vec<u8>,
+    mark: Mark,
+    digests: Vec<u8>,
+    count: u64,
+    arrival_ns: u64,
+    /// Tokens still to come; known from the first piece on.
+    tokens: Option<std::ops::Range<u64>>,
+}
+
+impl Draft {
+    /// What the checkpoint will contain.
+    pub fn mark(&self) -> Mark {
+        self.mark
+    }
+
+    /// Adds finished digests, at most `count_max`; true when all are in. The register may change between two pieces: every record
+    /// that the draft lets go was done before the draft was begun, and what comes later is in the log still.
+    pub fn digests(&mut self, register: &Register, count_max: usize) -> bool {
+        let tokens = self.tokens.get_or_insert(0..register.next_token());
+        let finished = register.finished_from(tokens.start).enumerate();
+        for (taken, (token, digest, arrival_ns, answer)) in finished {
+            if token >= tokens.end {
+                break;
+            }
+            if taken == count_max {
+                return false;
+            }
+            self.digests.extend_from_slice(&digest.to_le_bytes());
+            put_delta(&mut self.digests, self.arrival_ns, arrival_ns);
+            answer.encode(&mut self.digests);
+            self.arrival_ns = arrival_ns;
+            self.count += 1;
+            tokens.start = token + 1;
+        }
+        true
+    }
+
+    /// Adds the opaque sections and the trailer.
+    ///
+    /// # Panics
+    /// When a section's id is below [`SECTION_MIN`].
+    pub fn finish(self, sections: &[Section]) -> (Vec<u8>, Mark) {
+        let mut out = self.out;
+        put_section(&mut out, DIGESTS, true, |out| {
+            put_varint(out, self.count);
+            out.extend_from_slice(&self.digests);
+        });
+        for section in sections {
+            assert!(
+                section.id >= SECTION_MIN,
+                "section id {} belongs to the journal",
+                section.id
+            );
+            put_section(&mut out, section.id, section.required, |out| {
+                out.extend_from_slice(&section.bytes)
+            });
+        }
+        put_varint(&mut out, END);
+        let crc = crc32c::crc32c(&out);
+        out.extend_from_slice(&crc.to_le_bytes());
+        (out, self.mark)
+    }
+}
+
+/// Encodes the journal's settled state.
+pub(crate) fn draft(journal: &Journal, lsn_high: Lsn) -> Draft {
+    let mut out = Vec::with_capacity(4096 + 28 * journal.remembered());
     out.extend_from_slice(&MAGIC);
     put_varint(&mut out, VERSION);
     out.extend_from_slice(&journal.log_id().0);
@@ -136,36 +200,24 @@ pub(crate) fn encode(journal: &Journal, lsn_high: Lsn, register: &Register, sect
     put_varint(&mut out, lsn_high.max(journal.lsn_floor()).0);
     put_section(&mut out, MARKS, true, |out| encode_marks(out, journal));
     put_section(&mut out, DECISIONS, true, |out| encode_decisions(out, journal));
-    put_section(&mut out, DIGESTS, true, |out| encode_digests(out, register));
     put_section(&mut out, LEDGER, true, |out| {
-        let mut totals: Vec<_> = journal
-            .ledger()
-            .totals()
-            .map(|(key, amount)| (key.clone(), *amount))
-            .collect();
+        let totals = journal.ledger().totals();
+        let mut totals: Vec<_> = totals.map(|(key, amount)| (key.clone(), *amount)).collect();
         totals.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
         encode_entries(out, &totals);
     });
-    for section in sections {
-        assert!(
-            section.id >= SECTION_MIN,
-            "section id {} belongs to the journal",
-            section.id
-        );
-        put_section(&mut out, section.id, section.required, |out| {
-            out.extend_from_slice(&section.bytes)
-        });
-    }
-    put_varint(&mut out, END);
-    let crc = crc32c::crc32c(&out);
-    out.extend_from_slice(&crc.to_le_bytes());
-    (
+    let mark = Mark {
+        batch: journal.batch(),
+        low: journal.replay_from(),
+    };
+    Draft {
         out,
-        Mark {
-            batch: journal.batch(),
-            low: journal.replay_from(),
-        },
-    )
+        mark,
+        digests: Vec::new(),
+        count: 0,
+        arrival_ns: 0,
+        tokens: None,
+    }
 }
 
 fn put_section(out: &mut Vec<u8>, id: u64, required: bool, write: impl FnOnce(&mut Vec<u8>)) {
@@ -205,28 +257,16 @@ fn encode_decisions(out: &mut Vec<u8>, journal: &Journal) {
         put_bytes(out, policy.reason.as_bytes());
     }
     for shard in journal.shards() {
-        put_varint(out, shard.order.len() as u64);
+        put_varint(out, shard.all_remembered().len() as u64);
         let (mut through, mut touched_ns) = (0, 0);
-        for (trace, _) in &shard.order {
-            let entry = shard.remembered[trace];
-            out.extend_from_slice(&trace.0);
+        for entry in shard.all_remembered() {
+            out.extend_from_slice(&entry.trace.0);
             put_threshold(out, entry.decision.threshold);
             put_varint(out, entry.decision.policy.0.into());
             put_delta(out, through, entry.through.0);
             put_delta(out, touched_ns, entry.touched_ns);
             (through, touched_ns) = (entry.through.0, entry.touched_ns);
         }
-    }
-}
-
-fn encode_digests(out: &mut Vec<u8>, register: &Register) {
-    put_varint(out, register.finished().count() as u64);
-    let mut last = 0;
-    for (digest, arrival_ns, answer) in register.finished() {
-        out.extend_from_slice(&digest.to_le_bytes());
-        put_delta(out, last, arrival_ns);
-        answer.encode(out);
-        last = arrival_ns;
     }
 }
 

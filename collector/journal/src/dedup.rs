@@ -85,9 +85,10 @@ pub enum Begin<'a> {
 /// Digests of recent requests.
 #[derive(Debug)]
 pub struct Register {
-    entries: HashMap<u128, Entry, ahash::RandomState>,
-    /// One for every entry ever begun, in that order; `base` is the token of the front. Entries that failed leave theirs behind.
-    order: VecDeque<(u128, u64)>,
+    /// Where each digest stands in `order`.
+    tokens: HashMap<[u8; 16], Token, ahash::RandomState>,
+    /// Every copy that was ever first, oldest first; `base` is the token of the front. In a row, for a checkpoint walks them all.
+    order: VecDeque<Entry>,
     base: u64,
     count_max: usize,
     window_ns: u64,
@@ -97,16 +98,24 @@ pub struct Register {
 
 #[derive(Debug)]
 struct Entry {
-    token: Token,
-    /// `None` while under way.
-    answer: Option<Answer>,
+    /// Bytes, because a u128 would pad the entry to 48.
+    digest: [u8; 16],
+    arrival_ns: u64,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    UnderWay,
+    Done(Answer),
+    Failed,
 }
 
 impl Register {
-    /// An empty register of at most `count_max` finished digests, each for `window_ns` (usually [`WINDOW_NS`]).
+    /// An empty register of at most `count_max` finished digests, each for `window_ns` (usually [`WINDOW_NS`]). Some 100 bytes each.
     pub fn new(count_max: usize, window_ns: u64) -> Register {
         Register {
-            entries: HashMap::default(),
+            tokens: HashMap::default(),
             order: VecDeque::new(),
             base: 0,
             count_max,
@@ -119,15 +128,15 @@ impl Register {
     /// Asks for a request of this digest that arrived at `now_ns`. A clock that steps back counts as standing still.
     pub fn begin(&mut self, digest: u128, now_ns: u64) -> Begin<'_> {
         self.expire(now_ns);
-        // Two look-ups on a hit; a borrow out of `get` would last through the insert below.
-        if self.entries.contains_key(&digest) {
-            let entry = &self.entries[&digest];
-            return match &entry.answer {
-                Some(answer) => Begin::Hit(answer),
-                None => Begin::Pending(entry.token),
-            };
+        let digest = digest.to_le_bytes();
+        let Some(token) = self.tokens.get(&digest).copied() else {
+            return Begin::First(self.insert(digest, State::UnderWay));
+        };
+        match &self.order[(token.0 - self.base) as usize].state {
+            State::Done(answer) => Begin::Hit(answer),
+            State::UnderWay => Begin::Pending(token),
+            State::Failed => unreachable!("a failed digest has no token"),
         }
-        Begin::First(self.insert(digest, None))
     }
 
     /// The record of a [`Begin::First`] is durable; repeats get `answer` from now on.
@@ -135,8 +144,7 @@ impl Register {
     /// # Panics
     /// When the digest is not under way with this token: a request is finished once.
     pub fn done(&mut self, digest: u128, token: Token, answer: Answer) {
-        let entry = self.under_way(digest, token);
-        entry.answer = Some(answer);
+        self.under_way(digest, token).state = State::Done(answer);
     }
 
     /// The record of a [`Begin::First`] did not become durable; the next copy is the first again.
@@ -144,27 +152,28 @@ impl Register {
     /// # Panics
     /// When the digest is not under way with this token: a request is finished once.
     pub fn failed(&mut self, digest: u128, token: Token) {
-        self.under_way(digest, token);
-        self.entries.remove(&digest);
+        self.under_way(digest, token).state = State::Failed;
+        self.tokens.remove(&digest.to_le_bytes());
     }
 
     /// Recovery: enters a finished digest, from the checkpoint first and then from the records of the log in LSN order.
     /// A digest already there keeps its first answer.
     pub fn restore(&mut self, digest: u128, arrival_ns: u64, answer: Answer) {
         self.expire(arrival_ns);
-        if !self.entries.contains_key(&digest) {
-            self.insert(digest, Some(answer));
+        let digest = digest.to_le_bytes();
+        if !self.tokens.contains_key(&digest) {
+            self.insert(digest, State::Done(answer));
         }
     }
 
     /// Digests held, under way included.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.tokens.len()
     }
 
     /// Whether no digest is held.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.tokens.is_empty()
     }
 
     /// Digests that the count pushed out before their window ended; a repeat of such a one is stored again.
@@ -174,44 +183,60 @@ impl Register {
 
     /// Finished digests, oldest first, with the arrival of the first copy.
     pub fn finished(&self) -> impl Iterator<Item = (u128, u64, &Answer)> {
-        self.order
-            .iter()
-            .enumerate()
-            .filter_map(|(index, (digest, arrival_ns))| {
-                let entry = self.entries.get(digest)?;
-                let current = entry.token.0 == self.base + index as u64;
-                current.then_some((*digest, *arrival_ns, entry.answer.as_ref()?))
-            })
+        self.finished_from(0)
+            .map(|(_, digest, arrival_ns, answer)| (digest, arrival_ns, answer))
     }
 
-    fn insert(&mut self, digest: u128, answer: Option<Answer>) -> Token {
-        let token = Token(self.base + self.order.len() as u64);
-        self.order.push_back((digest, self.clock_ns));
-        self.entries.insert(digest, Entry { token, answer });
+    /// The token that the next first copy will have.
+    pub(crate) fn next_token(&self) -> u64 {
+        self.base + self.order.len() as u64
+    }
+
+    /// As [`Register::finished`], with tokens, from one on.
+    pub(crate) fn finished_from(&self, token: u64) -> impl Iterator<Item = (u64, u128, u64, &Answer)> {
+        let first = token.max(self.base);
+        let entries = self.order.range((first.min(self.next_token()) - self.base) as usize..);
+        (first..).zip(entries).filter_map(|(token, entry)| match &entry.state {
+            State::Done(answer) => Some((token, u128::from_le_bytes(entry.digest), entry.arrival_ns, answer)),
+            State::UnderWay | State::Failed => None,
+        })
+    }
+
+    fn insert(&mut self, digest: [u8; 16], state: State) -> Token {
+        let token = Token(self.next_token());
+        self.order.push_back(Entry {
+            digest,
+            arrival_ns: self.clock_ns,
+            state,
+        });
+        self.tokens.insert(digest, token);
         token
     }
 
     fn under_way(&mut self, digest: u128, token: Token) -> &mut Entry {
-        let entry = self
-            .entries
-            .get_mut(&digest)
-            .filter(|entry| entry.token == token && entry.answer.is_none());
+        let index = token
+            .0
+            .checked_sub(self.base)
+            .and_then(|index| usize::try_from(index).ok());
+        let entry = index.and_then(|index| self.order.get_mut(index));
+        let entry =
+            entry.filter(|entry| entry.digest == digest.to_le_bytes() && matches!(entry.state, State::UnderWay));
         entry.expect("a request is finished once, by the one that was first")
     }
 
     /// Drops what is out of the window, and the oldest when one more would be too many. Stops at an entry under way.
     fn expire(&mut self, now_ns: u64) {
         self.clock_ns = self.clock_ns.max(now_ns);
-        while let Some((digest, arrival_ns)) = self.order.front() {
-            let current = self.entries.get(digest).filter(|entry| entry.token.0 == self.base);
-            if let Some(entry) = current {
-                let outside = self.clock_ns - arrival_ns > self.window_ns;
-                let crowded = self.entries.len() >= self.count_max;
-                if entry.answer.is_none() || !(outside || crowded) {
-                    return;
+        while let Some(entry) = self.order.front() {
+            let outside = self.clock_ns - entry.arrival_ns > self.window_ns;
+            let crowded = self.tokens.len() >= self.count_max;
+            match entry.state {
+                State::Failed => {}
+                State::Done(_) if outside || crowded => {
+                    self.evicted += u64::from(!outside);
+                    self.tokens.remove(&entry.digest);
                 }
-                self.evicted += u64::from(!outside);
-                self.entries.remove(digest);
+                State::Done(_) | State::UnderWay => return,
             }
             self.order.pop_front();
             self.base += 1;

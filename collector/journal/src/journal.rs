@@ -19,7 +19,7 @@ use tailwater_model::ids::{BatchSeq, LogId, Lsn, TraceId};
 use tailwater_model::ledger::{Amount, Key};
 use tailwater_model::table::Table;
 
-use crate::checkpoint::{self, Checkpoint, Mark, RememberedTrace, Section};
+use crate::checkpoint::{self, Checkpoint, Draft, Mark, RememberedTrace, Section};
 use crate::dedup::Register;
 use crate::error::Error;
 use crate::ledger::Ledger;
@@ -197,7 +197,7 @@ impl Journal {
         } else if let Some(decision) = shard.touched.get(trace) {
             Row::Late(*decision)
         } else {
-            match shard.remembered.get(trace) {
+            match shard.remembered(trace) {
                 Some(entry) if lsn <= entry.through => Row::Skip,
                 Some(entry) => Row::Late(entry.decision),
                 None => Row::Pending,
@@ -348,14 +348,12 @@ impl Journal {
                     threshold: touch.threshold,
                     policy: policies[touch.policy as usize],
                 };
-                shard.remember(
-                    touch.trace,
-                    Remembered {
-                        decision,
-                        through: mark.through,
-                        touched_ns: self.clock_ns,
-                    },
-                );
+                shard.remember(Remembered {
+                    trace: touch.trace,
+                    decision,
+                    through: mark.through,
+                    touched_ns: self.clock_ns,
+                });
             }
             (shard.complete, shard.low) = (mark.complete, mark.low);
             shard.forget(self.clock_ns, self.bounds);
@@ -398,13 +396,21 @@ impl Journal {
 
     // ---- checkpoint and trim
 
-    /// Encodes the settled state. Write it only once the outbox is durable through the mark's batch, then call
-    /// [`Journal::checkpointed`]. `lsn_high` is the largest LSN given out so far.
+    /// Encodes the settled state; the digests come afterwards, in pieces ([`Draft::digests`]), so that requests need not wait for a
+    /// register to be walked. `lsn_high` is the largest LSN given out so far.
+    pub fn draft_checkpoint(&self, lsn_high: Lsn) -> Draft {
+        checkpoint::draft(self, lsn_high)
+    }
+
+    /// [`Journal::draft_checkpoint`] with everything at once. Write the bytes only once the outbox is durable through the mark's
+    /// batch, then call [`Journal::checkpointed`].
     ///
     /// # Panics
     /// When a section's id is below [`checkpoint::SECTION_MIN`].
     pub fn checkpoint(&self, lsn_high: Lsn, register: &Register, sections: &[Section]) -> (Vec<u8>, Mark) {
-        checkpoint::encode(self, lsn_high, register, sections)
+        let mut draft = self.draft_checkpoint(lsn_high);
+        while !draft.digests(register, usize::MAX) {}
+        draft.finish(sections)
     }
 
     /// The checkpoint of this mark is durable, its directory entry included.
@@ -448,7 +454,7 @@ impl Journal {
 
     /// Decisions remembered, those of the open batch apart.
     pub fn remembered(&self) -> usize {
-        self.shards.iter().map(|shard| shard.remembered.len()).sum()
+        self.shards.iter().map(|shard| shard.all_remembered().len()).sum()
     }
 
     /// Decisions forgotten since start, by count or by age.
@@ -512,7 +518,7 @@ impl Journal {
             .zip(&checkpoint.decisions)
         {
             (state.complete, state.low, state.forgotten_ns) = (marks.complete, marks.low, marks.forgotten_ns);
-            state.remembered.reserve(traces.len());
+            state.reserve(traces.len());
             for RememberedTrace {
                 trace,
                 threshold,
@@ -525,14 +531,12 @@ impl Journal {
                     threshold,
                     policy: policies[policy as usize],
                 };
-                state.remember(
+                state.remember(Remembered {
                     trace,
-                    Remembered {
-                        decision,
-                        through,
-                        touched_ns,
-                    },
-                );
+                    decision,
+                    through,
+                    touched_ns,
+                });
                 self.clock_ns = self.clock_ns.max(touched_ns);
             }
         }

@@ -22,6 +22,7 @@ pub struct PolicyId(pub(crate) u32);
 /// A settled decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Remembered {
+    pub trace: TraceId,
     pub decision: Decision,
     /// Every span of the trace at or below has its row in a batch, or was sampled out by it.
     pub through: Lsn,
@@ -49,9 +50,12 @@ pub(crate) struct ShardState {
     pub touched: HashMap<TraceId, Decision, ahash::RandomState>,
     /// Their traces in the order of the first touch, so that equal histories give equal bytes.
     pub touched_order: Vec<TraceId>,
-    pub remembered: HashMap<TraceId, Remembered, ahash::RandomState>,
-    /// Every remembered trace once, oldest first, with the `touched_ns` it had when queued.
-    pub order: VecDeque<(TraceId, u64)>,
+    /// Where each remembered trace stands in `order`.
+    index: HashMap<TraceId, u64, ahash::RandomState>,
+    /// Settled decisions, oldest first, with the `touched_ns` each had when queued; `base` is the index of the front. In a row, for a
+    /// checkpoint walks them all.
+    order: VecDeque<(Remembered, u64)>,
+    base: u64,
     /// Arrival clock of the youngest decision ever forgotten; 0 before the first.
     pub forgotten_ns: u64,
     pub forgotten: u64,
@@ -66,8 +70,9 @@ impl ShardState {
             pending: Pending::default(),
             touched: HashMap::default(),
             touched_order: Vec::new(),
-            remembered: HashMap::default(),
+            index: HashMap::default(),
             order: VecDeque::new(),
+            base: 0,
             forgotten_ns: 0,
             forgotten: 0,
         }
@@ -85,38 +90,60 @@ impl ShardState {
         }
     }
 
+    /// The settled decision of a trace.
+    pub fn remembered(&self, trace: &TraceId) -> Option<&Remembered> {
+        let index = self.index.get(trace)?;
+        Some(&self.order[(index - self.base) as usize].0)
+    }
+
+    /// Settled decisions, oldest first.
+    pub fn all_remembered(&self) -> impl ExactSizeIterator<Item = &Remembered> {
+        self.order.iter().map(|(entry, _)| entry)
+    }
+
+    /// Makes room for `count` decisions at once.
+    pub fn reserve(&mut self, count: usize) {
+        self.index.reserve(count);
+        self.order.reserve(count);
+    }
+
     /// Remembers a decision; a later one of the same trace takes its place.
-    pub fn remember(&mut self, trace: TraceId, entry: Remembered) {
-        if self.remembered.insert(trace, entry).is_none() {
-            self.order.push_back((trace, entry.touched_ns));
+    pub fn remember(&mut self, entry: Remembered) {
+        match self.index.get(&entry.trace) {
+            Some(index) => self.order[(index - self.base) as usize].0 = entry,
+            None => self.queue(entry),
         }
     }
 
     /// Forgets the oldest decisions beyond the bounds. A trace touched since it was queued goes to the back once more.
     ///
-    /// A decision whose `through` is not below `low` stays whatever the bounds say: a replay would meet spans that it has already settled, and
-    /// could not know. That is at most one trace timeout's worth.
+    /// A decision whose `through` is not below `low` stays whatever the bounds say: a replay would meet spans that it has already
+    /// settled, and could not know. That is at most one trace timeout's worth.
     pub fn forget(&mut self, now_ns: u64, bounds: Bounds) {
-        while let Some((trace, queued_ns)) = self.order.front().copied() {
-            let entry = self.remembered[&trace];
+        while let Some((entry, queued_ns)) = self.order.front().copied() {
+            let age_ns = |since_ns: u64| now_ns.saturating_sub(since_ns);
             let crowded = self.order.len() > bounds.count_max;
-            let outside = now_ns.saturating_sub(entry.touched_ns) > bounds.age_max_ns;
-            let queued_outside = now_ns.saturating_sub(queued_ns) > bounds.age_max_ns;
-            if !(crowded || queued_outside) {
+            if !crowded && age_ns(queued_ns) <= bounds.age_max_ns {
                 return;
             }
-            if entry.touched_ns > queued_ns && !outside {
-                self.order.pop_front();
-                self.order.push_back((trace, entry.touched_ns));
-                continue;
-            }
-            if entry.through >= self.low {
+            let again = entry.touched_ns > queued_ns && age_ns(entry.touched_ns) <= bounds.age_max_ns;
+            if !again && entry.through >= self.low {
                 return;
             }
             self.order.pop_front();
-            self.remembered.remove(&trace);
-            self.forgotten_ns = self.forgotten_ns.max(entry.touched_ns);
-            self.forgotten += 1;
+            self.base += 1;
+            if again {
+                self.queue(entry);
+            } else {
+                self.index.remove(&entry.trace);
+                self.forgotten_ns = self.forgotten_ns.max(entry.touched_ns);
+                self.forgotten += 1;
+            }
         }
+    }
+
+    fn queue(&mut self, entry: Remembered) {
+        self.index.insert(entry.trace, self.base + self.order.len() as u64);
+        self.order.push_back((entry, entry.touched_ns));
     }
 }

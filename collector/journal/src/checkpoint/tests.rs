@@ -149,6 +149,30 @@ fn an_open_trace_shows_in_low_only_once_a_batch_says_so() {
 }
 
 #[test]
+fn digests_may_come_in_pieces_while_the_register_goes_on() {
+    let journal = Recovery::new(settings(), None).unwrap().finish();
+    let mut register = Register::new(100, 10);
+    let done = |register: &mut Register, digest: u128, now_ns| {
+        let Begin::First(token) = register.begin(digest, now_ns) else {
+            panic!("new")
+        };
+        register.done(digest, token, Answer::default());
+    };
+    (0..6).for_each(|digest| done(&mut register, digest, digest as u64));
+    let mut draft = journal.draft_checkpoint(Lsn(0));
+    assert!(!draft.digests(&register, 2));
+    // Digest 6 is new, and 0 to 3 run out of their window: two of them are in already.
+    done(&mut register, 6, 14);
+    assert!(!draft.digests(&register, 1));
+    assert!(draft.digests(&register, 1));
+    let checkpoint = Checkpoint::decode(&draft.finish(&[]).0, &reasons()).unwrap();
+    assert_eq!(
+        checkpoint.digests.iter().map(|entry| entry.digest).collect::<Vec<_>>(),
+        [0, 1, 4, 5]
+    );
+}
+
+#[test]
 fn other_directories_are_refused() {
     let checkpoint = Checkpoint::decode(&full(&[]), &reasons()).unwrap();
     let other = Settings {
@@ -242,7 +266,7 @@ fn frozen_bytes_of_version_1() {
         1, 1, 0x93, 0x80, 0x80, 0x80, 0, 1, 0, 0, 0, 7, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 0, 7, 0,
     ];
     let rest = [
-        2, 1, 0x82, 0x80, 0x80, 0x80, 0, 0, 0, 3, 1, 0x81, 0x80, 0x80, 0x80, 0, 0, 4, 1, 0x81, 0x80, 0x80, 0x80, 0, 0,
+        2, 1, 0x82, 0x80, 0x80, 0x80, 0, 0, 0, 4, 1, 0x81, 0x80, 0x80, 0x80, 0, 0, 3, 1, 0x81, 0x80, 0x80, 0x80, 0, 0,
         64, 0, 0x81, 0x80, 0x80, 0x80, 0, 5, 0,
     ];
     let frozen = [&b"TWCK\x01"[..], &[7; 16], &[0, 3], &marks, &rest].concat();

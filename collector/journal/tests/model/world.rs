@@ -357,7 +357,7 @@ impl<'w> Process<'w> {
                 70..80 => self.cut()?,
                 80..85 => self.world.disk.sync_outbox()?,
                 85..94 => self.commit()?,
-                94..96 => self.checkpoint()?,
+                94..96 => self.checkpoint(true)?,
                 96 if self.world.plan.seed.is_multiple_of(3) => self.settle_all()?,
                 _ => self.trim()?,
             }
@@ -382,7 +382,7 @@ impl<'w> Process<'w> {
                 self.commit_table(table)?;
             }
         }
-        self.checkpoint()?;
+        self.checkpoint(false)?;
         self.trim()?;
         self.world.oracle.check_journal(&self.journal)?;
         Ok(())
@@ -807,8 +807,17 @@ impl<'w> Process<'w> {
         Ok(())
     }
 
-    fn checkpoint(&mut self) -> Result<(), Stop> {
-        let (bytes, mark) = self.journal.checkpoint(Lsn(self.next_lsn - 1), &self.register, &[]);
+    /// Requests do not wait for a register to be walked: if `busy`, some arrive meanwhile.
+    fn checkpoint(&mut self, busy: bool) -> Result<(), Stop> {
+        let mut draft = self.journal.draft_checkpoint(Lsn(self.next_lsn - 1));
+        while !draft.digests(&self.register, 3) {
+            match self.world.rng.random_range(0..4) {
+                0 if busy => self.receive()?,
+                1 if busy => self.sync_intake()?,
+                _ => {}
+            }
+        }
+        let (bytes, mark) = draft.finish(&[]);
         if self.world.disk.outbox.durable < mark.batch.0 && !self.world.broken(Bug::CheckpointAheadOfOutbox) {
             self.world.disk.sync_outbox()?;
         }
