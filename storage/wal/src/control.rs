@@ -1,29 +1,31 @@
 //! The control page: how a log's writer tells readers in other processes what they may read.
 //!
 //! Guarantees: a reader gets numbers that were true together at one moment, and none of them before the fdatasync that made them
-//! true. A value that survives a crash is therefore a true (perhaps old) statement of what was durable.
+//! true. A value that survives a crash is therefore a true (perhaps old) statement of what was durable. There are two slots,
+//! written in turn, so a writer that is stopped or dies halfway through one leaves the other to be read: readers never wait.
 //!
 //! ```text
-//! word 0  magic               5  durable seq
-//!      1  version | kind<<32  6  generation of the last segment with durable records
-//!      2  log id              7  its base seq
-//!      3  log id              8  end offset of durable bytes in it
-//!      4  turn (odd: being    9  generation of the oldest live segment
-//!         written)           10  check over 5..=9
+//! word 0      magic                    slot +0  durable seq
+//!      1      version | kind << 32          +1  generation of the last segment with durable records
+//!      2, 3   log id                        +2  its base seq
+//!      4      turn: slot (turn % 2)         +3  end offset of durable bytes in it
+//!             is the newest; 0: none        +4  generation of the oldest live segment
+//!      5..11  slot 0                        +5  check over the five
+//!      11..17 slot 1
 //! ```
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use crate::error::{Error, Kind, Result};
 use crate::map::{PAGE_BYTES, SharedPage};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"TWWALCTL");
 const VERSION: u32 = 1;
-/// Retries of a read that met the writer in the middle; a write takes nanoseconds.
-const READ_TURNS: usize = 1 << 16;
+const TURN: usize = 4;
+const SLOT_WORDS: usize = 6;
 
 /// What the control page says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,15 +91,16 @@ impl ControlWriter {
     /// Publishes. Call after the sync that makes it true, from one thread at a time.
     pub(crate) fn publish(&self, what: &Published) {
         let words = self.page.words();
-        // A writer that died in the middle left an odd turn; `| 1` takes it from there.
-        let turn = words[4].load(Ordering::Relaxed) | 1;
-        words[4].store(turn, Ordering::Relaxed);
+        let turn = words[TURN].load(Ordering::Relaxed).wrapping_add(1);
+        // Whoever sees a store below has to see the turn before this one, too: then it knows its slot is being reused.
         fence(Ordering::Release);
-        for (slot, word) in words[5..10].iter().zip(what.words()) {
-            slot.store(word, Ordering::Relaxed);
+        for (word, value) in slot(words, turn)
+            .iter()
+            .zip(what.words().into_iter().chain([what.check()]))
+        {
+            word.store(value, Ordering::Relaxed);
         }
-        words[10].store(what.check(), Ordering::Relaxed);
-        words[4].store(turn.wrapping_add(1), Ordering::Release);
+        words[TURN].store(turn, Ordering::Release);
     }
 }
 
@@ -138,33 +141,45 @@ impl ControlReader {
         })
     }
 
-    /// One consistent reading; `None` while nothing was published or if the writer died in the middle.
-    pub(crate) fn read(&self) -> Option<Published> {
-        read(&self.page)
+    /// One consistent reading; `None` if nothing was ever published.
+    pub(crate) fn read(&self) -> Result<Option<Published>> {
+        match read(&self.page) {
+            None if self.page.words()[TURN].load(Ordering::Relaxed) != 0 => {
+                Err(Error::new(Kind::Io, "the control page does not verify"))
+            }
+            read => Ok(read),
+        }
     }
+}
+
+fn slot(words: &[AtomicU64], turn: u64) -> &[AtomicU64] {
+    let start = TURN + 1 + (turn % 2) as usize * SLOT_WORDS;
+    &words[start..start + SLOT_WORDS]
 }
 
 fn read(page: &SharedPage) -> Option<Published> {
     let words = page.words();
-    for _ in 0..READ_TURNS {
-        let before = words[4].load(Ordering::Acquire);
-        let at = |i: usize| words[i].load(Ordering::Relaxed);
-        let what = Published {
-            durable: at(5),
-            generation: at(6),
-            base: at(7),
-            end: at(8),
-            first_generation: at(9),
-        };
-        let check = at(10);
+    loop {
+        let turn = words[TURN].load(Ordering::Acquire);
+        let [newest, older] = [turn, turn.wrapping_add(1)].map(|turn| {
+            let at = |i: usize| slot(words, turn)[i].load(Ordering::Relaxed);
+            let what = Published {
+                durable: at(0),
+                generation: at(1),
+                base: at(2),
+                end: at(3),
+                first_generation: at(4),
+            };
+            (at(5) == what.check()).then_some(what)
+        });
         fence(Ordering::Acquire);
-        let after = words[4].load(Ordering::Relaxed);
-        if before == after && before & 1 == 0 {
-            return (before != 0 && check == what.check()).then_some(what);
+        // Once more only if the writer published meanwhile.
+        if words[TURN].load(Ordering::Relaxed) == turn {
+            // A page that a power cut tore may still hold the older statement, which is as true.
+            return if turn == 0 { None } else { newest.or(older) };
         }
         std::hint::spin_loop();
     }
-    None
 }
 
 fn identity(log_id: &[u8; 16], kind: u32) -> [u64; 4] {
@@ -205,4 +220,76 @@ fn make(path: &Path, ids: &[u64; 4]) -> io::Result<SharedPage> {
         .sync_all()?;
     }
     SharedPage::map(&file, true)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn nth(n: u64) -> Published {
+        Published {
+            durable: n,
+            generation: n / 7,
+            base: n ^ 0xff,
+            end: n * 64,
+            first_generation: n / 9,
+        }
+    }
+
+    #[test]
+    fn readings_are_never_mixed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control");
+        let (writer, last) = ControlWriter::open(&path, &[7; 16], 3).unwrap();
+        assert_eq!(last, None);
+        let reader = ControlReader::open(&path).unwrap();
+        assert_eq!((reader.log_id, reader.kind, reader.read().unwrap()), ([7; 16], 3, None));
+        writer.publish(&nth(1));
+        std::thread::scope(|scope| {
+            scope.spawn(|| (1..=200_000).for_each(|n| writer.publish(&nth(n))));
+            let mut last = 0;
+            while last < 200_000 {
+                let now = reader.read().unwrap().unwrap();
+                assert!(now.durable >= last);
+                assert_eq!(now, nth(now.durable));
+                last = now.durable;
+            }
+        });
+    }
+
+    #[test]
+    fn a_writer_that_dies_halfway_leaves_the_statement_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control");
+        let (writer, _) = ControlWriter::open(&path, &[7; 16], 3).unwrap();
+        writer.publish(&nth(5));
+        writer.publish(&nth(6));
+        // Publishing 7 would write the slot of 5.
+        slot(writer.page.words(), 3)[0].store(7, Ordering::SeqCst);
+        drop(writer);
+        assert_eq!(ControlReader::open(&path).unwrap().read().unwrap(), Some(nth(6)));
+        let (writer, last) = ControlWriter::open(&path, &[7; 16], 3).unwrap();
+        assert_eq!(last, Some(nth(6)));
+        writer.publish(&nth(7));
+        assert_eq!(ControlReader::open(&path).unwrap().read().unwrap(), Some(nth(7)));
+    }
+
+    #[test]
+    fn flipped_bits_and_other_logs_are_no_claim() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control");
+        let (writer, _) = ControlWriter::open(&path, &[7; 16], 3).unwrap();
+        writer.publish(&nth(5));
+        slot(writer.page.words(), 1)[0].fetch_xor(1 << 40, Ordering::SeqCst);
+        assert_eq!(ControlWriter::open(&path, &[7; 16], 3).unwrap().1, None);
+        assert_eq!(
+            ControlReader::open(&path).unwrap().read().map_err(|e| e.kind()),
+            Err(Kind::Io)
+        );
+        // Another log's page is replaced, not believed.
+        writer.publish(&nth(6));
+        assert_eq!(ControlWriter::open(&path, &[8; 16], 3).unwrap().1, None);
+    }
 }

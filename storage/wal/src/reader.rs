@@ -147,9 +147,12 @@ impl Reader {
         self.control.log_id
     }
 
-    /// The largest durable number now; one read of the control page.
-    pub fn durable(&self) -> u64 {
-        self.control.read().map_or(0, |p| p.durable)
+    /// The largest durable number now, 0 if there is none; one read of the control page.
+    ///
+    /// # Errors
+    /// [`Kind::Io`] if the page does not verify.
+    pub fn durable(&self) -> Result<u64> {
+        Ok(self.control.read()?.map_or(0, |p| p.durable))
     }
 
     /// Everything durable now. Lists the directory only if a segment was made or trimmed since the last view.
@@ -158,7 +161,7 @@ impl Reader {
     /// [`Kind::Io`], [`Kind::Newer`], [`Kind::Foreign`].
     pub fn view(&self) -> Result<View> {
         let mut state = self.state.lock();
-        let Some(published) = self.control.read() else {
+        let Some(published) = self.control.read()? else {
             return Ok(View {
                 durable: 0,
                 segments: Arc::default(),

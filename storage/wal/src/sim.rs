@@ -175,6 +175,11 @@ impl Sim {
         world.fault = Some((world.ops + n, fault));
     }
 
+    /// Every write is whole from here on, so that operations can be counted by hand.
+    pub(crate) fn whole_writes(&self) {
+        self.0.lock().short_writes = false;
+    }
+
     pub(crate) fn set_capacity(&self, bytes: u64) {
         self.0.lock().capacity = bytes;
     }

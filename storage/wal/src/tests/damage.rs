@@ -247,7 +247,7 @@ fn damage_to_a_segment_header_or_preamble_loses_no_record() {
                 &format!("header byte {at} of segment {segment}"),
             );
         }
-        let mut fixture = Fixture::new(8, 5_000);
+        let fixture = Fixture::new(8, 5_000);
         let file = fixture.places()[segment * 5].file.clone();
         fixture.flip(&file, BLOCK as usize + 4, 1);
         let (wal, _) = fixture.open().unwrap();

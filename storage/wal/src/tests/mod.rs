@@ -4,6 +4,9 @@
 mod basic;
 mod crash;
 mod damage;
+mod full;
+mod kill;
+mod readers;
 
 use std::path::Path;
 

@@ -1,0 +1,230 @@
+//! Being full is a state that one leaves; being broken is not.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::sim::{Fault, Sim};
+use crate::{Ack, FullReason};
+
+fn inline(sim: &Sim, options: &Options) -> Wal {
+    Wal::open_inline(Arc::new(sim.clone()), options.clone()).unwrap().0
+}
+
+fn append(wal: &Wal, len: usize) -> crate::Result<u64> {
+    let seq = wal.next_seq();
+    let ticket = wal.append(head(seq), body(seq, len))?;
+    wal.tick();
+    ticket.try_wait().expect("done after a tick")
+}
+
+#[test]
+fn the_budget_refuses_before_writing_and_heals_by_trimming() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options {
+        budget_bytes: 3 * (64 << 10),
+        ..options(dir.path())
+    };
+    let (wal, _) = open(&options);
+    let refused = loop {
+        match wal.append(head(wal.next_seq()), body(wal.next_seq(), 20_000)) {
+            Ok(ticket) => drop(ticket.wait().unwrap()),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(refused.kind(), Kind::Full(FullReason::Budget));
+    assert!(refused.is_retryable());
+    let full = wal.stats();
+    assert_eq!(
+        (full.segments, full.disk_bytes, full.refused_budget),
+        (3, 3 * (64 << 10), 1)
+    );
+    // A small record still fits into what is open; a large one still does not.
+    let seq = wal.next_seq();
+    assert_eq!(wal.append(head(seq), body(seq, 10)).unwrap().wait().unwrap(), seq);
+    assert_eq!(
+        kind(wal.append(head(0), body(0, 20_000))),
+        Kind::Full(FullReason::Budget)
+    );
+    assert_eq!(read(&wal, 1), (1..=seq).collect::<Vec<_>>());
+    assert!(wal.trim_below(seq).unwrap() >= 64 << 10);
+    fill(&wal, 2, 20_000);
+    drop(wal);
+    let (_, recovered) = open(&options);
+    assert_eq!((recovered.next_seq, recovered.damage.len()), (seq + 3, 0));
+}
+
+#[test]
+fn the_reserve_is_left_alone_and_the_log_heals_when_others_free_space() {
+    let sim = Sim::new(1);
+    let options = Options {
+        reserve_bytes: 40 << 10,
+        ..options(Path::new("/log"))
+    };
+    sim.set_capacity(200 << 10);
+    let wal = inline(&sim, &options);
+    append(&wal, 40_000).unwrap();
+    append(&wal, 40_000).unwrap();
+    assert_eq!(kind(append(&wal, 40_000)), Kind::Full(FullReason::Reserve));
+    assert_eq!((wal.next_seq(), wal.stats().refused_reserve), (3, 1));
+    sim.set_capacity(240 << 10);
+    append(&wal, 40_000).unwrap();
+    assert_eq!(read(&wal, 1), vec![1, 2, 3]);
+}
+
+#[test]
+fn recycled_segments_need_no_free_space() {
+    let sim = Sim::new(1);
+    let options = Options {
+        recycle: 2,
+        reserve_bytes: 1 << 30,
+        ..options(Path::new("/log"))
+    };
+    sim.set_capacity(2 << 30);
+    let wal = inline(&sim, &options);
+    for _ in 0..3 {
+        append(&wal, 40_000).unwrap();
+    }
+    wal.trim_below(3).unwrap();
+    sim.set_capacity(0);
+    append(&wal, 40_000).unwrap();
+    append(&wal, 40_000).unwrap();
+    assert_eq!(kind(append(&wal, 40_000)), Kind::Full(FullReason::Reserve));
+}
+
+#[test]
+fn a_full_queue_refuses_and_heals_when_the_disk_catches_up() {
+    let sim = Sim::new(1);
+    let options = Options {
+        queue_bytes_max: 10_000,
+        ..options(Path::new("/log"))
+    };
+    let wal = inline(&sim, &options);
+    let giant = wal.append(head(1), body(1, 50_000)).unwrap();
+    let refused = wal.append(head(2), body(2, 10));
+    assert_eq!(refused.unwrap_err().kind(), Kind::Full(FullReason::Queue));
+    assert_eq!(wal.stats().queue_records, 1);
+    wal.tick();
+    giant.wait().unwrap();
+    assert_eq!(append(&wal, 10).unwrap(), 2);
+    assert_eq!(wal.stats().refused_queue, 1);
+}
+
+#[test]
+fn one_refusal_takes_back_everything_behind_it() {
+    let sim = Sim::new(1);
+    sim.whole_writes();
+    let wal = inline(&sim, &options(Path::new("/log")));
+    append(&wal, 21_000).unwrap();
+    let tickets: Vec<_> = (2..=6)
+        .map(|seq| wal.append(head(seq), body(seq, 21_000)).unwrap())
+        .collect();
+    // 2 goes with 1's segment (a write and a sync); preallocating the next (after creating it) finds no room.
+    sim.fault_in(4, Fault::Enospc);
+    wal.tick();
+    let outcomes: Vec<_> = tickets
+        .iter()
+        .map(|t| t.try_wait().unwrap().map_err(|e| e.kind()))
+        .collect();
+    let full = Err(Kind::Full(FullReason::Disk));
+    assert_eq!(outcomes, vec![Ok(2), full, full, full, full]);
+    assert_eq!(wal.next_seq(), 3);
+    for seq in 3..=6 {
+        assert_eq!(append(&wal, 21_000).unwrap(), seq);
+    }
+    assert_eq!(read(&wal, 1), vec![1, 2, 3, 4, 5, 6]);
+}
+
+#[test]
+fn a_failed_write_or_sync_poisons() {
+    for (ack, nth) in [(Ack::Fsync, 1), (Ack::Fsync, 2), (Ack::Write, 1)] {
+        let sim = Sim::new(1);
+        sim.whole_writes();
+        let options = Options {
+            ack,
+            ..options(Path::new("/log"))
+        };
+        let wal = inline(&sim, &options);
+        append(&wal, 10).unwrap();
+        let tickets: Vec<_> = (2..=4)
+            .map(|seq| wal.append(head(seq), body(seq, 10)).unwrap())
+            .collect();
+        let durable = wal.until_durable(4);
+        sim.fault_in(nth, Fault::Eio);
+        wal.tick();
+        for ticket in tickets.iter().chain([&durable]) {
+            let error = ticket.try_wait().unwrap().unwrap_err();
+            assert_eq!(error.kind(), Kind::Poisoned);
+            assert!(
+                !error.is_retryable() && std::error::Error::source(&error).is_some(),
+                "{error}"
+            );
+        }
+        let ops = sim.ops();
+        assert_eq!(kind(wal.append(head(5), body(5, 10))), Kind::Poisoned);
+        assert_eq!(kind(wal.trim_below(2)), Kind::Poisoned);
+        assert_eq!(kind(wal.close()), Kind::Poisoned);
+        assert_eq!(sim.ops(), ops, "a poisoned log touches the disk no more");
+        assert!(wal.stats().poisoned);
+    }
+}
+
+#[test]
+fn too_large_and_closed_are_errors_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options {
+        record_bytes_max: 1_000,
+        ..options(dir.path())
+    };
+    let (wal, _) = open(&options);
+    assert_eq!(kind(wal.append(head(1), body(1, 1_000))), Kind::TooLarge);
+    fill(&wal, 1, 500);
+    wal.close().unwrap();
+    assert_eq!(kind(wal.append(head(1), body(1, 1))), Kind::Closed);
+    assert_eq!(kind(wal.until_durable(2).wait()), Kind::Closed);
+    assert_eq!(wal.until_durable(1).wait().unwrap(), 1);
+}
+
+#[test]
+fn contradicting_options_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let refused = |options: Options| assert_eq!(kind(Wal::open(options).map(drop)), Kind::Options);
+    refused(Options {
+        segment_bytes: 4096,
+        ..options(dir.path())
+    });
+    refused(Options {
+        budget_bytes: 64 << 10,
+        ..options(dir.path())
+    });
+    refused(Options {
+        recycle: 1,
+        control: Some(dir.path().join("control")),
+        ..options(dir.path())
+    });
+}
+
+#[test]
+fn fsync_mode_on_a_ram_disk_is_refused_unless_allowed() {
+    let Ok(dir) = tempfile::tempdir_in("/dev/shm") else {
+        eprintln!("SKIPPED: no /dev/shm here");
+        return;
+    };
+    if !matches!(
+        crate::file::Disk::volatile(&crate::file::Os, dir.path()),
+        Ok(Some("tmpfs"))
+    ) {
+        eprintln!("SKIPPED: /dev/shm is no tmpfs here");
+        return;
+    }
+    let strict = Options {
+        allow_volatile: false,
+        ..options(dir.path())
+    };
+    assert_eq!(kind(Wal::open(strict.clone()).map(drop)), Kind::Options);
+    Wal::open(Options {
+        ack: Ack::Write,
+        ..strict
+    })
+    .unwrap();
+    open(&options(dir.path()));
+}
