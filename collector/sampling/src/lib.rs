@@ -8,5 +8,5 @@ pub mod sampler;
 pub mod threshold;
 pub mod tracestate;
 
-pub use sampler::{Due, Offer, Policy, Sampler, SpanAt, SpanFacts, Trigger, Verdict};
+pub use sampler::{Due, Offer, Policy, Sampler, SpanAt, SpanFacts, Trigger, Unconditional, Verdict};
 pub use threshold::{Randomness, Threshold};

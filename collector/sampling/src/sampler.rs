@@ -86,6 +86,32 @@ impl Verdict {
     }
 }
 
+/// A verdict that holds for every trace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unconditional {
+    /// T.
+    pub threshold: Threshold,
+    /// Name of the stratum, for column `sample_reason`.
+    pub reason: &'static str,
+    /// What made the trace due.
+    pub trigger: Trigger,
+    /// Version of the policies.
+    pub epoch: u64,
+}
+
+impl Unconditional {
+    /// How many spans a kept one stands for.
+    pub fn weight(&self) -> f64 {
+        self.threshold.weight()
+    }
+
+    /// The verdict on one trace.
+    pub fn of(self, trace: TraceId) -> Verdict {
+        let Unconditional { threshold, reason, trigger, epoch } = self;
+        Verdict { trace, threshold, reason, trigger, epoch }
+    }
+}
+
 /// What became of an offered span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Offer {
@@ -126,18 +152,19 @@ impl Sampler {
         Sampler { policy }
     }
 
+    /// What the policy says without looking at any span; the road then peeks at none.
+    pub fn unconditional(&self) -> Unconditional {
+        match self.policy {
+            Policy::All { epoch } => {
+                Unconditional { threshold: Threshold::ALWAYS, reason: "all", trigger: Trigger::Arrival, epoch }
+            }
+        }
+    }
+
     /// Offers a span of a trace that is not decided yet.
     #[inline]
     pub fn offer(&mut self, _now_ns: u64, span: &SpanFacts<'_>, _at: SpanAt) -> Offer {
-        match self.policy {
-            Policy::All { epoch } => Offer::Decided(Verdict {
-                trace: span.trace,
-                threshold: Threshold::ALWAYS,
-                reason: "all",
-                trigger: Trigger::Arrival,
-                epoch,
-            }),
-        }
+        Offer::Decided(self.unconditional().of(span.trace))
     }
 
     /// Appends the held traces that are due at `now_ns` to `due`. Call it at least once a second, and with `u64::MAX` to have all.

@@ -7,14 +7,17 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod bugs;
 mod disk;
 mod oracle;
+mod process;
 mod workload;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use world::{Bug, Coverage, Plan, World};
+use bugs::Bug;
+use world::{Coverage, Plan, World};
 
 /// Runs one plan; a panic of the journal is a violation as well.
 fn run(plan: &Plan, coverage: &mut Coverage) -> Result<u64, String> {

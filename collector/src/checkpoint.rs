@@ -1,0 +1,92 @@
+//! The checkpoint file: written aside, synced, renamed, directory synced (P7).
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use tailwater_journal::Reasons;
+use tailwater_journal::checkpoint::Checkpoint;
+use tailwater_model::ids::LogId;
+
+/// Name in the data directory.
+pub const FILE: &str = "checkpoint";
+const LOG_ID_FILE: &str = "log_id";
+
+/// Reads the checkpoint; `None` on a new directory.
+///
+/// # Errors
+/// When it cannot be read or does not verify. It is never skipped: without it, settled records would be settled again.
+pub fn load(data: &Path, reasons: &Reasons) -> io::Result<Option<Checkpoint>> {
+    let path = data.join(FILE);
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    Checkpoint::decode(&bytes, reasons)
+        .map(Some)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {error}", path.display())))
+}
+
+/// Replaces the checkpoint durably.
+///
+/// # Errors
+/// Those of the file system; the old checkpoint is still whole then.
+pub fn store(data: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace(&data.join(FILE), bytes)
+}
+
+/// The identity of a data directory, drawn once and kept for its life (P1).
+///
+/// # Errors
+/// Those of the file system; a file that holds no identity.
+pub fn log_id(data: &Path) -> io::Result<LogId> {
+    let path = data.join(LOG_ID_FILE);
+    match fs::read_to_string(&path) {
+        Ok(text) => {
+            let mut id = [0; 16];
+            hex::decode_to_slice(text.trim(), &mut id)
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {error}", path.display())))?;
+            Ok(LogId(id))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let id = LogId(rand::random());
+            replace(&path, format!("{id}\n").as_bytes())?;
+            Ok(id)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let aside: PathBuf = path.with_extension("new");
+    let mut file = File::create(&aside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&aside, path)?;
+    let directory = path.parent().expect("the file lies in the data directory");
+    File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_is_drawn_once() {
+        let data = tempfile::tempdir().unwrap();
+        let first = log_id(data.path()).unwrap();
+        assert_eq!(log_id(data.path()).unwrap(), first);
+        fs::write(data.path().join(LOG_ID_FILE), "not hex").unwrap();
+        assert!(log_id(data.path()).unwrap_err().to_string().contains(LOG_ID_FILE));
+    }
+
+    #[test]
+    fn a_damaged_checkpoint_is_an_error_that_names_it() {
+        let data = tempfile::tempdir().unwrap();
+        let reasons = Reasons::default();
+        assert!(load(data.path(), &reasons).unwrap().is_none());
+        store(data.path(), b"rubbish").unwrap();
+        assert!(load(data.path(), &reasons).unwrap_err().to_string().contains(FILE));
+    }
+}

@@ -1,0 +1,218 @@
+//! Delivery: batches of the outbox become commits of tables, each table at its own pace.
+//!
+//! ```text
+//! durable batch --> waiting frames of a table --(bytes or age)--> rows of (v, hi] --> one Delta commit --> v = hi
+//! ```
+//!
+//! A table that cannot be committed (the store is down, the table does not exist yet) holds nobody up: its frames wait in
+//! the outbox, where queries read them, until the outbox's budget is used up and intake refuses.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tailwater_journal::{CommitPlan, Journal};
+use tailwater_model::ids::BatchSeq;
+use tailwater_model::table::Table;
+use tailwater_runtime::health;
+use tailwater_storage::lake::{Committer, Lake};
+use tailwater_storage::outbox::{FrameRef, Outbox};
+use tailwater_storage::{Error, ErrorKind};
+use tokio::sync::{Semaphore, watch};
+use tracing::{info, warn};
+
+use crate::fatal::Fatal;
+use crate::outbox::Waiting;
+use crate::stats::Stats;
+
+/// When rows leave for their table.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Longest wait of a row in the outbox.
+    pub interval: Duration,
+    /// A table is committed when this many bytes of its frames wait.
+    pub bytes: u64,
+}
+
+/// What the tasks of all tables share.
+pub struct Delivery {
+    /// When.
+    pub settings: Settings,
+    /// The rules.
+    pub journal: Arc<Mutex<Journal>>,
+    /// What waits.
+    pub waiting: Arc<Waiting>,
+    /// The outbox as any reader sees it: nothing is kept a second time.
+    pub outbox: Outbox,
+    /// Where to.
+    pub lake: Lake,
+    /// The last durable batch.
+    pub durable: watch::Receiver<BatchSeq>,
+    /// Set to deliver whatever there is: the process drains.
+    pub flush: watch::Receiver<bool>,
+    /// One table at a time sorts and encodes: two cores, and a bound on memory.
+    pub turn: Semaphore,
+    /// Counters.
+    pub stats: Arc<Stats>,
+    /// Whether tables can be reached.
+    pub health: health::Handle,
+    /// The end.
+    pub fatal: Fatal,
+}
+
+/// Why a step did not succeed.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    /// The lake said no.
+    #[error("{0}")]
+    Lake(#[from] Error),
+    /// Going on would make it worse: rows are missing, or someone else commits under our name.
+    #[error("{0}")]
+    Final(String),
+}
+
+impl Trouble {
+    fn is_final(&self) -> bool {
+        match self {
+            Trouble::Lake(error) => matches!(error.kind(), ErrorKind::Fenced | ErrorKind::Invalid),
+            Trouble::Final(_) => true,
+        }
+    }
+}
+
+const LOOK: Duration = Duration::from_millis(250);
+const RETRY_MIN: Duration = Duration::from_millis(200);
+const RETRY_MAX: Duration = Duration::from_secs(10);
+/// A commit takes at most this many times the bytes that start one, so that a backlog is worked off in bounded memory.
+const COMMIT_TIMES_MAX: u64 = 4;
+
+impl Delivery {
+    /// Delivers one table until the flush is done.
+    pub async fn run(self: Arc<Self>, table: Table) {
+        let committer = self.lake.committer(table, &self.app_id(table));
+        let mut pause = RETRY_MIN;
+        let mut flush = self.flush.clone();
+        let mut durable = self.durable.clone();
+        let mut read = false;
+        loop {
+            let flushing = *flush.borrow_and_update();
+            let step = match read {
+                true => self.step(&committer, flushing).await,
+                false => self.read_version(&committer).await.map(|()| {
+                    read = true;
+                    Step::Again
+                }),
+            };
+            let sleep = match step {
+                Ok(Step::Again) => {
+                    pause = RETRY_MIN;
+                    continue;
+                }
+                Ok(Step::Done) => return,
+                Ok(Step::Wait) => LOOK,
+                Err(error) => {
+                    self.stats.commit_failed(table.name());
+                    if error.is_final() {
+                        self.fatal.report("delivery", &error);
+                        return;
+                    }
+                    warn!(table = table.name(), %error, "the table cannot be committed; its rows wait in the outbox");
+                    self.health.degraded(format!("table {}: {error}", table.name()));
+                    pause = (pause * 2).min(RETRY_MAX);
+                    pause
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(sleep) => {}
+                changed = flush.changed() => if changed.is_err() { return },
+                changed = durable.changed(), if sleep == LOOK => if changed.is_err() { return },
+            }
+        }
+    }
+
+    fn app_id(&self, table: Table) -> String {
+        format!("collector/{}/{}", self.journal.lock().log_id(), table.name())
+    }
+
+    /// P6, P9: what the table itself says of us gates commits, never intake.
+    async fn read_version(&self, committer: &Committer) -> Result<(), Trouble> {
+        let table = committer.table();
+        let version = match committer.version().await {
+            Err(error) if error.kind() == ErrorKind::MissingTable => {
+                self.lake.ensure_tables().await?;
+                committer.version().await?
+            }
+            other => other?,
+        };
+        let known = (version > 0).then_some(BatchSeq(version));
+        self.journal.lock().read_version(table, known).map_err(|error| Trouble::Final(error.to_string()))?;
+        self.waiting.committed(table, BatchSeq(version));
+        Ok(())
+    }
+
+    async fn step(&self, committer: &Committer, flush: bool) -> Result<Step, Trouble> {
+        let table = committer.table();
+        let durable = *self.durable.borrow();
+        let Some(plan) = self.journal.lock().plan_commit(table, durable) else {
+            return Ok(if flush { Step::Done } else { Step::Wait });
+        };
+        let Some((bytes, since)) = self.waiting.of(table) else { return Ok(Step::Wait) };
+        if !flush && bytes < self.settings.bytes && since.elapsed() < self.settings.interval {
+            return Ok(Step::Wait);
+        }
+        let _turn = self.turn.acquire().await.map_err(|_| Trouble::Final("delivery has ended".into()))?;
+        let most = self.waiting.through(table, self.settings.bytes.saturating_mul(COMMIT_TIMES_MAX));
+        let plan = CommitPlan { through: most.map_or(plan.through, |most| most.min(plan.through)), ..plan };
+        self.commit(committer, plan).await?;
+        Ok(Step::Again)
+    }
+
+    async fn commit(&self, committer: &Committer, plan: CommitPlan) -> Result<(), Trouble> {
+        let started = Instant::now();
+        let frames = self.frames(plan)?;
+        let rows = tokio::task::spawn_blocking(move || frames.iter().map(FrameRef::read).collect::<Result<Vec<_>, _>>())
+            .await
+            .map_err(|error| Trouble::Final(format!("reading the outbox panicked: {error}")))??;
+        let committed = committer.commit(plan.after.0, plan.through.0, rows).await?;
+        self.journal.lock().committed(plan.table, plan.through);
+        self.waiting.committed(plan.table, plan.through);
+        self.stats.committed(plan.table.name(), started.elapsed());
+        self.health.ready();
+        info!(
+            table = plan.table.name(),
+            version = committed.version,
+            rows = committed.rows,
+            bytes = committed.bytes,
+            files = committed.files,
+            batches = plan.through.0 - plan.after.0,
+            ms = started.elapsed().as_millis() as u64,
+            "committed"
+        );
+        Ok(())
+    }
+
+    /// The table's frames of a plan, in the order of their batches. A gap would be rows lost without a word: it is an error.
+    fn frames(&self, plan: CommitPlan) -> Result<Vec<FrameRef>, Trouble> {
+        let view = self.outbox.view()?;
+        let (after, through) = (plan.after.0, plan.through.0);
+        let hole = view.holes.iter().find(|(first, last)| *last > after && *first <= through);
+        // Batches below the first have no frame of this table above v: they were trimmed, and the journal knows why.
+        if let Some(hole) = hole {
+            return Err(Trouble::Final(format!("outbox batches {hole:?} do not verify")));
+        }
+        if view.durable < through {
+            return Err(Trouble::Final(format!("outbox ends at batch {}, {through} was durable", view.durable)));
+        }
+        let frames = view.frames_after(plan.table, after).iter();
+        Ok(frames.take_while(|frame| frame.seq.0 <= through).cloned().collect())
+    }
+}
+
+enum Step {
+    /// Something was done: look again at once.
+    Again,
+    /// Nothing to do yet.
+    Wait,
+    /// Nothing left, and nothing will come.
+    Done,
+}

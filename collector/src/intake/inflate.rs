@@ -1,0 +1,203 @@
+//! Content decoding under a cap: the one place where compressed bytes become plain ones.
+//!
+//! Guarantees: the output never exceeds its limit, memory is taken from the budget before it is used, a ratio above
+//! the limit after the first MiB is a bomb, a zstd window above 8 MiB is refused, one layer of encoding only.
+
+use std::io::Read;
+
+use bytes::Bytes;
+
+use super::refusal::Refusal;
+use crate::admit::Held;
+
+/// How a request body is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// As it is.
+    Identity,
+    /// RFC 1952, several members allowed.
+    Gzip,
+    /// RFC 8878, window up to 8 MiB.
+    Zstd,
+    /// RFC 1950 as HTTP says; raw RFC 1951 as some clients send it.
+    Deflate,
+}
+
+impl Encoding {
+    /// What we accept, as `grpc-accept-encoding` and `Accept-Encoding` list it.
+    pub const ACCEPTED: &'static str = "identity,gzip,zstd,deflate";
+
+    /// The encoding of this name; a list of several is nested encoding, which is refused.
+    pub fn parse(name: &str) -> Option<Encoding> {
+        let name = name.trim();
+        [
+            ("", Encoding::Identity),
+            ("identity", Encoding::Identity),
+            ("gzip", Encoding::Gzip),
+            ("x-gzip", Encoding::Gzip),
+            ("zstd", Encoding::Zstd),
+            ("deflate", Encoding::Deflate),
+        ]
+        .into_iter()
+        .find_map(|(known, encoding)| name.eq_ignore_ascii_case(known).then_some(encoding))
+    }
+}
+
+/// Limits of one body.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes after inflating.
+    pub body: u64,
+    /// Inflated bytes per compressed byte, looked at after the first MiB.
+    pub ratio: u64,
+}
+
+const STEP: usize = 64 * 1024;
+const RATIO_FREE: u64 = 1 << 20;
+const ZSTD_WINDOW_LOG: u32 = 23;
+
+/// Inflates `packed`, growing `held` as the output grows.
+pub fn inflate(encoding: Encoding, packed: Bytes, limits: Limits, held: &mut Held) -> Result<Bytes, Refusal> {
+    let wire = packed.len() as u64;
+    let raw = |error: std::io::Error| Refusal::malformed(format!("{encoding:?} body cannot be inflated: {error}"));
+    match encoding {
+        Encoding::Identity if wire > limits.body => Err(Refusal::TooLarge { limit: limits.body }),
+        Encoding::Identity => Ok(packed),
+        Encoding::Gzip => drain(flate2::read::MultiGzDecoder::new(&packed[..]), wire, limits, held, raw),
+        Encoding::Deflate if looks_like_zlib(&packed) => {
+            drain(flate2::read::ZlibDecoder::new(&packed[..]), wire, limits, held, raw)
+        }
+        Encoding::Deflate => drain(flate2::read::DeflateDecoder::new(&packed[..]), wire, limits, held, raw),
+        Encoding::Zstd => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(&packed[..]).map_err(raw)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(raw)?;
+            drain(decoder, wire, limits, held, raw)
+        }
+    }
+}
+
+/// RFC 1950: method 8 in the low bits, and the first two bytes a multiple of 31.
+fn looks_like_zlib(packed: &[u8]) -> bool {
+    matches!(packed, [cmf, flg, ..] if cmf & 0x0f == 8 && (u16::from(*cmf) * 256 + u16::from(*flg)).is_multiple_of(31))
+}
+
+fn drain(
+    mut from: impl Read,
+    wire: u64,
+    limits: Limits,
+    held: &mut Held,
+    broken: impl Fn(std::io::Error) -> Refusal,
+) -> Result<Bytes, Refusal> {
+    let mut plain: Vec<u8> = Vec::new();
+    loop {
+        let filled = plain.len();
+        // What the vector is about to own is taken from the budget first: doubling keeps the copies few.
+        let room = (filled * 2).max(STEP).min(limits.body as usize + 1);
+        if plain.capacity() < room {
+            held.grow_to(wire + room as u64).map_err(Refusal::from)?;
+            plain.reserve_exact(room - filled);
+        }
+        plain.resize(plain.capacity().min(filled + STEP.max(filled)), 0);
+        let read = from.read(&mut plain[filled..]).map_err(&broken)?;
+        plain.truncate(filled + read);
+        let size = plain.len() as u64;
+        if size > limits.body {
+            return Err(Refusal::TooLarge { limit: limits.body });
+        }
+        if size > RATIO_FREE && size / wire.max(1) > limits.ratio {
+            return Err(Refusal::TooLarge { limit: wire * limits.ratio });
+        }
+        if read == 0 {
+            return Ok(Bytes::from(plain));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::admit::Budget;
+
+    const LIMITS: Limits = Limits { body: 8 << 20, ratio: 200 };
+
+    fn pack(encoding: Encoding, plain: &[u8]) -> Vec<u8> {
+        match encoding {
+            Encoding::Identity => plain.to_vec(),
+            Encoding::Gzip => {
+                let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                encoder.write_all(plain).unwrap();
+                encoder.finish().unwrap()
+            }
+            Encoding::Deflate => {
+                let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+                encoder.write_all(plain).unwrap();
+                encoder.finish().unwrap()
+            }
+            Encoding::Zstd => zstd::encode_all(plain, 1).unwrap(),
+        }
+    }
+
+    fn check(encoding: Encoding, packed: Vec<u8>, budget: u64, expected: Result<&[u8], &str>) {
+        let mut held = Held::take(&Budget::new(budget), &Budget::new(u64::MAX), 0).unwrap();
+        match (inflate(encoding, Bytes::from(packed), LIMITS, &mut held), expected) {
+            (Ok(plain), Ok(wanted)) => assert_eq!(plain, wanted),
+            (Err(refusal), Err(wanted)) => assert!(refusal.to_string().contains(wanted), "{refusal}"),
+            (got, wanted) => panic!("{encoding:?}: got {got:?}, wanted {wanted:?}"),
+        }
+    }
+
+    #[test]
+    fn every_encoding_gives_back_what_was_packed() {
+        let plain: Vec<u8> = (0..3_000_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).take(3 << 20).collect();
+        for encoding in [Encoding::Identity, Encoding::Gzip, Encoding::Deflate, Encoding::Zstd] {
+            for size in [0, 1, STEP - 1, STEP, STEP + 1, plain.len()] {
+                check(encoding, pack(encoding, &plain[..size]), 64 << 20, Ok(&plain[..size]));
+            }
+        }
+        let mut raw = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
+        raw.write_all(b"raw deflate").unwrap();
+        check(Encoding::Deflate, raw.finish().unwrap(), 1 << 20, Ok(b"raw deflate"));
+        let two_members = [pack(Encoding::Gzip, b"one "), pack(Encoding::Gzip, b"two")].concat();
+        check(Encoding::Gzip, two_members, 1 << 20, Ok(b"one two"));
+    }
+
+    #[test]
+    fn bombs_truncation_and_rubbish_are_refused() {
+        let zeros = vec![0u8; 9 << 20];
+        for encoding in [Encoding::Gzip, Encoding::Deflate, Encoding::Zstd] {
+            check(encoding, pack(encoding, &zeros), 64 << 20, Err("larger than"));
+            check(encoding, pack(encoding, &zeros[..1 << 20]), 512 << 10, Err("memory"));
+            check(encoding, b"\xff\xffnot packed at all".to_vec(), 1 << 20, Err("cannot be inflated"));
+            let noise: Vec<u8> = (0..200_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+            let mut cut = pack(encoding, &noise);
+            cut.truncate(cut.len() / 2);
+            check(encoding, cut, 1 << 20, Err("cannot be inflated"));
+        }
+        check(Encoding::Identity, vec![0; (8 << 20) + 1], 64 << 20, Err("larger than"));
+    }
+
+    #[test]
+    fn a_giant_zstd_window_is_refused() {
+        let mut encoder = zstd::stream::Encoder::new(Vec::new(), 1).unwrap();
+        encoder.window_log(27).unwrap();
+        encoder.include_contentsize(false).unwrap();
+        encoder.write_all(&[7; 100_000]).unwrap();
+        check(Encoding::Zstd, encoder.finish().unwrap(), 64 << 20, Err("cannot be inflated"));
+    }
+
+    #[test]
+    fn names_of_encodings() {
+        for (name, expected) in [
+            ("gzip", Some(Encoding::Gzip)),
+            (" GZIP ", Some(Encoding::Gzip)),
+            ("identity", Some(Encoding::Identity)),
+            ("", Some(Encoding::Identity)),
+            ("gzip, gzip", None),
+            ("br", None),
+        ] {
+            assert_eq!(Encoding::parse(name), expected, "{name}");
+        }
+    }
+}

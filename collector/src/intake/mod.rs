@@ -1,0 +1,351 @@
+//! Intake: from a request on the wire to a durable record and an answer.
+//!
+//! ```text
+//! body --(memory budget)--> inflate --> protobuf --> inspect --> dedup --(backlog)--> log append --> fdatasync --> answer
+//!                                  JSON --transcode--^                                    '--> road (LSN order)
+//! ```
+//!
+//! Guarantees: the answer follows the sync that covers the record (`ack: fsync`); a record that was appended reaches the
+//! road even when the client has gone; a refused request leaves nothing behind. Leaves out: who the tenant is (one for now).
+
+pub mod grpc;
+pub mod http;
+pub mod inflate;
+pub mod refusal;
+pub mod serve;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tailwater_journal::dedup::Answer;
+use tailwater_journal::ReasonCode;
+use tailwater_journal::record::Rejected;
+use tailwater_model::otlp::caps::Caps;
+use tailwater_model::otlp::json::{self, JsonErrorKind};
+use tailwater_model::otlp::peek;
+use tailwater_model::otlp::reject::Reason;
+use tailwater_model::otlp::reply::{Encoding as Form, PartialSuccess};
+use tailwater_model::signal::Signal;
+
+use self::inflate::Encoding;
+use self::refusal::{Refusal, jittered};
+use crate::admit::{Backlog, Budget, Held, Tenant};
+use crate::dedup::{Admitted, Dedup};
+use crate::log::{Appended, Entry, Log, Refused};
+use crate::stats::Stats;
+
+/// How a request is packed, as its head says.
+#[derive(Debug, Clone, Copy)]
+pub struct Packed {
+    /// Which signal.
+    pub signal: Signal,
+    /// Protobuf or JSON.
+    pub form: Form,
+    /// Compression of the body, or of the gRPC message.
+    pub encoding: Encoding,
+    /// `Content-Length`, if given.
+    pub length: Option<u64>,
+    /// Whether the body is one gRPC message with its prefix.
+    pub framed: bool,
+}
+
+/// Limits of one request.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Body bytes as they arrive.
+    pub wire_body: u64,
+    /// Body bytes after inflating, and the inflate ratio.
+    pub inflate: inflate::Limits,
+    /// Longest pause inside a body.
+    pub body_idle: Duration,
+    /// From the head of a request to its answer.
+    pub request: Duration,
+    /// Per item.
+    pub caps: Caps,
+}
+
+/// The intake of a collector: one for both protocols and all connections.
+pub struct Intake {
+    /// Limits of a request.
+    pub limits: Limits,
+    /// The one tenant there is; tokens bring more.
+    pub tenant: Arc<Tenant>,
+    /// Memory of all requests.
+    pub memory: Arc<Budget>,
+    /// Accepted bytes that are not yet in a batch.
+    pub backlog: Backlog,
+    /// Recent digests; `None` with `dedup: off`.
+    pub dedup: Option<Arc<Dedup>>,
+    /// The intake log and the way to the road.
+    pub log: Arc<Log>,
+    /// Counters.
+    pub stats: Arc<Stats>,
+    /// Unix ns. An argument, so that tests own the clock.
+    pub now: fn() -> u64,
+    /// Set when the process drains: everything new is refused, retryably.
+    pub closing: AtomicBool,
+}
+
+const FIRST_READ: u64 = 64 * 1024;
+/// JSON and compressed bodies above this are worked on off the I/O threads.
+const INLINE_MAX: usize = 256 * 1024;
+const RETRY_SOON: Duration = Duration::from_secs(1);
+const RETRY_DISK: Duration = Duration::from_secs(5);
+
+impl Intake {
+    /// Takes a request: `Ok` is durable. The partial success is what the client is told beside it.
+    pub async fn accept(&self, packed: Packed, body: Incoming) -> Result<Option<PartialSuccess>, Refusal> {
+        let arrival_ns = (self.now)();
+        let started = Instant::now();
+        let mut wire_bytes = 0;
+        let outcome = match tokio::time::timeout(self.limits.request, self.take(packed, body, arrival_ns, &mut wire_bytes)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(Refusal::Stalled),
+        };
+        self.stats.request(packed, wire_bytes, outcome.as_ref().err().map(Refusal::reason), started.elapsed());
+        outcome.map(|answer| partial_success(&answer))
+    }
+
+    /// Counts a request that was refused by its head alone.
+    pub fn refused_unread(&self, protocol: &'static str, refusal: &Refusal) {
+        self.stats.refused_unread(protocol, refusal.reason());
+    }
+
+    async fn take(&self, packed: Packed, body: Incoming, arrival_ns: u64, wire_bytes: &mut u64) -> Result<Answer, Refusal> {
+        if self.closing.load(Ordering::Relaxed) {
+            return Err(self.overloaded("shutting_down", RETRY_SOON, arrival_ns));
+        }
+        let (wire, mut held) = self.read(packed, body).await?;
+        *wire_bytes = wire.len() as u64;
+        let payload = self.unpack(packed, wire, &mut held).await?;
+        held.shrink_to(payload.len() as u64);
+        self.tenant.take(payload.len() as u64).map_err(|wait| Refusal::OverQuota { retry_after: jittered(wait, arrival_ns) })?;
+        let inspected = peek::inspect(packed.signal, &payload, arrival_ns, &self.limits.caps)
+            .map_err(|malformed| Refusal::malformed(malformed.to_string()))?;
+        self.stats.changed(packed.signal, inspected.sanitized, inspected.truncated);
+        let rejected: Rejected =
+            inspected.rejected.iter().map(|(ordinal, reason)| (*ordinal, ReasonCode(reason.code()))).collect();
+        let request = Request { packed, arrival_ns, items: inspected.items, rejected, payload, held };
+        match &self.dedup {
+            Some(dedup) => self.store_once(dedup, request).await,
+            None => self.store(request, None).await,
+        }
+    }
+
+    /// Reads the body; every byte is in the budget before it is in memory.
+    async fn read(&self, packed: Packed, mut body: Incoming) -> Result<(Bytes, Held), Refusal> {
+        let most = self.limits.wire_body + if packed.framed { grpc::PREFIX as u64 } else { 0 };
+        if packed.length.is_some_and(|length| length > most) {
+            return Err(Refusal::TooLarge { limit: self.limits.wire_body });
+        }
+        let expected = packed.length.unwrap_or(FIRST_READ);
+        let mut held = Held::take(&self.memory, &self.tenant.memory, expected)?;
+        let mut whole = BytesMut::new();
+        let mut first: Option<Bytes> = None;
+        while let Some(frame) = tokio::time::timeout(self.limits.body_idle, body.frame()).await.map_err(|_| Refusal::Stalled)? {
+            let frame = frame.map_err(|error| Refusal::malformed(format!("the request body broke off: {error}")))?;
+            let Ok(chunk) = frame.into_data() else { continue };
+            let size = whole.len() as u64 + first.as_ref().map_or(0, |first| first.len() as u64) + chunk.len() as u64;
+            if size > most {
+                return Err(Refusal::TooLarge { limit: self.limits.wire_body });
+            }
+            held.grow_to(size)?;
+            // A body of one chunk, as HTTP/1.1 clients mostly send it, is not copied.
+            match (first.take(), whole.is_empty()) {
+                (None, true) => first = Some(chunk),
+                (previous, _) => {
+                    if let Some(previous) = previous {
+                        whole.reserve(expected.max(size) as usize);
+                        whole.extend_from_slice(&previous);
+                    }
+                    whole.extend_from_slice(&chunk);
+                }
+            }
+        }
+        let body = first.unwrap_or_else(|| whole.freeze());
+        match packed.length {
+            Some(length) if length != body.len() as u64 => {
+                Err(Refusal::malformed(format!("the body has {} bytes, Content-Length said {length}", body.len())))
+            }
+            _ => Ok((body, held)),
+        }
+    }
+
+    /// Frame, compression and JSON off; what remains is the protobuf payload.
+    async fn unpack(&self, packed: Packed, wire: Bytes, held: &mut Held) -> Result<Bytes, Refusal> {
+        let (encoding, wire) = match packed.framed {
+            true => match grpc::unframe(wire)? {
+                (true, _) if packed.encoding == Encoding::Identity => {
+                    return Err(Refusal::malformed("the gRPC message is flagged as compressed, but grpc-encoding names no encoding"));
+                }
+                (true, message) => (packed.encoding, message),
+                (false, message) => (Encoding::Identity, message),
+            },
+            false => (packed.encoding, wire),
+        };
+        if encoding == Encoding::Identity && packed.form == Form::Protobuf {
+            return inflate::inflate(encoding, wire, self.limits.inflate, held);
+        }
+        let limits = self.limits.inflate;
+        if wire.len() <= INLINE_MAX {
+            return unpack_now(packed, encoding, wire, limits, held);
+        }
+        let mut moved = Held::take(&self.memory, &self.tenant.memory, 0)?;
+        std::mem::swap(&mut moved, held);
+        let (payload, moved) = tokio::task::spawn_blocking(move || {
+            let payload = unpack_now(packed, encoding, wire, limits, &mut moved);
+            (payload, moved)
+        })
+        .await
+        .map_err(|_| Refusal::malformed("the request could not be decoded"))?;
+        *held = moved;
+        payload
+    }
+
+    /// Stores a request unless it repeats a recent one, whose answer it then gets.
+    async fn store_once(&self, dedup: &Arc<Dedup>, mut request: Request) -> Result<Answer, Refusal> {
+        let digest = digest(&self.tenant.name, request.packed.signal, &request.payload);
+        match dedup.admit(digest, request.arrival_ns).await {
+            Admitted::First(ticket) => self.store(request, Some(ticket)).await,
+            Admitted::Repeat(answer) => {
+                let entry = Entry { duplicate: true, digest: Some(digest), rejected: Rejected::default(), ..request.entry(&self.tenant) };
+                request.payload = Bytes::new();
+                self.append(request.arrival_ns, Appended { entry, payload: Bytes::new(), ticket: None, held: request.held, place: None })
+                    .await?;
+                Ok(answer)
+            }
+        }
+    }
+
+    async fn store(&self, request: Request, ticket: Option<crate::dedup::Ticket>) -> Result<Answer, Refusal> {
+        let answer = request.rejected.answer();
+        let entry = Entry { digest: ticket.as_ref().map(crate::dedup::Ticket::digest), ..request.entry(&self.tenant) };
+        // A wholly rejected request leaves its facts in the log, not its bytes.
+        let wholly_rejected = answer.rejected() == request.items;
+        let payload = if wholly_rejected { Bytes::new() } else { request.payload };
+        let place = match self.backlog.enter(payload.len() as u64).await {
+            Some(place) => place,
+            None => return Err(self.overloaded("backlog", RETRY_SOON, request.arrival_ns)),
+        };
+        let appended = Appended { entry, payload, ticket, held: request.held, place: Some(place) };
+        self.append(request.arrival_ns, appended).await?;
+        Ok(answer)
+    }
+
+    async fn append(&self, arrival_ns: u64, appended: Appended) -> Result<(), Refusal> {
+        let refusal = |error: tailwater_wal::Error| match error.kind() {
+            tailwater_wal::Kind::Full(_) => self.overloaded("disk", RETRY_DISK, arrival_ns),
+            tailwater_wal::Kind::TooLarge => Refusal::TooLarge { limit: self.limits.inflate.body },
+            _ => Refusal::LogFailed,
+        };
+        // Appending is one synchronous step: from here on the record does not depend on this task.
+        let durable = self.log.append(appended).map_err(|refused| match refused {
+            Refused::Closing => self.overloaded("shutting_down", RETRY_SOON, arrival_ns),
+            Refused::Log(error) => refusal(error),
+        })?;
+        durable.await.map_err(|_| Refusal::LogFailed)?.map_err(refusal)
+    }
+
+    /// Retry-After grows with the backlog and is spread, so that a herd does not come back as one.
+    fn overloaded(&self, what: &'static str, base: Duration, seed: u64) -> Refusal {
+        let scale = 1 + (4 * self.backlog.used() / self.backlog.limit().max(1)) as u32;
+        Refusal::Overloaded { what, retry_after: jittered(base * scale, seed) }
+    }
+}
+
+/// A request that is decoded, inspected and admitted to memory.
+struct Request {
+    packed: Packed,
+    arrival_ns: u64,
+    items: u64,
+    rejected: Rejected,
+    payload: Bytes,
+    held: Held,
+}
+
+impl Request {
+    fn entry(&self, tenant: &Tenant) -> Entry {
+        Entry {
+            arrival_ns: self.arrival_ns,
+            tenant: tenant.name.clone(),
+            signal: self.packed.signal,
+            items: self.items,
+            wire_bytes: self.payload.len() as u64,
+            digest: None,
+            duplicate: false,
+            rejected: self.rejected.clone(),
+        }
+    }
+}
+
+fn unpack_now(packed: Packed, encoding: Encoding, wire: Bytes, limits: inflate::Limits, held: &mut Held) -> Result<Bytes, Refusal> {
+    let plain = inflate::inflate(encoding, wire, limits, held)?;
+    match packed.form {
+        Form::Protobuf => Ok(plain),
+        Form::Json => {
+            // The protobuf form is smaller than the JSON it came from, escapes and all: the budget covers both.
+            held.grow(plain.len() as u64)?;
+            let most = usize::try_from(limits.body).unwrap_or(usize::MAX);
+            let payload = json::transcode(packed.signal, &plain, most).map_err(|error| match error.kind {
+                JsonErrorKind::TooLarge => Refusal::TooLarge { limit: limits.body },
+                JsonErrorKind::Malformed => Refusal::malformed(error.to_string()),
+            })?;
+            Ok(Bytes::from(payload))
+        }
+    }
+}
+
+/// Identity of a request for 15 minutes: tenant, signal and protobuf bytes.
+fn digest(tenant: &str, signal: Signal, payload: &[u8]) -> u128 {
+    let mut hasher = xxhash_rust::xxh3::Xxh3::with_seed(signal as u64);
+    hasher.update(tenant.as_bytes());
+    hasher.update(&[0xff]);
+    hasher.update(payload);
+    hasher.digest128()
+}
+
+/// What the client is told of an answer; nothing on full success.
+fn partial_success(answer: &Answer) -> Option<PartialSuccess> {
+    let rejected = answer.rejected();
+    (rejected > 0).then(|| {
+        let reasons: Vec<String> = answer
+            .reasons()
+            .iter()
+            .map(|(code, count)| format!("{} {count}", Reason::from_code(code.0).map_or("unknown", Reason::name)))
+            .collect();
+        PartialSuccess { rejected, message: format!("rejected for good: {}", reasons.join(", ")) }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_tell_tenants_signals_and_bytes_apart() {
+        let all = [
+            digest("a", Signal::Traces, b"x"),
+            digest("b", Signal::Traces, b"x"),
+            digest("a", Signal::Logs, b"x"),
+            digest("a", Signal::Traces, b"y"),
+            digest("ax", Signal::Traces, b""),
+        ];
+        assert_eq!(all.iter().collect::<std::collections::HashSet<_>>().len(), all.len());
+        assert_eq!(digest("a", Signal::Traces, b"x"), all[0]);
+    }
+
+    #[test]
+    fn a_partial_success_names_every_reason_and_is_unset_on_full_success() {
+        assert_eq!(partial_success(&Answer::default()), None);
+        let mut answer = Answer::default();
+        answer.add(ReasonCode(Reason::InvalidTraceId.code()), 2);
+        answer.add(ReasonCode(Reason::TooLarge.code()), 1);
+        let said = partial_success(&answer).expect("three items were rejected");
+        assert_eq!(said.rejected, 3);
+        assert_eq!(said.message, "rejected for good: invalid_trace_id 2, too_large 1");
+    }
+}

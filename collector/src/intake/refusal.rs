@@ -1,0 +1,189 @@
+//! Why a whole request was refused, and how each protocol says so. The only place where refusals become codes.
+//!
+//! Codes follow the OTLP specification 1.11 (what clients may retry) and `design/reliability.md` section 2.
+
+use std::fmt;
+use std::time::Duration;
+
+use tailwater_model::otlp::reply::{Code, Status};
+
+use crate::admit::Exhausted;
+
+/// A request that was not accepted. Nothing of it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// The server cannot take it now; the same request may pass later.
+    Overloaded {
+        /// What is full, in words.
+        what: &'static str,
+        /// When to come back.
+        retry_after: Duration,
+    },
+    /// This tenant is over its quota; the same request may pass later.
+    OverQuota {
+        /// When to come back.
+        retry_after: Duration,
+    },
+    /// Over a size limit, final.
+    TooLarge {
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// Cannot be decoded, final.
+    Malformed(String),
+    /// A content type we do not speak.
+    UnsupportedType(String),
+    /// A content encoding we do not speak.
+    UnsupportedEncoding(String),
+    /// No such path or method of a service.
+    UnknownPath(String),
+    /// A path of ours with another method than POST.
+    MethodNotAllowed,
+    /// The body stopped coming.
+    Stalled,
+    /// The log failed under us; the process is about to stop. Outcome unknown: retry.
+    LogFailed,
+}
+
+impl Refusal {
+    /// A final refusal of undecodable bytes.
+    pub fn malformed(message: impl Into<String>) -> Refusal {
+        Refusal::Malformed(message.into())
+    }
+
+    /// Label of the counter this refusal moves.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Refusal::Overloaded { what, .. } => what,
+            Refusal::OverQuota { .. } => "over_quota",
+            Refusal::TooLarge { .. } => "too_large",
+            Refusal::Malformed(_) => "malformed",
+            Refusal::UnsupportedType(_) => "unsupported_type",
+            Refusal::UnsupportedEncoding(_) => "unsupported_encoding",
+            Refusal::UnknownPath(_) => "unknown_path",
+            Refusal::MethodNotAllowed => "method_not_allowed",
+            Refusal::Stalled => "stalled",
+            Refusal::LogFailed => "log_failed",
+        }
+    }
+
+    /// HTTP status. Only 429 and 503 tell an OTLP client to try again.
+    pub fn http_status(&self) -> http::StatusCode {
+        use http::StatusCode;
+        match self {
+            Refusal::Overloaded { .. } | Refusal::LogFailed | Refusal::Stalled => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::OverQuota { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Refusal::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Refusal::Malformed(_) => StatusCode::BAD_REQUEST,
+            Refusal::UnsupportedType(_) | Refusal::UnsupportedEncoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Refusal::UnknownPath(_) => StatusCode::NOT_FOUND,
+            Refusal::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+        }
+    }
+
+    /// gRPC status. RESOURCE_EXHAUSTED is retryable only with RetryInfo, so `TooLarge` carries none.
+    pub fn grpc_code(&self) -> Code {
+        match self {
+            Refusal::Overloaded { .. } | Refusal::LogFailed => Code::Unavailable,
+            Refusal::Stalled => Code::DeadlineExceeded,
+            Refusal::OverQuota { .. } | Refusal::TooLarge { .. } => Code::ResourceExhausted,
+            Refusal::Malformed(_) => Code::InvalidArgument,
+            Refusal::UnsupportedType(_)
+            | Refusal::UnsupportedEncoding(_)
+            | Refusal::UnknownPath(_)
+            | Refusal::MethodNotAllowed => Code::Unimplemented,
+        }
+    }
+
+    /// The refusal as `google.rpc.Status`, for the HTTP body and the gRPC trailers.
+    pub fn status(&self) -> Status {
+        let status = Status::new(self.grpc_code(), self.to_string());
+        match self.retry_after() {
+            Some(wait) => status.retry_after(wait),
+            None => status,
+        }
+    }
+
+    /// When the client should come back, for refusals that pass by themselves.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Refusal::Overloaded { retry_after, .. } | Refusal::OverQuota { retry_after } => Some(*retry_after),
+            Refusal::LogFailed => Some(Duration::from_secs(1)),
+            _ => None,
+        }
+    }
+}
+
+impl From<Exhausted> for Refusal {
+    fn from(exhausted: Exhausted) -> Refusal {
+        match exhausted {
+            Exhausted::Process => Refusal::Overloaded { what: "memory", retry_after: Duration::from_secs(1) },
+            Exhausted::Tenant => Refusal::OverQuota { retry_after: Duration::from_secs(1) },
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::Overloaded { what, retry_after } => {
+                write!(f, "overloaded ({what} is full), try again in {} ms", retry_after.as_millis())
+            }
+            Refusal::OverQuota { retry_after } => {
+                write!(f, "tenant is over its quota, try again in {} ms", retry_after.as_millis())
+            }
+            Refusal::TooLarge { limit } => write!(f, "request is larger than {limit} bytes"),
+            Refusal::Malformed(message) => f.write_str(message),
+            Refusal::UnsupportedType(got) => {
+                write!(f, "content type '{got}' is not supported; send application/x-protobuf or application/json")
+            }
+            Refusal::UnsupportedEncoding(got) => {
+                write!(f, "encoding '{got}' is not supported; send one of {}", super::inflate::Encoding::ACCEPTED)
+            }
+            Refusal::UnknownPath(path) => {
+                write!(f, "no such path '{path}'; OTLP/HTTP is at /v1/traces, /v1/metrics and /v1/logs")
+            }
+            Refusal::MethodNotAllowed => f.write_str("method not allowed; OTLP requests are POST"),
+            Refusal::Stalled => f.write_str("the request body stopped coming"),
+            Refusal::LogFailed => f.write_str("the intake log failed; the server is restarting"),
+        }
+    }
+}
+
+/// Spreads retries: +-50 % around `base`, by a seed of the request, so that refused clients do not come back together.
+pub fn jittered(base: Duration, seed: u64) -> Duration {
+    let spread = (seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 54) as u32; // 0..1024
+    base / 2 + base * spread / 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_passes_by_itself_is_retryable() {
+        let later = Duration::from_secs(3);
+        for (refusal, http, grpc, retry) in [
+            (Refusal::Overloaded { what: "memory", retry_after: later }, 503, Code::Unavailable, Some(later)),
+            (Refusal::OverQuota { retry_after: later }, 429, Code::ResourceExhausted, Some(later)),
+            (Refusal::TooLarge { limit: 1 }, 413, Code::ResourceExhausted, None),
+            (Refusal::malformed("x"), 400, Code::InvalidArgument, None),
+            (Refusal::UnsupportedType("x".into()), 415, Code::Unimplemented, None),
+            (Refusal::UnsupportedEncoding("x".into()), 415, Code::Unimplemented, None),
+            (Refusal::UnknownPath("x".into()), 404, Code::Unimplemented, None),
+            (Refusal::MethodNotAllowed, 405, Code::Unimplemented, None),
+        ] {
+            assert_eq!(refusal.http_status().as_u16(), http, "{refusal}");
+            assert_eq!(refusal.grpc_code(), grpc, "{refusal}");
+            assert_eq!(refusal.retry_after(), retry, "{refusal}");
+        }
+    }
+
+    #[test]
+    fn jitter_stays_within_half() {
+        let base = Duration::from_millis(1000);
+        let all: Vec<_> = (0..1000).map(|seed| jittered(base, seed)).collect();
+        assert!(all.iter().all(|d| (500..1500).contains(&d.as_millis())));
+        assert!(all.iter().collect::<std::collections::HashSet<_>>().len() > 500);
+    }
+}

@@ -1,0 +1,94 @@
+//! Keeping: checkpoints at intervals, and trimming what they make superfluous (P7, P8).
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tailwater_journal::Journal;
+use tailwater_journal::dedup::Register;
+use tailwater_model::ids::{BatchSeq, Lsn};
+use tailwater_wal::Wal;
+use tokio::sync::watch;
+use tracing::{debug, warn};
+
+use crate::checkpoint;
+use crate::dedup::Dedup;
+
+/// What checkpoints are made of.
+pub struct Keeper {
+    /// The data directory.
+    pub data: PathBuf,
+    /// How often.
+    pub interval: Duration,
+    /// The rules.
+    pub journal: Arc<Mutex<Journal>>,
+    /// Recent digests.
+    pub dedup: Option<Arc<Dedup>>,
+    /// To be trimmed.
+    pub intake: Arc<Wal>,
+    /// To be trimmed.
+    pub outbox: Arc<Wal>,
+    /// The last durable batch.
+    pub durable: watch::Receiver<BatchSeq>,
+}
+
+impl Keeper {
+    /// Keeps until dropped.
+    pub async fn run(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(self.interval);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut last = (BatchSeq(0), Vec::new());
+        loop {
+            ticks.tick().await;
+            let state = {
+                let journal = self.journal.lock();
+                let versions = tailwater_model::table::Table::ALL.map(|table| journal.version(table)).to_vec();
+                (journal.batch(), versions)
+            };
+            if state == last {
+                continue;
+            }
+            match self.keep().await {
+                Ok(()) => last = state,
+                Err(error) => warn!(%error, "no checkpoint; the logs grow until one succeeds"),
+            }
+        }
+    }
+
+    /// Writes one checkpoint and trims both logs.
+    ///
+    /// # Errors
+    /// Those of the file system; the checkpoint before is still whole, and nothing was trimmed.
+    pub async fn keep(&self) -> std::io::Result<()> {
+        let lsn_high = Lsn(self.intake.next_seq() - 1);
+        // The journal first: a record it has settled has finished its digest before.
+        let (bytes, mark) = {
+            let journal = self.journal.lock();
+            match &self.dedup {
+                Some(dedup) => dedup.with(|register| journal.checkpoint(lsn_high, register, &[])),
+                None => journal.checkpoint(lsn_high, &Register::new(0, 0), &[]),
+            }
+        };
+        let mut durable = self.durable.clone();
+        if durable.wait_for(|seq| *seq >= mark.batch).await.is_err() {
+            return Err(std::io::Error::other("the outbox has ended"));
+        }
+        let (data, size) = (self.data.clone(), bytes.len());
+        tokio::task::spawn_blocking(move || checkpoint::store(&data, &bytes)).await.map_err(std::io::Error::other)??;
+        let trim = {
+            let mut journal = self.journal.lock();
+            journal.checkpointed(mark);
+            journal.trim_points()
+        };
+        let (intake, outbox) = (self.intake.clone(), self.outbox.clone());
+        let freed = tokio::task::spawn_blocking(move || {
+            Ok::<_, tailwater_wal::Error>(intake.trim_below(trim.intake_below.0)? + outbox.trim_below(trim.outbox_below.0)?)
+        })
+        .await
+        .map_err(std::io::Error::other)?
+        .map_err(std::io::Error::other)?;
+        debug!(batch = mark.batch.0, low = mark.low.0, bytes = size, freed, "checkpoint");
+        Ok(())
+    }
+}

@@ -1,0 +1,229 @@
+//! Opening a data directory: locks, checkpoint, both logs, everything the process before this one had settled (P9).
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tailwater_journal::dedup::Register;
+use tailwater_journal::record::Head;
+use tailwater_journal::{Journal, Reasons, Recovery, Settings};
+use tailwater_model::ids::{BatchSeq, Lsn, SHARDS};
+use tailwater_model::otlp::reject::Reason;
+use tailwater_storage::outbox;
+use tailwater_wal::{Options, Recovered, Wal};
+use tracing::{error, info, warn};
+
+use crate::checkpoint;
+use crate::log::{Accepted, Entry};
+use crate::road::LOST_UNDECODABLE;
+use crate::run::CollectorError;
+
+/// Which of the two logs a segment belongs to.
+const INTAKE_KIND: u32 = 1;
+
+/// Decisions remembered, some 110 bytes each. With everything kept they only number the parts of a trace.
+const DECISIONS_MAX: usize = 200_000;
+const DECISION_AGE_MAX_NS: u64 = 3600 * 1_000_000_000;
+/// Digests remembered; at 1,000 requests a second a window of 15 minutes holds 900,000.
+const DIGESTS_MAX: usize = 1 << 20;
+
+/// Where things lie and how large they may be.
+#[derive(Debug, Clone)]
+pub struct Directory {
+    /// The data directory.
+    pub data: PathBuf,
+    /// Where the two logs lie.
+    pub logs: PathBuf,
+    /// Options of the intake log, but for what recovery finds out.
+    pub intake: LogOptions,
+    /// Options of the outbox.
+    pub outbox: LogOptions,
+    /// Free bytes of the file system that are left alone.
+    pub reserve_bytes: u64,
+    /// When an append counts as done.
+    pub ack: tailwater_wal::Ack,
+    /// Largest record of the intake log.
+    pub record_bytes_max: u64,
+    /// How long a digest is remembered; `None` with `dedup: off`.
+    pub dedup_window_ns: Option<u64>,
+}
+
+/// Size of one log.
+#[derive(Debug, Clone, Copy)]
+pub struct LogOptions {
+    /// One segment.
+    pub segment_bytes: u64,
+    /// All of them.
+    pub budget_bytes: u64,
+}
+
+/// A directory that is open and recovered.
+pub struct Opened {
+    /// The rules, rolled forward over everything settled.
+    pub journal: Journal,
+    /// Recent digests; `None` with `dedup: off`.
+    pub register: Option<Register>,
+    /// The intake log.
+    pub intake: Arc<Wal>,
+    /// The outbox.
+    pub outbox: Arc<Wal>,
+    /// What the outbox still holds, for delivery.
+    pub heads: Vec<(BatchSeq, outbox::Head)>,
+    /// First record of the replay.
+    pub replay_from: Lsn,
+    /// Ranges of intake records that media damage took.
+    pub lost: Vec<(u64, u64)>,
+    /// Held for the life of the process.
+    pub lock: File,
+}
+
+/// The reasons that ledger rows of the collector carry.
+fn reasons() -> Reasons {
+    Reasons::new(Reason::ALL.map(Reason::name).into_iter().chain([LOST_UNDECODABLE]))
+}
+
+/// Opens a directory. The logs hold its locks until they are dropped.
+///
+/// # Errors
+/// Everything that makes the directory unusable as it is, with the file that is to blame.
+pub fn open(directory: &Directory) -> Result<Opened, CollectorError> {
+    let data = &directory.data;
+    let lock = lock(data)?;
+    let log_id = checkpoint::log_id(data).map_err(|error| CollectorError::io(data, error))?;
+    let reasons = reasons();
+    let checkpoint = checkpoint::load(data, &reasons).map_err(|error| CollectorError::io(data, error))?;
+    let settings = Settings {
+        log_id,
+        shards: SHARDS as u8,
+        decisions_max: DECISIONS_MAX,
+        decision_age_max_ns: DECISION_AGE_MAX_NS,
+        reasons,
+    };
+    let mut recovery = Recovery::new(settings, checkpoint.as_ref())?;
+    let settled = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.batch.0);
+
+    let mut options = Options::new(directory.logs.join("outbox"), log_id.0, outbox::OUTBOX_KIND);
+    options.segment_bytes = directory.outbox.segment_bytes;
+    options.budget_bytes = directory.outbox.budget_bytes;
+    options.reserve_bytes = directory.reserve_bytes;
+    options.record_bytes_max = directory.outbox.segment_bytes;
+    options.preamble = outbox::preamble();
+    options.recycle = 0;
+    options.control = Some(directory.logs.join("outbox").join(outbox::CONTROL));
+    options.floor = settled;
+    let (outbox, recovered) = Wal::open(options)?;
+    report("outbox", &recovered);
+    if let Some((first, last)) = recovered.lost().find(|(_, last)| *last > settled) {
+        return Err(CollectorError::Outbox(format!(
+            "batches {first} to {last} are damaged and not in the checkpoint: rows and decisions in them cannot be told any more"
+        )));
+    }
+    let mut heads = Vec::new();
+    for record in outbox.records(0) {
+        let record = match record {
+            Ok(record) => record,
+            // Already in the checkpoint, or refused above.
+            Err(error) => {
+                warn!(%error, "outbox");
+                continue;
+            }
+        };
+        let head = outbox::Head::decode(record.head)?;
+        recovery.batch(BatchSeq(record.seq), &head.settlement)?;
+        heads.push((BatchSeq(record.seq), head));
+    }
+    let journal = recovery.finish();
+
+    let mut options = Options::new(directory.logs.join("intake"), log_id.0, INTAKE_KIND);
+    options.segment_bytes = directory.intake.segment_bytes;
+    options.budget_bytes = directory.intake.budget_bytes;
+    options.reserve_bytes = directory.reserve_bytes;
+    options.record_bytes_max = directory.record_bytes_max;
+    options.ack = directory.ack;
+    options.floor = journal.lsn_floor().0;
+    options.needed = journal.replay_from().0;
+    let (intake, recovered) = Wal::open(options)?;
+    report("intake log", &recovered);
+    let lost: Vec<_> = recovered.lost().collect();
+
+    let mut register = directory.dedup_window_ns.map(|window| Register::new(DIGESTS_MAX, window));
+    if let Some(register) = &mut register {
+        let mut from = 0;
+        if let Some(checkpoint) = checkpoint {
+            from = checkpoint.mark().low.0;
+            for known in checkpoint.digests {
+                register.restore(known.digest, known.arrival_ns, known.answer);
+            }
+        }
+        for record in intake.records(from).filter_map(Result::ok) {
+            let head = Head::decode(&record.head)?;
+            if let (Some(digest), false) = (head.digest, head.duplicate) {
+                register.restore(digest, head.arrival_ns, head.rejected.answer());
+            }
+        }
+    }
+    let replay_from = journal.replay_from();
+    info!(
+        log_id = %log_id,
+        batch = journal.batch().0,
+        replay_from = replay_from.0,
+        next_lsn = intake.next_seq(),
+        digests = register.as_ref().map_or(0, Register::len),
+        "data directory open"
+    );
+    Ok(Opened { journal, register, intake: Arc::new(intake), outbox: Arc::new(outbox), heads, replay_from, lost, lock })
+}
+
+fn lock(data: &std::path::Path) -> Result<File, CollectorError> {
+    let path = data.join("collector.lock");
+    let failed = |error: std::io::Error| CollectorError::io(&path, error);
+    std::fs::create_dir_all(data).map_err(failed)?;
+    let file = File::create(&path).map_err(failed)?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(CollectorError::Locked(data.display().to_string())),
+        Err(error) => Err(failed(error.into())),
+    }
+}
+
+fn report(log: &'static str, recovered: &Recovered) {
+    for (first, last) in recovered.lost() {
+        error!(log, first, last, "records are lost to damage; what could be read of them is in quarantine");
+    }
+}
+
+/// The records that a replay walks, one in memory at a time.
+pub fn replay(intake: &Wal, from: Lsn) -> impl Iterator<Item = Accepted> + use<> {
+    intake.records(from.0).filter_map(|record| {
+        let record = match record {
+            Ok(record) => record,
+            Err(error) => {
+                error!(%error, "a record cannot be replayed");
+                return None;
+            }
+        };
+        match Head::decode(&record.head) {
+            Ok(head) => Some(Accepted {
+                lsn: Lsn(record.seq),
+                entry: Entry {
+                    arrival_ns: head.arrival_ns,
+                    tenant: Arc::from(head.tenant),
+                    signal: head.signal,
+                    items: head.items,
+                    wire_bytes: head.wire_bytes,
+                    digest: head.digest,
+                    duplicate: head.duplicate,
+                    rejected: head.rejected,
+                },
+                payload: Bytes::clone(&record.body),
+                held: None,
+                place: None,
+            }),
+            Err(error) => {
+                error!(lsn = record.seq, %error, "the head of a record cannot be read");
+                None
+            }
+        }
+    })
+}

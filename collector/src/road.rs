@@ -1,0 +1,327 @@
+//! The road: durable records become columns, columns become batches.
+//!
+//! ```text
+//! replay, then new records --LSN order--> columns per table --(rows, bytes or age)--> cut --> outbox (one batch ahead)
+//! ```
+//!
+//! One thread walks the records in LSN order and owns the columns, so every shard advances together and a batch is cut
+//! between two requests by construction (P4). With everything kept no trace is ever pending: low is always A + 1, and a
+//! replay starts where the last batch ended.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::time::{Duration, Instant};
+
+use ahash::AHashMap;
+use parking_lot::Mutex;
+use tailwater_journal::settlement::TableSet;
+use tailwater_journal::{Decision, Journal, Row};
+use tailwater_model::ids::{LogId, Lsn, Shard};
+use tailwater_model::ledger::{Account, Amount, Key, ledger_batch};
+use tailwater_model::otlp::caps::Caps;
+use tailwater_model::otlp::columns::{Choice, LogColumns, MetricColumns, RequestInfo, Sampling, SeriesSeen, SpanColumns};
+use tailwater_model::otlp::reject::Reason;
+use tailwater_model::signal::Signal;
+use tailwater_model::table::Table;
+use tailwater_sampling::{Sampler, Unconditional};
+use tailwater_storage::outbox::BatchBuilder;
+use tokio::sync::OwnedSemaphorePermit;
+use tracing::error;
+
+use crate::fatal::Fatal;
+use crate::log::{Accepted, Entry};
+use crate::outbox::Sealed;
+use crate::stats::Stats;
+
+/// When a batch is cut.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Longest wait of a row.
+    pub delay: Duration,
+    /// Rows.
+    pub rows: usize,
+    /// Bytes of columns.
+    pub bytes: usize,
+}
+
+/// What the road needs of others.
+pub struct Parts {
+    /// When a batch is cut.
+    pub settings: Settings,
+    /// The rules.
+    pub journal: Arc<Mutex<Journal>>,
+    /// Who stays.
+    pub sampler: Sampler,
+    /// Where batches go.
+    pub outbox: SyncSender<Sealed>,
+    /// Counters.
+    pub stats: Arc<Stats>,
+    /// Per item; the same as the intake's.
+    pub caps: Caps,
+    /// Unix ns.
+    pub now: fn() -> u64,
+}
+
+/// The walker and what it fills.
+pub struct Road {
+    settings: Settings,
+    journal: Arc<Mutex<Journal>>,
+    outbox: SyncSender<Sealed>,
+    stats: Arc<Stats>,
+    now: fn() -> u64,
+    log_id: LogId,
+    verdict: Unconditional,
+    decision: Decision,
+    spans: SpanColumns,
+    logs: LogColumns,
+    metrics: MetricColumns,
+    series: SeriesSeen,
+    ledger: AHashMap<Key, Amount>,
+    places: Vec<OwnedSemaphorePermit>,
+    /// Last record walked since the last cut.
+    walked: Option<Lsn>,
+    /// When the first record of the open batch was walked.
+    since: Option<Instant>,
+}
+
+/// Why the road ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RoadError {
+    /// The rules were broken, or a counter ran over.
+    #[error("journal: {0}")]
+    Journal(#[from] tailwater_journal::Error),
+    /// Columns that the outbox does not take.
+    #[error("outbox frame: {0}")]
+    Frame(#[from] tailwater_storage::Error),
+    /// The outbox thread has ended, and said why.
+    #[error("the outbox has ended")]
+    OutboxEnded,
+}
+
+/// Series remembered as seen today; beyond that some are listed again, which readers expect.
+const SERIES_MAX: usize = 1 << 20;
+
+/// Width of a slice of the ledger.
+const SLICE_NS: u64 = 10 * 1_000_000_000;
+
+/// A trace may be met in many batches; only the first part counts it.
+const FIRST_PART: i32 = 0;
+const LATER_PART: i32 = 1;
+
+impl Road {
+    /// A road with nothing on it.
+    pub fn new(parts: Parts) -> Road {
+        let Parts { settings, journal, sampler, outbox, stats, caps, now } = parts;
+        let verdict = sampler.unconditional();
+        let (log_id, decision) = {
+            let mut journal = journal.lock();
+            let policy = journal.policy(verdict.reason, verdict.epoch);
+            (journal.log_id(), Decision { threshold: verdict.threshold.bits(), policy })
+        };
+        Road {
+            settings,
+            journal,
+            outbox,
+            stats,
+            now,
+            log_id,
+            verdict,
+            decision,
+            spans: SpanColumns::new(caps.clone()),
+            logs: LogColumns::new(caps.clone()),
+            metrics: MetricColumns::new(caps),
+            series: SeriesSeen::new(SERIES_MAX),
+            ledger: AHashMap::new(),
+            places: Vec::new(),
+            walked: None,
+            since: None,
+        }
+    }
+
+    /// Walks the replay, then new records until their sender is gone; then cuts the last batch.
+    pub fn run(mut self, replay: impl Iterator<Item = Accepted>, records: &Receiver<Accepted>, replayed: impl FnOnce(u64), fatal: &Fatal) {
+        if let Err(error) = self.walk_all(replay, records, replayed) {
+            fatal.report("road", &error);
+        }
+    }
+
+    fn walk_all(
+        &mut self,
+        replay: impl Iterator<Item = Accepted>,
+        records: &Receiver<Accepted>,
+        replayed: impl FnOnce(u64),
+    ) -> Result<(), RoadError> {
+        let mut count = 0;
+        for record in replay {
+            self.stats.received(&record.entry);
+            self.walk(record)?;
+            count += 1;
+        }
+        replayed(count);
+        loop {
+            let wait = match self.since {
+                Some(since) => self.settings.delay.saturating_sub(since.elapsed()),
+                None => Duration::from_secs(3600),
+            };
+            match records.recv_timeout(wait) {
+                Ok(record) => self.walk(record)?,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return self.cut(),
+            }
+            if self.since.is_some_and(|since| since.elapsed() >= self.settings.delay) {
+                self.cut()?;
+            }
+        }
+    }
+
+    fn walk(&mut self, record: Accepted) -> Result<(), RoadError> {
+        let Accepted { lsn, entry, payload, held, place } = record;
+        debug_assert!(self.walked.is_none_or(|walked| walked < lsn), "records come in LSN order");
+        if entry.duplicate {
+            self.count(&entry, Account::Deduplicated, "", entry.items, entry.wire_bytes);
+        } else {
+            let (rows, bytes) = match payload.is_empty() {
+                true => (0, 0),
+                false => self.decode(lsn, &entry, &payload),
+            };
+            self.count_rejected(&entry, rows, bytes);
+        }
+        self.count(&entry, Account::Received, "", entry.items, entry.wire_bytes);
+        drop((payload, held));
+        self.places.extend(place);
+        self.walked = Some(lsn);
+        self.since.get_or_insert_with(Instant::now);
+        if self.rows() >= self.settings.rows || self.bytes() >= self.settings.bytes {
+            self.cut()?;
+        }
+        Ok(())
+    }
+
+    /// Decodes a request into columns; answers how many rows it became, and their wire bytes.
+    fn decode(&mut self, lsn: Lsn, entry: &Entry, payload: &[u8]) -> (u64, u64) {
+        let rejected: Vec<u32> = entry.rejected.iter().map(|(ordinal, _)| ordinal).collect();
+        let info = RequestInfo { tenant: &entry.tenant, arrival_ns: entry.arrival_ns, rejected: &rejected };
+        let pushed = match entry.signal {
+            Signal::Traces => self.spans.push_request(payload, &info, Choice::All(self.sampling())),
+            Signal::Logs => self.logs.push_request(payload, &info, Choice::All(self.sampling())),
+            Signal::Metrics => self.metrics.push_request(payload, &info, &mut self.series),
+        };
+        match pushed {
+            Ok(pushed) => (pushed.rows, pushed.bytes),
+            Err(error) => {
+                // It was inspected before it was accepted, so this is our fault; the items end as lost, not unaccounted.
+                error!(lsn = lsn.0, signal = entry.signal.name(), %error, "an accepted request cannot be decoded");
+                (0, 0)
+            }
+        }
+    }
+
+    fn sampling(&self) -> Sampling<'static> {
+        Sampling {
+            sample_weight: Some(self.verdict.weight()),
+            sample_threshold: Some(self.verdict.threshold.bits() as i64),
+            sample_reason: Some(self.verdict.reason),
+            weight_quality: Some("exact"),
+            trigger: Some(self.verdict.trigger.name()),
+            partial: Some(false),
+            late: Some(false),
+            policy_epoch: Some(self.verdict.epoch as i64),
+        }
+    }
+
+    /// What did not become a row was rejected for a reason, or lost to a fault of ours. Bytes are those of the rows; the
+    /// rest of the request, envelope included, is shared out by items.
+    fn count_rejected(&mut self, entry: &Entry, rows: u64, row_bytes: u64) {
+        let answer = entry.rejected.answer();
+        let lost = entry.items.saturating_sub(rows + answer.rejected());
+        let mut rest = entry.wire_bytes;
+        let mut share = |items: u64, of: u64, bytes: u64| {
+            let taken = if items == of { bytes } else { bytes / of.max(1) * items };
+            rest -= taken.min(rest);
+            taken
+        };
+        let beside = entry.wire_bytes.saturating_sub(row_bytes);
+        let mut left = answer.rejected() + lost;
+        let mut spent = 0;
+        if rows > 0 {
+            let bytes = if left == 0 { entry.wire_bytes } else { row_bytes };
+            self.count(entry, Account::Stored, "", rows, bytes);
+        }
+        let whole = if rows > 0 { beside } else { entry.wire_bytes };
+        for (code, items) in answer.reasons() {
+            let bytes = share(*items, left, whole - spent);
+            (left, spent) = (left - items, spent + bytes);
+            let reason = Reason::from_code(code.0).map_or("unknown", Reason::name);
+            self.count(entry, Account::Rejected, reason, *items, bytes);
+        }
+        if lost > 0 {
+            self.count(entry, Account::Lost, LOST_UNDECODABLE, lost, whole - spent);
+        }
+    }
+
+    fn count(&mut self, entry: &Entry, account: Account, reason: &'static str, items: u64, bytes: u64) {
+        let key = Key { tenant: entry.tenant.clone(), signal: entry.signal, account, reason };
+        let amount = self.ledger.entry(key).or_default();
+        amount.items += items;
+        amount.bytes += bytes;
+    }
+
+    fn rows(&self) -> usize {
+        self.spans.len() + self.logs.len() + self.metrics.len()
+    }
+
+    fn bytes(&self) -> usize {
+        self.spans.bytes() + self.logs.bytes() + self.metrics.bytes()
+    }
+
+    /// Ends the open batch and sends it off. Waits while the outbox is a batch behind.
+    fn cut(&mut self) -> Result<(), RoadError> {
+        self.since = None;
+        let Some(walked) = self.walked.take() else { return Ok(()) };
+        let now_ns = (self.now)();
+        let mut frames = Vec::with_capacity(Table::ALL.len());
+        let cut = {
+            let mut journal = self.journal.lock();
+            if !self.spans.is_empty() {
+                let (log_id, decision) = (self.log_id, self.decision);
+                let batches = self.spans.finish_sorted(|_, trace| {
+                    let shard = Shard::of_trace(log_id, trace).0;
+                    let known = journal.replay_span(shard, walked, &trace).row != Row::Pending;
+                    journal.touch(shard, trace, decision);
+                    if known { LATER_PART } else { FIRST_PART }
+                });
+                frames.push((Table::Spans, batches.spans));
+                frames.push((Table::Traces, batches.traces));
+            }
+            if !self.logs.is_empty() {
+                frames.push((Table::Logs, self.logs.finish_sorted()));
+            }
+            if !self.metrics.is_empty() {
+                let batches = self.metrics.finish_sorted();
+                frames.push((Table::MetricPoints, batches.points));
+                frames.push((Table::MetricDists, batches.dists));
+                frames.push((Table::MetricSeries, batches.series));
+            }
+            frames.retain(|(_, rows)| rows.num_rows() > 0);
+            for (key, amount) in self.ledger.drain() {
+                journal.count(&key, amount)?;
+            }
+            journal.advance_all(walked);
+            let tables: TableSet = frames.iter().map(|(table, _)| *table).collect();
+            journal.cut(now_ns, tables)?
+        };
+        let Some(cut) = cut else { return Ok(()) };
+        let mut batch = BatchBuilder::new(cut.settlement.clone().into());
+        for (table, rows) in &frames {
+            batch = batch.frame(*table, rows)?;
+        }
+        if !cut.ledger.is_empty() {
+            batch = batch.frame(Table::Ledger, &ledger_batch(&cut.ledger, now_ns - now_ns % SLICE_NS))?;
+        }
+        let sealed = Sealed { cut, encoded: batch.finish(), places: std::mem::take(&mut self.places) };
+        self.outbox.send(sealed).map_err(|_| RoadError::OutboxEnded)
+    }
+}
+
+/// Reason of items that were accepted and cannot be decoded.
+pub const LOST_UNDECODABLE: &str = "undecodable";

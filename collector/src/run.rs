@@ -1,0 +1,506 @@
+//! The role from start to end: open, recover, listen, carry, drain.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tailwater_config::settings::Ack;
+use tailwater_config::{Config, Limits};
+use tailwater_model::ids::BatchSeq;
+use tailwater_model::otlp::caps::Caps;
+use tailwater_model::table::Table;
+use tailwater_runtime::run_dir::RunFile;
+use tailwater_runtime::shutdown::Drained;
+use tailwater_runtime::{Admin, Exit, Metrics, Readiness, Shutdown, listen};
+use tailwater_sampling::{Policy, Sampler};
+use tailwater_storage::lake::Lake;
+use tailwater_storage::outbox::Outbox;
+use tailwater_wal::Wal;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use crate::admit::{Backlog, Budget, Tenant};
+use crate::dedup::Dedup;
+use crate::deliver::{self, Delivery};
+use crate::fatal::Fatal;
+use crate::intake::serve::{self, Protocol, serve};
+use crate::intake::{self, Intake, inflate};
+use crate::keep::Keeper;
+use crate::log::Log;
+use crate::open::{self, Directory, LogOptions};
+use crate::outbox::{self, Waiting};
+use crate::road::{self, Road};
+use crate::stats::Stats;
+
+/// The sockets of the role, bound by whoever starts it.
+pub struct Listeners {
+    /// OTLP/gRPC.
+    pub grpc: TcpListener,
+    /// OTLP/HTTP.
+    pub http: TcpListener,
+    /// `/metrics`, `/healthz`, `/readyz`, `/status`.
+    pub admin: TcpListener,
+}
+
+/// Why the role ended other than by being asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum CollectorError {
+    /// A file or directory.
+    #[error("{0}")]
+    Io(String),
+    /// A log could not be opened.
+    #[error("{0}")]
+    Log(#[from] tailwater_wal::Error),
+    /// The checkpoint or a batch breaks the rules.
+    #[error("{0}")]
+    Journal(#[from] tailwater_journal::Error),
+    /// The outbox cannot be read.
+    #[error("outbox: {0}")]
+    Outbox(String),
+    /// The lake cannot be used.
+    #[error("lake: {0}")]
+    Lake(#[from] tailwater_storage::Error),
+    /// Another collector has this directory.
+    #[error("{0} is in use by another collector")]
+    Locked(String),
+    /// Something failed while running.
+    #[error("{0}")]
+    Fatal(String),
+}
+
+impl CollectorError {
+    pub(crate) fn io(path: &Path, error: std::io::Error) -> CollectorError {
+        CollectorError::Io(format!("{}: {error}", path.display()))
+    }
+
+    /// The process's exit code.
+    pub fn exit(&self) -> Exit {
+        match self {
+            CollectorError::Io(_) | CollectorError::Log(_) | CollectorError::Fatal(_) => Exit::Io,
+            _ => Exit::Trouble,
+        }
+    }
+}
+
+/// How long a request waits for a place in the backlog before it is refused.
+const BACKLOG_WAIT: Duration = Duration::from_secs(2);
+/// Accepted payload bytes that are not yet in a durable batch.
+const BACKLOG_BYTES: u64 = 128 << 20;
+
+/// Runs the collector until `shutdown` begins and everything accepted is in the outbox, delivered as far as the drain allows.
+///
+/// # Errors
+/// [`CollectorError`], after which a restart recovers.
+pub async fn run(
+    config: &Config,
+    limits: &Limits,
+    listeners: Listeners,
+    metrics: Metrics,
+    shutdown: Shutdown,
+) -> Result<(), CollectorError> {
+    let readiness = Readiness::new();
+    let recovering = readiness.condition("recovery");
+    recovering.not_ready("opening the data directory");
+    let stats = Stats::new(&metrics);
+    let directory = directory(config, limits)?;
+    let lake = Lake::open(&directory.data.join("lake"))?;
+    let addresses = addresses(&listeners)?;
+
+    let opening = directory.clone();
+    let opened = tokio::task::spawn_blocking(move || open::open(&opening))
+        .await
+        .map_err(|error| CollectorError::Fatal(format!("recovery panicked: {error}")))??;
+    stats.restore(opened.journal.ledger().totals());
+    let journal = Arc::new(Mutex::new(opened.journal));
+    let dedup = opened.register.map(Dedup::new);
+    let (fatal, mut failed) = Fatal::new();
+
+    // The logs and the threads that carry records between them.
+    let waiting = Arc::new(Waiting::default());
+    for (seq, head) in &opened.heads {
+        waiting.add(*seq, head, std::time::Instant::now());
+    }
+    let (durable_sender, durable) = watch::channel(BatchSeq(opened.outbox.durable()));
+    let outbox_health = readiness.condition("outbox");
+    outbox_health.ready();
+    let (sealed, outbox_thread) =
+        outbox::start(opened.outbox.clone(), waiting.clone(), durable_sender, stats.clone(), outbox_health, fatal.clone())
+            .map_err(|error| CollectorError::Io(format!("starting a thread: {error}")))?;
+    let (records_sender, records) = mpsc::channel();
+    let (log, acker) = Log::start(opened.intake.clone(), records_sender, stats.clone())
+        .map_err(|error| CollectorError::Io(format!("starting a thread: {error}")))?;
+    let caps = caps(config);
+    let road = Road::new(road::Parts {
+        settings: road::Settings {
+            delay: config.storage.batch.delay,
+            rows: config.storage.batch.rows as usize,
+            bytes: config.storage.batch.bytes.as_usize(),
+        },
+        journal: journal.clone(),
+        sampler: Sampler::new(Policy::All { epoch: 0 }),
+        outbox: sealed,
+        stats: stats.clone(),
+        caps: caps.clone(),
+        now: unix_ns,
+    });
+    // Records that arrive from now on come over the channel: the replay ends where the log ends at this moment.
+    let replay = open::replay(&opened.intake, opened.replay_from);
+    let road_thread = {
+        let fatal = fatal.clone();
+        let recovering = recovering.clone();
+        let lost = opened.lost.clone();
+        spawn("road", move || {
+            road.run(replay, &records, |count| replayed(count, &lost, &recovering), &fatal);
+        })?
+    };
+
+    // Delivery and keeping.
+    let (flush_sender, flush) = watch::channel(false);
+    let delivery_health = readiness.condition("tables");
+    delivery_health.ready();
+    let delivery = Arc::new(Delivery {
+        settings: deliver::Settings { interval: config.storage.commit.interval, bytes: config.storage.commit.bytes.bytes() },
+        journal: journal.clone(),
+        waiting: waiting.clone(),
+        outbox: Outbox::open_readonly(&directory.logs.join("outbox")),
+        lake,
+        durable: durable.clone(),
+        flush,
+        turn: Semaphore::new(1),
+        stats: stats.clone(),
+        health: delivery_health,
+        fatal: fatal.clone(),
+    });
+    let mut tables = JoinSet::new();
+    for table in Table::ALL {
+        tables.spawn(delivery.clone().run(table));
+    }
+    let keeper = Arc::new(Keeper {
+        data: directory.data.clone(),
+        interval: config.storage.checkpoint_interval,
+        journal: journal.clone(),
+        dedup: dedup.clone(),
+        intake: opened.intake.clone(),
+        outbox: opened.outbox.clone(),
+        durable,
+    });
+    let keeping = tokio::spawn(keeper.clone().run());
+
+    // The way in.
+    let intake = Arc::new(Intake {
+        limits: request_limits(config, limits, caps),
+        tenant: Arc::new(tenant(config, limits)),
+        memory: Budget::new(limits.intake_memory_bytes),
+        backlog: Backlog::new(BACKLOG_BYTES.min(limits.intake_memory_bytes), BACKLOG_WAIT),
+        dedup,
+        log: log.clone(),
+        stats: stats.clone(),
+        now: unix_ns,
+        closing: AtomicBool::new(false),
+    });
+    watch_figures(&metrics, &intake, &opened.intake, &opened.outbox, &journal, &waiting);
+    let status = status(&intake, &opened.intake, &opened.outbox, &journal, &waiting, &readiness);
+    let admin = Admin::new("collector", metrics, readiness.clone())
+        .status(status)
+        .spawn(listeners.admin)
+        .map_err(|error| CollectorError::Io(format!("admin.collector: {error}")))?;
+    let mut serving = JoinSet::new();
+    for (protocol, listener) in [(Protocol::Grpc, listeners.grpc), (Protocol::Http, listeners.http)] {
+        let listener = listen::tokio(listener).map_err(|error| CollectorError::Io(format!("{protocol:?}: {error}")))?;
+        let stop = shutdown.clone();
+        let limits = connection_limits(config);
+        let intake = intake.clone();
+        serving.spawn(async move { serve(protocol, listener, limits, intake, async move { stop.begun().await }, DRAIN_REQUESTS).await });
+    }
+    let registered = RunFile::new("collector", addresses.clone())
+        .write(&directory.data)
+        .map_err(|error| CollectorError::io(&directory.data, error))?;
+    info!(?addresses, "collector is up");
+
+    let end = tokio::select! {
+        () = shutdown.begun() => Ok(()),
+        Some(cause) = failed.recv() => Err(CollectorError::Fatal(cause)),
+    };
+    intake.closing.store(true, Ordering::Relaxed);
+    if let Err(error) = end {
+        keeping.abort();
+        return Err(error);
+    }
+
+    // Drain: requests, then records, then batches, then tables, then a last checkpoint.
+    info!(reason = shutdown.reason(), "draining");
+    let draining = async {
+        while serving.join_next().await.is_some() {}
+        log.close();
+        join(acker).await;
+        join(road_thread).await;
+        join(outbox_thread).await;
+        flush_sender.send_replace(true);
+        while tables.join_next().await.is_some() {}
+        keeping.abort();
+        if let Err(error) = keeper.keep().await {
+            warn!(%error, "no last checkpoint; the next start replays from the one before");
+        }
+    };
+    match shutdown.drain(config.drain_timeout, draining).await {
+        Drained::Done(()) => info!("drained"),
+        Drained::Cut(why) => warn!(why, "the drain was cut short; the next start goes on from the logs"),
+    }
+    close(&opened.intake, &opened.outbox).await;
+    drop((registered, admin, opened.lock));
+    match failed.try_recv() {
+        Ok(cause) => Err(CollectorError::Fatal(cause)),
+        Err(_) => Ok(()),
+    }
+}
+
+/// Requests in flight when the drain begins have this long to be answered.
+const DRAIN_REQUESTS: Duration = Duration::from_secs(5);
+
+fn unix_ns() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, CollectorError> {
+    std::thread::Builder::new()
+        .name(name.into())
+        .spawn(work)
+        .map_err(|error| CollectorError::Io(format!("starting thread {name}: {error}")))
+}
+
+async fn join(thread: JoinHandle<()>) {
+    if let Ok(Err(_)) = tokio::task::spawn_blocking(move || thread.join()).await {
+        warn!("a thread panicked; recovery sorts it out at the next start");
+    }
+}
+
+async fn close(intake: &Arc<Wal>, outbox: &Arc<Wal>) {
+    for wal in [intake.clone(), outbox.clone()] {
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || wal.close()).await {
+            warn!(%error, "closing a log");
+        }
+    }
+}
+
+fn replayed(count: u64, lost: &[(u64, u64)], recovering: &tailwater_runtime::health::Handle) {
+    if count > 0 {
+        info!(records = count, "replay is done");
+    }
+    match lost {
+        [] => recovering.ready(),
+        lost => {
+            let records: u64 = lost.iter().map(|(first, last)| last - first + 1).sum();
+            recovering.degraded(format!("{records} records of the intake log are lost to damage: {lost:?}"));
+        }
+    }
+}
+
+fn directory(config: &Config, limits: &Limits) -> Result<Directory, CollectorError> {
+    let storage = &config.storage;
+    let logs = config.wal_dir().to_path_buf();
+    for path in [&config.data, &logs] {
+        std::fs::create_dir_all(path).map_err(|error| CollectorError::io(path, error))?;
+    }
+    let disk = rustix::fs::statvfs(&logs).map_err(|error| CollectorError::io(&logs, error.into()))?;
+    // Head and padding of a record are far below this.
+    const RECORD_EXTRA: u64 = 16 * 1024;
+    Ok(Directory {
+        data: config.data.clone(),
+        logs,
+        intake: LogOptions {
+            segment_bytes: storage.intake_log.segment.bytes(),
+            budget_bytes: storage.intake_log.budget.bytes(),
+        },
+        outbox: LogOptions { segment_bytes: storage.outbox.segment.bytes(), budget_bytes: storage.outbox.budget.bytes() },
+        reserve_bytes: config.disk_reserve_bytes(disk.f_blocks * disk.f_frsize),
+        ack: match storage.ack {
+            Ack::Fsync => tailwater_wal::Ack::Fsync,
+            Ack::Write => tailwater_wal::Ack::Write,
+        },
+        record_bytes_max: limits.body_bytes + RECORD_EXTRA,
+        dedup_window_ns: config.intake.dedup.then(|| config.intake.dedup_window.as_nanos() as u64),
+    })
+}
+
+fn addresses(listeners: &Listeners) -> Result<Vec<(&'static str, std::net::SocketAddr)>, CollectorError> {
+    let all = [
+        ("intake.grpc.listen", &listeners.grpc),
+        ("intake.http.listen", &listeners.http),
+        ("admin.collector", &listeners.admin),
+    ];
+    all.into_iter()
+        .map(|(key, listener)| {
+            let address = listener.local_addr().map_err(|error| CollectorError::Io(format!("{key}: {error}")))?;
+            Ok((key, address))
+        })
+        .collect()
+}
+
+fn caps(config: &Config) -> Caps {
+    let caps = &config.intake.caps;
+    Caps {
+        item_bytes: caps.item.as_usize(),
+        depth: caps.depth as usize,
+        attributes: caps.attributes as usize,
+        value_bytes: caps.value.as_usize(),
+        key_bytes: caps.key.as_usize(),
+        events: caps.events as usize,
+        links: caps.links as usize,
+        future_ns: caps.future.as_nanos() as u64,
+        past_ns: u64::try_from(caps.past.as_nanos()).unwrap_or(u64::MAX),
+        ..Caps::default()
+    }
+}
+
+fn request_limits(config: &Config, limits: &Limits, caps: Caps) -> intake::Limits {
+    intake::Limits {
+        wire_body: limits.wire_body_bytes,
+        inflate: inflate::Limits { body: limits.body_bytes, ratio: u64::from(config.intake.inflate_ratio) },
+        body_idle: config.intake.connections.body_idle,
+        request: config.intake.request_timeout,
+        caps,
+    }
+}
+
+fn tenant(config: &Config, limits: &Limits) -> Tenant {
+    let rate = &config.intake.rate;
+    let rate = rate.bytes_per_sec.get().map(|bytes_per_sec| (bytes_per_sec.bytes(), rate.burst.bytes()));
+    Tenant::new("default", limits.tenant_memory_bytes, rate)
+}
+
+fn connection_limits(config: &Config) -> serve::Limits {
+    let connections = &config.intake.connections;
+    serve::Limits {
+        connections: connections.total as usize,
+        per_peer: connections.per_peer as usize,
+        streams: connections.streams,
+        header_timeout: connections.header_timeout,
+        keepalive: connections.keepalive,
+        keepalive_timeout: connections.keepalive_timeout,
+        max_age: connections.max_age,
+    }
+}
+
+/// Gauges that are read when somebody asks.
+fn watch_figures(
+    metrics: &Metrics,
+    intake: &Arc<Intake>,
+    intake_log: &Arc<Wal>,
+    outbox: &Arc<Wal>,
+    journal: &Arc<Mutex<tailwater_journal::Journal>>,
+    waiting: &Arc<Waiting>,
+) {
+    let of = intake.clone();
+    metrics.gauge_fn("tailwater_memory_used_bytes", "request bytes held in memory", move || of.memory.used() as f64);
+    let of = intake.clone();
+    metrics.gauge_fn("tailwater_memory_limit_bytes", "request bytes that may be held", move || of.memory.limit() as f64);
+    let of = intake.clone();
+    metrics.gauge_fn("tailwater_backlog_used_bytes", "accepted bytes not yet in a durable batch", move || of.backlog.used() as f64);
+    let of = intake.clone();
+    metrics.gauge_fn("tailwater_backlog_limit_bytes", "accepted bytes there is room for", move || of.backlog.limit() as f64);
+    for (log, wal) in [("intake_log", intake_log), ("outbox", outbox)] {
+        type Read = fn(&tailwater_wal::Stats) -> u64;
+        let gauges: [(&str, &str, Read); 7] = [
+            ("disk_bytes", "disk taken", |stats| stats.disk_bytes),
+            ("budget_bytes", "disk that may be taken", |stats| stats.budget_bytes),
+            ("segments", "live segments", |stats| stats.segments),
+            ("lag_records", "records accepted and not yet durable", tailwater_wal::Stats::lag),
+            ("queue_bytes", "bytes waiting for the disk", |stats| stats.queue_bytes),
+            ("queue_limit_bytes", "bytes that may wait for the disk", |stats| stats.queue_bytes_max),
+            ("kept_records", "records still on disk", |stats| stats.next_seq.saturating_sub(stats.first_seq)),
+        ];
+        for (name, help, read) in gauges {
+            let wal = wal.clone();
+            metrics.gauge_fn(&format!("tailwater_{log}_{name}"), &format!("{log}: {help}"), move || read(&wal.stats()) as f64);
+        }
+        let counters: [(&str, &str, Read); 4] = [
+            ("written_bytes", "bytes written", |stats| stats.bytes),
+            ("records", "records written", |stats| stats.records),
+            ("syncs", "syncs done", |stats| stats.syncs),
+            ("sync_nanoseconds", "time spent in syncs", |stats| stats.sync_nanos),
+        ];
+        for (name, help, read) in counters {
+            let wal = wal.clone();
+            metrics.counter_fn(&format!("tailwater_{log}_{name}"), &format!("{log}: {help}"), move || read(&wal.stats()));
+        }
+    }
+    let of = journal.clone();
+    metrics.gauge_fn("tailwater_decisions_remembered", "decisions remembered for late spans", move || of.lock().remembered() as f64);
+    for table in Table::ALL {
+        let of = waiting.clone();
+        metrics.gauge_fn(
+            &format!("tailwater_waiting_{}_bytes", table.name()),
+            &format!("bytes of table {} in the outbox and not yet committed", table.name()),
+            move || of.of(table).map_or(0.0, |(bytes, _)| bytes as f64),
+        );
+    }
+}
+
+/// What `/status` says: the same figures for the command line.
+fn status(
+    intake: &Arc<Intake>,
+    intake_log: &Arc<Wal>,
+    outbox: &Arc<Wal>,
+    journal: &Arc<Mutex<tailwater_journal::Journal>>,
+    waiting: &Arc<Waiting>,
+    readiness: &Readiness,
+) -> impl Fn() -> Value + Clone + Send + Sync + 'static {
+    let (intake, journal, waiting, readiness) = (intake.clone(), journal.clone(), waiting.clone(), readiness.clone());
+    let logs = [("intake_log", intake_log.clone()), ("outbox", outbox.clone())];
+    move || {
+        let items: Vec<Value> = intake
+            .stats
+            .totals()
+            .into_iter()
+            .map(|(key, amount)| {
+                json!({
+                    "tenant": &*key.tenant, "signal": key.signal.name(), "account": key.account.name(), "reason": key.reason,
+                    "items": amount.items, "bytes": amount.bytes,
+                })
+            })
+            .collect();
+        let logs: serde_json::Map<String, Value> = logs
+            .iter()
+            .map(|(name, wal)| {
+                let stats = wal.stats();
+                let figures = json!({
+                    "disk_bytes": stats.disk_bytes, "budget_bytes": stats.budget_bytes, "next": stats.next_seq,
+                    "first": stats.first_seq, "durable": stats.durable_seq, "lag": stats.lag(),
+                    "written_bytes": stats.bytes, "syncs": stats.syncs,
+                });
+                ((*name).to_owned(), figures)
+            })
+            .collect();
+        let tables: serde_json::Map<String, Value> = {
+            let journal = journal.lock();
+            Table::ALL
+                .into_iter()
+                .map(|table| {
+                    let (bytes, age) = waiting.of(table).map_or((0, 0.0), |(bytes, since)| (bytes, since.elapsed().as_secs_f64()));
+                    let figures = json!({
+                        "committed_batch": journal.version(table).0, "waiting_bytes": bytes, "oldest_waiting_seconds": age,
+                    });
+                    (table.name().to_owned(), figures)
+                })
+                .collect()
+        };
+        json!({
+            "role": "collector",
+            "log_id": journal.lock().log_id().to_string(),
+            "state": format!("{:?}", readiness.report().state).to_lowercase(),
+            "items": items,
+            "memory": { "used_bytes": intake.memory.used(), "limit_bytes": intake.memory.limit() },
+            "backlog": { "used_bytes": intake.backlog.used(), "limit_bytes": intake.backlog.limit() },
+            "logs": logs,
+            "tables": tables,
+            "digests": intake.dedup.as_ref().map(|dedup| dedup.with(tailwater_journal::dedup::Register::len)),
+        })
+    }
+}

@@ -1,0 +1,181 @@
+//! What the collector counts of itself, on `/metrics` and `/status`.
+//!
+//! Items are counted twice on purpose of the identity: `received` when the record is durable, every other account when the
+//! batch that settles it is. The difference is in flight. Totals start from the ledger, so a restart does not reset them.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use ahash::AHashMap;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use tailwater_model::ledger::{Account, Amount, Key};
+use tailwater_model::signal::Signal;
+use tailwater_runtime::Metrics;
+use tailwater_runtime::metrics::{BYTES, Counter, Gauge, Histogram, Labelled, SECONDS};
+
+use crate::intake::Packed;
+use crate::log::Entry;
+
+/// Counters of one collector.
+pub struct Stats {
+    requests: Labelled<3, Counter>,
+    refused: Labelled<3, Counter>,
+    wire_bytes: Labelled<1, Counter>,
+    sanitized: Labelled<2, Counter>,
+    connections_refused: Labelled<1, Counter>,
+    items: Labelled<4, Counter>,
+    item_bytes: Labelled<4, Counter>,
+    in_flight: Labelled<2, Gauge>,
+    ack_seconds: Labelled<1, Histogram>,
+    batch_rows: Histogram,
+    batch_bytes: Histogram,
+    commit_seconds: Labelled<1, Histogram>,
+    commit_failures: Labelled<1, Counter>,
+    totals: Mutex<AHashMap<(Arc<str>, Signal, Account, &'static str), Amount>>,
+    in_flight_items: [AtomicI64; 3],
+}
+
+impl Stats {
+    /// Registers everything.
+    pub fn new(metrics: &Metrics) -> Arc<Stats> {
+        Arc::new(Stats {
+            requests: metrics.counters(
+                "tailwater_requests",
+                "export requests answered, by protocol, signal and outcome (ok or the reason of the refusal)",
+                ["protocol", "signal", "outcome"],
+            ),
+            refused: metrics.counters(
+                "tailwater_requests_refused",
+                "requests refused before or instead of being accepted, by protocol, signal (none: refused by its head) and reason",
+                ["protocol", "signal", "reason"],
+            ),
+            wire_bytes: metrics.counters("tailwater_request_bytes", "request body bytes as they arrived", ["signal"]),
+            sanitized: metrics.counters(
+                "tailwater_strings_changed",
+                "strings that were not UTF-8 (sanitized) or beyond a cap (truncated)",
+                ["signal", "change"],
+            ),
+            connections_refused: metrics.counters("tailwater_connections_refused", "connections not served", ["reason"]),
+            items: metrics.counters(
+                "tailwater_items",
+                "spans, data points and log records by the account they are in; received is the sum of the others and of in flight",
+                ["tenant", "signal", "account", "reason"],
+            ),
+            item_bytes: metrics.counters(
+                "tailwater_item_bytes",
+                "protobuf bytes of the items of each account",
+                ["tenant", "signal", "account", "reason"],
+            ),
+            in_flight: metrics.gauges("tailwater_items_in_flight", "items received and not yet in a durable batch", ["tenant", "signal"]),
+            ack_seconds: metrics.histograms(
+                "tailwater_ack_seconds",
+                "time from the head of a request to its durable record",
+                ["signal"],
+                &SECONDS,
+            ),
+            batch_rows: metrics.histogram("tailwater_batch_rows", "rows of an outbox batch", &BYTES),
+            batch_bytes: metrics.histogram("tailwater_batch_bytes", "bytes of an outbox batch", &BYTES),
+            commit_seconds: metrics.histograms("tailwater_commit_seconds", "time of a table commit", ["table"], &SECONDS),
+            commit_failures: metrics.counters("tailwater_commit_failures", "table commits that failed and will be tried again", ["table"]),
+            totals: Mutex::default(),
+            in_flight_items: Default::default(),
+        })
+    }
+
+    /// A request was answered.
+    pub fn request(&self, packed: Packed, wire_bytes: u64, refused: Option<&'static str>, took: Duration) {
+        let (protocol, signal) = (if packed.framed { "grpc" } else { "http" }, packed.signal.name());
+        self.requests.with([protocol, signal, refused.unwrap_or("ok")]).inc();
+        self.wire_bytes.with([signal]).inc_by(wire_bytes);
+        match refused {
+            Some(reason) => {
+                self.refused.with([protocol, signal, reason]).inc();
+            }
+            None => self.ack_seconds.with([signal]).observe(took.as_secs_f64()),
+        }
+    }
+
+    /// A request was refused by its head alone.
+    pub fn refused_unread(&self, protocol: &'static str, reason: &'static str) {
+        self.refused.with([protocol, "none", reason]).inc();
+    }
+
+    /// A connection was not served.
+    pub fn refused_connection(&self, reason: &'static str) {
+        self.connections_refused.with([reason]).inc();
+    }
+
+    /// Strings changed on the way in.
+    pub fn changed(&self, signal: Signal, sanitized: u64, truncated: u64) {
+        if sanitized > 0 {
+            self.sanitized.with([signal.name(), "sanitized"]).inc_by(sanitized);
+        }
+        if truncated > 0 {
+            self.sanitized.with([signal.name(), "truncated"]).inc_by(truncated);
+        }
+    }
+
+    /// A record is durable (or was found in the log again).
+    pub fn received(&self, entry: &Entry) {
+        let key = Key { tenant: entry.tenant.clone(), signal: entry.signal, account: Account::Received, reason: "" };
+        self.add(&key, Amount { items: entry.items, bytes: entry.wire_bytes });
+    }
+
+    /// A batch is durable: everything in its deltas but `received`, which was counted before.
+    pub fn settled<'a>(&self, deltas: impl IntoIterator<Item = (&'a Key, &'a Amount)>) {
+        deltas.into_iter().filter(|(key, _)| key.account != Account::Received).for_each(|(key, amount)| self.add(key, *amount));
+    }
+
+    /// Totals of the process before this one, all accounts.
+    pub fn restore<'a>(&self, totals: impl IntoIterator<Item = (&'a Key, &'a Amount)>) {
+        totals.into_iter().for_each(|(key, amount)| self.add(key, *amount));
+    }
+
+    /// A batch of this size went to the outbox.
+    pub fn batch(&self, rows: u64, bytes: u64) {
+        self.batch_rows.observe(rows as f64);
+        self.batch_bytes.observe(bytes as f64);
+    }
+
+    /// A table was committed.
+    pub fn committed(&self, table: &'static str, took: Duration) {
+        self.commit_seconds.with([table]).observe(took.as_secs_f64());
+    }
+
+    /// A commit failed; its rows stay in the outbox.
+    pub fn commit_failed(&self, table: &'static str) {
+        self.commit_failures.with([table]).inc();
+    }
+
+    /// All totals, sorted: what `/status` shows.
+    pub fn totals(&self) -> Vec<(Key, Amount)> {
+        let totals = self.totals.lock();
+        let mut all: Vec<_> = totals
+            .iter()
+            .map(|((tenant, signal, account, reason), amount)| {
+                (Key { tenant: tenant.clone(), signal: *signal, account: *account, reason }, *amount)
+            })
+            .collect();
+        all.sort();
+        all
+    }
+
+    fn add(&self, key: &Key, amount: Amount) {
+        let labels = [&*key.tenant, key.signal.name(), key.account.name(), key.reason];
+        self.items.with(labels).inc_by(amount.items);
+        self.item_bytes.with(labels).inc_by(amount.bytes);
+        let mut totals = self.totals.lock();
+        let total = totals.entry((key.tenant.clone(), key.signal, key.account, key.reason)).or_default();
+        total.items += amount.items;
+        total.bytes += amount.bytes;
+        drop(totals);
+        let change = match key.account {
+            Account::Received => amount.items as i64,
+            Account::Expired => 0,
+            _ => -(amount.items as i64),
+        };
+        let now = self.in_flight_items[key.signal as usize - 1].fetch_add(change, Ordering::Relaxed) + change;
+        self.in_flight.with([&*key.tenant, key.signal.name()]).set(now);
+    }
+}
