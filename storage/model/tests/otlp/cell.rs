@@ -28,6 +28,8 @@ pub enum Cell {
     List(Vec<Cell>),
     Map(Vec<(String, Cell)>),
     Struct(Vec<(String, Cell)>),
+    /// Only expected: anything but null.
+    Some,
     /// Only expected: the OTLP-JSON text of this value, however it is spelled. See [`canonical`].
     Json(String),
 }
@@ -51,6 +53,7 @@ impl Cell {
     /// Whether an actual value is what was expected.
     pub fn is(&self, actual: &Cell) -> bool {
         match (self, actual) {
+            (Cell::Some, actual) => *actual != Cell::Null,
             (Cell::Json(expected), Cell::Text(actual)) => canonical_of_text(actual).as_ref() == Some(expected),
             (Cell::List(expected), Cell::List(actual)) => {
                 expected.len() == actual.len() && expected.iter().zip(actual).all(|(expected, actual)| expected.is(actual))
@@ -85,7 +88,7 @@ pub fn canonical(any: &AnyValue) -> String {
 }
 
 /// [`canonical`] of an OTLP-JSON text, read back through the transcoder.
-fn canonical_of_text(text: &str) -> Option<String> {
+pub fn canonical_of_text(text: &str) -> Option<String> {
     let request = format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{{"body":{text}}}]}}]}}]}}"#);
     let bytes = tailwater_model::otlp::json::transcode(Signal::Logs, request.as_bytes(), 1 << 20).ok()?;
     let request = ExportLogsServiceRequest::decode(&bytes[..]).ok()?;
@@ -153,17 +156,40 @@ fn cell(array: &ArrayRef, index: usize) -> Cell {
     }
 }
 
-/// Panics with the columns in which two rows differ.
-pub fn compare(what: &str, expected: &Row, actual: &Row) {
-    let mut differences = String::new();
-    for (name, actual) in actual {
-        match expected.get(name) {
-            Some(expected) if expected.is(actual) => {}
-            expected => differences.push_str(&format!("\n  {name}: expected {expected:?}\n  {:>width$}  actual   {actual:?}", "", width = name.len())),
+/// Panics unless the actual rows are the expected ones, in whatever order.
+pub fn compare(table: &str, expected: &[Row], actual: &[Row]) {
+    assert_eq!(expected.len(), actual.len(), "rows of {table}");
+    let mut left: Vec<&Row> = actual.iter().collect();
+    for (index, expected) in expected.iter().enumerate() {
+        let differences = |actual: &Row| {
+            let differing = |name: &&String| !expected.get(*name).zip(actual.get(*name)).is_some_and(|(expected, actual)| expected.is(actual));
+            let names: std::collections::BTreeSet<String> = expected.keys().chain(actual.keys()).filter(differing).cloned().collect();
+            names
+        };
+        // The nearest row is the one that was meant; if even that one differs, it says how.
+        let Some(nearest) = (0..left.len()).min_by_key(|place| differences(left[*place]).len()) else { unreachable!("as many rows") };
+        let actual = left.swap_remove(nearest);
+        let mut text = String::new();
+        for name in differences(actual) {
+            text.push_str(&format!("\n  {name}\n    expected {:?}\n    actual   {:?}", expected.get(&name), actual.get(&name)));
         }
+        assert!(text.is_empty(), "row {index} of {table} differs in:{text}");
     }
-    for name in expected.keys().filter(|name| !actual.contains_key(*name)) {
-        differences.push_str(&format!("\n  {name}: expected, but there is no such column"));
+}
+
+/// Panics unless the rows ascend in these columns, nulls first.
+pub fn assert_sorted(table: &str, columns: &[&str], rows: &[Row]) {
+    let key = |row: &Row| -> Vec<(i64, Vec<u8>)> {
+        let part = |name: &&str| match &row[*name] {
+            Cell::Null => (i64::MIN, vec![]),
+            Cell::Int(value) => (*value, vec![]),
+            Cell::Text(text) => (0, text.clone().into_bytes()),
+            Cell::Bytes(bytes) => (0, bytes.clone()),
+            other => panic!("{table} is sorted by {name}, which is {other:?}"),
+        };
+        columns.iter().map(part).collect()
+    };
+    for pair in rows.windows(2) {
+        assert!(key(&pair[0]) <= key(&pair[1]), "{table} is not sorted by {columns:?}");
     }
-    assert!(differences.is_empty(), "{what} differs:{differences}");
 }

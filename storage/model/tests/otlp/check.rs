@@ -2,16 +2,23 @@
 //!
 //! Shared with the fuzz targets, which include this file by path. Everything here panics with what differs.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message;
 use tailwater_model::otlp::caps::Caps;
-use tailwater_model::otlp::peek;
+use tailwater_model::otlp::columns::{Choice, LogColumns, MetricBatches, MetricColumns, RequestInfo, SeriesSeen, SpanColumns};
+use tailwater_model::otlp::json::transcode;
+use tailwater_model::otlp::peek::{self, Inspected};
 use tailwater_model::signal::Signal;
+use tailwater_model::table::{Table, frame_schema, sort_columns};
 
-use crate::expect::{self, Item};
-use crate::wire::{self, Plain};
+use super::cell::{self, Row};
+use super::expect::{self, Item};
+use super::table::{self, Around};
+use super::wire::{self, Plain};
 
 /// What prost makes of a request.
 pub enum Truth {
@@ -28,6 +35,25 @@ impl Truth {
             Signal::Logs => Truth::Logs(ExportLogsServiceRequest::decode(bytes)?),
         })
     }
+}
+
+/// When the requests of the checks arrive, ns since 1970.
+pub const ARRIVAL_NS: u64 = 1_700_000_000_123_456_789;
+
+/// Any bytes as a protobuf request.
+pub fn pb(signal: Signal, bytes: &[u8]) {
+    check(signal, bytes, ARRIVAL_NS, &Caps::default());
+}
+
+/// Any bytes as a JSON request: what the transcoder makes of it is a request, and one on which the decoders agree.
+pub fn json(signal: Signal, bytes: &[u8]) {
+    let bytes_max = 1 << 20;
+    let Ok(request) = transcode(signal, bytes, bytes_max) else { return };
+    assert!(request.len() <= bytes_max);
+    if let Err(error) = Truth::decode(signal, &request) {
+        panic!("the transcoder wrote what prost refuses: {error}");
+    }
+    pb(signal, &request);
 }
 
 /// Checks that both decoders agree on whether this is a request, on its items, on which are rejected and why, and on every
@@ -63,6 +89,58 @@ pub fn check(signal: Signal, bytes: &[u8], arrival_ns: u64, caps: &Caps) {
     if signal == Signal::Traces {
         check_peek(bytes, &items);
     }
+    let around = Around { tenant: "acme", arrival_ns, caps };
+    let rows = table::rows(&truth, around);
+    let series = table::series(&truth, &rows, around);
+    check_columns(signal, bytes, &ours, &rows, &series, around);
+}
+
+fn check_columns(signal: Signal, bytes: &[u8], inspected: &Inspected, expected: &BTreeMap<Table, Vec<Row>>, series: &BTreeSet<String>, around: Around<'_>) {
+    let rejected = inspected.ordinals();
+    let info = RequestInfo { tenant: around.tenant, arrival_ns: around.arrival_ns, rejected: &rejected };
+    let choice = Choice::All(table::SAMPLING);
+    let (pushed, batches) = match signal {
+        Signal::Traces => {
+            let mut columns = SpanColumns::new(around.caps.clone());
+            let pushed = columns.push_request(bytes, &info, choice);
+            assert_eq!(columns.len() as u64, inspected.accepted());
+            let batches = columns.finish_sorted(|_, _| table::PART);
+            (pushed, vec![(Table::Spans, batches.spans), (Table::Traces, batches.traces)])
+        }
+        Signal::Logs => {
+            let mut columns = LogColumns::new(around.caps.clone());
+            let pushed = columns.push_request(bytes, &info, choice);
+            (pushed, vec![(Table::Logs, columns.finish_sorted())])
+        }
+        Signal::Metrics => {
+            let mut columns = MetricColumns::new(around.caps.clone());
+            let pushed = columns.push_request(bytes, &info, &mut SeriesSeen::new(10_000));
+            let batches = columns.finish_sorted();
+            check_series(&batches, series);
+            (pushed, vec![(Table::MetricPoints, batches.points), (Table::MetricDists, batches.dists)])
+        }
+    };
+    let pushed = pushed.expect("inspect has accepted it");
+    assert_eq!(pushed.rows, inspected.accepted(), "rows pushed");
+    assert_eq!(pushed.refused, [], "the columns refuse items that inspect accepts");
+    for (table, batch) in batches {
+        assert_eq!(batch.schema(), frame_schema(table), "schema of {}", table.name());
+        let actual = cell::rows(&batch);
+        cell::assert_sorted(table.name(), sort_columns(table), &actual);
+        cell::compare(table.name(), expected.get(&table).map_or(&[][..], |rows| rows), &actual);
+    }
+}
+
+/// There is one row of `metric_series` a series and day that has points, and these rows say what was expected.
+fn check_series(batches: &MetricBatches, expected: &BTreeSet<String>) {
+    let rows = cell::rows(&batches.series);
+    assert_eq!(batches.series.schema(), frame_schema(Table::MetricSeries));
+    cell::assert_sorted("metric_series", sort_columns(Table::MetricSeries), &rows);
+    let key = |row: &Row| format!("{:?} {:?}", row["series_id"], row["date"]);
+    let with_points: BTreeSet<String> = cell::rows(&batches.points).iter().chain(&cell::rows(&batches.dists)).map(key).collect();
+    assert_eq!(rows.iter().map(key).collect::<BTreeSet<_>>(), with_points, "series with rows and series with points");
+    assert_eq!(rows.len(), with_points.len(), "rows of metric_series");
+    assert_eq!(&rows.iter().map(table::series_of).collect::<BTreeSet<_>>(), expected, "rows of metric_series");
 }
 
 fn check_peek(bytes: &[u8], items: &[Item]) {

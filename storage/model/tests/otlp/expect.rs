@@ -13,7 +13,7 @@ use tailwater_model::otlp::caps::Caps;
 use tailwater_model::otlp::reject::Reason;
 use tailwater_model::otlp::value::Any;
 
-use crate::check::Truth;
+use super::check::Truth;
 
 /// A span, data point or log record of a request, in wire order.
 #[derive(Debug)]

@@ -19,8 +19,8 @@ use proptest::option;
 use proptest::prelude::*;
 use tailwater_model::table::{Table, promote};
 
-/// When the generated requests arrive, ns since 1970. Most generated times lie around it.
-pub const ARRIVAL_NS: u64 = 1_700_000_000_123_456_789;
+// Most generated times lie around the arrival.
+use crate::check::ARRIVAL_NS;
 
 const DAY_NS: u64 = 24 * 3600 * 1_000_000_000;
 

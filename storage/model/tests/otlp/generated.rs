@@ -7,8 +7,8 @@ use tailwater_model::otlp::caps::Caps;
 use tailwater_model::signal::Signal;
 
 use crate::bend;
-use crate::check::check;
-use crate::generate::{self, ARRIVAL_NS};
+use crate::check::{ARRIVAL_NS, check};
+use crate::generate;
 
 /// A request as protobuf; shown in hex, as a regression test would have it.
 struct Encoded(Vec<u8>);

@@ -11,12 +11,13 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
 use tailwater_model::otlp::caps::Caps;
+use tailwater_model::otlp::columns::Sampling;
 use tailwater_model::table::promote::{self, Want};
 use tailwater_model::table::{self, Table};
 
-use crate::cell::{Cell, Row, canonical};
-use crate::check::Truth;
-use crate::expect::{self, Point};
+use super::cell::{Cell, Row, canonical, canonical_of_text};
+use super::check::Truth;
+use super::expect::{self, Point};
 
 /// What the decoder is told about a request.
 #[derive(Clone, Copy)]
@@ -36,16 +37,19 @@ pub fn rows(truth: &Truth, around: Around<'_>) -> BTreeMap<Table, Vec<Row>> {
     let mut accepted = || accepted.next().expect("as many items as are walked");
     match truth {
         Truth::Traces(request) => {
+            let mut spans = Vec::new();
             for group in &request.resource_spans {
                 for block in &group.scope_spans {
                     let origin = origin(&group.resource, &group.schema_url, &block.scope, &block.schema_url, around.caps);
                     for span in &block.spans {
                         if accepted() {
-                            rows.entry(Table::Spans).or_default().push(span_row(span, &origin, around));
+                            spans.push((span_row(span, &origin, around), span.start_time_unix_nano, span.end_time_unix_nano));
                         }
                     }
                 }
             }
+            rows.insert(Table::Traces, trace_rows(&spans, around));
+            rows.insert(Table::Spans, spans.into_iter().map(|(row, _, _)| row).collect());
         }
         Truth::Logs(request) => {
             for group in &request.resource_logs {
@@ -163,7 +167,7 @@ fn span_row(span: &Span, origin: &Row, around: Around<'_>) -> Row {
     set(&mut row, "is_root", Cell::Bool(root));
     let remote = span.flags & 0x300 == 0x300;
     set(&mut row, "is_entry", Cell::Bool(root || [2, 5].contains(&span.kind) || remote));
-    keep_everything(&mut row);
+    set_sampling(&mut row);
     let cut_attributes = set_attributes(&mut row, Table::Spans, &span.attributes, caps);
     set(&mut row, "dropped_attrs", saturated(u64::from(span.dropped_attributes_count) + cut_attributes));
     let events: Vec<Cell> = span
@@ -211,8 +215,11 @@ fn log_row(record: &LogRecord, origin: &Row, around: Around<'_>) -> Row {
     let observed = record.observed_time_unix_nano;
     // A record without a time has the time of its observation, or else of its arrival.
     let shown = [sent, observed, around.arrival_ns].into_iter().find(|time| *time != 0).unwrap_or_default();
-    let flag = set_time(&mut row, shown, shown, around);
-    let flag = if sent == 0 && observed == 0 { Some("zero") } else { flag };
+    let flag = set_time(&mut row, shown, shown, around).or(match (sent, observed) {
+        (0, 0) => Some("zero"),
+        (0, _) => Some("observed"),
+        _ => None,
+    });
     set(&mut row, "ts_flag", flag.map_or(Cell::Null, Cell::text));
     if observed != 0 {
         set(&mut row, "observed_ts", micros(observed));
@@ -237,7 +244,7 @@ fn log_row(record: &LogRecord, origin: &Row, around: Around<'_>) -> Row {
         }
     }
     set(&mut row, "flags", if record.flags == 0 { Cell::Null } else { Cell::Int(i32_of_bits(record.flags)) });
-    keep_everything(&mut row);
+    set_sampling(&mut row);
     let cut_attributes = set_attributes(&mut row, Table::Logs, &record.attributes, caps);
     set(&mut row, "dropped_attrs", saturated(u64::from(record.dropped_attributes_count) + cut_attributes));
     row
@@ -301,6 +308,7 @@ fn point_row(metric: &Metric, point: Point<'_>, origin: &Row, around: Around<'_>
         set(&mut row, "start_ts", micros(start));
         set(&mut row, "start_ts_ns", below_micros(start));
     }
+    set(&mut row, "series_id", Cell::Some);
     set(&mut row, "metric_name", Cell::Text(cut(&metric.name, caps.text_bytes)));
     set(&mut row, "type", Cell::Int(kind));
     set(&mut row, "temporality", small(temporality));
@@ -346,12 +354,83 @@ fn valid_id(id: &[u8], len: usize) -> bool {
     id.len() == len && id.iter().any(|byte| *byte != 0)
 }
 
-/// The sampling columns while everything is kept.
-fn keep_everything(row: &mut Row) {
-    for name in ["sample_weight", "sample_threshold", "sample_reason", "weight_quality", "trigger", "partial", "late", "policy_epoch"] {
-        row.remove(name);
-    }
+/// What sampling is told to say of every item: no two columns alike, so that none can be taken for another.
+pub const SAMPLING: Sampling<'static> = Sampling {
+    sample_weight: Some(2.5),
+    sample_threshold: Some(77),
+    sample_reason: Some("rule"),
+    weight_quality: None,
+    trigger: Some("idle"),
+    partial: Some(true),
+    late: Some(false),
+    policy_epoch: Some(3),
+};
+
+fn set_sampling(row: &mut Row) {
+    set(row, "sample_weight", Cell::double(2.5));
+    set(row, "sample_threshold", Cell::Int(77));
+    set(row, "sample_reason", Cell::text("rule"));
+    set(row, "trigger", Cell::text("idle"));
+    set(row, "partial", Cell::Bool(true));
+    set(row, "late", Cell::Bool(false));
+    set(row, "policy_epoch", Cell::Int(3));
 }
+
+/// The parts of traces that these rows of `spans` add up to, one a trace, in order of first sight.
+fn trace_rows(spans: &[(Row, u64, u64)], around: Around<'_>) -> Vec<Row> {
+    let mut traces: Vec<(Cell, Vec<&(Row, u64, u64)>)> = Vec::new();
+    for span in spans {
+        match traces.iter_mut().find(|(id, _)| *id == span.0["trace_id"]) {
+            Some((_, spans)) => spans.push(span),
+            None => traces.push((span.0["trace_id"].clone(), vec![span])),
+        }
+    }
+    let part = |(id, spans): (Cell, Vec<&(Row, u64, u64)>)| {
+        let mut row: Row = table::frame_schema(Table::Traces).fields().iter().map(|field| (field.name().clone(), Cell::Null)).collect();
+        set(&mut row, "tenant", Cell::text(around.tenant));
+        set(&mut row, "ingest_ts", micros(around.arrival_ns));
+        set(&mut row, "trace_id", id);
+        let min = spans.iter().map(|(_, start, _)| *start).min().unwrap_or_default();
+        // A span that ends before it starts has no duration, so its end is its start.
+        let max = spans.iter().map(|(_, start, end)| *start.max(end)).max().unwrap_or_default();
+        // The names of the times differ, their rule does not.
+        let mut time: Row = ["date", "ts", "ts_ns"].into_iter().map(|name| (name.to_owned(), Cell::Null)).collect();
+        let flag = set_time(&mut time, min, min, around);
+        set(&mut row, "date", time["date"].clone());
+        set(&mut row, "ts_min", micros(min));
+        set(&mut row, "ts_max", micros(max));
+        set(&mut row, "ts_flag", flag.map_or(Cell::Null, Cell::text));
+        set(&mut row, "part", Cell::Int(PART.into()));
+        set(&mut row, "duration_ns", Cell::Int((max - min) as i64));
+        if let Some((root, _, _)) = spans.iter().find(|(span, _, _)| span["is_root"] == Cell::Bool(true)) {
+            for (name, of_span) in [
+                ("root_service", "service_name"),
+                ("root_name", "name"),
+                ("root_kind", "kind"),
+                ("root_status", "status_code"),
+                ("http_route", "http_route"),
+            ] {
+                set(&mut row, name, root[of_span].clone());
+            }
+        }
+        set(&mut row, "span_count", Cell::Int(spans.len() as i64));
+        let errors = spans.iter().filter(|(span, _, _)| span["status_code"] == Cell::Int(2)).count();
+        set(&mut row, "error_count", Cell::Int(errors as i64));
+        let mut services: Vec<Cell> = Vec::new();
+        for (span, _, _) in spans {
+            if span["service_name"] != Cell::Null && !services.contains(&span["service_name"]) {
+                services.push(span["service_name"].clone());
+            }
+        }
+        set(&mut row, "services", Cell::List(services));
+        set_sampling(&mut row);
+        row
+    };
+    traces.into_iter().map(part).collect()
+}
+
+/// The number that the tests give every part of a trace.
+pub const PART: i32 = 4;
 
 /// Resource and scope columns.
 fn origin(resource: &Option<Resource>, resource_url: &str, scope: &Option<InstrumentationScope>, scope_url: &str, caps: &Caps) -> Row {
@@ -456,4 +535,81 @@ fn set_attributes(row: &mut Row, table: Table, attributes: &[KeyValue], caps: &C
         set(row, name, Cell::Map(entries));
     }
     dropped
+}
+
+/// A row of `metric_series` without its id, time and the order of its labels.
+pub fn series_of(row: &Row) -> String {
+    let labels = match &row["labels"] {
+        Cell::Map(entries) => entries.iter().map(|(key, value)| (key.clone(), spelled(value))).collect(),
+        other => panic!("labels are {other:?}"),
+    };
+    series_text(row, &row["description"], &labels)
+}
+
+/// Spells a label so that two spellings of one JSON value are equal.
+fn spelled(value: &Cell) -> String {
+    match value {
+        Cell::Text(text) if text.starts_with('{') => canonical_of_text(text).unwrap_or_else(|| text.clone()),
+        Cell::Text(text) => text.clone(),
+        Cell::Json(canonical) => canonical.clone(),
+        other => panic!("a label is {other:?}"),
+    }
+}
+
+fn series_text(row: &Row, description: &Cell, labels: &BTreeMap<String, String>) -> String {
+    let identity = ["date", "tenant", "metric_name", "type", "temporality", "monotonic", "unit", "service_name"].map(|name| &row[name]);
+    format!("{identity:?} {description:?} {labels:?}")
+}
+
+/// What [`series_of`] should say of the series of all accepted points. Labels are a point's own attributes, those of its resource
+/// under `resource.`, those of its scope, its name and its version under `scope.`; of equal keys the first in this order.
+pub fn series(truth: &Truth, rows: &BTreeMap<Table, Vec<Row>>, around: Around<'_>) -> BTreeSet<String> {
+    let Truth::Metrics(request) = truth else { return BTreeSet::new() };
+    let items = expect::items(truth, around.arrival_ns, around.caps);
+    let mut accepted = items.iter().map(|item| item.reasons.is_empty());
+    let none = Vec::new();
+    let mut points = rows.get(&Table::MetricPoints).unwrap_or(&none).iter();
+    let mut dists = rows.get(&Table::MetricDists).unwrap_or(&none).iter();
+    // A metric that is described in two ways keeps the first description.
+    let mut descriptions: BTreeMap<String, Cell> = BTreeMap::new();
+    let mut series = BTreeSet::new();
+    for group in &request.resource_metrics {
+        for block in &group.scope_metrics {
+            for metric in &block.metrics {
+                for point in expect::points(metric) {
+                    if !accepted.next().expect("as many items as are walked") {
+                        continue;
+                    }
+                    let (own, row) = match point {
+                        Point::Number(point) => (&point.attributes, points.next()),
+                        Point::Histogram(point) => (&point.attributes, dists.next()),
+                        Point::Exponential(point) => (&point.attributes, dists.next()),
+                        Point::Summary(point) => (&point.attributes, dists.next()),
+                    };
+                    let row = row.expect("a row for each accepted point");
+                    let mut pairs = own.clone();
+                    let prefixed = |prefix: &str, pair: &KeyValue| KeyValue { key: format!("{prefix}{}", pair.key), ..pair.clone() };
+                    if let Some(resource) = &group.resource {
+                        pairs.extend(resource.attributes.iter().map(|pair| prefixed("resource.", pair)));
+                    }
+                    if let Some(scope) = &block.scope {
+                        pairs.extend(scope.attributes.iter().map(|pair| prefixed("scope.", pair)));
+                        for (key, text) in [("scope.name", &scope.name), ("scope.version", &scope.version)] {
+                            if !text.is_empty() {
+                                let value = Some(AnyValue { value: Some(Value::StringValue(text.clone())) });
+                                pairs.push(KeyValue { key: key.to_owned(), value, key_strindex: 0 });
+                            }
+                        }
+                    }
+                    let Cell::Map(labels) = text_map(&pairs, usize::MAX, around.caps).0 else { unreachable!("a map") };
+                    let labels = labels.iter().map(|(key, value)| (key.clone(), spelled(value))).collect();
+                    let of_metric = format!("{:?}", ["metric_name", "type", "temporality", "monotonic", "unit"].map(|name| &row[name]));
+                    let description = Cell::text_or_null(&cut(&metric.description, around.caps.text_bytes));
+                    let description = descriptions.entry(of_metric).or_insert(description);
+                    series.insert(series_text(row, description, &labels));
+                }
+            }
+        }
+    }
+    series
 }
