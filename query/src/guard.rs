@@ -64,8 +64,9 @@ fn check_chains(tokens: &[TokenWithSpan], limits: &Limits) -> Result<()> {
         let scope = scopes.last_mut().expect("the outermost scope is never closed");
         match &token.token {
             Token::LParen | Token::LBracket | Token::LBrace => {
-                // Calls and subscripts in a row nest to the left, too.
+                // Subscripts in a row nest to the left, too.
                 scope.terms += usize::from(token.token == Token::LBracket);
+                check_terms(scope, token, limits)?;
                 if scopes.len() > limits.depth_max {
                     return Err(refused(&token.span.start, format!("brackets are nested more than {} deep", limits.depth_max)));
                 }
@@ -97,12 +98,16 @@ fn check_chains(tokens: &[TokenWithSpan], limits: &Limits) -> Result<()> {
             token if is_operator(token) => scope.terms += 1,
             _ => continue,
         }
-        let scope = scopes.last().expect("the outermost scope is never closed");
-        if scope.terms > limits.terms_max {
-            return Err(refused(&token.span.start, format!("more than {} terms are chained", limits.terms_max)));
-        }
+        check_terms(scope, token, limits)?;
     }
     Ok(())
+}
+
+fn check_terms(scope: &Scope, token: &TokenWithSpan, limits: &Limits) -> Result<()> {
+    if scope.terms <= limits.terms_max {
+        return Ok(());
+    }
+    Err(refused(&token.span.start, format!("more than {} terms are chained", limits.terms_max)))
 }
 
 /// Everything that is not a value, a name, white space or punctuation joins two terms or follows one.
@@ -260,7 +265,7 @@ mod tests {
     #[test]
     fn stack_killers_are_refused() {
         check(&format!("select {}", vec!["1"; 2001].join("+")), Err(ErrorKind::BadQuery));
-        check(&format!("select 1 where {}", vec!["a=1"; 12_000].join(" or ")), Err(ErrorKind::BadQuery));
+        check(&format!("select 1 where {}", vec!["a"; 12_000].join(" or ")), Err(ErrorKind::BadQuery));
         check(&vec!["select 1"; 3000].join(" union "), Err(ErrorKind::BadQuery));
         check(&format!("select 1 from {}", vec!["t"; 3000].join(",")), Err(ErrorKind::BadQuery));
         check(&format!("select {}1", "not ".repeat(10_000)), Err(ErrorKind::BadQuery));
@@ -287,7 +292,7 @@ mod tests {
 
     #[test]
     fn an_error_says_where() {
-        let error = parse("select 1\nfrom from", &Limits::default()).unwrap_err();
+        let error = parse("select 1\nfrom )", &Limits::default()).unwrap_err();
         assert_eq!(error.position(), Some(Position { line: 2, column: 6 }), "{error}");
         let error = parse("select 'x", &Limits::default()).unwrap_err();
         assert_eq!(error.position(), Some(Position { line: 1, column: 8 }), "{error}");

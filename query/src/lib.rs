@@ -13,9 +13,11 @@ pub mod exphist;
 pub mod format;
 pub mod functions;
 mod guard;
+pub mod http;
 mod limits;
 mod provider;
 mod rewrite;
+pub mod role;
 mod stats;
 
 pub use engine::{Answer, Engine, EngineConfig, Query};

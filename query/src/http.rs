@@ -1,0 +1,47 @@
+//! The HTTP interface of the query role.
+//!
+//! | method and path | answer |
+//! |---|---|
+//! | `POST /api/v1/sql` | runs a query, see [`sql`] |
+//! | `GET /api/v1/tables` | tables with columns, types, units and sentences |
+//!
+//! Errors are JSON: `{"error":"...","kind":"bad_query","position":{"line":1,"column":8}}`, `position` where it is known. Statuses are those
+//! of [`crate::ErrorKind::http_status`]; busy and unavailable carry `Retry-After`. Leaves out: TLS and tokens (later), so it listens on loopback.
+
+mod sql;
+mod tables;
+
+use axum::Router;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde_json::json;
+
+use crate::engine::Engine;
+use crate::error::{Error, ErrorKind};
+
+/// The routes. Unknown paths are 404, known ones with another method 405.
+pub fn router(engine: Engine) -> Router {
+    // A text in JSON is longer than the text itself: escapes at most double what people write, and parameters come along.
+    let body_max = engine.limits().text_bytes_max.saturating_mul(4).saturating_add(64 << 10);
+    Router::new()
+        .route("/api/v1/sql", post(sql::run))
+        .route("/api/v1/tables", get(tables::list))
+        .layer(axum::extract::DefaultBodyLimit::max(body_max))
+        .with_state(engine)
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let mut body = json!({ "error": self.to_string(), "kind": self.kind().name() });
+        if let Some(position) = self.position() {
+            body["position"] = json!(position);
+        }
+        let status = StatusCode::from_u16(self.kind().http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, axum::Json(body)).into_response();
+        if matches!(self.kind(), ErrorKind::Busy | ErrorKind::Unavailable) {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}

@@ -1,0 +1,134 @@
+//! The `tailwater query` process: the engine behind HTTP, its admin endpoints, and its drain.
+//!
+//! Guarantees: it starts, and says that it is not ready, while the lake does not exist yet; it stops when told, letting running queries end
+//! within [`DRAIN_LIMIT`]. A query that kills this process kills nothing else: the supervisor starts it again.
+
+use std::future::IntoFuture;
+use std::io;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tailwater_config::Config;
+use tailwater_runtime::health::Handle;
+use tailwater_runtime::{Admin, Metrics, Readiness, Shutdown, listen};
+
+use crate::engine::{Engine, EngineConfig};
+use crate::error::ErrorKind;
+use crate::http;
+use crate::limits::Limits;
+
+/// How long running queries may go on after the process was told to stop.
+pub const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+
+/// How often the lake is looked for until it is there, and how often it is looked at from then on.
+const LOOK_FIRST: Duration = Duration::from_millis(200);
+const LOOK_LATER: Duration = Duration::from_secs(10);
+
+/// What the role needs.
+#[derive(Debug)]
+pub struct Role {
+    /// What queries read and may use.
+    pub engine: EngineConfig,
+    /// Listener of the query interfaces (4319).
+    pub query: TcpListener,
+    /// Listener of the admin endpoints (4321).
+    pub admin: TcpListener,
+    /// The process's metrics.
+    pub metrics: Metrics,
+    /// Data directory for `run/query.json`, which tells the command line where to ask; `None` writes none.
+    pub data: Option<PathBuf>,
+}
+
+/// Limits of the engine from the configuration; `memory_bytes` is `query_memory_bytes` of [`tailwater_config::Limits`].
+pub fn limits(config: &Config, memory_bytes: u64, cpus: usize) -> Limits {
+    let query = &config.query;
+    let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
+    Limits {
+        memory_bytes_max: bytes(memory_bytes),
+        temp_bytes_max: query.temp.bytes(),
+        timeout: query.timeout,
+        rows_max: query.rows as usize,
+        answer_bytes_max: bytes(query.result.bytes()),
+        text_bytes_max: bytes(query.text.bytes()),
+        depth_max: query.depth as usize,
+        terms_max: query.terms as usize,
+        concurrency: query.concurrency as usize,
+        threads: cpus,
+    }
+}
+
+/// Runs the role until `shutdown` begins and its queries have ended.
+///
+/// # Errors
+/// When the engine cannot be opened or a listener cannot be used.
+pub async fn run(role: Role, shutdown: Shutdown) -> io::Result<()> {
+    let engine = Engine::open(role.engine).map_err(io::Error::other)?;
+    register(&role.metrics, &engine);
+    let readiness = Readiness::new();
+    let lake = readiness.condition("lake");
+    let admin = Admin::new("query", role.metrics, readiness).spawn(role.admin)?;
+    let query = listen::tokio(role.query)?;
+    let addresses = [("query.listen", query.local_addr()?), ("admin.query", admin.address())];
+    let _registered = match &role.data {
+        Some(data) => Some(tailwater_runtime::run_dir::RunFile::new("query", addresses).write(data)?),
+        None => None,
+    };
+    let watch = tokio::spawn(watch_lake(engine.clone(), lake));
+    tracing::info!(address = %addresses[0].1, admin = %addresses[1].1, "query role listens");
+
+    let stop = shutdown.clone();
+    let serve = axum::serve(query, http::router(engine)).with_graceful_shutdown(async move { stop.begun().await });
+    let mut serve = std::pin::pin!(serve.into_future());
+    let result = tokio::select! {
+        ended = &mut serve => ended,
+        () = shutdown.begun() => match shutdown.drain(DRAIN_LIMIT, &mut serve).await {
+            tailwater_runtime::shutdown::Drained::Done(ended) => ended,
+            tailwater_runtime::shutdown::Drained::Cut(why) => {
+                tracing::warn!(why, "queries were cut off");
+                Ok(())
+            }
+        },
+    };
+    watch.abort();
+    drop(admin);
+    result
+}
+
+async fn watch_lake(engine: Engine, lake: Handle) {
+    let mut was_there = false;
+    loop {
+        match engine.ready().await {
+            Ok(()) => {
+                was_there = true;
+                lake.ready();
+            }
+            Err(error) if was_there => lake.degraded(error.to_string()),
+            Err(error) => lake.not_ready(error.to_string()),
+        }
+        tokio::time::sleep(if was_there { LOOK_LATER } else { LOOK_FIRST }).await;
+    }
+}
+
+fn register(metrics: &Metrics, engine: &Engine) {
+    let of = |read: fn(&Engine) -> u64| {
+        let engine = engine.clone();
+        move || read(&engine)
+    };
+    let running = engine.clone();
+    metrics.gauge_fn("tailwater_query_running", "queries that run now", move || running.stats().running_now() as f64);
+    let slots = engine.limits().concurrency as f64;
+    metrics.gauge_fn("tailwater_query_running_max", "queries that may run at once", move || slots);
+    metrics.counter_fn("tailwater_query_answered", "queries answered in full", of(|engine| engine.stats().succeeded_total()));
+    metrics.counter_fn("tailwater_query_rows", "rows of all answers", of(|engine| engine.stats().rows_total()));
+    metrics.counter_fn(
+        "tailwater_query_milliseconds",
+        "time of all queries together, waiting included",
+        of(|engine| u64::try_from(engine.stats().time_total().as_millis()).unwrap_or(u64::MAX)),
+    );
+    for kind in ErrorKind::ALL {
+        let engine = engine.clone();
+        let name = format!("tailwater_query_failed_{}", kind.name());
+        metrics.counter_fn(&name, "queries that ended in this error", move || engine.stats().failed_total(kind));
+    }
+}

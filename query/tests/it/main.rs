@@ -1,0 +1,9 @@
+//! Queries over a small lake made the way the collector makes it: rows in frame form, committed through `Committer`, the newest
+//! ones still in an outbox.
+#![allow(clippy::unwrap_used)]
+
+mod fixtures;
+mod limits;
+mod pruning;
+mod script;
+mod wire;
