@@ -46,6 +46,8 @@ struct Mapped {
     /// Where the walk goes on.
     at: u64,
     expect: u64,
+    /// Limit and end of the walk before, so that a segment that ends early is not searched again.
+    walked: (u64, u64),
     records: Arc<Vec<Record>>,
 }
 
@@ -256,6 +258,7 @@ impl Reader {
             preamble,
             at,
             expect,
+            walked: (0, 0),
             records: Arc::default(),
         }))
     }
@@ -267,14 +270,12 @@ impl Reader {
         let mut next = None;
         for (mapped, limit) in state.mapped.iter_mut().zip(limits(&metas)) {
             let limit = limit.min(published.durable.saturating_add(1));
-            if mapped.expect < limit {
-                let newest = mapped.meta.generation == published.generation;
-                let end = if newest {
-                    published.end.min(mapped.bytes.len() as u64)
-                } else {
-                    mapped.bytes.len() as u64
-                };
+            let newest = mapped.meta.generation == published.generation;
+            let len = mapped.bytes.len() as u64;
+            let end = if newest { published.end.min(len) } else { len };
+            if mapped.expect < limit && mapped.walked != (limit, end) {
                 mapped.walk(self.salt, limit, end)?;
+                mapped.walked = (limit, end);
             }
             let visible = mapped.records.partition_point(|r| r.seq < limit);
             let records = match visible == mapped.records.len() {

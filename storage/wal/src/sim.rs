@@ -426,7 +426,8 @@ impl File for SimFile {
     fn write_at(&self, buf: &[u8], at: u64) -> io::Result<usize> {
         self.with(|world| {
             if self.direct {
-                let aligned = at % 4096 == 0 && buf.len() % 4096 == 0 && buf.as_ptr() as usize % 4096 == 0;
+                let whole = |n: u64| n.is_multiple_of(4096);
+                let aligned = whole(at) && whole(buf.len() as u64) && whole(buf.as_ptr() as u64);
                 assert!(aligned, "direct writes are in whole blocks");
             }
             match world.op() {

@@ -149,17 +149,9 @@ const FIELDS: [(&str, usize); 12] = [
 fn a_flipped_bit_in_a_durable_record_is_damage() {
     // First, middle, last of a segment, first of the next, and the last that a later record calls durable.
     for victim in [1, 3, 4, 5, 9] {
-        let mut cases: Vec<(String, Part, Box<dyn Fn(&Place) -> usize>)> = Vec::new();
-        for (name, offset) in FIELDS {
-            cases.push((name.to_owned(), Part::Header, Box::new(move |p: &Place| p.at + offset)));
-        }
-        cases.push(("head".to_owned(), Part::Head, Box::new(|p| p.at + 64 + 3)));
-        cases.push((
-            "body".to_owned(),
-            Part::Body,
-            Box::new(|p| p.at + p.header.body_offset() as usize + 4_321),
-        ));
-        for (name, part, at) in cases {
+        let header = FIELDS.map(|(name, offset)| (name, Part::Header, offset));
+        let content = [("head", Part::Head, 64 + 3), ("body", Part::Body, 64 + 64 + 4_321)];
+        for (name, part, offset) in header.into_iter().chain(content) {
             let mut fixture = Fixture::new(10, 5_000);
             let places = fixture.places();
             let place = &places[victim as usize - 1];
@@ -169,7 +161,7 @@ fn a_flipped_bit_in_a_durable_record_is_damage() {
             } else {
                 part
             };
-            fixture.flip(&place.file, at(place), 3);
+            fixture.flip(&place.file, place.at + offset, 3);
             let last = fixture.last;
             fixture.check(
                 last,

@@ -56,7 +56,7 @@ fn victim() {
         // One write each, straight into the pipe: what is read was acknowledged.
         out.write_all(format!("\nack {acked}\n").as_bytes()).unwrap();
         out.flush().unwrap();
-        if acked % 50 == 0 && acked > 60 {
+        if acked.is_multiple_of(50) && acked > 60 {
             out.write_all(format!("\ntrim {}\n", acked - 60).as_bytes()).unwrap();
             out.flush().unwrap();
             wal.trim_below(acked - 60).unwrap();
