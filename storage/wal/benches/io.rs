@@ -118,7 +118,7 @@ fn file_kinds(dir: &Path, full: bool) {
     );
     let rounds = if full { 3 } else { 1 };
     for size in SIZES {
-        let n = if full { (256 * MIB / size).min(2_000) } else { 4 };
+        let n = if full { (256 * MIB / size).min(1_000) } else { 4 };
         let kinds = [
             FileKind::Growing,
             FileKind::Fallocated,

@@ -336,7 +336,8 @@ impl Core {
         self.shared.ticked.notify_all();
         match self.writer.lock().take() {
             Some(Running::Thread(thread)) => {
-                if thread.join().is_err() {
+                let ended = thread.join();
+                if ended.is_err() {
                     self.shared
                         .poison(Error::new(Kind::Poisoned, "the writer thread panicked"));
                 }
