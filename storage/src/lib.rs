@@ -12,6 +12,7 @@
 pub mod error;
 pub mod hot;
 pub mod lake;
+pub mod maintain;
 pub mod outbox;
 pub mod store;
 

@@ -29,6 +29,21 @@ pub(crate) fn lake_rows(table: Table, rows: usize, seed: u64, date: i32, batch: 
     sort(table, RecordBatch::try_new(schema, columns).unwrap())
 }
 
+/// As [`lake_rows`], with these tenants in turn.
+pub(crate) fn tenant_rows(table: Table, rows: usize, date: i32, batch: i64, tenants: &[&str]) -> RecordBatch {
+    let batch = lake_rows(table, rows, batch as u64, date, batch);
+    let mut columns = batch.columns().to_vec();
+    let tenants = StringArray::from_iter_values((0..rows).map(|row| tenants[row % tenants.len()]));
+    columns[batch.schema().index_of("tenant").unwrap()] = Arc::new(tenants);
+    sort(table, RecordBatch::try_new(batch.schema(), columns).unwrap())
+}
+
+/// The columns that the table is sorted by, alone: rows with equal keys may come in any order.
+pub(crate) fn sort_keys(table: Table, batch: &RecordBatch) -> RecordBatch {
+    let keys: Vec<usize> = sort_columns(table).iter().map(|name| batch.schema().index_of(name).unwrap()).collect();
+    batch.project(&keys).unwrap()
+}
+
 pub(crate) fn sort(table: Table, batch: RecordBatch) -> RecordBatch {
     let columns: Vec<_> = sort_columns(table)
         .iter()

@@ -136,10 +136,6 @@ impl DataFile {
         (self.writer.bytes_written() + self.writer.in_progress_size()) as u64
     }
 
-    pub fn rows(&self) -> u64 {
-        self.stats.rows()
-    }
-
     /// Ends the file. On this machine it is durable now; otherwise [`FileMaker::upload`] makes it so.
     ///
     /// # Errors

@@ -122,7 +122,7 @@ fn sorting(table: Table, columns: &SchemaDescriptor) -> Option<Vec<SortingColumn
 }
 
 /// `2026-11-22` of days since 1970.
-pub(super) fn format_date(days: i32) -> Option<String> {
+pub(crate) fn format_date(days: i32) -> Option<String> {
     let epoch = NaiveDate::default();
     let date = match u64::try_from(days) {
         Ok(days) => epoch.checked_add_days(Days::new(days))?,

@@ -35,6 +35,12 @@ pub use layout::stats_columns;
 pub use snapshot::{FileEntry, Snapshot};
 pub use stats::{ColumnRange, Value};
 
+pub(crate) use commit::{Attempt, Change, commit_once, is_marked};
+pub(crate) use data_file::{FileMaker, Written};
+pub(crate) use layout::format_date;
+pub(crate) use merge::{Merge, Source};
+pub(crate) use replay::Replay;
+
 use crate::store::{SyncedStore, Syncs};
 use crate::{Error, ErrorKind, Result};
 
@@ -194,4 +200,4 @@ fn resolve(directory: &Path) -> Result<PathBuf> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -180,11 +180,6 @@ impl Known {
         *newest = Some((snapshot.clone(), now));
         Ok(snapshot)
     }
-
-    /// Forgets what is known, so that the next call reads the whole log.
-    pub async fn forget(&self) {
-        *self.newest.lock().await = None;
-    }
 }
 
 async fn tail(known: &Arc<Snapshot>, log: &LogStoreRef) -> Result<Option<Arc<Snapshot>>> {

@@ -139,7 +139,7 @@ fn a_head_cut_anywhere_is_damage_and_never_a_panic() {
     }
     let mut long = encoded.head.to_vec();
     long.push(0);
-    assert!(Head::decode(long.into()).is_err());
+    assert!(Head::decode(Bytes::from(long)).is_err());
 }
 
 #[test]

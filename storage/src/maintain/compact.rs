@@ -1,0 +1,220 @@
+//! Merging files: sorted runs in, sorted files out, one commit.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use deltalake_core::kernel::{Action, Remove, Transaction};
+use deltalake_core::protocol::DeltaOperation;
+use tailwater_model::table::sort_columns;
+use tracing::debug;
+use uuid::Uuid;
+
+use super::plan::Group;
+use super::{Keeper, Report, files};
+use crate::lake::{Attempt, Change, FileEntry, FileMaker, Merge, Snapshot, Source, Tier, Written, commit_once, format_date, is_marked};
+use crate::{Error, ErrorKind, Result};
+
+/// Rows in memory between reading and writing.
+const CHUNK_ROWS: usize = 4096;
+/// Attempts before leaving it to the next run.
+const ATTEMPTS_MAX: u32 = 6;
+
+impl Keeper {
+    /// Merges a group. False if its files changed under us, so that there is nothing to commit.
+    pub(super) async fn compact(&self, group: &Group, now_ms: i64, report: &mut Report) -> Result<bool> {
+        let _turn = self.turn.acquire().await.map_err(|_| Error::new(ErrorKind::Store, "maintenance is ending"))?;
+        let snapshot = self.lake.snapshot(self.table).await?;
+        let maker = FileMaker::new(&self.lake, self.table, Tier::Merged);
+        let mut opened = Vec::with_capacity(group.files.len());
+        for file in &group.files {
+            opened.push((file.path.clone(), files::open(&self.lake, self.table, file).await?));
+        }
+        let schema = without_date(&snapshot.schema);
+        let (work, date, target) = (maker.clone(), group.date, self.policy.target_bytes);
+        let order = sort_columns(self.table);
+        let merged = tokio::task::spawn_blocking({
+            let schema = schema.clone();
+            move || {
+                let sources = opened.into_iter().map(|(path, file)| file.rows(&path, &schema, None));
+                merge(&work, &schema, order, sources.collect::<Result<_>>()?, date, target, now_ms)
+            }
+        });
+        let mut written = merged.await??;
+        let rows: u64 = group.files.iter().map(|file| file.rows).sum();
+        let merged_rows: u64 = written.iter().map(|file| file.rows).sum();
+        if rows != merged_rows {
+            maker.discard(&written).await;
+            let text = format!("merging {rows} rows of {} gave {merged_rows}", self.table.name());
+            return Err(Error::new(ErrorKind::Damaged, text));
+        }
+        for file in &mut written {
+            file.add.data_change = false;
+            maker.upload(file).await?;
+        }
+        let adds: Vec<Action> = written.iter().map(|file| Action::Add(file.add.clone())).collect();
+        let target_size = i64::try_from(target).unwrap_or(i64::MAX);
+        let built = self
+            .commit(|now| {
+                let same_columns = now.schema == snapshot.schema;
+                if !same_columns || !all_active(now, &group.files) {
+                    return Ok(None);
+                }
+                let removes = group.files.iter().map(|file| Ok(Action::Remove(remove(file, now_ms, false)?)));
+                Ok(Some(Change {
+                    actions: removes.chain(adds.iter().cloned().map(Ok)).collect::<Result<_>>()?,
+                    txns: Vec::new(),
+                    operation: DeltaOperation::Optimize { predicate: None, target_size },
+                    mark: Uuid::new_v4().to_string(),
+                }))
+            })
+            .await;
+        match built {
+            Ok(Outcome::Committed) => {
+                report.merges += 1;
+                report.merged_files += group.files.len() as u64;
+                report.merged_bytes += group.files.iter().map(|file| file.size).sum::<u64>();
+                report.written_files += written.len() as u64;
+                report.written_bytes += written.iter().map(|file| file.bytes).sum::<u64>();
+                Ok(true)
+            }
+            Ok(Outcome::Moot) => {
+                maker.discard(&written).await;
+                Ok(false)
+            }
+            Err(Failed::Certain(error)) => {
+                maker.discard(&written).await;
+                Err(error)
+            }
+            // An entry that names the new files may yet appear: the sweep decides in a day.
+            Err(Failed::Doubtful(error)) => Err(error),
+        }
+    }
+
+    /// Commits what `build` says for the newest snapshot; `None` from it means there is nothing to do any more.
+    pub(super) async fn commit(&self, build: impl Fn(&Snapshot) -> Result<Option<Change>>) -> Result<Outcome, Failed> {
+        let log = self.lake.log(self.table);
+        let mut tried: Vec<(u64, String)> = Vec::new();
+        let mut last = None;
+        for attempt in 0..ATTEMPTS_MAX {
+            if attempt > 0 {
+                tokio::time::sleep(wait(self.policy.conflict_wait, attempt)).await;
+            }
+            let snapshot = match self.lake.snapshot(self.table).await {
+                Ok(snapshot) => snapshot,
+                Err(error) if error.is_retryable() && !tried.is_empty() => {
+                    last = Some(error);
+                    continue;
+                }
+                Err(error) => return Err(Failed::Certain(error)),
+            };
+            for (version, mark) in &tried {
+                match is_marked(log, *version, mark).await {
+                    Ok(true) => return Ok(Outcome::Committed),
+                    Ok(false) => {}
+                    Err(error) => return Err(Failed::Doubtful(error)),
+                }
+            }
+            let Some(change) = build(&snapshot).map_err(Failed::Certain)? else { return Ok(Outcome::Moot) };
+            let mark = change.mark.clone();
+            match commit_once(log, snapshot.version, change).await {
+                Attempt::Done(_) => return Ok(Outcome::Committed),
+                Attempt::Conflict => debug!(table = self.table.name(), "another commit came first"),
+                Attempt::Doubtful(error) => {
+                    tried.push((snapshot.version + 1, mark));
+                    last = Some(error);
+                }
+            }
+        }
+        let error = last.unwrap_or_else(|| Error::new(ErrorKind::Conflict, format!("lost {ATTEMPTS_MAX} races")));
+        Err(if tried.is_empty() { Failed::Certain(error) } else { Failed::Doubtful(error) })
+    }
+}
+
+/// How a maintenance commit ended.
+pub(super) enum Outcome {
+    Committed,
+    /// There was nothing to do any more.
+    Moot,
+}
+
+/// Why a maintenance commit failed.
+pub(super) enum Failed {
+    /// No entry of ours exists.
+    Certain(Error),
+    /// One may.
+    Doubtful(Error),
+}
+
+impl From<Failed> for Error {
+    fn from(failed: Failed) -> Error {
+        match failed {
+            Failed::Certain(error) | Failed::Doubtful(error) => error,
+        }
+    }
+}
+
+fn wait(first: Duration, attempt: u32) -> Duration {
+    use rand::Rng;
+    let whole = first.saturating_mul(1 << (attempt - 1).min(4));
+    whole.mul_f64(rand::rng().random_range(1.0..=1.5))
+}
+
+fn merge(
+    maker: &FileMaker,
+    schema: &SchemaRef,
+    order: &[&str],
+    sources: Vec<Source>,
+    date: i32,
+    target: u64,
+    now_ms: i64,
+) -> Result<Vec<Written>> {
+    let mut written = Vec::new();
+    let mut open = None;
+    let outcome = (|| -> Result<()> {
+        for rows in Merge::new(schema, order, sources, CHUNK_ROWS)? {
+            let mut file = match open.take() {
+                Some(file) => file,
+                None => maker.start(schema, date, now_ms)?,
+            };
+            file.write(&rows?)?;
+            if file.size() >= target {
+                written.push(file.finish()?);
+            } else {
+                open = Some(file);
+            }
+        }
+        if let Some(file) = open.take() {
+            written.push(file.finish()?);
+        }
+        Ok(())
+    })();
+    // A half-written file, and finished ones of a merge that failed, are orphans: swept a day later.
+    outcome.map(|()| written)
+}
+
+fn all_active(snapshot: &Snapshot, files: &[Arc<FileEntry>]) -> bool {
+    let active: std::collections::HashSet<&str> = snapshot.files().iter().map(|file| &*file.path).collect();
+    files.iter().all(|file| active.contains(&*file.path))
+}
+
+pub(super) fn remove(file: &FileEntry, now_ms: i64, data_change: bool) -> Result<Remove> {
+    let day = format_date(file.date).ok_or_else(|| Error::new(ErrorKind::Damaged, "a file without a calendar date"))?;
+    Ok(Remove {
+        path: file.path.to_string(),
+        data_change,
+        deletion_timestamp: Some(now_ms),
+        extended_file_metadata: Some(true),
+        partition_values: Some([("date".to_owned(), Some(day))].into()),
+        size: i64::try_from(file.size).ok(),
+        ..Remove::default()
+    })
+}
+
+pub(super) fn txn(app_id: &str, version: i64, now_ms: i64) -> Transaction {
+    Transaction::new_with_last_update(app_id, version, Some(now_ms))
+}
+
+fn without_date(schema: &SchemaRef) -> SchemaRef {
+    Arc::new(Schema::new(schema.fields().iter().filter(|field| field.name() != "date").cloned().collect::<Vec<_>>()))
+}

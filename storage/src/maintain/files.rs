@@ -1,0 +1,86 @@
+//! Reading data files back: for merging, and to count rows by tenant.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Schema, SchemaRef};
+use bytes::Bytes;
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use tailwater_model::table::Table;
+
+use crate::lake::{FileEntry, Lake, Source};
+use crate::outbox::as_schema;
+use crate::{Error, ErrorKind, Result};
+
+/// Rows read at once.
+const READ_ROWS: usize = 2048;
+
+/// A data file opened for one pass.
+pub(super) enum Opened {
+    /// On this machine: pages are read as they are needed.
+    Local(File),
+    /// Fetched whole; groups to be merged are bounded in bytes.
+    Fetched(Bytes),
+}
+
+pub(super) async fn open(lake: &Lake, table: Table, file: &FileEntry) -> Result<Opened> {
+    match lake.local_table_dir(table) {
+        Some(directory) => Ok(Opened::Local(File::open(directory.join(&*file.path))?)),
+        None => {
+            let store = lake.table_store(table);
+            Ok(Opened::Fetched(store.get(&Path::from(&*file.path)).await?.bytes().await?))
+        }
+    }
+}
+
+impl Opened {
+    /// The rows in order, with the columns of `schema`; `columns` limits which are read.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Damaged`] if this is no Parquet file; later, from the iterator, if a page is not readable.
+    pub fn rows(self, path: &Arc<str>, schema: &SchemaRef, columns: Option<&[&str]>) -> Result<Source> {
+        match self {
+            Opened::Local(file) => {
+                // Read once: what is merged away must not push out what queries use.
+                if let Err(error) = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::NoReuse) {
+                    tracing::trace!(%error, "no read advice");
+                }
+                let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| damaged(path, error))?;
+                source(builder, path, schema, columns)
+            }
+            Opened::Fetched(bytes) => {
+                let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|error| damaged(path, error))?;
+                source(builder, path, schema, columns)
+            }
+        }
+    }
+}
+
+fn source<T: parquet::file::reader::ChunkReader + 'static>(
+    mut builder: ParquetRecordBatchReaderBuilder<T>,
+    path: &Arc<str>,
+    schema: &SchemaRef,
+    columns: Option<&[&str]>,
+) -> Result<Source> {
+    let mut schema = schema.clone();
+    if let Some(columns) = columns {
+        let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
+        builder = builder.with_projection(mask);
+        let kept: Vec<_> = schema.fields().iter().filter(|field| columns.contains(&field.name().as_str())).cloned().collect();
+        schema = Arc::new(Schema::new(kept));
+    }
+    let reader = builder.with_batch_size(READ_ROWS).build().map_err(|error| damaged(path, error))?;
+    let path = path.clone();
+    Ok(Box::new(reader.map(move |batch| -> Result<RecordBatch> {
+        let batch = batch.map_err(|error| damaged(&path, error))?;
+        as_schema(&batch, &schema).map_err(|error| error.within(format_args!("file {path}")))
+    })))
+}
+
+fn damaged(path: &Arc<str>, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::caused(ErrorKind::Damaged, format!("file {path}"), error)
+}

@@ -1,0 +1,207 @@
+//! Keeping tables small and fast: compaction, retention, checkpoints, log clean-up, vacuum.
+//!
+//! One task a table. It alone removes and rewrites data files, checkpoints and cleans the log; collectors only append, so the two
+//! meet nowhere but in the race for the next version, which this side loses politely (it waits at least a second).
+//!
+//! Guarantees: compaction changes no row and no order; a file is unlinked no earlier than a day after the commit that let go
+//! of it, or a day after it was written if no commit ever named it; rows that retention removes are counted, per tenant, in
+//! the commit that removes them. Assumes: one maintainer per lake (the caller holds `maintain.lock`).
+//! Leaves out: RED levels, which do not exist yet.
+//!
+//! [`Keeper::run_once`] takes the time as an argument and does everything due; [`run`] calls it for ever.
+
+mod compact;
+mod expire;
+mod files;
+mod plan;
+mod upkeep;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::Utc;
+use tailwater_model::table::Table;
+use tokio::sync::{Semaphore, watch};
+use tracing::{info, warn};
+
+use crate::lake::Lake;
+use crate::{ErrorKind, Result};
+
+pub use expire::{expired, expired_app_id, expired_through};
+pub use plan::{Group, plan};
+
+const MIB: u64 = 1 << 20;
+const HOUR_MS: i64 = 3_600_000;
+pub(crate) const DAY_MS: i64 = 24 * HOUR_MS;
+
+/// How a table is kept.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// Rows older than this many days go; `None` keeps them for ever. A day goes as a whole, except that files whose newest row is
+    /// old enough go on the last day already.
+    pub retention_days: Option<u32>,
+    /// Sorted files of this many bytes are never rewritten.
+    pub large_bytes: u64,
+    /// Files that compaction writes are about this large, at most.
+    pub target_bytes: u64,
+    /// This many files of about one size are merged.
+    pub merge_files_min: usize,
+    /// At most this many at once: each costs memory for its pages.
+    pub merge_files_max: usize,
+    /// With more active files than this, two of a day are enough to be merged.
+    pub crowded_files: usize,
+    /// A day that is over and has seen no new file for so long is merged into as few files as can be.
+    pub quiet_ms: i64,
+    /// A checkpoint after this many commits.
+    pub checkpoint_commits: u64,
+    /// Log entries older than this go once a checkpoint covers them.
+    pub log_retention_ms: i64,
+    /// Removed and orphaned files are unlinked after this long. Above the longest query.
+    pub vacuum_after_ms: i64,
+    /// How often log and directories are listed for what can go.
+    pub sweep_every_ms: i64,
+    /// First wait after a conflict; doubles.
+    pub conflict_wait: Duration,
+}
+
+impl Policy {
+    /// The defaults of `DESIGN.md` for a table: rows 30 days, the ledger for ever (its sums are the left side of `lake verify`).
+    pub fn of(table: Table) -> Policy {
+        Policy {
+            retention_days: (table != Table::Ledger).then_some(30),
+            large_bytes: 64 * MIB,
+            target_bytes: 256 * MIB,
+            merge_files_min: 8,
+            merge_files_max: 16,
+            crowded_files: 1500,
+            quiet_ms: HOUR_MS / 4,
+            checkpoint_commits: 50,
+            log_retention_ms: 6 * HOUR_MS,
+            vacuum_after_ms: DAY_MS,
+            sweep_every_ms: HOUR_MS,
+            conflict_wait: Duration::from_secs(1),
+        }
+    }
+}
+
+/// What a run did to a table.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The table's version afterwards.
+    pub version: u64,
+    /// Active files afterwards.
+    pub files: u64,
+    /// Bytes in them.
+    pub bytes: u64,
+    /// Merges done, files read and written by them, and bytes.
+    pub merges: u64,
+    /// Files merged away.
+    pub merged_files: u64,
+    /// Bytes read by merges.
+    pub merged_bytes: u64,
+    /// Files made by merges.
+    pub written_files: u64,
+    /// Bytes written by merges.
+    pub written_bytes: u64,
+    /// Files that retention removed.
+    pub expired_files: u64,
+    /// Rows in them.
+    pub expired_rows: u64,
+    /// A checkpoint was written for this version.
+    pub checkpoint: Option<u64>,
+    /// Log files removed.
+    pub log_files_removed: u64,
+    /// Data files unlinked that a commit had removed.
+    pub vacuumed: u64,
+    /// Data files unlinked that no commit ever named.
+    pub orphans: u64,
+}
+
+/// Keeps one table.
+#[derive(Debug)]
+pub struct Keeper {
+    lake: Lake,
+    table: Table,
+    policy: Policy,
+    /// Version of the newest checkpoint, once looked up.
+    checkpoint: Option<u64>,
+    swept_ms: Option<i64>,
+    /// One merge at a time over all tables: they are what costs memory and disk bandwidth.
+    turn: Arc<Semaphore>,
+}
+
+impl Keeper {
+    /// A keeper of `table`. Keepers of one process share `turn`.
+    pub fn new(lake: Lake, table: Table, policy: Policy, turn: Arc<Semaphore>) -> Keeper {
+        Keeper { lake, table, policy, checkpoint: None, swept_ms: None, turn }
+    }
+
+    /// Whose files.
+    pub fn table(&self) -> Table {
+        self.table
+    }
+
+    /// Does everything that is due at `now_ms` (milliseconds since 1970).
+    ///
+    /// # Errors
+    /// As [`Lake::snapshot`]; [`ErrorKind::Conflict`] if other commits kept winning. What was done before the error stays done.
+    pub async fn run_once(&mut self, now_ms: i64) -> Result<Report> {
+        let mut report = Report::default();
+        self.expire(now_ms, &mut report).await?;
+        loop {
+            let snapshot = self.lake.snapshot(self.table).await?;
+            let Some(group) = plan(snapshot.files(), now_ms, &self.policy).into_iter().next() else { break };
+            if !self.compact(&group, now_ms, &mut report).await? {
+                break;
+            }
+        }
+        self.upkeep(now_ms, &mut report).await?;
+        let snapshot = self.lake.snapshot(self.table).await?;
+        report.version = snapshot.version;
+        report.files = snapshot.files().len() as u64;
+        report.bytes = snapshot.files().iter().map(|file| file.size).sum();
+        Ok(report)
+    }
+}
+
+/// Told of the end of every run of every table.
+pub type Observer = Arc<dyn Fn(Table, &Result<Report>) + Send + Sync>;
+
+/// Keeps all tables until `stop` becomes true: a run of each table every `pause`. A run that has begun is finished.
+pub async fn run(lake: Lake, policy: impl Fn(Table) -> Policy, pause: Duration, stop: watch::Receiver<bool>, observer: Observer) {
+    let turn = Arc::new(Semaphore::new(1));
+    let mut tasks = tokio::task::JoinSet::new();
+    for table in Table::ALL {
+        let keeper = Keeper::new(lake.clone(), table, policy(table), turn.clone());
+        tasks.spawn(keep(keeper, pause, stop.clone(), observer.clone()));
+    }
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended {
+            warn!(%error, "a keeper of a table stopped");
+        }
+    }
+}
+
+async fn keep(mut keeper: Keeper, pause: Duration, mut stop: watch::Receiver<bool>, observer: Observer) {
+    let table = keeper.table.name();
+    while !*stop.borrow() {
+        let outcome = keeper.run_once(Utc::now().timestamp_millis()).await;
+        match &outcome {
+            Ok(report) if report.merges + report.expired_files > 0 => {
+                info!(table, merges = report.merges, expired = report.expired_rows, files = report.files, "maintained");
+            }
+            Ok(_) => {}
+            // Before the first start of a collector there is nothing to keep.
+            Err(error) if error.kind() == ErrorKind::MissingTable => {}
+            Err(error) => warn!(table, %error, "maintenance failed, trying again"),
+        }
+        observer(keeper.table, &outcome);
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            changed = stop.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,181 @@
+//! Which files to merge. Pure.
+//!
+//! Files of a day fall into classes by size, each four times the one below. A class with enough files is merged into one
+//! of the next class, so a row is rewritten about three times in its life. A day that is over and quiet is merged whole.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{DAY_MS, MIB, Policy};
+use crate::lake::FileEntry;
+
+/// Files to be merged into one, all of one date.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Group {
+    /// Their date, in days since 1970.
+    pub date: i32,
+    /// The files, oldest first.
+    pub files: Vec<Arc<FileEntry>>,
+}
+
+/// What is worth merging now, most urgent first. No file is in two groups.
+pub fn plan(files: &[Arc<FileEntry>], now_ms: i64, policy: &Policy) -> Vec<Group> {
+    let crowded = files.len() > policy.crowded_files;
+    let mut days: BTreeMap<i32, Vec<&Arc<FileEntry>>> = BTreeMap::new();
+    for file in files {
+        // Unsorted files are not ours: another engine wrote them, and merging needs sorted runs.
+        if file.sorted && file.size < policy.large_bytes {
+            days.entry(file.date).or_default().push(file);
+        }
+    }
+    let mut groups = Vec::new();
+    for (date, mut day) in days {
+        day.sort_by_key(|file| file.modified_ms);
+        let newest = day.last().map_or(i64::MIN, |file| file.modified_ms);
+        let over = i64::from(date) * DAY_MS + DAY_MS <= now_ms;
+        if (over && newest + policy.quiet_ms <= now_ms) || crowded {
+            groups.extend(fill(date, &day, 2, policy));
+            continue;
+        }
+        let mut classes: BTreeMap<u32, Vec<&Arc<FileEntry>>> = BTreeMap::new();
+        for file in day {
+            classes.entry(class(file.size)).or_default().push(file);
+        }
+        for class in classes.values() {
+            groups.extend(fill(date, class, policy.merge_files_min, policy));
+        }
+    }
+    groups.sort_by_key(|group| std::cmp::Reverse(group.files.len()));
+    groups
+}
+
+/// Groups of at least `min` files that together stay below the target size.
+fn fill(date: i32, files: &[&Arc<FileEntry>], min: usize, policy: &Policy) -> Vec<Group> {
+    let mut groups = Vec::new();
+    let mut group: Vec<Arc<FileEntry>> = Vec::new();
+    let mut bytes = 0;
+    let mut close = |group: &mut Vec<Arc<FileEntry>>| {
+        let files = std::mem::take(group);
+        if files.len() >= min.max(2) {
+            groups.push(Group { date, files });
+        }
+    };
+    for file in files {
+        if group.len() >= policy.merge_files_max || bytes + file.size > policy.target_bytes {
+            close(&mut group);
+            bytes = 0;
+        }
+        bytes += file.size;
+        group.push(Arc::clone(file));
+    }
+    close(&mut group);
+    groups
+}
+
+/// 0 below 1 MiB, then one more for each factor of four.
+fn class(size: u64) -> u32 {
+    (size / MIB).checked_ilog(4).map_or(0, |log| log + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use tailwater_model::table::Table;
+
+    use super::*;
+    use crate::lake::Tier;
+
+    const NOW: i64 = 20_779 * DAY_MS + DAY_MS / 2;
+
+    fn file(number: usize, size: u64, date: i32, age_ms: i64) -> Arc<FileEntry> {
+        Arc::new(FileEntry {
+            path: Arc::from(format!("f{number:04}")),
+            size,
+            rows: 1,
+            date,
+            modified_ms: NOW - age_ms,
+            sorted: true,
+            tier: Tier::Flushed,
+            stats: Vec::new(),
+        })
+    }
+
+    fn sizes(groups: &[Group]) -> Vec<usize> {
+        groups.iter().map(|group| group.files.len()).collect()
+    }
+
+    #[test]
+    fn today_waits_for_enough_of_one_size() {
+        let policy = Policy::of(Table::Spans);
+        let mut files: Vec<_> = (0..7).map(|n| file(n, 100 << 10, 20_779, 1000)).collect();
+        files.extend((7..14).map(|n| file(n, 20 * MIB, 20_779, 1000)));
+        assert!(plan(&files, NOW, &policy).is_empty());
+        files.push(file(14, 300 << 10, 20_779, 0));
+        assert_eq!(sizes(&plan(&files, NOW, &policy)), [8]);
+    }
+
+    #[test]
+    fn a_day_that_is_over_and_quiet_is_merged_whole_but_large_files_are_left() {
+        let policy = Policy::of(Table::Spans);
+        let files = vec![
+            file(0, 100 << 10, 20_778, DAY_MS),
+            file(1, 20 * MIB, 20_778, DAY_MS),
+            file(2, 64 * MIB, 20_778, DAY_MS),
+            file(3, MIB, 20_777, DAY_MS),
+        ];
+        let groups = plan(&files, NOW, &policy);
+        assert_eq!(groups, [Group { date: 20_778, files: files[..2].to_vec() }], "one file alone stays as it is");
+        let late: Vec<_> = files.iter().cloned().chain([file(4, 1000, 20_778, 60_000)]).collect();
+        assert!(plan(&late, NOW, &policy).is_empty(), "a trickle of late rows does not rewrite the day each time");
+    }
+
+    #[test]
+    fn groups_stay_below_size_and_fan_in_and_share_no_file() {
+        let policy = Policy::of(Table::Spans);
+        let files: Vec<_> = (0..100).map(|n| file(n, 30 * MIB, 20_770, DAY_MS)).collect();
+        let groups = plan(&files, NOW, &policy);
+        let mut seen = std::collections::HashSet::new();
+        for group in &groups {
+            assert!(group.files.len() <= policy.merge_files_max);
+            assert!(group.files.iter().map(|file| file.size).sum::<u64>() <= policy.target_bytes);
+            assert!(group.files.iter().all(|file| seen.insert(file.path.clone())));
+        }
+        assert!(seen.len() >= 96);
+    }
+
+    #[test]
+    fn foreign_files_are_never_merged() {
+        let policy = Policy::of(Table::Spans);
+        let files: Vec<_> = (0..20)
+            .map(|n| Arc::new(FileEntry { sorted: false, ..(*file(n, MIB, 20_770, DAY_MS)).clone() }))
+            .collect();
+        assert!(plan(&files, NOW, &policy).is_empty());
+    }
+
+    /// A commit every 30 s with one file, maintained after each: how many files and how often a row is rewritten.
+    #[test]
+    fn a_day_of_commits_stays_small_and_rewrites_little() {
+        let policy = Policy::of(Table::Spans);
+        let (mut files, mut number, mut rewritten, mut most) = (Vec::new(), 0, 0, 0);
+        let flushed = 300 << 10;
+        for commit in 0..2880 {
+            let now = 20_779 * DAY_MS + commit * 30_000;
+            let add = |number: &mut usize, size| {
+                *number += 1;
+                let file = Arc::new(FileEntry { modified_ms: now, ..(*file(*number, size, 20_779, 0)).clone() });
+                file
+            };
+            files.push(add(&mut number, flushed));
+            while let Some(group) = plan(&files, now, &policy).into_iter().next() {
+                let size: u64 = group.files.iter().map(|file| file.size).sum();
+                files.retain(|file| !group.files.contains(file));
+                files.push(add(&mut number, size));
+                rewritten += size;
+            }
+            most = most.max(files.len());
+        }
+        let written = 2880 * flushed;
+        assert!(most < 50, "{most} files");
+        assert!(rewritten < 4 * written, "{rewritten} bytes rewritten for {written}");
+    }
+}
