@@ -14,7 +14,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// OTLP in, an open Delta lake out, SQL over both.
 #[derive(Debug, Parser)]
 #[command(name = "tailwater", version, disable_help_subcommand = true)]
-#[command(after_help = "Example:\n  tailwater load --rate 10000 --duration 30s")]
+#[command(after_help = "First steps:\n  \
+    tailwater demo                     a simulated shop, its services in a table\n  \
+    tailwater run --data ./my-data     everything on this machine\n  \
+    tailwater sql \"select count(*) from spans\"")]
 struct Cli {
     #[command(flatten)]
     common: Common,
@@ -25,6 +28,11 @@ struct Cli {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let exit = match cli.command {
+        Command::Run(args) => cli::run::run(&args, &cli.common),
+        Command::Collector(args) => cli::collector::run(&args, &cli.common),
+        Command::Query(args) => cli::query::run(&args, &cli.common),
+        Command::Demo(args) => cli::demo::run(&args, &cli.common),
+        Command::Sql(args) => cli::sql::run(&args, &cli.common),
         Command::Config(args) => cli::config::run(&args, &cli.common),
         Command::Load(args) => cli::load::run(args),
     };

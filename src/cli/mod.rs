@@ -1,5 +1,6 @@
 //! The subcommands, one file each, and what they share: common options, errors to exit codes, output.
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -8,12 +9,29 @@ use tailwater_config::{Config, Problems, environment};
 use tailwater_runtime::Exit;
 use tailwater_runtime::listen::BindError;
 
+pub mod collector;
 pub mod config;
+pub mod demo;
+pub mod exchange;
 pub mod load;
+pub mod query;
+pub mod role;
+pub mod run;
+pub mod sql;
 
 /// What `tailwater` can do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run everything on this machine.
+    Run(run::RunArgs),
+    /// Run the collector role: OTLP in.
+    Collector(collector::CollectorArgs),
+    /// Run the query role: SQL out.
+    Query(query::QueryArgs),
+    /// Show it at work on a simulated shop.
+    Demo(demo::DemoArgs),
+    /// Ask in SQL.
+    Sql(sql::SqlArgs),
     /// Generate or replay OTLP load and say how it was received.
     Load(Box<load::LoadArgs>),
     /// Look at the configuration.
@@ -49,6 +67,23 @@ impl Common {
     /// Every problem at once.
     pub fn load_with<const N: usize>(&self, first: [(&str, String); N]) -> Result<Config, Problems> {
         Config::load(self.config.as_deref(), environment(), self.pairs(first))
+    }
+
+    /// These options again, for a child process.
+    pub fn as_args(&self) -> Vec<OsString> {
+        let mut args: Vec<OsString> = Vec::new();
+        if let Some(config) = &self.config {
+            args.extend(["--config".into(), config.into()]);
+        }
+        if let Some(data) = &self.data {
+            args.extend(["--data".into(), data.into()]);
+        }
+        args.extend(
+            self.set
+                .iter()
+                .flat_map(|(key, value)| ["--set".into(), format!("{key}={value}").into()]),
+        );
+        args
     }
 
     fn pairs<const N: usize>(&self, first: [(&str, String); N]) -> Vec<(String, String)> {

@@ -1,0 +1,39 @@
+//! `tailwater collector`: OTLP in, durable, on its way to the tables.
+
+use clap::Args;
+use tailwater_collector::Listeners;
+use tailwater_runtime::{Exit, Metrics, Shutdown};
+
+use super::Common;
+use super::role::{self, Start};
+
+/// Take OTLP in and deliver it to the tables. `run` starts this for you.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  tailwater collector --data /var/lib/tailwater")]
+pub struct CollectorArgs {}
+
+/// Runs the role until it is told to stop.
+///
+/// # Errors
+/// Bad settings, taken ports. What goes wrong later is logged and becomes the exit code.
+pub fn run(_: &CollectorArgs, common: &Common) -> anyhow::Result<Exit> {
+    let mut start = Start::new("collector", common)?;
+    let (intake, admin) = (start.config.intake.clone(), start.config.admin.clone());
+    let listeners = Listeners {
+        grpc: start.bind("intake.grpc.listen", intake.grpc.listen)?,
+        http: start.bind("intake.http.listen", intake.http.listen)?,
+        admin: start.bind("admin.collector", admin.collector)?,
+    };
+    role::runtime("collector")?.block_on(async {
+        let shutdown = Shutdown::install()?;
+        let metrics = Metrics::for_process("collector");
+        let running = tailwater_collector::run(&start.config, &start.limits, listeners, metrics, shutdown);
+        match Box::pin(running).await {
+            Ok(()) => Ok(Exit::Ok),
+            Err(error) => {
+                tracing::error!(%error, "the collector ends");
+                Ok(error.exit())
+            }
+        }
+    })
+}

@@ -1,0 +1,107 @@
+//! One HTTP/1.1 exchange with a role on this machine: what `sql`, `status` and `demo` ask with.
+
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+/// Longest answer: well above `query.result`'s largest setting in practice, and a bound on memory.
+const ANSWER_BYTES_MAX: usize = 1 << 30;
+
+/// Time to connect; the roles are on this machine or near.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The server could not be reached.
+#[derive(Debug)]
+pub struct Unreachable(String);
+
+impl std::fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unreachable {}
+
+/// An answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its head.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+}
+
+/// `host:port` of an `http://host:port` endpoint.
+///
+/// # Errors
+/// When it is something else.
+pub fn authority(endpoint: &Uri) -> anyhow::Result<String> {
+    if endpoint.scheme_str().is_some_and(|scheme| scheme != "http") {
+        bail!("endpoint `{endpoint}`: only http:// is supported");
+    }
+    let host = endpoint
+        .host()
+        .ok_or_else(|| anyhow!("endpoint `{endpoint}` names no host (want http://host:port)"))?;
+    Ok(format!("{host}:{}", endpoint.port_u16().unwrap_or(4319)))
+}
+
+/// Gets a path.
+///
+/// # Errors
+/// [`Unreachable`], or a transfer that broke off.
+pub async fn get(authority: &str, path: &str) -> anyhow::Result<Answer> {
+    let request = Request::get(path)
+        .header(header::HOST, authority)
+        .body(Full::default())?;
+    exchange(authority, request).await
+}
+
+/// Posts a text to a path, asking for a content type.
+///
+/// # Errors
+/// As [`get`].
+pub async fn post(authority: &str, path: &str, text: &str, accept: &str) -> anyhow::Result<Answer> {
+    let request = Request::builder()
+        .method(Method::POST)
+        .uri(path)
+        .header(header::HOST, authority)
+        .header(header::CONTENT_TYPE, "text/plain; charset=utf-8")
+        .header(header::ACCEPT, accept)
+        .body(Full::from(text.to_owned()))?;
+    exchange(authority, request).await
+}
+
+async fn exchange(authority: &str, request: Request<Full<Bytes>>) -> anyhow::Result<Answer> {
+    let unreachable = |why: String| Unreachable(format!("no server answers at {authority}: {why}"));
+    let stream = match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(authority)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return Err(unreachable(error.to_string()).into()),
+        Err(_) => return Err(unreachable(format!("not within {CONNECT_TIMEOUT:?}")).into()),
+    };
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let connection = tokio::spawn(connection);
+    let response = sender
+        .send_request(request)
+        .await
+        .with_context(|| format!("ask {authority}"))?;
+    let (parts, body) = response.into_parts();
+    let body = Limited::new(body, ANSWER_BYTES_MAX)
+        .collect()
+        .await
+        .map_err(|error| anyhow!("the answer of {authority} broke off: {error}"))?
+        .to_bytes();
+    connection.abort();
+    Ok(Answer {
+        status: parts.status,
+        headers: parts.headers,
+        body,
+    })
+}

@@ -1,0 +1,48 @@
+//! `tailwater query`: SQL over tables and outbox.
+
+use clap::Args;
+use tailwater_query::EngineConfig;
+use tailwater_query::role::{self as query_role, Role};
+use tailwater_runtime::{Exit, Metrics, Shutdown};
+use tailwater_storage::lake::Lake;
+
+use super::Common;
+use super::role::{self, Start};
+
+/// Answer SQL over HTTP. `run` starts this for you.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  tailwater query --data /var/lib/tailwater")]
+pub struct QueryArgs {}
+
+/// Runs the role until it is told to stop.
+///
+/// # Errors
+/// Bad settings, taken ports, an engine that cannot be opened.
+pub fn run(_: &QueryArgs, common: &Common) -> anyhow::Result<Exit> {
+    let mut start = Start::new("query", common)?;
+    let (listen, admin) = (start.config.query.listen, start.config.admin.query);
+    let (query, admin) = (start.bind("query.listen", listen)?, start.bind("admin.query", admin)?);
+    let Start {
+        config,
+        limits,
+        machine,
+        ..
+    } = start;
+    role::runtime("query-http")?.block_on(async {
+        let shutdown = Shutdown::install()?;
+        let role = Role {
+            engine: EngineConfig {
+                lake: Lake::open(&role::lake_dir(&config))?,
+                outbox: Some(role::outbox_dir(&config)),
+                temp: Some(config.data.join("query-tmp")),
+                limits: query_role::limits(&config, limits.query_memory_bytes, machine.cpus),
+            },
+            query,
+            admin,
+            metrics: Metrics::for_process("query"),
+            data: Some(config.data.clone()),
+        };
+        Box::pin(query_role::run(role, shutdown)).await?;
+        Ok(Exit::Ok)
+    })
+}
