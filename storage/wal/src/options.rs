@@ -23,7 +23,8 @@ pub enum Ack {
 pub enum Io {
     /// Through the page cache.
     Buffered,
-    /// O_DIRECT: every group fills whole 4 KiB blocks.
+    /// O_DIRECT: every group fills whole 4 KiB blocks. Falls back to [`Io::Buffered`] where the file system has no O_DIRECT, and for a log
+    /// with a control page, whose readers would otherwise fetch every record back from the disk.
     Direct,
 }
 
@@ -68,8 +69,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// Defaults: 64 MiB segments, fsync before ack, buffered, four segments recycled, 4 GiB budget, 256 MiB reserve, 64 MiB
-    /// queue, 256 MiB records, no control page.
+    /// Defaults: 64 MiB segments, fsync before ack, direct (see `docs/decisions/002-wal-io.md`), 16 segments recycled, 4 GiB budget,
+    /// 256 MiB reserve, 64 MiB queue, 256 MiB records, no control page.
     pub fn new(dir: impl Into<PathBuf>, log_id: [u8; 16], kind: u32) -> Options {
         const MIB: u64 = 1 << 20;
         Options {
@@ -79,8 +80,8 @@ impl Options {
             segment_bytes: 64 * MIB,
             preamble: Bytes::new(),
             ack: Ack::Fsync,
-            io: Io::Buffered,
-            recycle: 4,
+            io: Io::Direct,
+            recycle: 16,
             budget_bytes: 4096 * MIB,
             reserve_bytes: 256 * MIB,
             queue_bytes_max: 64 * MIB,
@@ -94,7 +95,7 @@ impl Options {
     }
 
     pub(crate) fn direct(&self) -> bool {
-        self.io == Io::Direct
+        self.io == Io::Direct && self.control.is_none()
     }
 
     /// Offset of the first record in the segments this program makes.

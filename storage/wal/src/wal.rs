@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
@@ -9,11 +10,12 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
+use crate::buffer::AlignedBuf;
 use crate::control::{ControlWriter, Published};
 use crate::error::{Error, Kind, Result};
-use crate::file::{Disk, Os};
-use crate::format::{Body, FileName, log_salt};
-use crate::options::{Ack, Options};
+use crate::file::{Disk, Open, Os, write_all};
+use crate::format::{BLOCK, Body, FileName, log_salt};
+use crate::options::{Ack, Io, Options};
 use crate::records::Records;
 use crate::recover::{Ask, Recovered, State, recover};
 use crate::segment::{FreeFile, SegmentMeta, limits};
@@ -69,11 +71,11 @@ impl Wal {
 
     fn open_on(
         disk: Arc<dyn Disk>,
-        options: Options,
+        mut options: Options,
         run: impl FnOnce(Writer) -> Result<Running>,
     ) -> Result<(Wal, Recovered)> {
         options.check()?;
-        let dir = &options.dir;
+        let dir = &options.dir.clone();
         let failed = |what: &str, e| Error::io(format!("{what} {}", dir.display()), e);
         disk.create_dir(dir).map_err(|e| failed("making", e))?;
         if let Some(parent) = dir.parent().filter(|p| !p.as_os_str().is_empty()) {
@@ -94,6 +96,10 @@ impl Wal {
         {
             let message = format!("{} is on {kind}, where fsync promises nothing", dir.display());
             return Err(Error::new(Kind::Options, message));
+        }
+        if options.direct() && !takes_direct_writes(&*disk, dir) {
+            tracing::warn!(dir = %dir.display(), "no O_DIRECT on this file system, writing through the page cache");
+            options.io = Io::Buffered;
         }
         let salt = log_salt(&options.log_id, options.kind);
         let control = match &options.control {
@@ -362,6 +368,20 @@ impl Drop for Core {
         // Whoever wants to know calls `close`.
         let _ = self.close();
     }
+}
+
+/// Tries one block. Only a clear no counts: a full disk says nothing about O_DIRECT.
+fn takes_direct_writes(disk: &dyn Disk, dir: &Path) -> bool {
+    // A name that the next start would clean up.
+    let path = dir.join(FileName::New { generation: 0 }.format());
+    let block = AlignedBuf::new(BLOCK as usize);
+    let tried = disk
+        .open(&path, Open::Create { direct: true })
+        .and_then(|file| write_all(&*file, &block, 0));
+    // If it cannot be removed now, recovery does it.
+    let _ = disk.unlink(&path);
+    let no = |e: io::Error| matches!(e.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP));
+    !tried.is_err_and(no)
 }
 
 /// Builds the shared state from what recovery found and tells readers.

@@ -296,3 +296,29 @@ fn tickets_are_futures() {
     };
     assert_eq!(seq, 1);
 }
+
+#[test]
+fn direct_is_a_wish() {
+    // tmpfs has known O_DIRECT since Linux 6.6 only; on either the log works.
+    let Ok(dir) = tempfile::tempdir_in("/dev/shm") else {
+        eprintln!("SKIPPED: no /dev/shm here");
+        return;
+    };
+    let options = Options {
+        io: Io::Direct,
+        ..options(dir.path())
+    };
+    let (wal, _) = open(&options);
+    fill(&wal, 3, 100);
+    drop(wal);
+    let (wal, _) = open(&options);
+    assert_eq!(read(&wal, 1), vec![1, 2, 3]);
+    assert!(
+        std::fs::read_dir(dir.path()).unwrap().all(|e| !e
+            .unwrap()
+            .file_name()
+            .into_string()
+            .unwrap()
+            .starts_with("new-"))
+    );
+}

@@ -12,17 +12,18 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-use crate::{Kind, Options, Record, Recovered, Wal};
+use crate::{Io, Kind, Options, Record, Recovered, Wal};
 
 pub(crate) const LOG_ID: [u8; 16] = *b"tailwater-test-1";
 
-/// Small segments, no reserve, any file system.
+/// Small segments, buffered, no recycling, no reserve, any file system.
 pub(crate) fn options(dir: &Path) -> Options {
     Options {
         segment_bytes: 64 << 10,
         budget_bytes: 16 << 20,
         reserve_bytes: 0,
         recycle: 0,
+        io: Io::Buffered,
         allow_volatile: true,
         ..Options::new(dir, LOG_ID, 1)
     }
