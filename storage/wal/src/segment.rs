@@ -253,6 +253,7 @@ impl SegmentWriter {
     /// `more`: this is a piece of something larger than the buffer.
     fn write_staged(&mut self, more: bool) -> io::Result<()> {
         let n = self.staged as u64;
+        debug_assert!(self.at + n <= self.len, "whatever is written was planned for");
         write_all(&*self.file, &self.stage[..self.staged], self.at)?;
         if more && !self.direct {
             // Start this piece, wait for the one before: never more than two in flight, and never 64 MiB at the final sync.

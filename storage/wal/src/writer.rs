@@ -183,7 +183,6 @@ impl Writer {
             segment.put(&header, &queued.head, &queued.body).map_err(broken)?;
         }
         segment.flush(last + 1, durable).map_err(broken)?;
-        debug_assert!(segment.end() <= segment.len, "a record that has a number has room");
         let bytes = segment.end() - before;
         self.written = last;
         let now = self.shared.options.clock.now();

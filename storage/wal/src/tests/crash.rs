@@ -379,3 +379,16 @@ fn no_room_at_preallocation_refuses_and_heals() {
     assert_eq!(wal.stats().refused_disk, 1);
     assert_eq!(wal.stats().refused_reserve, 1);
 }
+
+#[test]
+fn trimming_is_durable() {
+    for seed in 0..16 {
+        let mut oracle = Oracle::new(seed, Ack::Fsync, Io::Buffered, 1);
+        (0..4).for_each(|_| oracle.run(&Op::Burst(vec![20_000])));
+        oracle.run(&Op::Trim(100));
+        let before = oracle.sim.names(Path::new("/log"));
+        oracle.sim.power_cut();
+        assert_eq!(oracle.sim.names(Path::new("/log")), before);
+        assert_eq!(before.len(), 2, "one segment and one free file");
+    }
+}

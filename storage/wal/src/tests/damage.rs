@@ -385,6 +385,53 @@ fn stale_records_in_a_recycled_file_are_not_read() {
 }
 
 #[test]
+fn a_valid_record_of_another_generation_ends_the_log() {
+    for (generation, readable) in [(1, 4), (0, 3), (2, 3)] {
+        let fixture = Fixture::new(3, 100);
+        let places = fixture.places();
+        let last = &places[2];
+        let (head, body) = (head(4), body(4, 9));
+        let record = RecordHeader {
+            seq: 4,
+            generation,
+            durable: 3,
+            body_len: body.len() as u64,
+            head_len: head.len() as u32,
+            head_crc: crc32c::crc32c(&head),
+            body_crc: crc32c::crc32c(&body),
+            marker: false,
+        };
+        let at = last.at + last.header.total() as usize;
+        fixture.sim.edit(&Path::new(DIR).join(&last.file), |bytes| {
+            bytes[at..at + 64].copy_from_slice(&record.encode(log_salt(&LOG_ID, 1)));
+            bytes[at + 64..at + 64 + head.len()].copy_from_slice(&head);
+            bytes[at + 128..at + 128 + body.len()].copy_from_slice(&body);
+        });
+        assert_eq!(last.header.generation, 1, "the fixture's only segment");
+        let (wal, recovered) = fixture.open().unwrap();
+        assert_eq!((recovered.next_seq, recovered.damage.len()), (readable + 1, 0));
+        assert_eq!(read(&wal, 1), (1..=readable).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_segment_proves_that_everything_before_it_was_durable() {
+    let mut fixture = Fixture::new(5, 5_000);
+    let places = fixture.places();
+    assert_ne!(places[3].file, places[4].file);
+    // The last record of the first segment is damaged, and the only one of the next never made it.
+    fixture.flip(&places[3].file, places[3].at + 64 + 3, 0);
+    let path = Path::new(DIR).join(&places[4].file);
+    fixture.sim.edit(&path, |bytes| bytes[places[4].at..].fill(0));
+    fixture.check(
+        4,
+        &[(Part::Head, Some((4, 4)))],
+        false,
+        "damage before an empty segment",
+    );
+}
+
+#[test]
 fn a_newer_format_is_refused() {
     let fixture = Fixture::new(1, 10);
     let file = fixture.places()[0].file.clone();
