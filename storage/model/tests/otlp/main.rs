@@ -15,5 +15,6 @@ mod expect;
 mod generate;
 mod generated;
 mod json;
+mod seeds;
 mod table;
 mod wire;
