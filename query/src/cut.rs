@@ -1,60 +1,69 @@
 //! One cut over all tables of a query: which version of each, and which outbox frames it does not have yet.
 //!
-//! Guarantees (the reading protocol of `design/protocol.md`): every row that was durable when the cut was made is seen once, from
-//! the table or from a frame, and the same batches are seen in every table. Takes no locks and never waits for a writer.
+//! Guarantees (the reading protocol of `design/protocol.md`, built in [`tailwater_storage::hot`]): every row that was durable when the cut
+//! was made is seen once, from the table or from a frame, and the same batches are seen in every table. Takes no locks and never waits
+//! for a writer.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use tailwater_model::table::Table;
-use tailwater_storage::ErrorKind as Storage;
-use tailwater_storage::lake::{Lake, Snapshot};
-use tailwater_storage::outbox::FrameRef;
+use tailwater_storage::hot::{HotTable, hot_view};
+use tailwater_storage::lake::Lake;
+use tailwater_storage::outbox::Outbox;
 
 use crate::error::{Error, ErrorKind, Result};
-
-/// What a cut found of a table: its version, if the table exists, and the frames above it.
-pub(crate) type Pinned = (Table, Option<Arc<Snapshot>>, Arc<[FrameRef]>);
 
 /// The tables of one query at one instant.
 #[derive(Debug)]
 pub(crate) struct Cut {
-    pub tables: Vec<Pinned>,
+    pub tables: Vec<HotTable>,
+    /// What whoever reads the answer must know: rows that are missing from it.
+    pub notes: Vec<String>,
 }
 
-/// Where cuts are made.
+/// Where cuts are made. Keeps mappings and snapshots between queries.
 #[derive(Debug)]
 pub(crate) struct Source {
     lake: Lake,
-    outbox: Option<PathBuf>,
+    outbox: Option<Outbox>,
 }
 
 impl Source {
     pub(crate) fn new(lake: Lake, outbox: Option<PathBuf>) -> Source {
-        Source { lake, outbox }
+        Source { lake, outbox: outbox.map(|directory| Outbox::open_readonly(&directory)) }
     }
 
     /// Pins these tables.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] if there is neither such a table nor an outbox that may have its rows.
     pub(crate) async fn pin(&self, tables: &[Table]) -> Result<Cut> {
-        let _ = &self.outbox;
-        let pins = tables.iter().map(|table| async {
-            let snapshot = self.lake.snapshot(*table).await?;
-            Ok::<Pinned, Error>((*table, Some(snapshot), Arc::from(Vec::new())))
+        let view = hot_view(&self.lake, self.outbox.as_ref(), tables).await?;
+        if view.cut == 0
+            && let Some(missing) = view.tables.iter().find(|table| table.snapshot.is_none())
+        {
+            return Err(no_table(missing.table));
+        }
+        let notes = view.missing.iter().map(|(first, last)| {
+            format!("rows of outbox batches {first} to {last} may be missing: their bytes are damaged")
         });
-        Ok(Cut { tables: futures::future::try_join_all(pins).await? })
+        let notes: Vec<String> = notes.collect();
+        for note in &notes {
+            tracing::warn!("{note}");
+        }
+        Ok(Cut { tables: view.tables, notes })
     }
 
     /// Whether every table is there.
     pub(crate) async fn ready(&self) -> Result<()> {
-        for table in Table::ALL {
-            match self.lake.snapshot(table).await {
-                Ok(_) => {}
-                Err(error) if error.kind() == Storage::MissingTable => {
-                    return Err(Error::new(ErrorKind::Unavailable, format!("the lake has no table {} yet", table.name())));
-                }
-                Err(error) => return Err(error.into()),
-            }
+        let view = hot_view(&self.lake, self.outbox.as_ref(), &Table::ALL).await?;
+        match view.tables.iter().find(|table| table.snapshot.is_none()) {
+            Some(missing) => Err(no_table(missing.table)),
+            None => Ok(()),
         }
-        Ok(())
     }
+}
+
+fn no_table(table: Table) -> Error {
+    Error::new(ErrorKind::Unavailable, format!("the lake has no table {} yet", table.name()))
 }

@@ -172,7 +172,7 @@ impl Engine {
         // From here on, dropping this future or the answer stops the query.
         let stop = answer::AbortOnDrop(task.abort_handle());
         match timeout_at(deadline, columns).await {
-            Ok(Ok(Ok(schema))) => Ok(Answer::new(schema, answer, deadline, stop, self.clone(), started)),
+            Ok(Ok(Ok((schema, notes)))) => Ok(Answer::new(schema, notes, answer, deadline, stop, self.clone(), started)),
             Ok(Ok(Err(error))) => Err(error),
             Ok(Err(_)) if task.is_finished() => Err(panicked(task).await),
             Ok(Err(_)) | Err(_) => Err(timed_out(&self.shared.limits)),
@@ -230,7 +230,8 @@ pub(crate) fn timed_out(limits: &Limits) -> Error {
 }
 
 type Rows = mpsc::Sender<Result<arrow::array::RecordBatch>>;
-type Head = oneshot::Sender<Result<arrow::datatypes::SchemaRef>>;
+/// Columns and notes.
+type Head = oneshot::Sender<Result<(arrow::datatypes::SchemaRef, Vec<String>)>>;
 
 impl Shared {
     /// A place among the queries that run. Waits, but not with too many others.
@@ -258,7 +259,7 @@ impl Shared {
 
     /// The whole life of a query: its columns to `head`, its rows to `rows`.
     async fn run(&self, query: Query, head: Head, rows: Rows) {
-        let (plan, state) = match self.plan(query).await {
+        let (plan, state, notes) = match self.plan(query).await {
             Ok(planned) => planned,
             Err(error) => {
                 let _ = head.send(Err(error));
@@ -272,7 +273,7 @@ impl Shared {
                 return;
             }
         };
-        if head.send(Ok(stream.schema())).is_err() {
+        if head.send(Ok((stream.schema(), notes))).is_err() {
             return;
         }
         while let Some(batch) = stream.next().await {
@@ -284,24 +285,27 @@ impl Shared {
         }
     }
 
-    async fn plan(&self, query: Query) -> Result<(Arc<dyn ExecutionPlan>, SessionState)> {
+    async fn plan(&self, query: Query) -> Result<(Arc<dyn ExecutionPlan>, SessionState, Vec<String>)> {
         let mut statement = guard::parse(&query.text, &self.limits)?;
         rewrite(&mut statement)?;
         let hints = Arc::new(Hints::new(self.no_pruning.load(Ordering::Relaxed)));
         let tables = self.mentioned(&statement)?;
         let cut = self.source.pin(&tables).await?;
-        let state = session::of_query(&self.base, cut, &hints)?;
+        let state = session::of_query(&self.base, cut.tables, &hints)?;
         let mut plan = state.statement_to_plan(statement).await.map_err(Error::from_datafusion)?;
         if !query.params.is_empty() {
             let params = ParamValues::List(query.params.into_iter().map(Into::into).collect());
             plan = plan.with_param_values(params).map_err(Error::from_datafusion)?;
+        }
+        if let Some(name) = plan.get_parameter_names().map_err(Error::from_datafusion)?.into_iter().next() {
+            return Err(Error::new(ErrorKind::BadQuery, format!("there is no value for {name}")));
         }
         // The guard has read the text; this reads what became of it.
         let only_reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         only_reads.verify_plan(&plan).map_err(|error| Error::new(ErrorKind::NotAllowed, error.strip_backtrace()))?;
         hints.learn(&plan).map_err(Error::from_datafusion)?;
         let physical = state.create_physical_plan(&plan).await.map_err(Error::from_datafusion)?;
-        Ok((physical, state))
+        Ok((physical, state, cut.notes))
     }
 
     /// The tables to pin. All of them for a question about the catalog: it lists them.

@@ -54,8 +54,18 @@ pub(crate) fn parse(text: &str, limits: &Limits) -> Result<Statement> {
 /// One level of brackets.
 #[derive(Default)]
 struct Scope {
-    terms: usize,
+    /// AND, OR, UNION, JOIN: each makes the tree one deeper.
+    joined: usize,
+    /// Other operators since the last of those or the last comma: a tree of their own.
+    operators: usize,
     in_from: bool,
+}
+
+impl Scope {
+    fn join(&mut self) {
+        self.joined += 1;
+        self.operators = 0;
+    }
 }
 
 fn check_chains(tokens: &[TokenWithSpan], limits: &Limits) -> Result<()> {
@@ -65,7 +75,7 @@ fn check_chains(tokens: &[TokenWithSpan], limits: &Limits) -> Result<()> {
         match &token.token {
             Token::LParen | Token::LBracket | Token::LBrace => {
                 // Subscripts in a row nest to the left, too.
-                scope.terms += usize::from(token.token == Token::LBracket);
+                scope.operators += usize::from(token.token == Token::LBracket);
                 check_terms(scope, token, limits)?;
                 if scopes.len() > limits.depth_max {
                     return Err(refused(&token.span.start, format!("brackets are nested more than {} deep", limits.depth_max)));
@@ -79,15 +89,15 @@ fn check_chains(tokens: &[TokenWithSpan], limits: &Limits) -> Result<()> {
                 }
                 continue;
             }
-            Token::Comma if scope.in_from => scope.terms += 1,
-            Token::Comma => scope.terms = 0,
+            Token::Comma if scope.in_from => scope.join(),
+            Token::Comma => (scope.joined, scope.operators) = (0, 0),
             Token::Word(word) => match word.keyword {
                 Keyword::AND | Keyword::OR | Keyword::UNION | Keyword::INTERSECT | Keyword::EXCEPT | Keyword::JOIN => {
-                    scope.terms += 1;
+                    scope.join();
                     scope.in_from &= word.keyword == Keyword::JOIN;
                 }
                 Keyword::NOT | Keyword::IS | Keyword::LIKE | Keyword::ILIKE | Keyword::BETWEEN | Keyword::COLLATE | Keyword::AT => {
-                    scope.terms += 1;
+                    scope.operators += 1;
                 }
                 Keyword::FROM => scope.in_from = true,
                 Keyword::WHERE | Keyword::GROUP | Keyword::ORDER | Keyword::HAVING | Keyword::LIMIT | Keyword::SELECT => {
@@ -95,7 +105,7 @@ fn check_chains(tokens: &[TokenWithSpan], limits: &Limits) -> Result<()> {
                 }
                 _ => continue,
             },
-            token if is_operator(token) => scope.terms += 1,
+            token if is_operator(token) => scope.operators += 1,
             _ => continue,
         }
         check_terms(scope, token, limits)?;
@@ -104,7 +114,7 @@ fn check_chains(tokens: &[TokenWithSpan], limits: &Limits) -> Result<()> {
 }
 
 fn check_terms(scope: &Scope, token: &TokenWithSpan, limits: &Limits) -> Result<()> {
-    if scope.terms <= limits.terms_max {
+    if scope.joined.max(scope.operators) <= limits.terms_max {
         return Ok(());
     }
     Err(refused(&token.span.start, format!("more than {} terms are chained", limits.terms_max)))
@@ -177,7 +187,8 @@ fn unfolded(query: &ast::Query, outer: &HashMap<String, u64>) -> u64 {
     if let Some(with) = &query.with {
         for table in &with.cte_tables {
             let cost = unfolded(&table.query, &known);
-            known.insert(table.alias.name.value.to_lowercase(), cost);
+            // At least itself: twice nothing would stay nothing.
+            known.insert(table.alias.name.value.to_lowercase(), cost.max(1));
         }
     }
     let mut total: u64 = 0;

@@ -23,6 +23,7 @@ impl Drop for AbortOnDrop {
 /// The answer to a query: columns now, rows as they are read. Dropping it stops the query.
 pub struct Answer {
     schema: SchemaRef,
+    notes: Vec<String>,
     rows: mpsc::Receiver<Result<RecordBatch>>,
     deadline: Deadline,
     rows_read: usize,
@@ -42,18 +43,24 @@ impl std::fmt::Debug for Answer {
 impl Answer {
     pub(super) fn new(
         schema: SchemaRef,
+        notes: Vec<String>,
         rows: mpsc::Receiver<Result<RecordBatch>>,
         deadline: Deadline,
         stop: AbortOnDrop,
         engine: Engine,
         started: Instant,
     ) -> Answer {
-        Answer { schema, rows, deadline, rows_read: 0, bytes_read: 0, ended: false, engine, started, _stop: stop }
+        Answer { schema, notes, rows, deadline, rows_read: 0, bytes_read: 0, ended: false, engine, started, _stop: stop }
     }
 
     /// The columns.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema
+    }
+
+    /// What the reader must know of the answer as a whole, such as rows that damage has taken from it. Mostly empty.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// The next rows; `None` after the last. After an error there is nothing more, and what was read is not the whole answer.

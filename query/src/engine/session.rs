@@ -17,9 +17,9 @@ use datafusion::execution::{SessionState, SessionStateDefaults};
 use datafusion::logical_expr::ScalarUDF;
 use datafusion::prelude::SessionConfig;
 use tailwater_model::table::Table;
+use tailwater_storage::hot::HotTable;
 use tailwater_storage::lake::Lake;
 
-use crate::cut::Cut;
 use crate::error::{Error, ErrorKind, Result};
 use crate::functions;
 use crate::limits::Limits;
@@ -114,11 +114,12 @@ fn config(limits: &Limits) -> SessionConfig {
 }
 
 /// The state of one query: the base and its tables.
-pub(super) fn of_query(base: &SessionState, cut: Cut, hints: &Arc<Hints>) -> Result<SessionState> {
+pub(super) fn of_query(base: &SessionState, cut: Vec<HotTable>, hints: &Arc<Hints>) -> Result<SessionState> {
     let schema = MemorySchemaProvider::new();
-    for (table, snapshot, frames) in cut.tables {
-        let provider = LakeTable::new(table, snapshot, frames, hints.clone());
-        schema.register_table(table.name().to_owned(), Arc::new(provider)).map_err(Error::from_datafusion)?;
+    for pinned in cut {
+        let name = pinned.table.name().to_owned();
+        let provider = LakeTable::new(pinned, hints.clone());
+        schema.register_table(name, Arc::new(provider)).map_err(Error::from_datafusion)?;
     }
     let catalog = MemoryCatalogProvider::new();
     catalog.register_schema(SCHEMA, Arc::new(schema)).map_err(Error::from_datafusion)?;

@@ -5,7 +5,8 @@
 //! `application/vnd.apache.arrow.stream`), else JSON; [`crate::format`] says how values are written.
 //!
 //! An answer up to [`HELD_BYTES`] is complete before its status is sent, so every error has its status. A longer one is streamed; an
-//! error then breaks the body off, which a client sees as a failed transfer, never as a short answer.
+//! error then breaks the body off, which a client sees as a failed transfer, never as a short answer. The header `tailwater-notes` says what
+//! is known to be missing.
 
 use std::io;
 
@@ -91,17 +92,18 @@ pub(super) async fn run(
         _ => Error::new(ErrorKind::BadQuery, error.body_text()),
     })?;
     let mut answer = engine.query(question(&headers, &body)?).await?;
+    let notes = notes(&answer);
     let mut writer = Writer::new(format, answer.schema().clone())?;
     while writer.out.len() < HELD_BYTES {
         match answer.next().await {
             Some(rows) => writer.rows(&rows?)?,
             None => {
                 writer.finish()?;
-                return respond(format, Body::from(writer.out));
+                return Ok(respond(format, notes, Body::from(writer.out)));
             }
         }
     }
-    respond(format, Body::from_stream(rest(answer, writer)))
+    Ok(respond(format, notes, Body::from_stream(rest(answer, writer))))
 }
 
 fn question(headers: &HeaderMap, body: &[u8]) -> Result<Query> {
@@ -132,7 +134,15 @@ fn param(value: serde_json::Value) -> Result<ScalarValue> {
     })
 }
 
-fn respond(format: Format, body: Body) -> Result<Response> {
+/// Notes of an answer in a header, because every format has room for it there.
+fn notes(answer: &Answer) -> Option<HeaderValue> {
+    if answer.notes().is_empty() {
+        return None;
+    }
+    HeaderValue::from_str(&answer.notes().join("; ")).ok()
+}
+
+fn respond(format: Format, notes: Option<HeaderValue>, body: Body) -> Response {
     let kind = match format {
         Format::Json => "application/json",
         Format::Csv => "text/csv; charset=utf-8; header=present",
@@ -141,7 +151,10 @@ fn respond(format: Format, body: Body) -> Result<Response> {
     let mut response = Response::new(body);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(response)
+    if let Some(notes) = notes {
+        response.headers_mut().insert("tailwater-notes", notes);
+    }
+    response
 }
 
 /// What is left of an answer whose beginning is already written.

@@ -28,6 +28,7 @@ use datafusion::physical_plan::PhysicalExpr;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::union::UnionExec;
 use tailwater_model::table::{self, Table};
+use tailwater_storage::hot::HotTable;
 use tailwater_storage::lake::Snapshot;
 use tailwater_storage::outbox::FrameRef;
 
@@ -76,8 +77,9 @@ pub(crate) struct LakeTable {
 }
 
 impl LakeTable {
-    /// The files of `snapshot`, if the table exists, and the rows of `frames`.
-    pub(crate) fn new(table: Table, snapshot: Option<Arc<Snapshot>>, frames: Arc<[FrameRef]>, hints: Arc<Hints>) -> LakeTable {
+    /// The files of the snapshot, if the table exists, and the frames above it.
+    pub(crate) fn new(pinned: HotTable, hints: Arc<Hints>) -> LakeTable {
+        let HotTable { table, snapshot, frames, .. } = pinned;
         let schema = sql_schema(table, snapshot.as_deref());
         LakeTable { table, schema, snapshot, frames, hints }
     }

@@ -6,9 +6,15 @@ use arrow::array::*;
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::{SortColumn, cast, lexsort_to_indices, take_record_batch};
 use arrow::datatypes::{DataType, SchemaRef};
+use bytes::Bytes;
+use tailwater_model::ids::LogId;
 use tailwater_model::table::{Table, frame_schema, sort_columns};
 use tailwater_query::{Engine, EngineConfig, Limits};
-use tailwater_storage::lake::Lake;
+use tailwater_storage::lake::{Lake, app_id};
+use tailwater_storage::outbox::{BatchBuilder, CONTROL, OUTBOX_KIND, Outbox, preamble};
+use tailwater_wal::{Options, Wal};
+
+const LOG: LogId = LogId([7; 16]);
 
 /// 2026-11-22T00:00:00Z in microseconds, and its day.
 pub const MIDNIGHT: i64 = 20_779 * 86_400_000_000;
@@ -157,12 +163,14 @@ pub fn with_batch_id(rows: &RecordBatch, batch: i64) -> RecordBatch {
     RecordBatch::try_new(Arc::new(arrow::datatypes::Schema::new(fields)), columns).unwrap()
 }
 
-/// A directory with a lake, and an engine over it.
+/// A directory with a lake, perhaps an outbox, and an engine over both.
 pub struct Fixture {
     pub directory: tempfile::TempDir,
     pub lake: Lake,
     pub engine: Engine,
-    batch: u64,
+    outbox: Option<(Wal, Outbox)>,
+    /// The last batch in the tables.
+    committed: u64,
 }
 
 impl Fixture {
@@ -171,21 +179,80 @@ impl Fixture {
     }
 
     pub async fn with_limits(limits: Limits) -> Fixture {
+        Fixture::build(limits, false).await
+    }
+
+    pub async fn with_outbox() -> Fixture {
+        Fixture::build(Limits { threads: 2, ..Limits::default() }, true).await
+    }
+
+    async fn build(limits: Limits, outbox: bool) -> Fixture {
         let directory = tempfile::tempdir().unwrap();
         let lake = Lake::open(&directory.path().join("lake")).unwrap();
         lake.ensure_tables().await.unwrap();
         let temp = directory.path().join("temp");
         std::fs::create_dir(&temp).unwrap();
-        let config = EngineConfig { lake: lake.clone(), outbox: None, temp: Some(temp), limits };
-        Fixture { directory, lake, engine: Engine::open(config).unwrap(), batch: 0 }
+        let outbox_directory = directory.path().join("outbox");
+        let outbox = outbox.then(|| {
+            let mut options = Options::new(&outbox_directory, LOG.0, OUTBOX_KIND);
+            options.segment_bytes = 256 << 10;
+            options.budget_bytes = 64 << 20;
+            options.reserve_bytes = 0;
+            options.recycle = 0;
+            options.preamble = preamble();
+            options.control = Some(outbox_directory.join(CONTROL));
+            options.allow_volatile = true;
+            (Wal::open(options).unwrap().0, Outbox::open_readonly(&outbox_directory))
+        });
+        let config = EngineConfig {
+            lake: lake.clone(),
+            outbox: outbox.as_ref().map(|_| outbox_directory),
+            temp: Some(temp),
+            limits,
+        };
+        Fixture { directory, lake, engine: Engine::open(config).unwrap(), outbox, committed: 0 }
     }
 
-    /// Commits spans as one batch.
+    /// Commits spans as one batch, without an outbox.
     pub async fn commit(&mut self, spans: &[Span]) {
         let committer = self.lake.committer(Table::Spans, "collector/test/spans");
-        let rows = with_batch_id(&span_rows(spans), self.batch as i64 + 1);
-        committer.commit(self.batch, self.batch + 1, vec![rows]).await.unwrap();
-        self.batch += 1;
+        let rows = with_batch_id(&span_rows(spans), self.committed as i64 + 1);
+        committer.commit(self.committed, self.committed + 1, vec![rows]).await.unwrap();
+        self.committed += 1;
+    }
+
+    /// Makes spans durable in the outbox, as one batch.
+    pub fn append(&mut self, spans: &[Span]) {
+        self.append_batch(BatchBuilder::new(Bytes::new()).frame(Table::Spans, &span_rows(spans)).unwrap());
+    }
+
+    /// As `append`, with a row of `traces` in the same batch.
+    pub fn append_both(&mut self, spans: &[Span]) {
+        let date: ArrayRef = Arc::new(Date32Array::from(vec![TODAY]));
+        let trace = rows(Table::Traces, 1, |column| (column == "date").then(|| date.clone()));
+        let batch = BatchBuilder::new(Bytes::new()).frame(Table::Spans, &span_rows(spans)).unwrap();
+        self.append_batch(batch.frame(Table::Traces, &trace).unwrap());
+    }
+
+    fn append_batch(&mut self, batch: BatchBuilder) {
+        let encoded = batch.finish();
+        self.outbox.as_ref().unwrap().0.append(encoded.head, encoded.body).unwrap().wait().unwrap();
+    }
+
+    /// Commits what the outbox holds up to batch `hi`, table by table as a collector does.
+    pub async fn commit_to(&mut self, hi: u64) {
+        let view = self.outbox.as_ref().unwrap().1.view().unwrap();
+        for table in [Table::Spans, Table::Traces] {
+            let frames = view.frames_after(table, self.committed).iter().filter(|frame| frame.seq.0 <= hi);
+            let rows = frames.map(|frame| frame.read().unwrap()).collect();
+            self.lake.committer(table, app_id(LOG, table)).commit(self.committed, hi, rows).await.unwrap();
+        }
+        self.committed = hi;
+    }
+
+    /// Lets segments go whose batches are all in the tables.
+    pub fn trim(&mut self) {
+        self.outbox.as_ref().unwrap().0.trim_below(self.committed + 1).unwrap();
     }
 
     /// The answer as lines of CSV without the header.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod fixtures;
+mod hot;
 mod limits;
 mod pruning;
 mod script;
