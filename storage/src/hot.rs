@@ -60,17 +60,38 @@ pub async fn hot_view(lake: &Lake, outbox: Option<&Outbox>, tables: &[Table]) ->
         }
         let after = view(outbox)?;
         if before.log_id != after.log_id || has_gap(&before, &after) {
-            debug!(known = before.durable, first = after.first, "outbox moved on while tables were read, starting over");
+            debug!(
+                known = before.durable,
+                first = after.first,
+                "outbox moved on while tables were read, starting over"
+            );
             continue;
         }
-        let tables = pinned.into_iter().map(|(table, snapshot)| join(table, snapshot, &before, &after));
+        let tables = pinned
+            .into_iter()
+            .map(|(table, snapshot)| join(table, snapshot, &before, &after));
         let tables = tables.collect::<Result<Vec<_>>>()?;
-        let least = tables.iter().map(|table| table.committed).min().unwrap_or(after.durable);
-        let holes = before.holes.iter().filter(|hole| !after.holes.contains(hole)).chain(after.holes.iter());
+        let least = tables
+            .iter()
+            .map(|table| table.committed)
+            .min()
+            .unwrap_or(after.durable);
+        let holes = before
+            .holes
+            .iter()
+            .filter(|hole| !after.holes.contains(hole))
+            .chain(after.holes.iter());
         let missing = holes.filter(|hole| hole.1 > least).copied().collect();
-        return Ok(HotView { cut: after.durable, tables, missing });
+        return Ok(HotView {
+            cut: after.durable,
+            tables,
+            missing,
+        });
     }
-    Err(Error::new(ErrorKind::Conflict, format!("the outbox was trimmed {TURNS_MAX} times while tables were read")))
+    Err(Error::new(
+        ErrorKind::Conflict,
+        format!("the outbox was trimmed {TURNS_MAX} times while tables were read"),
+    ))
 }
 
 fn view(outbox: Option<&Outbox>) -> Result<View> {
@@ -97,13 +118,25 @@ fn join(table: Table, snapshot: Option<Arc<Snapshot>>, before: &View, after: &Vi
     };
     let committed = u64::try_from(committed).unwrap_or(0);
     if committed > after.durable {
-        let text = format!("table {} holds outbox batch {committed}, the outbox ends at {}", table.name(), after.durable);
+        let text = format!(
+            "table {} holds outbox batch {committed}, the outbox ends at {}",
+            table.name(),
+            after.durable
+        );
         return Err(Error::new(ErrorKind::Fenced, text));
     }
     // Frames of segments that were trimmed since are only in `before`.
-    let trimmed = before.frames_after(table, committed).iter().take_while(|frame| frame.seq.0 < after.first);
+    let trimmed = before
+        .frames_after(table, committed)
+        .iter()
+        .take_while(|frame| frame.seq.0 < after.first);
     let frames: Arc<[FrameRef]> = trimmed.chain(after.frames_after(table, committed)).cloned().collect();
-    Ok(HotTable { table, snapshot, committed, frames })
+    Ok(HotTable {
+        table,
+        snapshot,
+        committed,
+        frames,
+    })
 }
 
 #[cfg(test)]

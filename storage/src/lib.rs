@@ -15,8 +15,11 @@ pub mod lake;
 pub mod maintain;
 pub mod outbox;
 pub mod store;
+pub mod verify;
 
 pub use error::{Error, ErrorKind, Result};
 
+#[cfg(test)]
+mod faults;
 #[cfg(test)]
 mod testing;

@@ -16,7 +16,14 @@ pub(crate) const DAY_US: i64 = 86_400_000_000;
 
 /// Random rows in the frame schema, sorted in the table's order, dated `TODAY`.
 pub(crate) fn frame_rows(table: Table, rows: usize, seed: u64) -> RecordBatch {
-    sort(table, random(&frame_schema(table).fields().clone(), rows, &mut SmallRng::seed_from_u64(seed)))
+    sort(
+        table,
+        random(
+            &frame_schema(table).fields().clone(),
+            rows,
+            &mut SmallRng::seed_from_u64(seed),
+        ),
+    )
 }
 
 /// Random rows in the lake schema, sorted, of this date and batch.
@@ -40,14 +47,20 @@ pub(crate) fn tenant_rows(table: Table, rows: usize, date: i32, batch: i64, tena
 
 /// The columns that the table is sorted by, alone: rows with equal keys may come in any order.
 pub(crate) fn sort_keys(table: Table, batch: &RecordBatch) -> RecordBatch {
-    let keys: Vec<usize> = sort_columns(table).iter().map(|name| batch.schema().index_of(name).unwrap()).collect();
+    let keys: Vec<usize> = sort_columns(table)
+        .iter()
+        .map(|name| batch.schema().index_of(name).unwrap())
+        .collect();
     batch.project(&keys).unwrap()
 }
 
 pub(crate) fn sort(table: Table, batch: RecordBatch) -> RecordBatch {
     let columns: Vec<_> = sort_columns(table)
         .iter()
-        .map(|name| arrow::compute::SortColumn { values: batch.column_by_name(name).unwrap().clone(), options: None })
+        .map(|name| arrow::compute::SortColumn {
+            values: batch.column_by_name(name).unwrap().clone(),
+            options: None,
+        })
         .collect();
     let order = arrow::compute::lexsort_to_indices(&columns, None).unwrap();
     arrow::compute::take_record_batch(&batch, &order).unwrap()
@@ -62,7 +75,12 @@ pub(crate) fn row_texts(table: Table, batches: &[RecordBatch]) -> Vec<String> {
         let mut lines = arrow::json::LineDelimitedWriter::new(Vec::new());
         lines.write(&batch).unwrap();
         lines.finish().unwrap();
-        texts.extend(String::from_utf8(lines.into_inner()).unwrap().lines().map(str::to_owned));
+        texts.extend(
+            String::from_utf8(lines.into_inner())
+                .unwrap()
+                .lines()
+                .map(str::to_owned),
+        );
     }
     texts.sort();
     texts
@@ -84,12 +102,18 @@ fn array(kind: &DataType, rows: usize, nullable: bool, rng: &mut SmallRng) -> Ar
     let nulls = nullable.then(|| NullBuffer::from_iter((0..rows).map(|_| rng.random_bool(0.8))));
     macro_rules! primitive {
         ($array:ty, $range:expr) => {
-            Arc::new(<$array>::new((0..rows).map(|_| rng.random_range($range)).collect(), nulls))
+            Arc::new(<$array>::new(
+                (0..rows).map(|_| rng.random_range($range)).collect(),
+                nulls,
+            ))
         };
     }
     let now = i64::from(TODAY) * DAY_US;
     match kind {
-        DataType::Boolean => Arc::new(BooleanArray::new((0..rows).map(|_| rng.random_bool(0.5)).collect(), nulls)),
+        DataType::Boolean => Arc::new(BooleanArray::new(
+            (0..rows).map(|_| rng.random_bool(0.5)).collect(),
+            nulls,
+        )),
         DataType::Int8 => primitive!(Int8Array, 0..6),
         DataType::Int16 => primitive!(Int16Array, 0..1000),
         DataType::Int32 => primitive!(Int32Array, 0..100_000),
@@ -112,17 +136,26 @@ fn array(kind: &DataType, rows: usize, nullable: bool, rng: &mut SmallRng) -> Ar
         }
         DataType::Dictionary(_, _) => {
             let words: usize = rng.random_range(1..20);
-            let values = Arc::new(StringArray::from_iter_values((0..words).map(|word| format!("w{word}-{}", rng.random_range(0..3)))));
+            let values = Arc::new(StringArray::from_iter_values(
+                (0..words).map(|word| format!("w{word}-{}", rng.random_range(0..3))),
+            ));
             let keys = Int32Array::new((0..rows).map(|_| rng.random_range(0..words as i32)).collect(), nulls);
             Arc::new(DictionaryArray::<Int32Type>::new(keys, values))
         }
         DataType::List(field) => {
             let offsets = offsets(rows, rng);
-            let child = array(field.data_type(), *offsets.last().unwrap() as usize, field.is_nullable(), rng);
+            let child = array(
+                field.data_type(),
+                *offsets.last().unwrap() as usize,
+                field.is_nullable(),
+                rng,
+            );
             Arc::new(ListArray::new(field.clone(), offsets, child, nulls))
         }
         DataType::Map(field, sorted) => {
-            let DataType::Struct(entry) = field.data_type() else { panic!("maps have struct entries") };
+            let DataType::Struct(entry) = field.data_type() else {
+                panic!("maps have struct entries")
+            };
             let offsets = offsets(rows, rng);
             let entries = structs(entry, *offsets.last().unwrap() as usize, None, rng);
             // Keys of one map must differ for readers; numbering them within each row is enough.
@@ -140,7 +173,10 @@ fn array(kind: &DataType, rows: usize, nullable: bool, rng: &mut SmallRng) -> Ar
 }
 
 fn structs(fields: &Fields, rows: usize, nulls: Option<NullBuffer>, rng: &mut SmallRng) -> StructArray {
-    let columns = fields.iter().map(|field| array(field.data_type(), rows, field.is_nullable(), rng)).collect();
+    let columns = fields
+        .iter()
+        .map(|field| array(field.data_type(), rows, field.is_nullable(), rng))
+        .collect();
     StructArray::new(fields.clone(), columns, nulls)
 }
 

@@ -28,7 +28,10 @@ fn wal(dir: &std::path::Path, segment_bytes: u64) -> Wal {
 }
 
 fn append(wal: &Wal, table: Table, rows: usize, seed: u64) -> u64 {
-    let encoded = BatchBuilder::new(Bytes::new()).frame(table, &frame_rows(table, rows, seed)).unwrap().finish();
+    let encoded = BatchBuilder::new(Bytes::new())
+        .frame(table, &frame_rows(table, rows, seed))
+        .unwrap()
+        .finish();
     wal.append(encoded.head, encoded.body).unwrap().wait().unwrap()
 }
 
@@ -36,13 +39,26 @@ fn append(wal: &Wal, table: Table, rows: usize, seed: u64) -> u64 {
 async fn counts(lake: &Lake, table: &HotTable) -> BTreeMap<i64, usize> {
     let mut counts = BTreeMap::new();
     let mut add = |batch: &arrow::array::RecordBatch| {
-        let ids = batch.column_by_name("batch_id").unwrap().as_primitive::<Int64Type>().clone();
+        let ids = batch
+            .column_by_name("batch_id")
+            .unwrap()
+            .as_primitive::<Int64Type>()
+            .clone();
         ids.iter().flatten().for_each(|id| *counts.entry(id).or_default() += 1);
     };
     for file in table.snapshot.iter().flat_map(|snapshot| snapshot.files()) {
         let path = object_store::path::Path::from(&*file.path);
-        let bytes = object_store::ObjectStoreExt::get(&*lake.table_store(table.table), &path).await.unwrap().bytes().await.unwrap();
-        ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap().build().unwrap().for_each(|batch| add(&batch.unwrap()));
+        let bytes = object_store::ObjectStoreExt::get(&*lake.table_store(table.table), &path)
+            .await
+            .unwrap()
+            .bytes()
+            .await
+            .unwrap();
+        ParquetRecordBatchReaderBuilder::try_new(bytes)
+            .unwrap()
+            .build()
+            .unwrap()
+            .for_each(|batch| add(&batch.unwrap()));
     }
     table.frames.iter().for_each(|frame| add(&frame.read().unwrap()));
     counts
@@ -55,7 +71,11 @@ async fn before_there_is_a_collector_the_tables_stand_alone() {
     let outbox = Outbox::open_readonly(&dir.path().join("outbox"));
     let view = hot_view(&lake, Some(&outbox), &Table::ALL).await.unwrap();
     assert_eq!((view.cut, view.missing.len()), (0, 0));
-    assert!(view.tables.iter().all(|table| table.snapshot.is_none() && table.frames.is_empty()));
+    assert!(
+        view.tables
+            .iter()
+            .all(|table| table.snapshot.is_none() && table.frames.is_empty())
+    );
     // It appears under the same handle.
     let wal = wal(&dir.path().join("outbox"), 1 << 20);
     append(&wal, Table::Logs, 5, 1);
@@ -74,12 +94,23 @@ async fn a_table_without_frames_in_trimmed_segments_is_no_gap() {
         append(&wal, Table::Ledger, 200, seed);
     }
     let committer = lake.committer(Table::Ledger, app_id(LOG, Table::Ledger));
-    let rows: Vec<_> = outbox.view().unwrap().frames(Table::Ledger).iter().map(|frame| frame.read().unwrap()).collect();
+    let rows: Vec<_> = outbox
+        .view()
+        .unwrap()
+        .frames(Table::Ledger)
+        .iter()
+        .map(|frame| frame.read().unwrap())
+        .collect();
     committer.commit(0, 40, rows).await.unwrap();
     assert!(wal.trim_below(41).unwrap() > 0);
-    let view = hot_view(&lake, Some(&outbox), &[Table::Ledger, Table::Spans]).await.unwrap();
+    let view = hot_view(&lake, Some(&outbox), &[Table::Ledger, Table::Spans])
+        .await
+        .unwrap();
     assert!(outbox.view().unwrap().first > 1, "something was trimmed");
-    assert_eq!(view.tables.iter().map(|table| table.committed).collect::<Vec<_>>(), [40, 0]);
+    assert_eq!(
+        view.tables.iter().map(|table| table.committed).collect::<Vec<_>>(),
+        [40, 0]
+    );
     assert!(view.tables.iter().all(|table| table.frames.is_empty()));
 }
 
@@ -103,7 +134,15 @@ fn a_gap_between_two_views_is_seen() {
         (view(1, 0), view(2, 3), true),
     ];
     for (before, after, gap) in cases {
-        assert_eq!(has_gap(&before, &after), gap, "{} {} -> {} {}", before.first, before.durable, after.first, after.durable);
+        assert_eq!(
+            has_gap(&before, &after),
+            gap,
+            "{} {} -> {} {}",
+            before.first,
+            before.durable,
+            after.first,
+            after.durable
+        );
     }
 }
 
@@ -112,7 +151,10 @@ async fn a_table_ahead_of_the_outbox_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let lake = Lake::open(&dir.path().join("lake")).unwrap();
     lake.ensure_tables().await.unwrap();
-    lake.committer(Table::Logs, app_id(LOG, Table::Logs)).commit(0, 9, Vec::new()).await.unwrap();
+    lake.committer(Table::Logs, app_id(LOG, Table::Logs))
+        .commit(0, 9, Vec::new())
+        .await
+        .unwrap();
     let wal = wal(&dir.path().join("outbox"), 1 << 20);
     append(&wal, Table::Logs, 5, 1);
     let outbox = Outbox::open_readonly(&dir.path().join("outbox"));
@@ -143,7 +185,12 @@ async fn every_view_beside_a_racing_writer_has_every_row_once() {
     };
     let deliverer = {
         // A lake of its own, as another process has.
-        let (lake, wal, done, committed) = (Lake::open_url(lake.url()).unwrap(), wal.clone(), done.clone(), committed.clone());
+        let (lake, wal, done, committed) = (
+            Lake::open_url(lake.url()).unwrap(),
+            wal.clone(),
+            done.clone(),
+            committed.clone(),
+        );
         let outbox = Outbox::open_readonly(&dir.path().join("outbox"));
         tokio::spawn(async move {
             let committer = lake.committer(Table::MetricSeries, app_id(LOG, Table::MetricSeries));
@@ -152,7 +199,11 @@ async fn every_view_beside_a_racing_writer_has_every_row_once() {
                 let last = done.load(Ordering::Acquire);
                 let view = outbox.view().unwrap();
                 if view.durable > v {
-                    let rows = view.frames_after(Table::MetricSeries, v).iter().map(|frame| frame.read().unwrap()).collect();
+                    let rows = view
+                        .frames_after(Table::MetricSeries, v)
+                        .iter()
+                        .map(|frame| frame.read().unwrap())
+                        .collect();
                     committer.commit(v, view.durable, rows).await.unwrap();
                     v = view.durable;
                     committed.store(v, Ordering::Release);
@@ -171,7 +222,11 @@ async fn every_view_beside_a_racing_writer_has_every_row_once() {
         assert!(view.missing.is_empty());
         let counts = counts(&lake, &view.tables[0]).await;
         let expected: BTreeMap<i64, usize> = (1..=view.cut as i64).map(|batch| (batch, ROWS)).collect();
-        assert_eq!(counts, expected, "cut {} committed {}", view.cut, view.tables[0].committed);
+        assert_eq!(
+            counts, expected,
+            "cut {} committed {}",
+            view.cut, view.tables[0].committed
+        );
         views += 1;
         if last {
             break;

@@ -27,7 +27,10 @@ pub(super) fn sums(table: Table) -> Option<&'static [&'static str]> {
 /// [`ErrorKind::Invalid`] if a sum leaves 64 bits.
 pub(super) fn summed(table: Table, columns: &[&str], batches: &[RecordBatch], hi: u64) -> Result<RecordBatch> {
     let schema = schema(table);
-    let batches = batches.iter().map(|batch| as_schema(batch, &schema)).collect::<Result<Vec<_>>>()?;
+    let batches = batches
+        .iter()
+        .map(|batch| as_schema(batch, &schema))
+        .collect::<Result<Vec<_>>>()?;
     let all = compute::concat_batches(&schema, &batches)?;
     let is_key = |name: &str| name != "batch_id" && !columns.contains(&name);
     let keys: Vec<ArrayRef> = (schema.fields().iter().zip(all.columns()))
@@ -40,7 +43,10 @@ pub(super) fn summed(table: Table, columns: &[&str], batches: &[RecordBatch], hi
     let mut first: Vec<u32> = Vec::new();
     let inputs: Vec<&Int64Array> = columns
         .iter()
-        .map(|name| all.column_by_name(name).map(|column| column.as_primitive::<Int64Type>()))
+        .map(|name| {
+            all.column_by_name(name)
+                .map(|column| column.as_primitive::<Int64Type>())
+        })
         .collect::<Option<_>>()
         .ok_or_else(|| Error::new(ErrorKind::Invalid, "a column to be summed is missing"))?;
     let mut totals: Vec<Vec<i64>> = vec![Vec::new(); inputs.len()];
@@ -56,7 +62,9 @@ pub(super) fn summed(table: Table, columns: &[&str], batches: &[RecordBatch], hi
                 .ok_or_else(|| Error::new(ErrorKind::Invalid, format!("sum of {} leaves 64 bits", table.name())))?;
         }
     }
-    let mut out = compute::take_record_batch(&all, &UInt32Array::from(first))?.columns().to_vec();
+    let mut out = compute::take_record_batch(&all, &UInt32Array::from(first))?
+        .columns()
+        .to_vec();
     for (name, total) in columns.iter().zip(totals) {
         out[schema.index_of(name)?] = Arc::new(Int64Array::from(total));
     }

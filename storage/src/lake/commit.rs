@@ -82,7 +82,13 @@ struct Pending {
 impl Committer {
     pub(super) fn new(lake: Lake, table: Table, app_id: String) -> Committer {
         let maker = FileMaker::new(&lake, table, Tier::Flushed);
-        Committer { lake, table, app_id, maker, pending: Mutex::new(None) }
+        Committer {
+            lake,
+            table,
+            app_id,
+            maker,
+            pending: Mutex::new(None),
+        }
     }
 
     /// Whose rows.
@@ -108,7 +114,10 @@ impl Committer {
     /// earlier attempt succeeded after all; [`ErrorKind::Incompatible`] if the rows do not fit the table.
     pub async fn commit(&self, v: u64, hi: u64, batches: Vec<RecordBatch>) -> Result<Committed> {
         if hi <= v {
-            return Err(Error::new(ErrorKind::Invalid, format!("nothing to commit between batch {v} and {hi}")));
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!("nothing to commit between batch {v} and {hi}"),
+            ));
         }
         let mut slot = self.pending.lock().await;
         let taken = slot.take().filter(|pending| pending.range == (v, hi));
@@ -152,7 +161,10 @@ impl Committer {
                     self.maker.discard(&pending.written).await;
                     *slot = None;
                 }
-                let text = format!("is at outbox batch {at}, expected {v}: another process writes as {}", self.app_id);
+                let text = format!(
+                    "is at outbox batch {at}, expected {v}: another process writes as {}",
+                    self.app_id
+                );
                 return Err(Error::new(ErrorKind::Fenced, text));
             }
             if slot.as_ref().is_some_and(|pending| pending.schema != snapshot.schema) {
@@ -170,7 +182,11 @@ impl Committer {
             match commit_once(log, snapshot.version, change).await {
                 Attempt::Done(version) => return Ok(committed(pending, version, attempt + 1, started)),
                 Attempt::Conflict => {
-                    debug!(table = self.table.name(), version = snapshot.version + 1, "another commit came first");
+                    debug!(
+                        table = self.table.name(),
+                        version = snapshot.version + 1,
+                        "another commit came first"
+                    );
                     last_error = None;
                 }
                 Attempt::Doubtful(error) => {
@@ -179,7 +195,12 @@ impl Committer {
                 }
             }
         }
-        Err(last_error.unwrap_or_else(|| Error::new(ErrorKind::Conflict, format!("lost {ATTEMPTS_MAX} races for the next version"))))
+        Err(last_error.unwrap_or_else(|| {
+            Error::new(
+                ErrorKind::Conflict,
+                format!("lost {ATTEMPTS_MAX} races for the next version"),
+            )
+        }))
     }
 
     fn txn(&self, snapshot: &Snapshot) -> Result<u64> {
@@ -198,15 +219,35 @@ impl Committer {
             self.maker.upload(file).await?;
         }
         let encode_ms = started.elapsed().as_millis() as u64;
-        Ok(Pending { range, mark: Uuid::new_v4().to_string(), schema, written, tried: Vec::new(), encode_ms })
+        Ok(Pending {
+            range,
+            mark: Uuid::new_v4().to_string(),
+            schema,
+            written,
+            tried: Vec::new(),
+            encode_ms,
+        })
     }
 
     fn change(&self, pending: &Pending) -> Result<Change> {
-        let hi = i64::try_from(pending.range.1).map_err(|_| Error::new(ErrorKind::Invalid, "batch number above 2^63"))?;
+        let hi =
+            i64::try_from(pending.range.1).map_err(|_| Error::new(ErrorKind::Invalid, "batch number above 2^63"))?;
         Ok(Change {
-            actions: pending.written.iter().map(|file| Action::Add(file.add.clone())).collect(),
-            txns: vec![Transaction::new_with_last_update(&self.app_id, hi, Some(Utc::now().timestamp_millis()))],
-            operation: DeltaOperation::Write { mode: SaveMode::Append, partition_by: Some(vec!["date".to_owned()]), predicate: None },
+            actions: pending
+                .written
+                .iter()
+                .map(|file| Action::Add(file.add.clone()))
+                .collect(),
+            txns: vec![Transaction::new_with_last_update(
+                &self.app_id,
+                hi,
+                Some(Utc::now().timestamp_millis()),
+            )],
+            operation: DeltaOperation::Write {
+                mode: SaveMode::Append,
+                partition_by: Some(vec!["date".to_owned()]),
+                predicate: None,
+            },
             mark: pending.mark.clone(),
         })
     }
@@ -300,15 +341,26 @@ pub(crate) fn backoff(attempt: u32) -> Duration {
 }
 
 /// Rows into files, one a date.
-fn encode(maker: &FileMaker, table_schema: &SchemaRef, batches: Vec<RecordBatch>, hi: u64, now_ms: i64) -> Result<Vec<Written>> {
+fn encode(
+    maker: &FileMaker,
+    table_schema: &SchemaRef,
+    batches: Vec<RecordBatch>,
+    hi: u64,
+    now_ms: i64,
+) -> Result<Vec<Written>> {
     let batches = match additive::sums(maker.table) {
         Some(columns) if !batches.is_empty() => vec![additive::summed(maker.table, columns, &batches, hi)?],
         _ => one_schema(maker.table, table_schema, batches)?,
     };
-    let Some(schema) = batches.first().map(|batch| batch.schema()) else { return Ok(Vec::new()) };
+    let Some(schema) = batches.first().map(|batch| batch.schema()) else {
+        return Ok(Vec::new());
+    };
     let mut written = Vec::new();
     for (date, batches) in by_date(&batches)? {
-        let sources = batches.into_iter().map(|batch| Box::new(std::iter::once(Ok(batch))) as Source).collect();
+        let sources = batches
+            .into_iter()
+            .map(|batch| Box::new(std::iter::once(Ok(batch))) as Source)
+            .collect();
         let mut file = maker.start(&schema, date, now_ms)?;
         for rows in Merge::new(&schema, sort_columns(maker.table), sources, CHUNK_ROWS)? {
             file.write(&rows?)?;
@@ -321,10 +373,17 @@ fn encode(maker: &FileMaker, table_schema: &SchemaRef, batches: Vec<RecordBatch>
 /// The batches with the columns that table and program have in common, all of one schema.
 fn one_schema(table: Table, table_schema: &SchemaRef, batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
     let batches: Vec<RecordBatch> = batches.into_iter().filter(|batch| batch.num_rows() > 0).collect();
-    let Some(first) = batches.first() else { return Ok(Vec::new()) };
-    let uniform = batches.iter().all(|batch| batch.schema_ref().fields() == first.schema_ref().fields());
+    let Some(first) = batches.first() else {
+        return Ok(Vec::new());
+    };
+    let uniform = batches
+        .iter()
+        .all(|batch| batch.schema_ref().fields() == first.schema_ref().fields());
     let wanted = lake_schema(table);
-    let fields = wanted.fields().iter().filter(|field| table_schema.field_with_name(field.name()).is_ok());
+    let fields = wanted
+        .fields()
+        .iter()
+        .filter(|field| table_schema.field_with_name(field.name()).is_ok());
     let fields = fields.map(|field| match first.schema_ref().field_with_name(field.name()) {
         // Words stay dictionaries if they are so in every batch: the file does not show it, and it saves unpacking them.
         Ok(given) if uniform => Arc::new(field.as_ref().clone().with_data_type(given.data_type().clone())),
@@ -338,7 +397,9 @@ fn one_schema(table: Table, table_schema: &SchemaRef, batches: Vec<RecordBatch>)
 fn by_date(batches: &[RecordBatch]) -> Result<Vec<(i32, Vec<RecordBatch>)>> {
     let mut dates = std::collections::BTreeMap::<i32, Vec<RecordBatch>>::new();
     for batch in batches {
-        let column = batch.column_by_name("date").and_then(|column| column.as_primitive_opt::<Date32Type>());
+        let column = batch
+            .column_by_name("date")
+            .and_then(|column| column.as_primitive_opt::<Date32Type>());
         let column = column.ok_or_else(|| Error::new(ErrorKind::Invalid, "rows without a date"))?;
         if column.null_count() > 0 {
             return Err(Error::new(ErrorKind::Invalid, "a row without a date"));
@@ -349,7 +410,10 @@ fn by_date(batches: &[RecordBatch]) -> Result<Vec<(i32, Vec<RecordBatch>)>> {
                 let distinct: std::collections::BTreeSet<i32> = column.values().iter().copied().collect();
                 for date in distinct {
                     let chosen: BooleanArray = column.values().iter().map(|value| Some(*value == date)).collect();
-                    dates.entry(date).or_default().push(compute::filter_record_batch(batch, &chosen)?);
+                    dates
+                        .entry(date)
+                        .or_default()
+                        .push(compute::filter_record_batch(batch, &chosen)?);
                 }
             }
         }

@@ -10,15 +10,15 @@ use bytes::Bytes;
 use deltalake_core::kernel::Add;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
-use parquet::arrow::arrow_writer::{ArrowWriter, ArrowWriterOptions};
 use parquet::arrow::ArrowSchemaConverter;
+use parquet::arrow::arrow_writer::{ArrowWriter, ArrowWriterOptions};
 use tailwater_model::table::Table;
 use uuid::Uuid;
 
+use super::Lake;
 use super::layout;
 use super::replay::{TAG_SORTED, TAG_TIER};
 use super::stats::Collector;
-use super::Lake;
 use crate::store::{PacedFile, Syncs};
 use crate::{Error, ErrorKind, Result};
 
@@ -42,7 +42,9 @@ impl Tier {
 
     /// The tier of this name.
     pub fn from_name(name: &str) -> Option<Tier> {
-        [Tier::Flushed, Tier::Merged].into_iter().find(|tier| tier.name() == name)
+        [Tier::Flushed, Tier::Merged]
+            .into_iter()
+            .find(|tier| tier.name() == name)
     }
 }
 
@@ -59,7 +61,13 @@ pub(crate) struct FileMaker {
 impl FileMaker {
     pub fn new(lake: &Lake, table: Table, tier: Tier) -> FileMaker {
         let (store, local) = (lake.table_store(table), lake.local_table_dir(table));
-        FileMaker { table, tier, store, local, syncs: lake.syncs().clone() }
+        FileMaker {
+            table,
+            tier,
+            store,
+            local,
+            syncs: lake.syncs().clone(),
+        }
     }
 
     /// Starts a file for rows of one date. `schema` is that of the rows; `date` is left out of the file, as Delta wants it.
@@ -70,20 +78,33 @@ impl FileMaker {
         let day = layout::format_date(date)
             .ok_or_else(|| Error::new(ErrorKind::Invalid, format!("no calendar date: {date} days since 1970")))?;
         let path = format!("date={day}/{}-{}.parquet", self.tier.name(), Uuid::new_v4());
-        let kept: Vec<usize> = (0..schema.fields().len()).filter(|index| schema.field(*index).name() != "date").collect();
+        let kept: Vec<usize> = (0..schema.fields().len())
+            .filter(|index| schema.field(*index).name() != "date")
+            .collect();
         let file_schema = Arc::new(schema.project(&kept)?);
         let parquet_schema = ArrowSchemaConverter::new().convert(&file_schema)?;
         let properties = layout::writer_properties(self.table, self.tier, &parquet_schema);
         // Without Arrow's own schema in the footer a reader sees what the Parquet schema says: plain strings, whatever the
         // writer had in memory. It would also be the largest part of a small file.
-        let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+        let options = ArrowWriterOptions::new()
+            .with_properties(properties)
+            .with_skip_arrow_metadata(true);
         let sink = match &self.local {
             Some(directory) => Sink::File(PacedFile::create(&directory.join(&path), &self.syncs)?),
             None => Sink::Memory(Vec::new()),
         };
         let writer = ArrowWriter::try_new_with_options(sink, file_schema.clone(), options)?;
         let stats = Collector::new(&file_schema, &layout::stats_columns(self.table));
-        Ok(DataFile { writer, stats, schema: file_schema, kept, path, day, now_ms, tier: self.tier })
+        Ok(DataFile {
+            writer,
+            stats,
+            schema: file_schema,
+            kept,
+            path,
+            day,
+            now_ms,
+            tier: self.tier,
+        })
     }
 
     /// Makes a finished file durable, if finishing it did not already.
@@ -92,7 +113,9 @@ impl FileMaker {
     /// [`ErrorKind::Store`].
     pub async fn upload(&self, written: &mut Written) -> Result<()> {
         if let Some(bytes) = written.upload.take() {
-            self.store.put(&Path::from(written.add.path.as_str()), bytes.into()).await?;
+            self.store
+                .put(&Path::from(written.add.path.as_str()), bytes.into())
+                .await?;
         }
         Ok(())
     }
@@ -158,7 +181,12 @@ impl DataFile {
             tags: Some(tags),
             ..Add::default()
         };
-        Ok(Written { add, rows: self.stats.rows(), bytes: size, upload })
+        Ok(Written {
+            add,
+            rows: self.stats.rows(),
+            bytes: size,
+            upload,
+        })
     }
 }
 

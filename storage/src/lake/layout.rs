@@ -74,8 +74,8 @@ pub(super) fn writer_properties(table: Table, tier: Tier, columns: &SchemaDescri
         }
         match parts[0].as_str() {
             // Rising or bounded numbers: differences pack better than dictionaries of near-unique values.
-            "ts" | "ts_ns" | "ts_min" | "ts_max" | "duration_ns" | "observed_ts" | "observed_ts_ns" | "start_ts" | "start_ts_ns"
-            | "first_ts" | "series_id" | "count" | "zero_count" => {
+            "ts" | "ts_ns" | "ts_min" | "ts_max" | "duration_ns" | "observed_ts" | "observed_ts_ns" | "start_ts"
+            | "start_ts_ns" | "first_ts" | "series_id" | "count" | "zero_count" => {
                 properties = properties
                     .set_column_dictionary_enabled(path.clone(), false)
                     .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
@@ -114,9 +114,15 @@ pub(super) fn writer_properties(table: Table, tier: Tier, columns: &SchemaDescri
 
 /// The sort order as Parquet states it: the longest prefix of the table's order that the file has as plain columns.
 fn sorting(table: Table, columns: &SchemaDescriptor) -> Option<Vec<SortingColumn>> {
-    let place = |name: &&str| (0..columns.num_columns()).find(|index| columns.column(*index).path().parts() == [name.to_string()]);
+    let place = |name: &&str| {
+        (0..columns.num_columns()).find(|index| columns.column(*index).path().parts() == [name.to_string()])
+    };
     let sorting: Vec<SortingColumn> = (sort_columns(table).iter().map_while(place))
-        .map(|index| SortingColumn { column_idx: index as i32, descending: false, nulls_first: true })
+        .map(|index| SortingColumn {
+            column_idx: index as i32,
+            descending: false,
+            nulls_first: true,
+        })
         .collect();
     (!sorting.is_empty()).then_some(sorting)
 }

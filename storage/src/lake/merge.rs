@@ -52,11 +52,30 @@ impl Merge {
     /// # Errors
     /// [`ErrorKind::Invalid`] if a column is missing or cannot be ordered; whatever the sources say.
     pub fn new(schema: &SchemaRef, order: &[&str], sources: Vec<Source>, chunk_rows: usize) -> Result<Merge> {
-        let keys = order.iter().map(|name| schema.index_of(name)).collect::<Result<Vec<_>, _>>()?;
-        let fields = keys.iter().map(|key| SortField::new(schema.field(*key).data_type().clone()));
+        let keys = order
+            .iter()
+            .map(|name| schema.index_of(name))
+            .collect::<Result<Vec<_>, _>>()?;
+        let fields = keys
+            .iter()
+            .map(|key| SortField::new(schema.field(*key).data_type().clone()));
         let converter = RowConverter::new(fields.collect())?;
-        let cursors = sources.into_iter().map(|source| Cursor { source, loaded: None, at: 0 }).collect();
-        let mut merge = Merge { schema: schema.clone(), keys, converter, cursors, heap: Vec::new(), chunk_rows };
+        let cursors = sources
+            .into_iter()
+            .map(|source| Cursor {
+                source,
+                loaded: None,
+                at: 0,
+            })
+            .collect();
+        let mut merge = Merge {
+            schema: schema.clone(),
+            keys,
+            converter,
+            cursors,
+            heap: Vec::new(),
+            chunk_rows,
+        };
         for cursor in 0..merge.cursors.len() {
             if merge.load(cursor)? {
                 merge.heap.push(cursor);
@@ -79,7 +98,10 @@ impl Merge {
                 continue;
             }
             if batch.schema_ref().fields() != self.schema.fields() {
-                return Err(Error::new(ErrorKind::Invalid, "runs to be merged have different schemas"));
+                return Err(Error::new(
+                    ErrorKind::Invalid,
+                    "runs to be merged have different schemas",
+                ));
             }
             let (batch, rows) = self.sorted(batch)?;
             let previous = self.cursors[cursor].loaded.replace(Arc::new(Loaded { batch, rows }));
@@ -144,11 +166,14 @@ impl Merge {
         let cursor = &self.cursors[first];
         let Some(loaded) = &cursor.loaded else { return 0 };
         let limit = limit.min(loaded.rows.num_rows() - cursor.at);
-        let rival = [1, 2].into_iter().filter_map(|place| self.heap.get(place).copied()).reduce(|a, b| {
-            if self.before(b, a) { b } else { a }
-        });
+        let rival = [1, 2]
+            .into_iter()
+            .filter_map(|place| self.heap.get(place).copied())
+            .reduce(|a, b| if self.before(b, a) { b } else { a });
         let Some(rival) = rival else { return limit };
-        let Some(other) = &self.cursors[rival].loaded else { return limit };
+        let Some(other) = &self.cursors[rival].loaded else {
+            return limit;
+        };
         let bound = other.rows.row(self.cursors[rival].at);
         let ours = |count: usize| (loaded.rows.row(cursor.at + count), first) < (bound, rival);
         // Rows 0..low are ours; row `high` is not, or is out of reach.
@@ -177,7 +202,11 @@ impl Merge {
             let first = self.heap[0];
             let cursor = &mut self.cursors[first];
             let Some(loaded) = &cursor.loaded else { break };
-            stretches.push(Stretch { from: loaded.clone(), start: cursor.at, count });
+            stretches.push(Stretch {
+                from: loaded.clone(),
+                start: cursor.at,
+                count,
+            });
             cursor.at += count;
             rows += count;
             if cursor.at == loaded.rows.num_rows() && !self.load(first)? {
@@ -185,7 +214,11 @@ impl Merge {
             }
             self.sift_down(0);
         }
-        if stretches.is_empty() { Ok(None) } else { self.assemble(&stretches, rows).map(Some) }
+        if stretches.is_empty() {
+            Ok(None)
+        } else {
+            self.assemble(&stretches, rows).map(Some)
+        }
     }
 
     fn assemble(&self, stretches: &[Stretch], rows: usize) -> Result<RecordBatch> {
@@ -203,14 +236,20 @@ impl Merge {
             }));
         }
         let columns = (0..self.schema.fields().len()).map(|column| {
-            let data: Vec<ArrayData> = batches.iter().map(|loaded| loaded.batch.column(column).to_data()).collect();
+            let data: Vec<ArrayData> = batches
+                .iter()
+                .map(|loaded| loaded.batch.column(column).to_data())
+                .collect();
             let mut out = arrow::array::MutableArrayData::new(data.iter().collect(), false, rows);
             for (stretch, index) in stretches.iter().zip(&indexes) {
                 out.try_extend(*index, stretch.start, stretch.start + stretch.count)?;
             }
             Ok(make_array(out.freeze()))
         });
-        Ok(RecordBatch::try_new(self.schema.clone(), columns.collect::<Result<_>>()?)?)
+        Ok(RecordBatch::try_new(
+            self.schema.clone(),
+            columns.collect::<Result<_>>()?,
+        )?)
     }
 }
 
@@ -235,14 +274,28 @@ mod tests {
         let words: ArrayRef = Arc::new(StringArray::from_iter(rows.iter().map(|row| row.0.clone())));
         let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.1)));
         let origins: ArrayRef = Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.2)));
-        RecordBatch::try_from_iter_with_nullable([("word", words, true), ("number", numbers, false), ("origin", origins, false)]).unwrap()
+        RecordBatch::try_from_iter_with_nullable([
+            ("word", words, true),
+            ("number", numbers, false),
+            ("origin", origins, false),
+        ])
+        .unwrap()
     }
 
     fn rows(batch: &RecordBatch) -> Vec<(Option<String>, i64, i64)> {
         let words = batch.column(0).as_string::<i32>();
-        let (numbers, origins) = (batch.column(1).as_primitive::<Int64Type>(), batch.column(2).as_primitive::<Int64Type>());
+        let (numbers, origins) = (
+            batch.column(1).as_primitive::<Int64Type>(),
+            batch.column(2).as_primitive::<Int64Type>(),
+        );
         (0..batch.num_rows())
-            .map(|row| (words.is_valid(row).then(|| words.value(row).to_owned()), numbers.value(row), origins.value(row)))
+            .map(|row| {
+                (
+                    words.is_valid(row).then(|| words.value(row).to_owned()),
+                    numbers.value(row),
+                    origins.value(row),
+                )
+            })
             .collect()
     }
 

@@ -82,8 +82,12 @@ impl Lake {
     /// As [`Lake::open`].
     pub fn open_recorded(directory: &Path, syncs: Syncs) -> Result<Lake> {
         let directory = resolve(directory)?;
-        let url = Url::from_directory_path(&directory)
-            .map_err(|()| Error::new(ErrorKind::Invalid, format!("not a path for a lake: {}", directory.display())))?;
+        let url = Url::from_directory_path(&directory).map_err(|()| {
+            Error::new(
+                ErrorKind::Invalid,
+                format!("not a path for a lake: {}", directory.display()),
+            )
+        })?;
         Lake::build(url, Arc::new(SyncedStore::new(syncs.clone())), Some(directory), syncs)
     }
 
@@ -95,7 +99,10 @@ impl Lake {
         match (url.scheme(), url.to_file_path()) {
             ("file", Ok(path)) => Lake::open(&path),
             ("memory", _) => Lake::with_store(url, Arc::new(InMemory::new())),
-            _ => Err(Error::new(ErrorKind::Invalid, format!("no store for {url}: file:// and memory:// are built in"))),
+            _ => Err(Error::new(
+                ErrorKind::Invalid,
+                format!("no store for {url}: file:// and memory:// are built in"),
+            )),
         }
     }
 
@@ -119,10 +126,21 @@ impl Lake {
             let log = DeltaTableBuilder::from_url(table_url.clone())?
                 .with_storage_backend(store.clone(), table_url)
                 .build_storage()?;
-            Ok(TableState { log, known: snapshot::Known::default() })
+            Ok(TableState {
+                log,
+                known: snapshot::Known::default(),
+            })
         });
         let tables = tables.collect::<Result<Vec<_>>>()?;
-        Ok(Lake { inner: Arc::new(Inner { url, local, store, syncs, tables }) })
+        Ok(Lake {
+            inner: Arc::new(Inner {
+                url,
+                local,
+                store,
+                syncs,
+                tables,
+            }),
+        })
     }
 
     /// Where the lake is; ends with a slash. A table's files are at `<url><table>/<path>`.
@@ -151,7 +169,11 @@ impl Lake {
     /// [`ErrorKind::MissingTable`]; [`ErrorKind::Damaged`] with the file's name; [`ErrorKind::Incompatible`]; [`ErrorKind::Store`].
     pub async fn snapshot(&self, table: Table) -> Result<Arc<Snapshot>> {
         let state = self.state(table);
-        state.known.latest(table, &state.log).await.map_err(|error| error.within(format_args!("table {}", table.name())))
+        state
+            .known
+            .latest(table, &state.log)
+            .await
+            .map_err(|error| error.within(format_args!("table {}", table.name())))
     }
 
     /// The one writer of `table` for this application id (see [`app_id`]). Two at a time fence each other.
@@ -167,7 +189,9 @@ impl Lake {
     /// otherwise, or needs a newer protocol; the text says which.
     pub async fn ensure_tables(&self) -> Result<()> {
         for table in Table::ALL {
-            schema::ensure(self, table).await.map_err(|error| error.within(format_args!("table {}", table.name())))?;
+            schema::ensure(self, table)
+                .await
+                .map_err(|error| error.within(format_args!("table {}", table.name())))?;
         }
         Ok(())
     }
@@ -194,7 +218,10 @@ pub fn app_id(log_id: LogId, table: Table) -> String {
 /// Absolute, with symbolic links resolved as far as the path exists.
 fn resolve(directory: &Path) -> Result<PathBuf> {
     let absolute = std::path::absolute(directory)?;
-    let existing = absolute.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/"));
+    let existing = absolute
+        .ancestors()
+        .find(|ancestor| ancestor.exists())
+        .unwrap_or(Path::new("/"));
     let rest = absolute.strip_prefix(existing).unwrap_or(Path::new(""));
     Ok(existing.canonicalize()?.join(rest))
 }

@@ -60,12 +60,15 @@ impl Replay {
         for version in first..=last {
             match deltalake_core::logstore::read_commit_entry(store.as_ref(), version).await? {
                 Some(entry) => {
-                    actions(version, &entry)?.into_iter().for_each(|action| state.apply(action));
+                    actions(version, &entry)?
+                        .into_iter()
+                        .for_each(|action| state.apply(action));
                     state.version = version;
                 }
                 // What an unreadable checkpoint hid is the cause, a missing entry only the symptom.
                 None => {
-                    let missing = || Error::new(ErrorKind::Damaged, format!("log entry {version} of {last} is missing"));
+                    let missing =
+                        || Error::new(ErrorKind::Damaged, format!("log entry {version} of {last} is missing"));
                     return Err(unreadable.unwrap_or_else(missing));
                 }
             }
@@ -74,7 +77,10 @@ impl Replay {
     }
 
     async fn from_checkpoint(store: &dyn ObjectStore, version: Version, parts: &[Path]) -> Result<Replay> {
-        let mut state = Replay { version, ..Replay::default() };
+        let mut state = Replay {
+            version,
+            ..Replay::default()
+        };
         for part in parts {
             let bytes = store.get(part).await?.bytes().await?;
             let rows = checkpoint_actions(bytes)
@@ -82,7 +88,10 @@ impl Replay {
             rows.into_iter().for_each(|action| state.apply(action));
         }
         if state.metadata.is_none() || state.protocol.is_none() {
-            return Err(Error::new(ErrorKind::Damaged, format!("checkpoint {version} has no metadata or protocol")));
+            return Err(Error::new(
+                ErrorKind::Damaged,
+                format!("checkpoint {version} has no metadata or protocol"),
+            ));
         }
         Ok(state)
     }
@@ -109,13 +118,22 @@ impl Replay {
 
 /// Parses a log entry: one action a line.
 pub(super) fn actions(version: Version, entry: &Bytes) -> Result<Vec<Action>> {
-    let lines = entry.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
+    let lines = entry
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.trim_ascii().is_empty());
     let parsed: Result<Vec<Action>, serde_json::Error> = lines.map(serde_json::from_slice).collect();
     let parsed = parsed.map_err(|error| {
-        Error::caused(ErrorKind::Damaged, format!("log entry _delta_log/{version:020}.json"), error)
+        Error::caused(
+            ErrorKind::Damaged,
+            format!("log entry _delta_log/{version:020}.json"),
+            error,
+        )
     })?;
     if parsed.is_empty() {
-        return Err(Error::new(ErrorKind::Damaged, format!("log entry _delta_log/{version:020}.json is empty")));
+        return Err(Error::new(
+            ErrorKind::Damaged,
+            format!("log entry _delta_log/{version:020}.json is empty"),
+        ));
     }
     Ok(parsed)
 }
@@ -137,7 +155,9 @@ fn checkpoint_actions(bytes: Bytes) -> Result<Vec<Action>, BoxError> {
     }
     lines.finish()?;
     let lines = lines.into_inner();
-    let rows = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty() && *line != b"{}");
+    let rows = lines
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty() && *line != b"{}");
     Ok(rows.map(serde_json::from_slice).collect::<Result<Vec<Action>, _>>()?)
 }
 
@@ -151,13 +171,23 @@ struct Listing {
 
 impl Listing {
     async fn read(store: &dyn ObjectStore) -> Result<Listing> {
-        let objects: Vec<_> = store.list(Some(&Path::from("_delta_log"))).try_collect().await.or_else(absent_is_empty)?;
+        let objects: Vec<_> = store
+            .list(Some(&Path::from("_delta_log")))
+            .try_collect()
+            .await
+            .or_else(absent_is_empty)?;
         let mut listing = Listing::default();
         let mut parts: BTreeMap<(Version, u32), Vec<Path>> = BTreeMap::new();
         for object in objects {
-            let Some(name) = object.location.filename() else { continue };
+            let Some(name) = object.location.filename() else {
+                continue;
+            };
             let mut words = name.split('.');
-            let Some(version) = words.next().filter(|word| word.len() == 20).and_then(|word| word.parse().ok()) else {
+            let Some(version) = words
+                .next()
+                .filter(|word| word.len() == 20)
+                .and_then(|word| word.parse().ok())
+            else {
                 continue;
             };
             match words.collect::<Vec<_>>().as_slice() {

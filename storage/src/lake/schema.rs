@@ -54,7 +54,11 @@ async fn add_columns(lake: &Lake, table: Table, fields: Vec<StructField>) -> Res
     let names: Vec<String> = fields.iter().map(|field| field.name().clone()).collect();
     let mut delta = DeltaTable::new(lake.log(table).clone());
     delta.load().await?;
-    let added = delta.add_columns().with_fields(fields).with_commit_properties(no_hooks().with_max_retries(5)).await;
+    let added = delta
+        .add_columns()
+        .with_fields(fields)
+        .with_commit_properties(no_hooks().with_max_retries(5))
+        .await;
     match added {
         Ok(_) => info!(table = table.name(), columns = ?names, "columns added"),
         Err(error) => {
@@ -68,13 +72,19 @@ async fn add_columns(lake: &Lake, table: Table, fields: Vec<StructField>) -> Res
 }
 
 fn no_hooks() -> CommitProperties {
-    CommitProperties::default().with_create_checkpoint(false).with_cleanup_expired_logs(Some(false)).with_max_retries(0)
+    CommitProperties::default()
+        .with_create_checkpoint(false)
+        .with_cleanup_expired_logs(Some(false))
+        .with_max_retries(0)
 }
 
 /// The columns of `wanted` that the table lacks.
 fn missing_columns(wanted: &SchemaRef, table: &SchemaRef) -> Result<Vec<StructField>> {
     check(wanted, table)?;
-    let missing = wanted.fields().iter().filter(|field| table.field_with_name(field.name()).is_err());
+    let missing = wanted
+        .fields()
+        .iter()
+        .filter(|field| table.field_with_name(field.name()).is_err());
     let missing = ArrowSchema::new(missing.cloned().collect::<Vec<_>>());
     Ok(delta_schema(&missing)?.fields().cloned().collect())
 }
@@ -90,21 +100,33 @@ pub(super) fn check(wanted: &SchemaRef, table: &SchemaRef) -> Result<()> {
         match table.field_with_name(field.name()) {
             Ok(found) if found.data_type() != field.data_type() => {
                 let (found, wanted) = (found.data_type(), field.data_type());
-                return incompatible(format!("column {} is {found}, this program writes {wanted}", field.name()));
+                return incompatible(format!(
+                    "column {} is {found}, this program writes {wanted}",
+                    field.name()
+                ));
             }
             Ok(found) if field.is_nullable() && !found.is_nullable() => {
-                return incompatible(format!("column {} must not be null, this program writes nulls", field.name()));
+                return incompatible(format!(
+                    "column {} must not be null, this program writes nulls",
+                    field.name()
+                ));
             }
             Ok(_) => {}
             Err(_) if field.is_nullable() => {}
             Err(_) => {
-                return incompatible(format!("column {} is missing and may not be null: not one of our tables?", field.name()));
+                return incompatible(format!(
+                    "column {} is missing and may not be null: not one of our tables?",
+                    field.name()
+                ));
             }
         }
     }
     for field in table.fields() {
         if !field.is_nullable() && wanted.field_with_name(field.name()).is_err() {
-            return incompatible(format!("column {} must not be null, and this program does not know it", field.name()));
+            return incompatible(format!(
+                "column {} must not be null, and this program does not know it",
+                field.name()
+            ));
         }
     }
     Ok(())
@@ -123,7 +145,10 @@ pub(super) fn check_protocol(protocol: &Protocol) -> Result<()> {
 /// The Arrow schema of a table's metadata.
 pub(super) fn from_metadata(metadata: &Metadata) -> Result<SchemaRef> {
     if metadata.partition_columns() != [PARTITION] {
-        let text = format!("is partitioned by {:?}, not by {PARTITION}", metadata.partition_columns());
+        let text = format!(
+            "is partitioned by {:?}, not by {PARTITION}",
+            metadata.partition_columns()
+        );
         return Err(Error::new(ErrorKind::Incompatible, text));
     }
     let unreadable = |error: DeltaTableError| Error::caused(ErrorKind::Damaged, "schema in the log", error);
@@ -135,5 +160,7 @@ pub(super) fn from_metadata(metadata: &Metadata) -> Result<SchemaRef> {
 }
 
 fn delta_schema(schema: &ArrowSchema) -> Result<StructType> {
-    schema.try_into_kernel().map_err(|error| Error::caused(ErrorKind::Invalid, "schema", error))
+    schema
+        .try_into_kernel()
+        .map_err(|error| Error::caused(ErrorKind::Invalid, "schema", error))
 }

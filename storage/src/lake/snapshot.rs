@@ -57,7 +57,11 @@ impl FileEntry {
 
     pub(crate) fn from_add(schema: &SchemaRef, add: &Add) -> Result<FileEntry> {
         let damaged = |what: &str| Error::new(ErrorKind::Damaged, format!("file {}: {what} in the log", add.path));
-        let date = add.partition_values.get("date").and_then(|date| date.as_deref()).ok_or_else(|| damaged("no date"))?;
+        let date = add
+            .partition_values
+            .get("date")
+            .and_then(|date| date.as_deref())
+            .ok_or_else(|| damaged("no date"))?;
         let date = layout::parse_date(date).ok_or_else(|| damaged("bad date"))?;
         let tag = |name: &str| add.tags.as_ref()?.get(name)?.as_deref();
         let (rows, stats) = stats::parse(schema, add.stats.as_deref(), add.tags.as_ref());
@@ -110,11 +114,20 @@ impl Snapshot {
         };
         schema::check_protocol(protocol)?;
         let schema = schema::from_metadata(metadata)?;
-        let files = replay.files.values().map(|add| FileEntry::from_add(&schema, add).map(Arc::new));
+        let files = replay
+            .files
+            .values()
+            .map(|add| FileEntry::from_add(&schema, add).map(Arc::new));
         let mut files = files.collect::<Result<Vec<_>>>()?;
         files.sort_by_key(|file| file.modified_ms);
         let (files, txns) = (Arc::new(files), Arc::new(replay.txns));
-        Ok(Snapshot { table, version: replay.version, schema, files, txns })
+        Ok(Snapshot {
+            table,
+            version: replay.version,
+            schema,
+            files,
+            txns,
+        })
     }
 
     /// The snapshot after these commits; `None` if one of them changes metadata or protocol, so that all must be read anew.

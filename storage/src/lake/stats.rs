@@ -56,10 +56,18 @@ impl Collector {
     /// For the columns of `names` that `schema` has.
     pub fn new(schema: &Schema, names: &[&str]) -> Collector {
         let columns = names.iter().filter_map(|name| {
-            let range = ColumnRange { column: Arc::from(*name), min: None, max: None, nulls: Some(0) };
+            let range = ColumnRange {
+                column: Arc::from(*name),
+                min: None,
+                max: None,
+                nulls: Some(0),
+            };
             Some((schema.index_of(name).ok()?, range))
         });
-        Collector { columns: columns.collect(), rows: 0 }
+        Collector {
+            columns: columns.collect(),
+            rows: 0,
+        }
     }
 
     /// Takes the next rows into account.
@@ -71,7 +79,9 @@ impl Collector {
         for (index, range) in &mut self.columns {
             let column = rows.column(*index);
             range.nulls = range.nulls.map(|nulls| nulls + column.null_count() as u64);
-            let Some((min, max)) = bounds(column.as_ref())? else { continue };
+            let Some((min, max)) = bounds(column.as_ref())? else {
+                continue;
+            };
             if range.min.as_ref().is_none_or(|known| min < *known) {
                 range.min = Some(min);
             }
@@ -95,7 +105,9 @@ impl Collector {
             if let Some(count) = range.nulls {
                 nulls.insert(name.clone(), json!(count));
             }
-            let (Some(low), Some(high)) = (&range.min, &range.max) else { continue };
+            let (Some(low), Some(high)) = (&range.min, &range.max) else {
+                continue;
+            };
             let is_time = matches!(schema.field(*index).data_type(), DataType::Timestamp(..));
             let texts = match (low, high) {
                 (Value::Int(low), Value::Int(high)) if is_time => {
@@ -120,7 +132,9 @@ fn bounds(column: &dyn Array) -> Result<Option<(Value, Value)>> {
     macro_rules! ints {
         ($kind:ty) => {{
             let column = column.as_primitive::<$kind>();
-            compute::min(column).zip(compute::max(column)).map(|(min, max)| (Value::Int(min.into()), Value::Int(max.into())))
+            compute::min(column)
+                .zip(compute::max(column))
+                .map(|(min, max)| (Value::Int(min.into()), Value::Int(max.into())))
         }};
     }
     Ok(match column.data_type() {
@@ -132,18 +146,27 @@ fn bounds(column: &dyn Array) -> Result<Option<(Value, Value)>> {
         DataType::Utf8 => {
             let column = column.as_string::<i32>();
             let text = |text: &str| Value::Text(Arc::from(text));
-            compute::min_string(column).zip(compute::max_string(column)).map(|(min, max)| (text(min), text(max)))
+            compute::min_string(column)
+                .zip(compute::max_string(column))
+                .map(|(min, max)| (text(min), text(max)))
         }
         DataType::Dictionary(_, values) if **values == DataType::Utf8 => {
             // A dictionary may hold words that no row uses: strings, then, rather than its values.
             return bounds(&compute::cast(column, &DataType::Utf8)?);
         }
-        other => return Err(Error::new(ErrorKind::Invalid, format!("no statistics for columns of type {other}"))),
+        other => {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!("no statistics for columns of type {other}"),
+            ));
+        }
     })
 }
 
 fn millis(millis: i64) -> Option<Json> {
-    Some(json!(DateTime::from_timestamp_millis(millis)?.to_rfc3339_opts(SecondsFormat::Millis, true)))
+    Some(json!(
+        DateTime::from_timestamp_millis(millis)?.to_rfc3339_opts(SecondsFormat::Millis, true)
+    ))
 }
 
 fn cut(text: &str) -> &str {
@@ -152,7 +175,11 @@ fn cut(text: &str) -> &str {
 
 fn cut_up(text: &str) -> String {
     let short = cut(text);
-    if short.len() == text.len() { short.to_owned() } else { format!("{short}{}", char::MAX) }
+    if short.len() == text.len() {
+        short.to_owned()
+    } else {
+        format!("{short}{}", char::MAX)
+    }
 }
 
 /// What an Add says of its columns. Unreadable statistics are no statistics.
@@ -161,7 +188,9 @@ pub(super) fn parse(
     stats: Option<&str>,
     tags: Option<&HashMap<String, Option<String>>>,
 ) -> (Option<u64>, Vec<ColumnRange>) {
-    let stats: Json = stats.and_then(|text| serde_json::from_str(text).ok()).unwrap_or(Json::Null);
+    let stats: Json = stats
+        .and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or(Json::Null);
     let rows = stats["numRecords"].as_u64();
     let (Some(min), Some(max)) = (stats["minValues"].as_object(), stats["maxValues"].as_object()) else {
         return (rows, Vec::new());
@@ -170,7 +199,9 @@ pub(super) fn parse(
     let mut ranges = Vec::new();
     for field in schema.fields() {
         let name = field.name().as_str();
-        let exact = tags.and_then(|tags| tags.get(&format!("{TAG_EXACT}{name}"))?.as_deref()).and_then(exact);
+        let exact = tags
+            .and_then(|tags| tags.get(&format!("{TAG_EXACT}{name}"))?.as_deref())
+            .and_then(exact);
         let (low, high) = match exact {
             Some((low, high)) => (Some(Value::Int(low)), Some(Value::Int(high))),
             None => (
@@ -181,7 +212,12 @@ pub(super) fn parse(
         };
         let nulls = nulls[name].as_u64();
         if low.is_some() || high.is_some() || nulls.is_some() {
-            ranges.push(ColumnRange { column: Arc::from(name), min: low, max: high, nulls });
+            ranges.push(ColumnRange {
+                column: Arc::from(name),
+                min: low,
+                max: high,
+                nulls,
+            });
         }
     }
     (rows, ranges)
@@ -252,7 +288,10 @@ mod tests {
 
     #[test]
     fn a_largest_time_is_rounded_up_in_json() {
-        let batch = batch(vec![Some(1_700_000_000_000_001), Some(1_700_000_000_000_003)], vec![None, None]);
+        let batch = batch(
+            vec![Some(1_700_000_000_000_001), Some(1_700_000_000_000_003)],
+            vec![None, None],
+        );
         let mut collector = Collector::new(&batch.schema(), &["ts"]);
         collector.add(&batch).unwrap();
         let (stats, _) = collector.finish(&batch.schema());

@@ -12,7 +12,9 @@ use uuid::Uuid;
 
 use super::plan::Group;
 use super::{Keeper, Report, files};
-use crate::lake::{Attempt, Change, FileEntry, FileMaker, Merge, Snapshot, Source, Tier, Written, commit_once, format_date, is_marked};
+use crate::lake::{
+    Attempt, Change, FileEntry, FileMaker, Merge, Snapshot, Source, Tier, Written, commit_once, format_date, is_marked,
+};
 use crate::{Error, ErrorKind, Result};
 
 /// Rows in memory between reading and writing.
@@ -23,7 +25,11 @@ const ATTEMPTS_MAX: u32 = 6;
 impl Keeper {
     /// Merges a group. False if its files changed under us, so that there is nothing to commit.
     pub(super) async fn compact(&self, group: &Group, now_ms: i64, report: &mut Report) -> Result<bool> {
-        let _turn = self.turn.acquire().await.map_err(|_| Error::new(ErrorKind::Store, "maintenance is ending"))?;
+        let _turn = self
+            .turn
+            .acquire()
+            .await
+            .map_err(|_| Error::new(ErrorKind::Store, "maintenance is ending"))?;
         let snapshot = self.lake.snapshot(self.table).await?;
         let maker = FileMaker::new(&self.lake, self.table, Tier::Merged);
         let mut opened = Vec::with_capacity(group.files.len());
@@ -37,7 +43,15 @@ impl Keeper {
             let schema = schema.clone();
             move || {
                 let sources = opened.into_iter().map(|(path, file)| file.rows(&path, &schema, None));
-                merge(&work, &schema, order, sources.collect::<Result<_>>()?, date, target, now_ms)
+                merge(
+                    &work,
+                    &schema,
+                    order,
+                    sources.collect::<Result<_>>()?,
+                    date,
+                    target,
+                    now_ms,
+                )
             }
         });
         let mut written = merged.await??;
@@ -60,11 +74,17 @@ impl Keeper {
                 if !same_columns || !all_active(now, &group.files) {
                     return Ok(None);
                 }
-                let removes = group.files.iter().map(|file| Ok(Action::Remove(remove(file, now_ms, false)?)));
+                let removes = group
+                    .files
+                    .iter()
+                    .map(|file| Ok(Action::Remove(remove(file, now_ms, false)?)));
                 Ok(Some(Change {
                     actions: removes.chain(adds.iter().cloned().map(Ok)).collect::<Result<_>>()?,
                     txns: Vec::new(),
-                    operation: DeltaOperation::Optimize { predicate: None, target_size },
+                    operation: DeltaOperation::Optimize {
+                        predicate: None,
+                        target_size,
+                    },
                     mark: Uuid::new_v4().to_string(),
                 }))
             })
@@ -115,7 +135,9 @@ impl Keeper {
                     Err(error) => return Err(Failed::Doubtful(error)),
                 }
             }
-            let Some(change) = build(&snapshot).map_err(Failed::Certain)? else { return Ok(Outcome::Moot) };
+            let Some(change) = build(&snapshot).map_err(Failed::Certain)? else {
+                return Ok(Outcome::Moot);
+            };
             let mark = change.mark.clone();
             match commit_once(log, snapshot.version, change).await {
                 Attempt::Done(_) => return Ok(Outcome::Committed),
@@ -127,7 +149,11 @@ impl Keeper {
             }
         }
         let error = last.unwrap_or_else(|| Error::new(ErrorKind::Conflict, format!("lost {ATTEMPTS_MAX} races")));
-        Err(if tried.is_empty() { Failed::Certain(error) } else { Failed::Doubtful(error) })
+        Err(if tried.is_empty() {
+            Failed::Certain(error)
+        } else {
+            Failed::Doubtful(error)
+        })
     }
 }
 
@@ -215,6 +241,14 @@ pub(super) fn txn(app_id: &str, version: i64, now_ms: i64) -> Transaction {
     Transaction::new_with_last_update(app_id, version, Some(now_ms))
 }
 
-fn without_date(schema: &SchemaRef) -> SchemaRef {
-    Arc::new(Schema::new(schema.fields().iter().filter(|field| field.name() != "date").cloned().collect::<Vec<_>>()))
+/// The columns of a table's files: all but the partition.
+pub(crate) fn without_date(schema: &SchemaRef) -> SchemaRef {
+    Arc::new(Schema::new(
+        schema
+            .fields()
+            .iter()
+            .filter(|field| field.name() != "date")
+            .cloned()
+            .collect::<Vec<_>>(),
+    ))
 }

@@ -32,13 +32,18 @@ fn through_app_id(table: Table) -> String {
 /// Rows that retention has removed from the table so far, by tenant.
 pub fn expired(snapshot: &Snapshot) -> BTreeMap<String, u64> {
     let prefix = expired_app_id(snapshot.table, "");
-    let counts = snapshot.txns().filter_map(|(app, rows)| Some((app.strip_prefix(&prefix)?.to_owned(), u64::try_from(rows).ok()?)));
+    let counts = snapshot
+        .txns()
+        .filter_map(|(app, rows)| Some((app.strip_prefix(&prefix)?.to_owned(), u64::try_from(rows).ok()?)));
     counts.collect()
 }
 
 /// The largest outbox batch among the rows that retention has removed; 0 if none were.
 pub fn expired_through(snapshot: &Snapshot) -> u64 {
-    snapshot.txn(&through_app_id(snapshot.table)).and_then(|batch| u64::try_from(batch).ok()).unwrap_or(0)
+    snapshot
+        .txn(&through_app_id(snapshot.table))
+        .and_then(|batch| u64::try_from(batch).ok())
+        .unwrap_or(0)
 }
 
 /// The files whose rows are all older than `cutoff_ms`.
@@ -48,7 +53,13 @@ fn outlived(files: &[Arc<FileEntry>], table: Table, cutoff_ms: i64) -> Vec<Arc<F
         let date = i64::from(file.date);
         // On the day of the cut a file may go early by its newest row. Its rows' own times count only there: under the day
         // of arrival lie rows with times long past, which are not to go at once.
-        let newest = file.int_range(if table == Table::Traces { "ts_max" } else { time_column(table) }).map(|range| range.1);
+        let newest = file
+            .int_range(if table == Table::Traces {
+                "ts_max"
+            } else {
+                time_column(table)
+            })
+            .map(|range| range.1);
         date < last_day || (date == last_day && newest.is_some_and(|newest| newest.div_euclid(1000) < cutoff_ms))
     };
     files.iter().filter(|file| is_old(file)).cloned().collect()
@@ -56,7 +67,9 @@ fn outlived(files: &[Arc<FileEntry>], table: Table, cutoff_ms: i64) -> Vec<Arc<F
 
 impl Keeper {
     pub(super) async fn expire(&self, now_ms: i64, report: &mut Report) -> Result<()> {
-        let Some(days) = self.policy.retention_days else { return Ok(()) };
+        let Some(days) = self.policy.retention_days else {
+            return Ok(());
+        };
         let cutoff_ms = now_ms - i64::from(days) * DAY_MS;
         let snapshot = self.lake.snapshot(self.table).await?;
         let old = outlived(snapshot.files(), self.table, cutoff_ms);
@@ -82,8 +95,11 @@ impl Keeper {
                 let mut txns = Vec::new();
                 for (tenant, count) in &rows {
                     let app = expired_app_id(table, tenant);
-                    let total = i64::try_from(*count).ok().and_then(|count| now.txn(&app).unwrap_or(0).checked_add(count));
-                    let total = total.ok_or_else(|| Error::new(ErrorKind::Damaged, format!("count {app} leaves 63 bits")))?;
+                    let total = i64::try_from(*count)
+                        .ok()
+                        .and_then(|count| now.txn(&app).unwrap_or(0).checked_add(count));
+                    let total =
+                        total.ok_or_else(|| Error::new(ErrorKind::Damaged, format!("count {app} leaves 63 bits")))?;
                     txns.push(txn(&app, total, now_ms));
                 }
                 let app = through_app_id(table);
@@ -91,7 +107,9 @@ impl Keeper {
                 Ok(Some(Change {
                     actions: removes.collect::<Result<_>>()?,
                     txns,
-                    operation: DeltaOperation::Delete { predicate: Some(format!("retention before {cutoff_ms}")) },
+                    operation: DeltaOperation::Delete {
+                        predicate: Some(format!("retention before {cutoff_ms}")),
+                    },
                     mark: Uuid::new_v4().to_string(),
                 }))
             })
@@ -99,7 +117,12 @@ impl Keeper {
         if let Outcome::Committed = outcome {
             report.expired_files += old.len() as u64;
             report.expired_rows += rows.values().sum::<u64>();
-            info!(table = table.name(), files = old.len(), rows = rows.values().sum::<u64>(), "rows outlived their retention");
+            info!(
+                table = table.name(),
+                files = old.len(),
+                rows = rows.values().sum::<u64>(),
+                "rows outlived their retention"
+            );
         }
         Ok(())
     }

@@ -14,30 +14,45 @@ use tailwater_model::table::Table;
 
 use crate::lake::{FileEntry, Lake, Source};
 use crate::outbox::as_schema;
+use crate::verify::parquet_metadata;
 use crate::{Error, ErrorKind, Result};
 
 /// Rows read at once.
 const READ_ROWS: usize = 2048;
 
 /// A data file opened for one pass.
-pub(super) enum Opened {
+pub(crate) enum Opened {
     /// On this machine: pages are read as they are needed.
     Local(File),
     /// Fetched whole; groups to be merged are bounded in bytes.
     Fetched(Bytes),
 }
 
-pub(super) async fn open(lake: &Lake, table: Table, file: &FileEntry) -> Result<Opened> {
+pub(crate) async fn open(lake: &Lake, table: Table, file: &FileEntry) -> Result<Opened> {
     match lake.local_table_dir(table) {
         Some(directory) => Ok(Opened::Local(File::open(directory.join(&*file.path))?)),
         None => {
             let store = lake.table_store(table);
-            Ok(Opened::Fetched(store.get(&Path::from(&*file.path)).await?.bytes().await?))
+            Ok(Opened::Fetched(
+                store.get(&Path::from(&*file.path)).await?.bytes().await?,
+            ))
         }
     }
 }
 
 impl Opened {
+    /// The file's footer.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Damaged`].
+    pub fn metadata(self, path: &Arc<str>) -> Result<Arc<parquet::file::metadata::ParquetMetaData>> {
+        let metadata = match self {
+            Opened::Local(file) => parquet_metadata(file),
+            Opened::Fetched(bytes) => parquet_metadata(bytes),
+        };
+        metadata.map_err(|error| damaged(path, error))
+    }
+
     /// The rows in order, with the columns of `schema`; `columns` limits which are read.
     ///
     /// # Errors
@@ -70,10 +85,18 @@ fn source<T: parquet::file::reader::ChunkReader + 'static>(
     if let Some(columns) = columns {
         let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
         builder = builder.with_projection(mask);
-        let kept: Vec<_> = schema.fields().iter().filter(|field| columns.contains(&field.name().as_str())).cloned().collect();
+        let kept: Vec<_> = schema
+            .fields()
+            .iter()
+            .filter(|field| columns.contains(&field.name().as_str()))
+            .cloned()
+            .collect();
         schema = Arc::new(Schema::new(kept));
     }
-    let reader = builder.with_batch_size(READ_ROWS).build().map_err(|error| damaged(path, error))?;
+    let reader = builder
+        .with_batch_size(READ_ROWS)
+        .build()
+        .map_err(|error| damaged(path, error))?;
     let path = path.clone();
     Ok(Box::new(reader.map(move |batch| -> Result<RecordBatch> {
         let batch = batch.map_err(|error| damaged(&path, error))?;

@@ -30,6 +30,9 @@ use crate::{ErrorKind, Result};
 pub use expire::{expired, expired_app_id, expired_through};
 pub use plan::{Group, plan};
 
+pub(crate) use compact::without_date as file_schema;
+pub(crate) use files::open as open_data_file;
+
 const MIB: u64 = 1 << 20;
 const HOUR_MS: i64 = 3_600_000;
 pub(crate) const DAY_MS: i64 = 24 * HOUR_MS;
@@ -133,7 +136,14 @@ pub struct Keeper {
 impl Keeper {
     /// A keeper of `table`. Keepers of one process share `turn`.
     pub fn new(lake: Lake, table: Table, policy: Policy, turn: Arc<Semaphore>) -> Keeper {
-        Keeper { lake, table, policy, checkpoint: None, swept_ms: None, turn }
+        Keeper {
+            lake,
+            table,
+            policy,
+            checkpoint: None,
+            swept_ms: None,
+            turn,
+        }
     }
 
     /// Whose files.
@@ -150,7 +160,9 @@ impl Keeper {
         self.expire(now_ms, &mut report).await?;
         loop {
             let snapshot = self.lake.snapshot(self.table).await?;
-            let Some(group) = plan(snapshot.files(), now_ms, &self.policy).into_iter().next() else { break };
+            let Some(group) = plan(snapshot.files(), now_ms, &self.policy).into_iter().next() else {
+                break;
+            };
             if !self.compact(&group, now_ms, &mut report).await? {
                 break;
             }
@@ -168,7 +180,13 @@ impl Keeper {
 pub type Observer = Arc<dyn Fn(Table, &Result<Report>) + Send + Sync>;
 
 /// Keeps all tables until `stop` becomes true: a run of each table every `pause`. A run that has begun is finished.
-pub async fn run(lake: Lake, policy: impl Fn(Table) -> Policy, pause: Duration, stop: watch::Receiver<bool>, observer: Observer) {
+pub async fn run(
+    lake: Lake,
+    policy: impl Fn(Table) -> Policy,
+    pause: Duration,
+    stop: watch::Receiver<bool>,
+    observer: Observer,
+) {
     let turn = Arc::new(Semaphore::new(1));
     let mut tasks = tokio::task::JoinSet::new();
     for table in Table::ALL {
@@ -188,7 +206,13 @@ async fn keep(mut keeper: Keeper, pause: Duration, mut stop: watch::Receiver<boo
         let outcome = keeper.run_once(Utc::now().timestamp_millis()).await;
         match &outcome {
             Ok(report) if report.merges + report.expired_files > 0 => {
-                info!(table, merges = report.merges, expired = report.expired_rows, files = report.files, "maintained");
+                info!(
+                    table,
+                    merges = report.merges,
+                    expired = report.expired_rows,
+                    files = report.files,
+                    "maintained"
+                );
             }
             Ok(_) => {}
             // Before the first start of a collector there is nothing to keep.

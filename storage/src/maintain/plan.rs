@@ -124,9 +124,19 @@ mod tests {
             file(3, MIB, 20_777, DAY_MS),
         ];
         let groups = plan(&files, NOW, &policy);
-        assert_eq!(groups, [Group { date: 20_778, files: files[..2].to_vec() }], "one file alone stays as it is");
+        assert_eq!(
+            groups,
+            [Group {
+                date: 20_778,
+                files: files[..2].to_vec()
+            }],
+            "one file alone stays as it is"
+        );
         let late: Vec<_> = files.iter().cloned().chain([file(4, 1000, 20_778, 60_000)]).collect();
-        assert!(plan(&late, NOW, &policy).is_empty(), "a trickle of late rows does not rewrite the day each time");
+        assert!(
+            plan(&late, NOW, &policy).is_empty(),
+            "a trickle of late rows does not rewrite the day each time"
+        );
     }
 
     #[test]
@@ -147,7 +157,12 @@ mod tests {
     fn foreign_files_are_never_merged() {
         let policy = Policy::of(Table::Spans);
         let files: Vec<_> = (0..20)
-            .map(|n| Arc::new(FileEntry { sorted: false, ..(*file(n, MIB, 20_770, DAY_MS)).clone() }))
+            .map(|n| {
+                Arc::new(FileEntry {
+                    sorted: false,
+                    ..(*file(n, MIB, 20_770, DAY_MS)).clone()
+                })
+            })
             .collect();
         assert!(plan(&files, NOW, &policy).is_empty());
     }
@@ -162,7 +177,10 @@ mod tests {
             let now = 20_779 * DAY_MS + commit * 30_000;
             let add = |number: &mut usize, size| {
                 *number += 1;
-                let file = Arc::new(FileEntry { modified_ms: now, ..(*file(*number, size, 20_779, 0)).clone() });
+                let file = Arc::new(FileEntry {
+                    modified_ms: now,
+                    ..(*file(*number, size, 20_779, 0)).clone()
+                });
                 file
             };
             files.push(add(&mut number, flushed));

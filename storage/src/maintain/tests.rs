@@ -44,7 +44,12 @@ async fn merging_keeps_every_row_in_order_for_every_table() {
         let given = fill(&lake, table, 9, TODAY).await;
         let before = row_texts(table, &rows(&lake, table).await);
         let report = keeper(&lake, table, |_| {}).run_once(NOON).await.unwrap();
-        assert_eq!((report.merges, report.merged_files, report.written_files, report.files), (1, 9, 1, 1), "{}", table.name());
+        assert_eq!(
+            (report.merges, report.merged_files, report.written_files, report.files),
+            (1, 9, 1, 1),
+            "{}",
+            table.name()
+        );
         let merged = rows(&lake, table).await;
         assert_eq!(row_texts(table, &merged), before, "{}", table.name());
         if table != Table::Ledger {
@@ -90,14 +95,23 @@ async fn merging_appending_and_reading_race_without_losing_a_row() {
         let snapshot = lake.snapshot(table).await.unwrap();
         let done = snapshot.txn(APP).unwrap_or(0) as u64;
         assert!(done >= last, "versions go forward");
-        assert_eq!(snapshot.files().iter().map(|file| file.rows).sum::<u64>(), done * 100, "version {}", snapshot.version);
+        assert_eq!(
+            snapshot.files().iter().map(|file| file.rows).sum::<u64>(),
+            done * 100,
+            "version {}",
+            snapshot.version
+        );
         last = done;
     }
     let given = appender.await.unwrap();
     assert!(maintainer.await.unwrap() > 0);
     assert_eq!(row_texts(table, &rows(&lake, table).await), row_texts(table, &given));
     let fresh = Lake::open_url(lake.url()).unwrap();
-    assert_eq!(row_texts(table, &rows(&fresh, table).await), row_texts(table, &given), "the log replays to the same rows");
+    assert_eq!(
+        row_texts(table, &rows(&fresh, table).await),
+        row_texts(table, &given),
+        "the log replays to the same rows"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -105,24 +119,42 @@ async fn retention_counts_what_it_removes_by_tenant() {
     let (_dir, lake) = lake().await;
     let table = Table::Logs;
     let committer = lake.committer(table, APP);
-    committer.commit(0, 1, vec![tenant_rows(table, 30, TODAY - 40, 1, &["a", "b", "b"])]).await.unwrap();
-    committer.commit(1, 2, vec![tenant_rows(table, 10, TODAY - 31, 2, &["a"])]).await.unwrap();
-    committer.commit(2, 3, vec![tenant_rows(table, 12, TODAY - 29, 3, &["a"])]).await.unwrap();
-    committer.commit(3, 4, vec![tenant_rows(table, 14, TODAY, 4, &["b"])]).await.unwrap();
+    committer
+        .commit(0, 1, vec![tenant_rows(table, 30, TODAY - 40, 1, &["a", "b", "b"])])
+        .await
+        .unwrap();
+    committer
+        .commit(1, 2, vec![tenant_rows(table, 10, TODAY - 31, 2, &["a"])])
+        .await
+        .unwrap();
+    committer
+        .commit(2, 3, vec![tenant_rows(table, 12, TODAY - 29, 3, &["a"])])
+        .await
+        .unwrap();
+    committer
+        .commit(3, 4, vec![tenant_rows(table, 14, TODAY, 4, &["b"])])
+        .await
+        .unwrap();
     let mut keeper = keeper(&lake, table, |_| {});
     let report = keeper.run_once(NOON).await.unwrap();
     assert_eq!((report.expired_files, report.expired_rows), (2, 40));
     let snapshot = lake.snapshot(table).await.unwrap();
     assert_eq!(expired(&snapshot), [("a".to_owned(), 20), ("b".to_owned(), 20)].into());
     assert_eq!(expired_through(&snapshot), 2);
-    assert_eq!(snapshot.files().iter().map(|file| file.date).collect::<Vec<_>>(), [TODAY - 29, TODAY]);
+    assert_eq!(
+        snapshot.files().iter().map(|file| file.date).collect::<Vec<_>>(),
+        [TODAY - 29, TODAY]
+    );
     // Two days on the next goes, and the counts add up; a checkpoint and the log's clean-up do not forget them.
     let report = keeper.run_once(NOON + 2 * DAY_MS).await.unwrap();
     assert_eq!(report.expired_rows, 12);
     keeper.policy.checkpoint_commits = 1;
     keeper.swept_ms = None;
     let report = keeper.run_once(later(7 * HOUR_MS)).await.unwrap();
-    assert!(report.checkpoint.is_some() && report.log_files_removed > 0, "{report:?}");
+    assert!(
+        report.checkpoint.is_some() && report.log_files_removed > 0,
+        "{report:?}"
+    );
     let fresh = Lake::open_url(lake.url()).unwrap().snapshot(table).await.unwrap();
     assert_eq!(expired(&fresh), [("a".to_owned(), 32), ("b".to_owned(), 20)].into());
     assert_eq!(fresh.txn(APP), Some(4));
@@ -138,17 +170,28 @@ async fn a_checkpoint_replaces_the_log_it_covers() {
     let mut keeper = keeper(&lake, table, |policy| policy.checkpoint_commits = 10);
     let report = keeper.run_once(NOON).await.unwrap();
     assert_eq!(report.checkpoint, Some(13), "twelve appends and one merge");
-    assert_eq!(keeper.run_once(NOON).await.unwrap().checkpoint, None, "not again before ten more commits");
+    assert_eq!(
+        keeper.run_once(NOON).await.unwrap().checkpoint,
+        None,
+        "not again before ten more commits"
+    );
     keeper.swept_ms = None;
     let cleaned = keeper.run_once(later(7 * HOUR_MS)).await.unwrap();
     assert_eq!(cleaned.log_files_removed, 13);
     assert!(lake.log(table).read_commit_entry(5).await.unwrap().is_none());
     let fresh = Lake::open_url(lake.url()).unwrap();
     assert_eq!(fresh.snapshot(table).await.unwrap().version, 13);
-    assert_eq!(fresh.snapshot(table).await.unwrap().files(), lake.snapshot(table).await.unwrap().files());
+    assert_eq!(
+        fresh.snapshot(table).await.unwrap().files(),
+        lake.snapshot(table).await.unwrap().files()
+    );
     assert_eq!(row_texts(table, &rows(&fresh, table).await), row_texts(table, &given));
     fill(&fresh, table, 1, TODAY).await;
-    assert_eq!(lake.snapshot(table).await.unwrap().version, 14, "the old reader goes on tailing");
+    assert_eq!(
+        lake.snapshot(table).await.unwrap().version,
+        14,
+        "the old reader goes on tailing"
+    );
     // delta-rs itself reads the same table.
     let mut delta = deltalake_core::DeltaTable::new(fresh.log(table).clone());
     delta.load().await.unwrap();
@@ -160,10 +203,16 @@ async fn a_damaged_checkpoint_falls_back_to_the_log() {
     let (dir, lake) = lake().await;
     let table = Table::MetricSeries;
     let given = fill(&lake, table, 3, TODAY).await;
-    keeper(&lake, table, |policy| policy.checkpoint_commits = 1).run_once(NOON).await.unwrap();
+    keeper(&lake, table, |policy| policy.checkpoint_commits = 1)
+        .run_once(NOON)
+        .await
+        .unwrap();
     let log = dir.path().join("lake/metric_series/_delta_log");
     let checkpoint = std::fs::read_dir(&log).unwrap().map(|entry| entry.unwrap().path());
-    let checkpoint = checkpoint.into_iter().find(|path| path.to_str().unwrap().contains("checkpoint.parquet")).unwrap();
+    let checkpoint = checkpoint
+        .into_iter()
+        .find(|path| path.to_str().unwrap().contains("checkpoint.parquet"))
+        .unwrap();
     let mut bytes = std::fs::read(&checkpoint).unwrap();
     let middle = bytes.len() / 2;
     bytes.truncate(middle);
@@ -183,8 +232,13 @@ async fn files_are_unlinked_a_day_after_nothing_names_them() {
     let table = Table::MetricSeries;
     let given = fill(&lake, table, 8, TODAY).await;
     let table_dir = dir.path().join("lake/metric_series");
-    let day = std::fs::read_dir(&table_dir).unwrap().map(|entry| entry.unwrap().path());
-    let day = day.into_iter().find(|path| path.to_str().unwrap().contains("date=")).unwrap();
+    let day = std::fs::read_dir(&table_dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let day = day
+        .into_iter()
+        .find(|path| path.to_str().unwrap().contains("date="))
+        .unwrap();
     std::fs::write(day.join("orphan.parquet"), b"never committed").unwrap();
     std::fs::write(table_dir.join("_delta_log/00000000000000000009.json#12345"), b"staged").unwrap();
     let mut keeper = keeper(&lake, table, |_| {});
@@ -220,7 +274,10 @@ async fn output_is_cut_at_the_target_size() {
     .await
     .unwrap();
     assert_eq!(report.merges, 0, "files of large_bytes are left alone");
-    let group = Group { date: TODAY, files: lake.snapshot(table).await.unwrap().files().to_vec() };
+    let group = Group {
+        date: TODAY,
+        files: lake.snapshot(table).await.unwrap().files().to_vec(),
+    };
     let size: u64 = group.files.iter().map(|file| file.size).sum();
     let keeper = keeper(&lake, table, |policy| policy.target_bytes = size / 3);
     let mut report = Report::default();

@@ -17,7 +17,9 @@ use crate::{Error, ErrorKind, Result};
 impl Keeper {
     pub(super) async fn upkeep(&mut self, now_ms: i64, report: &mut Report) -> Result<()> {
         self.write_checkpoint(report).await?;
-        let due = self.swept_ms.is_none_or(|swept| now_ms - swept >= self.policy.sweep_every_ms);
+        let due = self
+            .swept_ms
+            .is_none_or(|swept| now_ms - swept >= self.policy.sweep_every_ms);
         if due {
             self.clean_log(now_ms, report).await?;
             self.sweep(now_ms, report).await?;
@@ -39,7 +41,11 @@ impl Keeper {
         let mut table = DeltaTable::new(self.lake.log(self.table).clone());
         table.load_version(snapshot.version).await?;
         checkpoints::create_checkpoint(&table, None).await?;
-        debug!(table = self.table.name(), version = snapshot.version, "checkpoint written");
+        debug!(
+            table = self.table.name(),
+            version = snapshot.version,
+            "checkpoint written"
+        );
         self.checkpoint = Some(snapshot.version);
         report.checkpoint = Some(snapshot.version);
         Ok(())
@@ -61,8 +67,14 @@ impl Keeper {
         let old = now_ms - self.policy.vacuum_after_ms;
         let listed = list_data_files(&*store).await?;
         let replay = Replay::load(self.lake.log(self.table)).await?;
-        let Some(replay) = replay else { return Err(Error::new(ErrorKind::MissingTable, "the table is gone")) };
-        let listed: HashSet<String> = listed.into_iter().filter(|(_, modified)| *modified < old).map(|(path, _)| path).collect();
+        let Some(replay) = replay else {
+            return Err(Error::new(ErrorKind::MissingTable, "the table is gone"));
+        };
+        let listed: HashSet<String> = listed
+            .into_iter()
+            .filter(|(_, modified)| *modified < old)
+            .map(|(path, _)| path)
+            .collect();
         for path in listed.into_iter().filter(|path| !replay.files.contains_key(path)) {
             let removed = replay.removed.get(&path);
             if removed.is_some_and(|removed| removed.deletion_timestamp.is_none_or(|at| at >= old)) {
@@ -100,9 +112,14 @@ async fn newest_checkpoint(store: &dyn ObjectStore) -> Result<u64> {
 async fn list_data_files(store: &dyn ObjectStore) -> Result<Vec<(String, i64)>> {
     let days = store.list_with_delimiter(None).await?.common_prefixes;
     let mut files = Vec::new();
-    for day in days.iter().filter(|day| day.filename().is_some_and(|name| name.starts_with("date="))) {
+    for day in days
+        .iter()
+        .filter(|day| day.filename().is_some_and(|name| name.starts_with("date=")))
+    {
         let objects: Vec<_> = store.list(Some(day)).try_collect().await?;
-        let data = objects.into_iter().filter(|object| object.location.as_ref().ends_with(".parquet"));
+        let data = objects
+            .into_iter()
+            .filter(|object| object.location.as_ref().ends_with(".parquet"));
         files.extend(data.map(|object| (object.location.to_string(), object.last_modified.timestamp_millis())));
     }
     Ok(files)
@@ -116,10 +133,17 @@ fn sweep_staged(directory: &FsPath, old_ms: i64) -> Result<u64> {
         for entry in std::fs::read_dir(&directory)? {
             let entry = entry?;
             let name = entry.file_name();
-            let Some((_, digits)) = name.to_str().and_then(|name| name.rsplit_once('#')) else { continue };
+            let Some((_, digits)) = name.to_str().and_then(|name| name.rsplit_once('#')) else {
+                continue;
+            };
             let staged = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-            let modified = entry.metadata().and_then(|metadata| metadata.modified()).unwrap_or_else(|_| SystemTime::now());
-            let modified = modified.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
+            let modified = entry
+                .metadata()
+                .and_then(|metadata| metadata.modified())
+                .unwrap_or_else(|_| SystemTime::now());
+            let modified = modified
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .map_or(0, |since| since.as_millis() as i64);
             if staged && modified < old_ms {
                 std::fs::remove_file(entry.path())?;
                 swept += 1;

@@ -45,8 +45,16 @@ pub struct BatchBuilder {
 impl BatchBuilder {
     /// A batch with the journal's settlement, which may hold no rows at all.
     pub fn new(settlement: Bytes) -> BatchBuilder {
-        let head = Head { settlement, frames: Vec::new() };
-        BatchBuilder { head, body: Vec::new(), body_len: 0, gathered: Vec::new() }
+        let head = Head {
+            settlement,
+            frames: Vec::new(),
+        };
+        BatchBuilder {
+            head,
+            body: Vec::new(),
+            body_len: 0,
+            gathered: Vec::new(),
+        }
     }
 
     /// Adds rows of a table; a batch without rows adds nothing.
@@ -58,11 +66,18 @@ impl BatchBuilder {
             return Ok(self);
         }
         if self.head.frames.len() == usize::from(u16::MAX) {
-            return Err(Error::new(ErrorKind::Invalid, "an outbox batch holds at most 65535 frames"));
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                "an outbox batch holds at most 65535 frames",
+            ));
         }
         let schema = frame_schema(table);
         if rows.schema_ref() != &schema {
-            let text = format!("rows of table {} do not have the frame schema: {:?}", table.name(), rows.schema_ref());
+            let text = format!(
+                "rows of table {} do not have the frame schema: {:?}",
+                table.name(),
+                rows.schema_ref()
+            );
             return Err(Error::new(ErrorKind::Invalid, text));
         }
         let buffers = encode(rows)?;
@@ -99,7 +114,12 @@ impl BatchBuilder {
     /// The record.
     pub fn finish(mut self) -> Encoded {
         self.flush();
-        Encoded { rows: self.rows(), head: self.head.encode(), body: self.body, body_len: self.body_len }
+        Encoded {
+            rows: self.rows(),
+            head: self.head.encode(),
+            body: self.body,
+            body_len: self.body_len,
+        }
     }
 
     fn push(&mut self, buffer: Buffer) {
@@ -146,7 +166,9 @@ fn times(table: Table, rows: &RecordBatch) -> Result<Option<(i64, i64)>> {
     // A part of a trace covers an interval; everything else is a point in time.
     let first = rows.column_by_name(time_column(table));
     let last = rows.column_by_name("ts_max").or(first);
-    let (Some(first), Some(last)) = (first, last) else { return Ok(None) };
+    let (Some(first), Some(last)) = (first, last) else {
+        return Ok(None);
+    };
     if !matches!(first.data_type(), DataType::Timestamp(TimeUnit::Microsecond, _)) {
         return Ok(None);
     }

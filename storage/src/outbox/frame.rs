@@ -41,10 +41,22 @@ impl FrameRef {
         let range = usize::try_from(head.offset).ok().zip(usize::try_from(head.len).ok());
         let range = range.and_then(|(offset, len)| Some(offset..offset.checked_add(len)?));
         let Some(range) = range.filter(|range| range.end <= body.len()) else {
-            return Err(damaged(format!("batch {}: a frame lies outside the body of {} bytes", seq.0, body.len())));
+            return Err(damaged(format!(
+                "batch {}: a frame lies outside the body of {} bytes",
+                seq.0,
+                body.len()
+            )));
         };
-        let shared = Shared { bytes: body.slice(range), schemas, decoded: OnceLock::new() };
-        Ok(FrameRef { seq, head: Arc::new(head), shared: Arc::new(shared) })
+        let shared = Shared {
+            bytes: body.slice(range),
+            schemas,
+            decoded: OnceLock::new(),
+        };
+        Ok(FrameRef {
+            seq,
+            head: Arc::new(head),
+            shared: Arc::new(shared),
+        })
     }
 
     /// Whose rows.
@@ -66,7 +78,9 @@ impl FrameRef {
         if let Some(batch) = self.shared.decoded.get() {
             return Ok(batch.clone());
         }
-        let batch = self.decode().map_err(|error| error.within(format_args!("outbox batch {}", self.seq.0)))?;
+        let batch = self
+            .decode()
+            .map_err(|error| error.within(format_args!("outbox batch {}", self.seq.0)))?;
         Ok(self.shared.decoded.get_or_init(|| batch).clone())
     }
 
@@ -87,12 +101,18 @@ impl FrameRef {
     fn decode(&self) -> Result<RecordBatch> {
         let crc = crc32c::crc32c(&self.shared.bytes);
         if crc != self.head.crc {
-            return Err(damaged(format!("frame checksum is {crc:08x}, its head says {:08x}", self.head.crc)));
+            return Err(damaged(format!(
+                "frame checksum is {crc:08x}, its head says {:08x}",
+                self.head.crc
+            )));
         }
         let mut decoder = self.shared.schemas.decoder(self.head.table)?;
         let mut buffer = Buffer::from(self.shared.bytes.clone());
         let no_arrow = |error| Error::caused(ErrorKind::Damaged, "frame is no Arrow batch", error);
-        let rows = decoder.decode(&mut buffer).map_err(no_arrow)?.ok_or_else(|| damaged("frame holds no batch"))?;
+        let rows = decoder
+            .decode(&mut buffer)
+            .map_err(no_arrow)?
+            .ok_or_else(|| damaged("frame holds no batch"))?;
         if rows.num_rows() != self.rows() || !buffer.is_empty() {
             let text = format!("frame holds {} rows, its head says {}", rows.num_rows(), self.head.rows);
             return Err(damaged(text));
@@ -118,13 +138,19 @@ pub fn as_schema(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> 
     if rows.schema_ref() == schema {
         return Ok(rows.clone());
     }
-    let columns = schema.fields().iter().map(|field| match rows.column_by_name(field.name()) {
-        Some(column) if column.data_type() == field.data_type() => Ok(column.clone()),
-        Some(column) => compute::cast(column, field.data_type())
-            .map_err(|error| Error::caused(ErrorKind::Incompatible, format!("column {}", field.name()), error)),
-        None if field.is_nullable() => Ok(new_null_array(field.data_type(), rows.num_rows())),
-        None => Err(Error::new(ErrorKind::Incompatible, format!("column {} is missing", field.name()))),
-    });
+    let columns = schema
+        .fields()
+        .iter()
+        .map(|field| match rows.column_by_name(field.name()) {
+            Some(column) if column.data_type() == field.data_type() => Ok(column.clone()),
+            Some(column) => compute::cast(column, field.data_type())
+                .map_err(|error| Error::caused(ErrorKind::Incompatible, format!("column {}", field.name()), error)),
+            None if field.is_nullable() => Ok(new_null_array(field.data_type(), rows.num_rows())),
+            None => Err(Error::new(
+                ErrorKind::Incompatible,
+                format!("column {} is missing", field.name()),
+            )),
+        });
     let columns = columns.collect::<Result<Vec<_>>>()?;
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
     RecordBatch::try_new_with_options(schema.clone(), columns, &options)

@@ -79,12 +79,16 @@ impl Head {
     pub fn decode(mut bytes: Bytes) -> Result<Head> {
         let version = take(&mut bytes, 1)?.get_u8();
         if version != VERSION {
-            return Err(damaged(format!("outbox head of version {version}, this program knows {VERSION}")));
+            return Err(damaged(format!(
+                "outbox head of version {version}, this program knows {VERSION}"
+            )));
         }
         let settlement_len = take(&mut bytes, 4)?.get_u32_le() as usize;
         let settlement = take(&mut bytes, settlement_len)?;
         let count = take(&mut bytes, 2)?.get_u16_le();
-        let frames = (0..count).map(|_| FrameHead::decode(&mut bytes)).collect::<Result<Vec<_>>>()?;
+        let frames = (0..count)
+            .map(|_| FrameHead::decode(&mut bytes))
+            .collect::<Result<Vec<_>>>()?;
         if bytes.has_remaining() {
             return Err(damaged(format!("outbox head is {} bytes too long", bytes.remaining())));
         }
@@ -148,12 +152,23 @@ impl FrameHead {
             None
         };
         let times = (flags & TIMES != 0).then_some(times);
-        Ok(FrameHead { table, rows, times, services, traces, offset, len, crc })
+        Ok(FrameHead {
+            table,
+            rows,
+            times,
+            services,
+            traces,
+            offset,
+            len,
+            crc,
+        })
     }
 
     /// Whether rows of `service` may be inside.
     pub fn may_have_service(&self, service: &str) -> bool {
-        self.services.as_ref().is_none_or(|known| known.binary_search_by(|name| (**name).cmp(service)).is_ok())
+        self.services
+            .as_ref()
+            .is_none_or(|known| known.binary_search_by(|name| (**name).cmp(service)).is_ok())
     }
 
     /// Whether rows of this trace may be inside.
@@ -169,7 +184,10 @@ impl FrameHead {
 
 fn take(bytes: &mut Bytes, count: usize) -> Result<Bytes> {
     if bytes.remaining() < count {
-        return Err(damaged(format!("outbox head ends {} bytes early", count - bytes.remaining())));
+        return Err(damaged(format!(
+            "outbox head ends {} bytes early",
+            count - bytes.remaining()
+        )));
     }
     Ok(bytes.split_to(count))
 }

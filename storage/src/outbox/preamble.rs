@@ -25,7 +25,8 @@ const MAGIC: &[u8; 4] = b"TWO1";
 const ALIGNMENT: usize = 64;
 
 pub(super) fn write_options() -> IpcWriteOptions {
-    IpcWriteOptions::try_new(ALIGNMENT, false, MetadataVersion::V5).expect("64 bytes and V5 are a combination Arrow allows")
+    IpcWriteOptions::try_new(ALIGNMENT, false, MetadataVersion::V5)
+        .expect("64 bytes and V5 are a combination Arrow allows")
 }
 
 /// The Arrow schema message of a frame schema: what a stream of frames would begin with.
@@ -44,7 +45,9 @@ pub fn preamble() -> Bytes {
     PREAMBLE.clone()
 }
 
-fn encode(tables: impl IntoIterator<Item = (Table, arrow::datatypes::SchemaRef), IntoIter: ExactSizeIterator>) -> Bytes {
+fn encode(
+    tables: impl IntoIterator<Item = (Table, arrow::datatypes::SchemaRef), IntoIter: ExactSizeIterator>,
+) -> Bytes {
     let tables = tables.into_iter();
     let mut out = Vec::new();
     out.put_slice(MAGIC);
@@ -96,11 +99,18 @@ impl Schemas {
     /// A decoder that knows the table's schema and waits for a frame.
     pub(super) fn decoder(&self, table: Table) -> Result<StreamDecoder> {
         let message = self.messages.get(&table).ok_or_else(|| {
-            Error::new(ErrorKind::Incompatible, format!("the outbox segment has no schema of table {}", table.name()))
+            Error::new(
+                ErrorKind::Incompatible,
+                format!("the outbox segment has no schema of table {}", table.name()),
+            )
         })?;
         let mut decoder = StreamDecoder::new();
         decoder.decode(&mut message.clone()).map_err(|error| {
-            Error::caused(ErrorKind::Damaged, format!("schema of table {} in the outbox preamble", table.name()), error)
+            Error::caused(
+                ErrorKind::Damaged,
+                format!("schema of table {} in the outbox preamble", table.name()),
+                error,
+            )
         })?;
         Ok(decoder)
     }

@@ -30,7 +30,10 @@ fn frames(encoded: &Encoded, seq: u64) -> (Head, Vec<FrameRef>) {
     let head = Head::decode(encoded.head.clone()).unwrap();
     let body = aligned(&encoded.body);
     assert_eq!(body.len() as u64, encoded.body_len);
-    let frames = head.frames.iter().map(|frame| FrameRef::new(BatchSeq(seq), frame.clone(), &body, schemas.clone()).unwrap());
+    let frames = head
+        .frames
+        .iter()
+        .map(|frame| FrameRef::new(BatchSeq(seq), frame.clone(), &body, schemas.clone()).unwrap());
     let frames = frames.collect();
     (head, frames)
 }
@@ -78,14 +81,24 @@ fn every_table_has_a_round_trip_and_nothing_is_copied() {
         let (_, frames) = frames(&encoded, 3);
         let read = frames[0].read().unwrap();
         let lake = frames[0].read_as(&schema(table)).unwrap();
-        assert_eq!(row_texts(table, &[lake]), row_texts(table, std::slice::from_ref(&read)), "{}", table.name());
+        assert_eq!(
+            row_texts(table, &[lake]),
+            row_texts(table, std::slice::from_ref(&read)),
+            "{}",
+            table.name()
+        );
 
         // Every top-level buffer of the batch lies inside the frame's bytes.
         let frame = &frames[0].clone();
         let inside = frame.mapped().as_ptr_range();
         for (field, column) in frame_schema(table).fields().iter().zip(read.columns()) {
             for buffer in column.to_data().buffers().iter().filter(|buffer| !buffer.is_empty()) {
-                assert!(inside.contains(&buffer.as_ptr()), "{}.{} was copied", table.name(), field.name());
+                assert!(
+                    inside.contains(&buffer.as_ptr()),
+                    "{}.{} was copied",
+                    table.name(),
+                    field.name()
+                );
             }
         }
     }
@@ -94,13 +107,27 @@ fn every_table_has_a_round_trip_and_nothing_is_copied() {
 #[test]
 fn the_index_bounds_what_is_inside() {
     let rows = frame_rows(Table::Spans, 300, 11);
-    let encoded = BatchBuilder::new(Bytes::new()).frame(Table::Spans, &rows).unwrap().finish();
+    let encoded = BatchBuilder::new(Bytes::new())
+        .frame(Table::Spans, &rows)
+        .unwrap()
+        .finish();
     let (head, frames) = frames(&encoded, 1);
     let frame = &head.frames[0];
-    let times = rows.column_by_name("ts").unwrap().as_primitive::<TimestampMicrosecondType>().clone();
-    assert_eq!(frame.times, arrow::compute::min(&times).zip(arrow::compute::max(&times)));
+    let times = rows
+        .column_by_name("ts")
+        .unwrap()
+        .as_primitive::<TimestampMicrosecondType>()
+        .clone();
+    assert_eq!(
+        frame.times,
+        arrow::compute::min(&times).zip(arrow::compute::max(&times))
+    );
     let (min, max) = frame.times.unwrap();
-    assert!(frame.may_have_time(max, max + 5) && !frame.may_have_time(max + 1, max + 5) && !frame.may_have_time(min - 9, min - 1));
+    assert!(
+        frame.may_have_time(max, max + 5)
+            && !frame.may_have_time(max + 1, max + 5)
+            && !frame.may_have_time(min - 9, min - 1)
+    );
     let lake = frames[0].read_as(&schema(Table::Spans)).unwrap();
     let services = lake.column_by_name("service_name").unwrap().as_string::<i32>().clone();
     for service in services.iter().flatten() {
@@ -109,33 +136,61 @@ fn the_index_bounds_what_is_inside() {
     assert!(!frame.may_have_service("nobody"));
     let ids = lake.column_by_name("trace_id").unwrap().as_binary::<i32>().clone();
     assert!(ids.iter().flatten().all(|id| frame.may_have_trace(id)));
-    let strangers = (0..1000u64).filter(|n| frame.may_have_trace(&xxhash_rust::xxh3::xxh3_128(&n.to_le_bytes()).to_le_bytes())).count();
+    let strangers = (0..1000u64)
+        .filter(|n| frame.may_have_trace(&xxhash_rust::xxh3::xxh3_128(&n.to_le_bytes()).to_le_bytes()))
+        .count();
     assert!(strangers < 50, "{strangers} of 1000 foreign traces pass");
 }
 
 #[test]
 fn every_flipped_bit_of_a_frame_is_damage() {
     let rows = frame_rows(Table::Ledger, 20, 5);
-    let encoded = BatchBuilder::new(Bytes::new()).frame(Table::Ledger, &rows).unwrap().finish();
+    let encoded = BatchBuilder::new(Bytes::new())
+        .frame(Table::Ledger, &rows)
+        .unwrap()
+        .finish();
     let schemas = Arc::new(Schemas::parse(preamble()).unwrap());
     let head = Head::decode(encoded.head.clone()).unwrap();
     let body = encoded.body.concat();
     for at in (0..body.len()).step_by(97) {
         let mut broken = body.clone();
         broken[at] ^= 1 << (at % 8);
-        let frame = FrameRef::new(BatchSeq(1), head.frames[0].clone(), &Bytes::from(broken), schemas.clone()).unwrap();
-        assert_eq!(frame.read().unwrap_err().kind(), ErrorKind::Damaged, "bit {} of byte {at}", at % 8);
+        let frame = FrameRef::new(
+            BatchSeq(1),
+            head.frames[0].clone(),
+            &Bytes::from(broken),
+            schemas.clone(),
+        )
+        .unwrap();
+        assert_eq!(
+            frame.read().unwrap_err().kind(),
+            ErrorKind::Damaged,
+            "bit {} of byte {at}",
+            at % 8
+        );
     }
-    let short = FrameRef::new(BatchSeq(1), head.frames[0].clone(), &Bytes::from(body[..64].to_vec()), schemas);
+    let short = FrameRef::new(
+        BatchSeq(1),
+        head.frames[0].clone(),
+        &Bytes::from(body[..64].to_vec()),
+        schemas,
+    );
     assert_eq!(short.unwrap_err().kind(), ErrorKind::Damaged);
 }
 
 #[test]
 fn a_head_cut_anywhere_is_damage_and_never_a_panic() {
     let rows = frame_rows(Table::Spans, 30, 5);
-    let encoded = BatchBuilder::new(Bytes::from_static(b"settled")).frame(Table::Spans, &rows).unwrap().finish();
+    let encoded = BatchBuilder::new(Bytes::from_static(b"settled"))
+        .frame(Table::Spans, &rows)
+        .unwrap()
+        .finish();
     for len in 0..encoded.head.len() {
-        assert_eq!(Head::decode(encoded.head.slice(..len)).unwrap_err().kind(), ErrorKind::Damaged, "{len} bytes");
+        assert_eq!(
+            Head::decode(encoded.head.slice(..len)).unwrap_err().kind(),
+            ErrorKind::Damaged,
+            "{len} bytes"
+        );
     }
     let mut long = encoded.head.to_vec();
     long.push(0);
@@ -145,7 +200,10 @@ fn a_head_cut_anywhere_is_damage_and_never_a_panic() {
 #[test]
 fn a_column_newer_than_the_segment_reads_as_null() {
     let rows = frame_rows(Table::Spans, 10, 5);
-    let encoded = BatchBuilder::new(Bytes::new()).frame(Table::Spans, &rows).unwrap().finish();
+    let encoded = BatchBuilder::new(Bytes::new())
+        .frame(Table::Spans, &rows)
+        .unwrap()
+        .finish();
     let (_, frames) = frames(&encoded, 1);
     let mut fields: Vec<_> = schema(Table::Spans).fields().iter().cloned().collect();
     fields.push(Arc::new(arrow::datatypes::Field::new("newer", DataType::Utf8, true)));
@@ -155,7 +213,10 @@ fn a_column_newer_than_the_segment_reads_as_null() {
     let required = Arc::new(arrow::datatypes::Field::new("required", DataType::Utf8, false));
     fields.push(required);
     let impossible = Arc::new(arrow::datatypes::Schema::new(fields));
-    assert_eq!(frames[0].read_as(&impossible).unwrap_err().kind(), ErrorKind::Incompatible);
+    assert_eq!(
+        frames[0].read_as(&impossible).unwrap_err().kind(),
+        ErrorKind::Incompatible
+    );
 }
 
 #[test]

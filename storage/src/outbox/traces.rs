@@ -59,6 +59,9 @@ mod tests {
         assert!(inside.iter().all(|id| filter.may_contain(id)));
         let wrong = (4000..24_000).filter(|n| filter.may_contain(&id(*n))).count();
         assert!(wrong < 400, "{wrong} of 20000 is more than twice the expected 0.8 %");
-        assert!(!TraceFilter::of([].into_iter()).may_contain(&id(1)), "a filter without traces holds none");
+        assert!(
+            !TraceFilter::of([].into_iter()).may_contain(&id(1)),
+            "a filter without traces holds none"
+        );
     }
 }

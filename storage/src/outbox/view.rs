@@ -63,14 +63,19 @@ impl View {
 
 impl std::fmt::Debug for Outbox {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Outbox").field("directory", &self.directory).finish_non_exhaustive()
+        f.debug_struct("Outbox")
+            .field("directory", &self.directory)
+            .finish_non_exhaustive()
     }
 }
 
 impl Outbox {
     /// The outbox in a directory, which need not exist yet. Touches nothing.
     pub fn open_readonly(directory: &Path) -> Outbox {
-        Outbox { directory: directory.to_path_buf(), state: Mutex::default() }
+        Outbox {
+            directory: directory.to_path_buf(),
+            state: Mutex::default(),
+        }
     }
 
     /// Everything durable now. Cheap when nothing was added: one read of the control page.
@@ -83,11 +88,18 @@ impl Outbox {
         if state.reader.is_none() {
             match Reader::open(&self.directory, self.directory.join(CONTROL), OUTBOX_KIND) {
                 Ok(reader) => state.reader = Some(reader),
-                Err(error) if not_there(&error) => return Ok(View { first: 1, ..View::default() }),
+                Err(error) if not_there(&error) => {
+                    return Ok(View {
+                        first: 1,
+                        ..View::default()
+                    });
+                }
                 Err(error) => return Err(wal_error(error)),
             }
         }
-        let Some(reader) = &state.reader else { return Ok(View::default()) };
+        let Some(reader) = &state.reader else {
+            return Ok(View::default());
+        };
         let log_id = Some(LogId(reader.log_id()));
         let read = reader.view().map_err(wal_error)?;
         if log_id == state.view.log_id && read.durable == state.view.durable && read.first_seq() == state.view.first {
@@ -107,13 +119,20 @@ impl State {
         for frames in &mut frames {
             frames.drain(..frames.partition_point(|frame| frame.seq.0 < first));
         }
-        self.schemas.retain(|generation, _| read.segments.iter().any(|segment| segment.generation == *generation));
+        self.schemas
+            .retain(|generation, _| read.segments.iter().any(|segment| segment.generation == *generation));
         let mut holes: Vec<(u64, u64)> = (*read.holes).clone();
-        let known_holes = self.view.holes.iter().filter(|hole| hole.1 >= first && !read.holes.contains(hole));
+        let known_holes = self
+            .view
+            .holes
+            .iter()
+            .filter(|hole| hole.1 >= first && !read.holes.contains(hole));
         holes.extend(known_holes.copied());
         for (segment, record) in read.records(self.view.durable + 1) {
             match self.frames_of(segment, record) {
-                Ok(found) => found.into_iter().for_each(|frame| frames[frame.table() as usize - 1].push(frame)),
+                Ok(found) => found
+                    .into_iter()
+                    .for_each(|frame| frames[frame.table() as usize - 1].push(frame)),
                 Err(error) => {
                     warn!(batch = record.seq, %error, "outbox batch cannot be read");
                     holes.push((record.seq, record.seq));
@@ -122,13 +141,22 @@ impl State {
         }
         holes.sort_unstable();
         let (holes, frames) = (Arc::new(holes), Arc::new(frames));
-        self.view = View { log_id, durable: read.durable, first, holes, frames };
+        self.view = View {
+            log_id,
+            durable: read.durable,
+            first,
+            holes,
+            frames,
+        };
     }
 
     fn frames_of(&mut self, segment: &Segment, record: &Record) -> Result<Vec<FrameRef>> {
         let schemas = self.schemas.entry(segment.generation).or_insert_with(|| {
             let preamble = segment.preamble.clone()?;
-            Schemas::parse(preamble).map(Arc::new).inspect_err(|error| warn!(%error, "outbox segment without schemas")).ok()
+            Schemas::parse(preamble)
+                .map(Arc::new)
+                .inspect_err(|error| warn!(%error, "outbox segment without schemas"))
+                .ok()
         });
         let head = Head::decode(record.head.clone())?;
         let frames = head.frames.into_iter().map(|frame| {

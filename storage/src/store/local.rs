@@ -39,7 +39,11 @@ fn open_staged(path: &Path) -> io::Result<(File, PathBuf)> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     loop {
         let mut name = path.as_os_str().to_os_string();
-        name.push(format!("#{}{:06}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+        name.push(format!(
+            "#{}{:06}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        ));
         let staged = PathBuf::from(name);
         match OpenOptions::new().write(true).create_new(true).open(&staged) {
             Ok(file) => return Ok((file, staged)),
@@ -77,7 +81,9 @@ pub(super) fn create_dir(directory: &Path, syncs: &Syncs) -> io::Result<()> {
 }
 
 pub(super) fn sync_file(path: &Path, syncs: &Syncs) -> object_store::Result<()> {
-    File::open(path).and_then(|file| file.sync_all()).map_err(|source| io_error(path, source))?;
+    File::open(path)
+        .and_then(|file| file.sync_all())
+        .map_err(|source| io_error(path, source))?;
     syncs.tell(|| SyncEvent::File(path.to_path_buf()));
     Ok(())
 }
@@ -99,8 +105,14 @@ fn sync_parent(path: &Path, syncs: &Syncs) -> object_store::Result<()> {
 fn io_error(path: &Path, source: io::Error) -> object_store::Error {
     let path_text = path.display().to_string();
     match source.kind() {
-        io::ErrorKind::AlreadyExists => object_store::Error::AlreadyExists { path: path_text, source: source.into() },
-        io::ErrorKind::NotFound => object_store::Error::NotFound { path: path_text, source: source.into() },
+        io::ErrorKind::AlreadyExists => object_store::Error::AlreadyExists {
+            path: path_text,
+            source: source.into(),
+        },
+        io::ErrorKind::NotFound => object_store::Error::NotFound {
+            path: path_text,
+            source: source.into(),
+        },
         _ => object_store::Error::Generic {
             store: "SyncedStore",
             source: format!("{path_text}: {source}").into(),

@@ -22,8 +22,8 @@ use futures::stream::{BoxStream, StreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult, RenameOptions, Result, UploadPart,
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, UploadPart,
 };
 
 pub use paced::PacedFile;
@@ -52,14 +52,18 @@ pub struct Syncs {
 
 impl fmt::Debug for Syncs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Syncs").field("recorded", &self.recorder.is_some()).finish()
+        f.debug_struct("Syncs")
+            .field("recorded", &self.recorder.is_some())
+            .finish()
     }
 }
 
 impl Syncs {
     /// Syncs that tell `recorder`.
     pub fn recorded(recorder: Recorder) -> Syncs {
-        Syncs { recorder: Some(recorder) }
+        Syncs {
+            recorder: Some(recorder),
+        }
     }
 
     fn tell(&self, event: impl FnOnce() -> SyncEvent) {
@@ -85,7 +89,10 @@ impl Default for SyncedStore {
 impl SyncedStore {
     /// A store over the whole file system.
     pub fn new(syncs: Syncs) -> SyncedStore {
-        SyncedStore { inner: Arc::new(LocalFileSystem::new()), syncs }
+        SyncedStore {
+            inner: Arc::new(LocalFileSystem::new()),
+            syncs,
+        }
     }
 
     fn file_path(&self, location: &Path) -> Result<PathBuf> {
@@ -115,14 +122,21 @@ impl ObjectStore for SyncedStore {
         let path = self.file_path(location)?;
         let syncs = self.syncs.clone();
         blocking(move || local::put(&path, &payload, create, &syncs)).await?;
-        Ok(PutResult { e_tag: None, version: None })
+        Ok(PutResult {
+            e_tag: None,
+            version: None,
+        })
     }
 
     async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
         let path = self.file_path(location)?;
         prepare_parent(&path, &self.syncs).await?;
         let inner = self.inner.put_multipart_opts(location, opts).await?;
-        Ok(Box::new(SyncedUpload { inner, path, syncs: self.syncs.clone() }))
+        Ok(Box::new(SyncedUpload {
+            inner,
+            path,
+            syncs: self.syncs.clone(),
+        }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
@@ -219,14 +233,24 @@ async fn sync_file_at(path: &FsPath, syncs: &Syncs) -> Result<()> {
 }
 
 async fn sync_names(paths: &[&PathBuf], syncs: &Syncs) -> Result<()> {
-    let mut directories: Vec<PathBuf> = paths.iter().filter_map(|path| path.parent().map(FsPath::to_path_buf)).collect();
+    let mut directories: Vec<PathBuf> = paths
+        .iter()
+        .filter_map(|path| path.parent().map(FsPath::to_path_buf))
+        .collect();
     directories.dedup();
     let syncs = syncs.clone();
-    blocking(move || directories.iter().try_for_each(|directory| local::sync_directory(directory, &syncs))).await
+    blocking(move || {
+        directories
+            .iter()
+            .try_for_each(|directory| local::sync_directory(directory, &syncs))
+    })
+    .await
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|source| object_store::Error::JoinError { source })?
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|source| object_store::Error::JoinError { source })?
 }
 
 /// Makes a directory and what is missing above it, each name synced in its parent.

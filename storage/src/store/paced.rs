@@ -32,7 +32,13 @@ impl PacedFile {
             local::create_dir(parent, syncs)?;
         }
         let file = OpenOptions::new().write(true).create_new(true).open(path)?;
-        Ok(PacedFile { file, path: path.to_path_buf(), written: 0, started: 0, syncs: syncs.clone() })
+        Ok(PacedFile {
+            file,
+            path: path.to_path_buf(),
+            written: 0,
+            started: 0,
+            syncs: syncs.clone(),
+        })
     }
 
     /// Syncs the bytes and the name, gives the pages back, and returns the length in bytes.

@@ -14,5 +14,9 @@ pub(super) fn start_write_back(file: &File, offset: u64, len: u64) -> io::Result
     // SAFETY: the descriptor is open for the length of the call because `file` is borrowed, and the call touches no
     // memory of this process.
     let result = unsafe { libc::sync_file_range(file.as_raw_fd(), offset, len, libc::SYNC_FILE_RANGE_WRITE) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

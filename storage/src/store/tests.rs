@@ -34,8 +34,14 @@ fn fixture() -> (tempfile::TempDir, Seen, SyncedStore) {
 async fn create_syncs_file_then_every_new_directory_and_the_name() {
     let (dir, seen, store) = fixture();
     let path = dir.path().join("a/b/0.json");
-    let create = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-    store.put_opts(&location(&path), "one".into(), create.clone()).await.unwrap();
+    let create = PutOptions {
+        mode: PutMode::Create,
+        ..PutOptions::default()
+    };
+    store
+        .put_opts(&location(&path), "one".into(), create.clone())
+        .await
+        .unwrap();
     let expected = vec![
         SyncEvent::Directory(dir.path().to_path_buf()),
         SyncEvent::Directory(dir.path().join("a")),
@@ -44,7 +50,10 @@ async fn create_syncs_file_then_every_new_directory_and_the_name() {
     ];
     assert_eq!(seen.take(), expected);
     let second = store.put_opts(&location(&path), "two".into(), create).await;
-    assert!(matches!(second, Err(object_store::Error::AlreadyExists { .. })), "{second:?}");
+    assert!(
+        matches!(second, Err(object_store::Error::AlreadyExists { .. })),
+        "{second:?}"
+    );
     assert_eq!(std::fs::read(&path).unwrap(), b"one");
     let left: Vec<_> = std::fs::read_dir(path.parent().unwrap()).unwrap().collect();
     assert_eq!(left.len(), 1, "no staging file is left: {left:?}");
@@ -62,15 +71,33 @@ async fn overwrite_copy_rename_delete_sync_what_they_name() {
     let here = SyncEvent::Directory(dir.path().to_path_buf());
     store.copy(&location(&at("x")), &location(&at("y"))).await.unwrap();
     assert_eq!(seen.take(), vec![SyncEvent::File(at("x")), here.clone()]);
-    store.rename(&location(&at("y")), &location(&at("sub/z"))).await.unwrap();
+    store
+        .rename(&location(&at("y")), &location(&at("sub/z")))
+        .await
+        .unwrap();
     assert_eq!(
         seen.take(),
-        vec![SyncEvent::File(at("y")), here.clone(), SyncEvent::Directory(at("sub")), here.clone()],
+        vec![
+            SyncEvent::File(at("y")),
+            here.clone(),
+            SyncEvent::Directory(at("sub")),
+            here.clone()
+        ],
     );
     store.delete(&location(&at("x"))).await.unwrap();
     assert_eq!(seen.take(), vec![here]);
     assert!(!at("x").exists());
-    assert_eq!(store.get(&location(&at("sub/z"))).await.unwrap().bytes().await.unwrap().as_ref(), b"two");
+    assert_eq!(
+        store
+            .get(&location(&at("sub/z")))
+            .await
+            .unwrap()
+            .bytes()
+            .await
+            .unwrap()
+            .as_ref(),
+        b"two"
+    );
 }
 
 #[tokio::test]
@@ -82,7 +109,13 @@ async fn multipart_is_durable_when_complete_returns() {
     upload.put_part("def".into()).await.unwrap();
     assert!(seen.take().is_empty(), "nothing to sync before the end");
     upload.complete().await.unwrap();
-    assert_eq!(seen.take(), vec![SyncEvent::File(path.clone()), SyncEvent::Directory(dir.path().to_path_buf())]);
+    assert_eq!(
+        seen.take(),
+        vec![
+            SyncEvent::File(path.clone()),
+            SyncEvent::Directory(dir.path().to_path_buf())
+        ]
+    );
     assert_eq!(std::fs::read(path).unwrap(), b"abcdef");
 }
 

@@ -1,0 +1,127 @@
+#![allow(clippy::unwrap_used)]
+use arrow::array::{Int64Array, StringArray};
+
+use super::*;
+use crate::lake::app_id;
+use crate::lake::tests::{APP, lake};
+use crate::testing::{TODAY, lake_rows, tenant_rows};
+
+/// Ledger rows of one batch.
+fn ledger(batch: i64, entries: &[(&str, &str, &str, i64)]) -> RecordBatch {
+    let rows = lake_rows(Table::Ledger, entries.len(), 1, TODAY, batch);
+    let schema = rows.schema();
+    let mut columns = rows.columns().to_vec();
+    let text = |pick: fn(&(&str, &str, &str, i64)) -> String| {
+        Arc::new(StringArray::from_iter_values(entries.iter().map(pick)))
+    };
+    columns[schema.index_of("tenant").unwrap()] = text(|entry| entry.0.to_owned());
+    columns[schema.index_of("signal").unwrap()] = text(|entry| entry.1.to_owned());
+    columns[schema.index_of("account").unwrap()] = text(|entry| entry.2.to_owned());
+    columns[schema.index_of("items").unwrap()] =
+        Arc::new(Int64Array::from_iter_values(entries.iter().map(|entry| entry.3)));
+    crate::testing::sort(Table::Ledger, RecordBatch::try_new(schema, columns).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_compared_with_the_ledger_at_a_commit_of_the_ledger() {
+    let (dir, lake) = lake().await;
+    let app = |table| app_id(tailwater_model::ids::LogId([1; 16]), table);
+    let (logs, book) = (
+        lake.committer(Table::Logs, app(Table::Logs)),
+        lake.committer(Table::Ledger, app(Table::Ledger)),
+    );
+    let entries = |n| {
+        [
+            ("a", "logs", "received", n + 2),
+            ("a", "logs", "stored", n),
+            ("a", "logs", "rejected", 1),
+        ]
+    };
+    logs.commit(
+        0,
+        2,
+        vec![
+            tenant_rows(Table::Logs, 10, TODAY, 1, &["a"]),
+            tenant_rows(Table::Logs, 20, TODAY, 2, &["a"]),
+        ],
+    )
+    .await
+    .unwrap();
+    book.commit(0, 2, vec![ledger(1, &entries(10)), ledger(2, &entries(20))])
+        .await
+        .unwrap();
+    let verified = verify(&lake, None, Depth::Counts).await.unwrap();
+    assert!(verified.is_exact(), "{verified:?}");
+    assert_eq!((verified.cut, verified.lines.len()), (2, 1));
+    assert_eq!((verified.lines[0].readable, verified.lines[0].in_flight()), (30, 2));
+
+    // The logs are ahead by one batch: the ledger does not know it yet, and the cut leaves it out.
+    logs.commit(2, 3, vec![tenant_rows(Table::Logs, 5, TODAY, 3, &["a"])])
+        .await
+        .unwrap();
+    let verified = verify(&lake, None, Depth::EveryByte).await.unwrap();
+    assert!(verified.is_exact() && verified.cut == 2, "{verified:?}");
+    // The ledger is ahead: its sum over 3 and 4 cannot be taken apart, so the cut stays.
+    book.commit(2, 4, vec![ledger(3, &entries(5)), ledger(4, &entries(7))])
+        .await
+        .unwrap();
+    let verified = verify(&lake, None, Depth::Counts).await.unwrap();
+    assert!(verified.is_exact() && verified.cut == 2, "{verified:?}");
+    // A row too few is found.
+    logs.commit(3, 4, vec![tenant_rows(Table::Logs, 6, TODAY, 4, &["a"])])
+        .await
+        .unwrap();
+    let verified = verify(&lake, None, Depth::Counts).await.unwrap();
+    assert_eq!(
+        (verified.cut, verified.lines[0].surplus(), verified.is_exact()),
+        (4, -1, false)
+    );
+
+    // A flipped byte in a page is found by reading every byte, and names the file.
+    let file = lake.snapshot(Table::Logs).await.unwrap().files()[0].clone();
+    let path = dir.path().join("lake/logs").join(&*file.path);
+    let mut bytes = std::fs::read(&path).unwrap();
+    for byte in &mut bytes[100..160] {
+        *byte ^= 0xff;
+    }
+    std::fs::write(&path, bytes).unwrap();
+    let verified = verify(&lake, None, Depth::EveryByte).await.unwrap();
+    assert!(
+        verified
+            .damaged
+            .iter()
+            .any(|(table, path, _)| (*table, path) == (Table::Logs, &file.path)),
+        "{verified:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stats_add_up() {
+    let (_dir, lake) = lake().await;
+    lake.committer(Table::Spans, APP)
+        .commit(0, 1, vec![lake_rows(Table::Spans, 500, 1, TODAY, 1)])
+        .await
+        .unwrap();
+    let stats = stats(&lake, Table::Spans, true).await.unwrap();
+    assert_eq!(
+        (stats.files, stats.flushed_files, stats.rows, stats.dates),
+        (1, 1, 500, Some((TODAY, TODAY)))
+    );
+    assert_eq!(
+        stats.columns.len(),
+        schema(Table::Spans).fields().len() - 1,
+        "every column but the partition"
+    );
+    let columns: u64 = stats.columns.iter().map(|column| column.compressed).sum();
+    assert!(
+        columns < stats.bytes && columns > stats.bytes / 3,
+        "{columns} of {}",
+        stats.bytes
+    );
+    assert!(
+        stats
+            .columns
+            .windows(2)
+            .all(|pair| pair[0].compressed >= pair[1].compressed)
+    );
+}
