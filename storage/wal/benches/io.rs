@@ -66,6 +66,7 @@ impl Aligned {
 enum FileKind {
     Growing,
     Fallocated,
+    FallocatedDirect,
     Recycled,
     RecycledDirect,
 }
@@ -85,7 +86,7 @@ fn prepare(path: &Path, kind: FileKind, len: usize) -> File {
     let file = open(path, false);
     match kind {
         FileKind::Growing => {}
-        FileKind::Fallocated => {
+        FileKind::Fallocated | FileKind::FallocatedDirect => {
             rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, len as u64).unwrap();
         }
         FileKind::Recycled | FileKind::RecycledDirect => {
@@ -97,7 +98,10 @@ fn prepare(path: &Path, kind: FileKind, len: usize) -> File {
     }
     file.sync_all().unwrap();
     drop(file);
-    open(path, matches!(kind, FileKind::RecycledDirect))
+    open(
+        path,
+        matches!(kind, FileKind::RecycledDirect | FileKind::FallocatedDirect),
+    )
 }
 
 /// Nanoseconds this thread was on a core.
@@ -113,7 +117,7 @@ fn percentile(sorted: &[Duration], p: usize) -> f64 {
 fn file_kinds(dir: &Path, full: bool) {
     println!("\nappend + fdatasync, one file of at most 256 MiB, kinds interleaved");
     println!(
-        "{:>15} {:>6} {:>6} {:>9} {:>9} {:>9} {:>10} {:>12}",
+        "{:>16} {:>6} {:>6} {:>9} {:>9} {:>9} {:>10} {:>12}",
         "kind", "KiB", "n", "p50 us", "p99 us", "MB/s", "wall ns/B", "cpu ns/B"
     );
     let rounds = if full { 3 } else { 1 };
@@ -122,11 +126,12 @@ fn file_kinds(dir: &Path, full: bool) {
         let kinds = [
             FileKind::Growing,
             FileKind::Fallocated,
+            FileKind::FallocatedDirect,
             FileKind::Recycled,
             FileKind::RecycledDirect,
         ];
         let mut times: Vec<Vec<Duration>> = vec![Vec::new(); kinds.len()];
-        let mut cpu = [0u64; 4];
+        let mut cpu = [0u64; 5];
         for _ in 0..rounds {
             for (i, kind) in kinds.into_iter().enumerate() {
                 let path = dir.join("kinds");
@@ -147,7 +152,7 @@ fn file_kinds(dir: &Path, full: bool) {
             let bytes = (times[i].len() * size) as f64;
             times[i].sort();
             println!(
-                "{:>15} {:>6} {:>6} {:>9.0} {:>9.0} {:>9.0} {:>10.2} {:>12.3}",
+                "{:>16} {:>6} {:>6} {:>9.0} {:>9.0} {:>9.0} {:>10.2} {:>12.3}",
                 format!("{kind:?}"),
                 size >> 10,
                 times[i].len(),

@@ -45,7 +45,8 @@ pub struct Options {
     pub ack: Ack,
     /// How segments are written.
     pub io: Io,
-    /// Trimmed segments kept for reuse. 0 for a log that other processes map.
+    /// Trimmed segments kept for reuse; they count for the budget and are used up first, so the disk taken stays at the largest ever
+    /// needed. First writes into fresh segments cost several times as much. 0 for a log that other processes map.
     pub recycle: usize,
     /// Most bytes of disk the log takes, free segments included. At least two segments.
     pub budget_bytes: u64,
@@ -69,8 +70,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// Defaults: 64 MiB segments, fsync before ack, direct (see `docs/decisions/002-wal-io.md`), 16 segments recycled, 4 GiB budget,
-    /// 256 MiB reserve, 64 MiB queue, 256 MiB records, no control page.
+    /// Defaults: 64 MiB segments, fsync before ack, direct (see `docs/decisions/002-wal-io.md`), 64 segments recycled (all that the
+    /// budget holds), 4 GiB budget, 256 MiB reserve, 64 MiB queue, 256 MiB records, no control page.
     pub fn new(dir: impl Into<PathBuf>, log_id: [u8; 16], kind: u32) -> Options {
         const MIB: u64 = 1 << 20;
         Options {
@@ -81,7 +82,7 @@ impl Options {
             preamble: Bytes::new(),
             ack: Ack::Fsync,
             io: Io::Direct,
-            recycle: 16,
+            recycle: 64,
             budget_bytes: 4096 * MIB,
             reserve_bytes: 256 * MIB,
             queue_bytes_max: 64 * MIB,
