@@ -31,8 +31,11 @@ fn main() -> ExitCode {
         Command::Run(args) => cli::run::run(&args, &cli.common),
         Command::Collector(args) => cli::collector::run(&args, &cli.common),
         Command::Query(args) => cli::query::run(&args, &cli.common),
+        Command::Maintain(args) => cli::maintain::run(&args, &cli.common),
         Command::Demo(args) => cli::demo::run(&args, &cli.common),
         Command::Sql(args) => cli::sql::run(&args, &cli.common),
+        Command::Status(args) => cli::status::run(&args, &cli.common),
+        Command::Lake(args) => cli::lake::run(&args, &cli.common),
         Command::Config(args) => cli::config::run(&args, &cli.common),
         Command::Load(args) => cli::load::run(args),
     };

@@ -243,11 +243,12 @@ fn colours() -> bool {
 /// The services over the last `window`, from their server spans.
 async fn table(query: &str, window: Duration, colours: bool) -> anyhow::Result<String> {
     let seconds = window.as_secs().max(1);
+    let from_us = chrono::Utc::now().timestamp_micros() - 1_000_000 * seconds as i64;
     let sql = format!(
         "select service_name, count(*) * 1.0 / {seconds}, avg(case when status_code = 2 then 1.0 else 0.0 end), \
          percentile_cont(0.5) within group (order by duration_ns) / 1e6, \
          percentile_cont(0.99) within group (order by duration_ns) / 1e6 \
-         from spans where kind = 2 and ts >= now() - interval '{seconds} seconds' group by 1 order by 1"
+         from spans where kind = 2 and ts >= to_timestamp_micros({from_us}) group by 1 order by 1"
     );
     let answer = exchange::post(query, "/api/v1/sql", &sql, "application/json").await?;
     let body = || String::from_utf8_lossy(&answer.body).into_owned();

@@ -13,11 +13,14 @@ pub mod collector;
 pub mod config;
 pub mod demo;
 pub mod exchange;
+pub mod lake;
 pub mod load;
+pub mod maintain;
 pub mod query;
 pub mod role;
 pub mod run;
 pub mod sql;
+pub mod status;
 
 /// What `tailwater` can do.
 #[derive(Debug, Subcommand)]
@@ -30,8 +33,14 @@ pub enum Command {
     Query(query::QueryArgs),
     /// Show it at work on a simulated shop.
     Demo(demo::DemoArgs),
+    /// Run the maintain role: compaction, retention, clean-up.
+    Maintain(maintain::MaintainArgs),
     /// Ask in SQL.
     Sql(sql::SqlArgs),
+    /// Say how the roles are doing.
+    Status(status::StatusArgs),
+    /// Look at, check and tidy the tables.
+    Lake(lake::LakeArgs),
     /// Generate or replay OTLP load and say how it was received.
     Load(Box<load::LoadArgs>),
     /// Look at the configuration.

@@ -1,0 +1,217 @@
+//! `tailwater maintain`: compaction, retention, checkpoints and clean-up of the tables.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use rustix::fs::{FlockOperation, flock};
+use tailwater_config::Config;
+use tailwater_config::settings::Retention;
+use tailwater_model::table::Table;
+use tailwater_runtime::health::Handle;
+use tailwater_runtime::run_dir::RunFile;
+use tailwater_runtime::{Admin, Exit, Metrics, Readiness, Shutdown};
+use tailwater_storage::lake::Lake;
+use tailwater_storage::maintain::{self, Observer, Policy};
+use tokio::sync::watch;
+
+use super::Common;
+use super::role::{self, Start};
+
+/// Keep the tables small and fast. `run` starts this for you.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  tailwater maintain --data /var/lib/tailwater")]
+pub struct MaintainArgs {}
+
+/// Runs the role until it is told to stop.
+///
+/// # Errors
+/// Bad settings, taken ports, a lake that another process maintains or that cannot be written.
+pub fn run(_: &MaintainArgs, common: &Common) -> anyhow::Result<Exit> {
+    let mut start = Start::new("maintain", common)?;
+    let address = start.config.admin.maintain;
+    let listener = start.bind("admin.maintain", address)?;
+    let config = start.config;
+    role::runtime("maintain")?.block_on(async {
+        let shutdown = Shutdown::install()?;
+        std::fs::create_dir_all(&config.data).with_context(|| config.data.display().to_string())?;
+        let _lock = lock(&config.data)?;
+        let lake = Lake::open(&role::lake_dir(&config))?;
+        let readiness = Readiness::new();
+        let tables = readiness.condition("tables");
+        tables.not_ready("looking at the tables");
+        let metrics = Metrics::for_process("maintain");
+        let observer = observer(&metrics, tables.clone());
+        let admin = Admin::new("maintain", metrics, readiness).spawn(listener)?;
+        let _registered = RunFile::new("maintain", [("admin.maintain", admin.address())]).write(&config.data)?;
+
+        if !ensure_tables(&lake, &tables, &shutdown).await {
+            return Ok(Exit::Ok);
+        }
+        let (stopper, stop) = watch::channel(false);
+        let policies = config.clone();
+        let policy = move |table| policy(&policies, table);
+        let keeping = maintain::run(lake, policy, config.storage.compact.interval, stop, observer);
+        let mut keeping = std::pin::pin!(keeping);
+        tokio::select! {
+            () = &mut keeping => return Ok(Exit::Trouble),
+            () = shutdown.begun() => {}
+        }
+        stopper.send_replace(true);
+        // A run that has begun is finished if it can be; one that is cut leaves files that the next sweep removes.
+        shutdown.drain(config.drain_timeout, keeping).await;
+        Ok(Exit::Ok)
+    })
+}
+
+/// Makes the tables, or adds the columns they lack; tries until it works. False when told to stop before.
+async fn ensure_tables(lake: &Lake, tables: &Handle, shutdown: &Shutdown) -> bool {
+    /// Between two tries: a lake that cannot be written is not written sooner for being asked often.
+    const PAUSE: Duration = Duration::from_secs(1);
+    while let Err(error) = lake.ensure_tables().await {
+        tracing::warn!(%error, "the tables cannot be made, trying again");
+        tables.not_ready(error.to_string());
+        tokio::select! {
+            () = tokio::time::sleep(PAUSE) => {}
+            () = shutdown.begun() => return false,
+        }
+    }
+    tables.ready();
+    true
+}
+
+/// The maintainer's lock on a data directory; released with the file.
+///
+/// # Errors
+/// When another process holds it.
+pub fn lock(data: &Path) -> anyhow::Result<File> {
+    let path = data.join("maintain.lock");
+    let file = File::options()
+        .create(true)
+        .append(true)
+        .open(&path)
+        .with_context(|| path.display().to_string())?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => bail!("{} is maintained by another process", data.display()),
+        Err(error) => Err(error).with_context(|| path.display().to_string()),
+    }
+}
+
+/// How long rows of a table are kept.
+pub fn retention_of(retention: &Retention, table: Table) -> Duration {
+    match table {
+        Table::Spans => retention.spans,
+        Table::Traces => retention.traces,
+        Table::Logs => retention.logs,
+        Table::MetricPoints => retention.metric_points,
+        Table::MetricDists => retention.metric_dists,
+        Table::MetricSeries => retention.metric_series,
+        Table::Ledger => retention.ledger,
+    }
+}
+
+/// How a table is kept, after the settings.
+pub fn policy(config: &Config, table: Table) -> Policy {
+    const DAY: u64 = 24 * 3600;
+    let storage = &config.storage;
+    let ms = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+    let days = retention_of(&storage.retention, table).as_secs().div_ceil(DAY);
+    let target_bytes = storage.compact.target_file.bytes();
+    let defaults = Policy::of(table);
+    Policy {
+        retention_days: Some(u32::try_from(days).unwrap_or(u32::MAX)),
+        target_bytes,
+        // A file of half the target or more would only be copied.
+        large_bytes: target_bytes / 2,
+        merge_files_min: storage.compact.min_files as usize,
+        merge_files_max: storage.compact.max_files as usize,
+        checkpoint_commits: storage.checkpoint_every.into(),
+        log_retention_ms: ms(storage.log_retention),
+        vacuum_after_ms: ms(storage.vacuum_after),
+        // Often enough that nothing stays much longer than it was told to.
+        sweep_every_ms: defaults
+            .sweep_every_ms
+            .min(ms(storage.vacuum_after))
+            .min(ms(storage.log_retention)),
+        ..defaults
+    }
+}
+
+/// Counts what every run of every table did.
+fn observer(metrics: &Metrics, tables: Handle) -> Observer {
+    let files = metrics.gauges("tailwater_table_files", "active files of a table", ["table"]);
+    let bytes = metrics.gauges(
+        "tailwater_table_bytes",
+        "bytes of the active files of a table",
+        ["table"],
+    );
+    let merged = metrics.counters("tailwater_merged_files", "files merged away", ["table"]);
+    let written = metrics.counters("tailwater_merge_written_bytes", "bytes written by merges", ["table"]);
+    let expired = metrics.counters(
+        "tailwater_expired_rows",
+        "rows that outlived their retention",
+        ["table"],
+    );
+    let unlinked = metrics.counters(
+        "tailwater_unlinked_files",
+        "data and log files removed from the disk",
+        ["table"],
+    );
+    let failures = metrics.counters("tailwater_maintain_failures", "runs that failed", ["table"]);
+    Arc::new(move |table, outcome| {
+        let label = [table.name()];
+        match outcome {
+            Ok(report) => {
+                files.with(label).set(report.files as i64);
+                bytes.with(label).set(report.bytes as i64);
+                merged.with(label).inc_by(report.merged_files);
+                written.with(label).inc_by(report.written_bytes);
+                expired.with(label).inc_by(report.expired_rows);
+                unlinked
+                    .with(label)
+                    .inc_by(report.vacuumed + report.orphans + report.log_files_removed);
+                tables.ready();
+            }
+            Err(error) => {
+                failures.with(label).inc();
+                tables.degraded(format!("{}: {error}", table.name()));
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn one_maintainer_a_directory() {
+        let data = tempfile::tempdir().unwrap();
+        let held = lock(data.path()).unwrap();
+        assert!(lock(data.path()).unwrap_err().to_string().contains("another process"));
+        drop(held);
+        lock(data.path()).unwrap();
+    }
+
+    #[test]
+    fn settings_decide_the_policy() {
+        let config = Config::of(&[
+            ("storage.retention.logs", "36h"),
+            ("storage.compact.target_file", "10MiB"),
+            ("storage.vacuum_after", "10m"),
+        ])
+        .unwrap();
+        let logs = policy(&config, Table::Logs);
+        assert_eq!(
+            (logs.retention_days, policy(&config, Table::Spans).retention_days),
+            (Some(2), Some(30))
+        );
+        assert_eq!((logs.target_bytes, logs.large_bytes), (10 << 20, 5 << 20));
+        assert_eq!((logs.vacuum_after_ms, logs.sweep_every_ms), (600_000, 600_000));
+    }
+}

@@ -1,0 +1,394 @@
+//! `tailwater status`: which roles run, what comes in, what is refused and why, what the tables hold.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+use serde_json::Value;
+use tailwater_config::Config;
+use tailwater_runtime::{Exit, run_dir};
+use tailwater_storage::lake::Lake;
+
+use super::lake::{self, Figures, Format};
+use super::{Common, exchange, print, role};
+use crate::load::tally::align;
+
+/// Say how the roles of a data directory are doing. Exit 1 when one of them is not ready.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  tailwater status --data ./my-data --format json")]
+pub struct StatusArgs {
+    /// Form of the answer.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+    /// How long rates are measured.
+    #[arg(long, default_value = "1s", value_parser = tailwater_config::parse_duration, value_name = "TIME")]
+    over: Duration,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Bad settings, or a table that cannot be read. A role that does not run is an answer, not an error.
+pub fn run(args: &StatusArgs, common: &Common) -> anyhow::Result<Exit> {
+    let config = common.load()?;
+    let status = super::small_runtime()?.block_on(Box::pin(look(&config, args.over)))?;
+    print(&match args.format {
+        Format::Table => status.table(),
+        Format::Json => serde_json::to_string_pretty(&status)? + "\n",
+    })?;
+    Ok(
+        if status
+            .roles
+            .iter()
+            .all(|role| role.state == "ready" || role.state == "degraded")
+        {
+            Exit::Ok
+        } else {
+            Exit::No
+        },
+    )
+}
+
+/// Everything at once.
+#[derive(Debug, Serialize)]
+struct Status {
+    data: String,
+    roles: Vec<RoleStatus>,
+    signals: Vec<SignalStatus>,
+    refusals: Vec<Refusal>,
+    logs: Value,
+    /// By table: bytes waiting in the outbox and for how long.
+    waiting: Value,
+    tables: Vec<Figures>,
+}
+
+#[derive(Debug, Serialize)]
+struct RoleStatus {
+    role: &'static str,
+    pid: Option<u32>,
+    /// `ready`, `degraded`, `not_ready`, `not running`, `no answer`.
+    state: String,
+    why: Vec<String>,
+    addresses: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Serialize)]
+struct SignalStatus {
+    tenant: String,
+    signal: String,
+    items_per_second: f64,
+    bytes_per_second: f64,
+    /// Items by account since the directory was made.
+    items: BTreeMap<String, u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Refusal {
+    protocol: String,
+    signal: String,
+    reason: String,
+    requests: u64,
+}
+
+async fn look(config: &Config, over: Duration) -> anyhow::Result<Status> {
+    let mut roles = Vec::new();
+    for (role, key) in [
+        ("collector", "admin.collector"),
+        ("query", "admin.query"),
+        ("maintain", "admin.maintain"),
+    ] {
+        roles.push(role_status(config, role, key).await?);
+    }
+    let admin = run_dir::read(&config.data, "collector")?.and_then(|file| file.reach("admin.collector"));
+    let (mut signals, mut refusals, mut first) = (Vec::new(), Vec::new(), Value::Null);
+    if let Some(admin) = admin.map(|admin| admin.to_string()) {
+        first = ask_json(&admin).await;
+        tokio::time::sleep(over).await;
+        signals = signals_of(&first, &ask_json(&admin).await, over);
+        if let Ok(answer) = exchange::get(&admin, "/metrics").await {
+            refusals = refusals_of(&String::from_utf8_lossy(&answer.body));
+        }
+    }
+    let lake_dir = role::lake_dir(config);
+    let tables = match lake_dir.is_dir() {
+        true => lake::figures(&Lake::open(&lake_dir)?, config).await?,
+        false => Vec::new(),
+    };
+    Ok(Status {
+        data: config.data.display().to_string(),
+        roles,
+        signals,
+        refusals,
+        logs: first["logs"].clone(),
+        waiting: first["tables"].clone(),
+        tables,
+    })
+}
+
+async fn role_status(config: &Config, role: &'static str, key: &str) -> anyhow::Result<RoleStatus> {
+    let Some(file) = run_dir::read(&config.data, role)? else {
+        let state = "not running".to_owned();
+        return Ok(RoleStatus {
+            role,
+            pid: None,
+            state,
+            why: vec![],
+            addresses: BTreeMap::new(),
+        });
+    };
+    let addresses = file
+        .addresses
+        .iter()
+        .map(|(key, address)| (key.clone(), address.to_string()))
+        .collect();
+    let mut status = RoleStatus {
+        role,
+        pid: Some(file.pid),
+        state: "no answer".to_owned(),
+        why: vec![],
+        addresses,
+    };
+    let Some(admin) = file.reach(key) else {
+        return Ok(status);
+    };
+    match exchange::get(&admin.to_string(), "/readyz").await {
+        Ok(answer) => {
+            let report: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+            let fallback = if answer.status.is_success() {
+                "ready"
+            } else {
+                "not_ready"
+            };
+            status.state = report["state"].as_str().unwrap_or(fallback).to_owned();
+            status.why = reasons(&report);
+        }
+        Err(error) => status.why.push(format!("{error:#}")),
+    }
+    Ok(status)
+}
+
+/// The reasons of a readiness report, whatever conditions it has.
+fn reasons(report: &Value) -> Vec<String> {
+    let conditions: Vec<(String, &Value)> = match &report["conditions"] {
+        Value::Object(map) => map.iter().map(|(name, condition)| (name.clone(), condition)).collect(),
+        Value::Array(list) => list
+            .iter()
+            .map(|condition| (condition["name"].as_str().unwrap_or_default().to_owned(), condition))
+            .collect(),
+        _ => vec![],
+    };
+    let why = conditions.into_iter().filter_map(|(name, condition)| {
+        let reason = condition["reason"].as_str().filter(|reason| !reason.is_empty())?;
+        Some(format!("{name}: {reason}"))
+    });
+    why.collect()
+}
+
+async fn ask_json(admin: &str) -> Value {
+    match exchange::get(admin, "/status").await {
+        Ok(answer) => serde_json::from_slice(&answer.body).unwrap_or_default(),
+        Err(_) => Value::Null,
+    }
+}
+
+/// Totals of the later look, rates from the difference.
+fn signals_of(first: &Value, second: &Value, over: Duration) -> Vec<SignalStatus> {
+    type Totals = BTreeMap<(String, String), (BTreeMap<String, u64>, u64)>;
+    let totals = |status: &Value| {
+        let mut totals = Totals::new();
+        for item in status["items"].as_array().map(Vec::as_slice).unwrap_or_default() {
+            let text = |key: &str| item[key].as_str().unwrap_or_default().to_owned();
+            let entry = totals.entry((text("tenant"), text("signal"))).or_default();
+            *entry.0.entry(text("account")).or_default() += item["items"].as_u64().unwrap_or(0);
+            if text("account") == "received" {
+                entry.1 += item["bytes"].as_u64().unwrap_or(0);
+            }
+        }
+        totals
+    };
+    let before = totals(first);
+    let seconds = over.as_secs_f64().max(1e-3);
+    totals(second)
+        .into_iter()
+        .map(|((tenant, signal), (items, bytes))| {
+            let (was_items, was_bytes) = before
+                .get(&(tenant.clone(), signal.clone()))
+                .map_or((0, 0), |(items, bytes)| {
+                    (items.get("received").copied().unwrap_or(0), *bytes)
+                });
+            let received = items.get("received").copied().unwrap_or(0);
+            SignalStatus {
+                items_per_second: received.saturating_sub(was_items) as f64 / seconds,
+                bytes_per_second: bytes.saturating_sub(was_bytes) as f64 / seconds,
+                tenant,
+                signal,
+                items,
+            }
+        })
+        .collect()
+}
+
+/// The samples of `tailwater_requests_refused_total` in a page of metrics.
+fn refusals_of(page: &str) -> Vec<Refusal> {
+    let samples = page.lines().filter_map(|line| {
+        let (labels, value) = line
+            .strip_prefix("tailwater_requests_refused_total{")?
+            .split_once("} ")?;
+        // Values of these labels are our own words: no quotes or commas inside.
+        let labels: BTreeMap<&str, &str> = labels
+            .split(',')
+            .filter_map(|pair| pair.split_once('='))
+            .map(|(key, value)| (key, value.trim_matches('"')))
+            .collect();
+        let text = |key: &str| labels.get(key).copied().unwrap_or_default().to_owned();
+        let requests = value.split(' ').next()?.parse::<f64>().ok()? as u64;
+        Some(Refusal {
+            protocol: text("protocol"),
+            signal: text("signal"),
+            reason: text("reason"),
+            requests,
+        })
+    });
+    samples.filter(|refusal| refusal.requests > 0).collect()
+}
+
+impl Status {
+    fn table(&self) -> String {
+        let mut text = format!("data {}\n\n", self.data);
+        let mut rows = vec![["role", "state", "pid"].map(str::to_owned)];
+        for role in &self.roles {
+            let pid = role.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
+            rows.push([role.role.to_owned(), role.state.clone(), pid]);
+        }
+        text.push_str(&align(&rows));
+        let listening = self.roles.iter().flat_map(|role| &role.addresses);
+        listening.for_each(|(key, address)| text.push_str(&format!("{key} {address}\n")));
+        for role in &self.roles {
+            role.why
+                .iter()
+                .for_each(|why| text.push_str(&format!("{}: {why}\n", role.role)));
+        }
+        if !self.signals.is_empty() {
+            let mut rows = vec![
+                [
+                    "tenant",
+                    "signal",
+                    "items/s",
+                    "MB/s",
+                    "received",
+                    "stored",
+                    "rejected",
+                    "deduplicated",
+                ]
+                .map(str::to_owned),
+            ];
+            for of in &self.signals {
+                let items = |account: &str| of.items.get(account).copied().unwrap_or(0).to_string();
+                rows.push([
+                    of.tenant.clone(),
+                    of.signal.clone(),
+                    format!("{:.0}", of.items_per_second),
+                    format!("{:.2}", of.bytes_per_second / 1e6),
+                    items("received"),
+                    items("stored"),
+                    items("rejected"),
+                    items("deduplicated"),
+                ]);
+            }
+            text.push_str(&format!("\n{}", align(&rows)));
+        }
+        if !self.refusals.is_empty() {
+            let mut rows = vec![["refused because of", "protocol", "signal", "requests"].map(str::to_owned)];
+            for of in &self.refusals {
+                rows.push([
+                    of.reason.clone(),
+                    of.protocol.clone(),
+                    of.signal.clone(),
+                    of.requests.to_string(),
+                ]);
+            }
+            text.push_str(&format!("\n{}", align(&rows)));
+        }
+        if let Some(logs) = self.logs.as_object() {
+            let mut rows = vec![["log", "MB", "of MB", "not yet durable"].map(str::to_owned)];
+            for (name, log) in logs {
+                let mb = |key: &str| format!("{:.1}", log[key].as_f64().unwrap_or(0.0) / 1e6);
+                rows.push([
+                    name.clone(),
+                    mb("disk_bytes"),
+                    mb("budget_bytes"),
+                    log["lag"].to_string(),
+                ]);
+            }
+            text.push_str(&format!("\n{}", align(&rows)));
+        }
+        text.push_str(&format!("\n{}", lake::figures_table(&self.tables)));
+        let lag = self
+            .waiting
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter_map(|(table, of)| {
+                let seconds = of["oldest_waiting_seconds"].as_f64().filter(|seconds| *seconds > 0.0)?;
+                let bytes = of["waiting_bytes"].as_f64().unwrap_or(0.0);
+                Some(format!(
+                    "{table}: {:.1} MB wait for a commit, for {seconds:.0} s\n",
+                    bytes / 1e6
+                ))
+            });
+        text.extend(lag);
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn rates_are_differences_and_accounts_are_summed_over_reasons() {
+        let look = |received: u64| {
+            json!({"items": [
+                {"tenant": "t", "signal": "logs", "account": "received", "reason": "", "items": received, "bytes": received * 10},
+                {"tenant": "t", "signal": "logs", "account": "rejected", "reason": "a", "items": 1, "bytes": 1},
+                {"tenant": "t", "signal": "logs", "account": "rejected", "reason": "b", "items": 2, "bytes": 1},
+            ]})
+        };
+        let signals = signals_of(&look(100), &look(300), Duration::from_secs(2));
+        assert_eq!(signals.len(), 1);
+        assert_eq!(
+            (signals[0].items_per_second, signals[0].bytes_per_second),
+            (100.0, 1_000.0)
+        );
+        assert_eq!((signals[0].items["received"], signals[0].items["rejected"]), (300, 3));
+        assert!(signals_of(&Value::Null, &Value::Null, Duration::ZERO).is_empty());
+    }
+
+    #[test]
+    fn refusals_are_read_from_the_metrics_page() {
+        let page = "# TYPE tailwater_requests_refused counter\n\
+            tailwater_requests_refused_total{protocol=\"grpc\",signal=\"logs\",reason=\"memory\"} 7\n\
+            tailwater_requests_refused_total{protocol=\"http\",signal=\"none\",reason=\"method\"} 0\n\
+            tailwater_other_total{a=\"b\"} 3\n# EOF\n";
+        let refusals = refusals_of(page);
+        assert_eq!(refusals.len(), 1);
+        assert_eq!(
+            (
+                refusals[0].reason.as_str(),
+                refusals[0].signal.as_str(),
+                refusals[0].requests
+            ),
+            ("memory", "logs", 7)
+        );
+    }
+
+    #[test]
+    fn reasons_of_conditions() {
+        let report = json!({"state": "degraded", "conditions": {"lake": {"state": "degraded", "reason": "slow"}, "log": {"state": "ready", "reason": ""}}});
+        assert_eq!(reasons(&report), ["lake: slow"]);
+        assert!(reasons(&Value::Null).is_empty());
+    }
+}
