@@ -15,7 +15,7 @@ mod session;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use datafusion::common::{ParamValues, ScalarValue};
@@ -35,7 +35,7 @@ use crate::cut::Source;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard;
 use crate::limits::{Limits, STACK_BYTES};
-use crate::provider::Hints;
+use crate::provider::{Hints, WINDOW_ROWS_MIN};
 use crate::rewrite::rewrite;
 use crate::stats::Stats;
 
@@ -93,6 +93,7 @@ struct Shared {
     stats: Stats,
     /// For tests: read everything, leave nothing out early.
     no_pruning: AtomicBool,
+    window_rows_min: AtomicU64,
 }
 
 struct Threads(Mutex<Option<Runtime>>, tokio::runtime::Handle);
@@ -137,6 +138,7 @@ impl Engine {
             stats: Stats::default(),
             limits,
             no_pruning: AtomicBool::new(false),
+            window_rows_min: AtomicU64::new(WINDOW_ROWS_MIN),
         };
         Ok(Engine { shared: Arc::new(shared), threads: Arc::new(Threads(Mutex::new(Some(runtime)), handle)) })
     }
@@ -209,6 +211,12 @@ impl Engine {
     #[doc(hidden)]
     pub fn set_pruning(&self, on: bool) {
         self.shared.no_pruning.store(!on, Ordering::Relaxed);
+    }
+
+    /// From how many rows on a trace is looked for in `traces` first. For tests, whose lakes are small.
+    #[doc(hidden)]
+    pub fn set_window_rows_min(&self, rows: u64) {
+        self.shared.window_rows_min.store(rows, Ordering::Relaxed);
     }
 }
 
@@ -288,7 +296,7 @@ impl Shared {
     async fn plan(&self, query: Query) -> Result<(Arc<dyn ExecutionPlan>, SessionState, Vec<String>)> {
         let mut statement = guard::parse(&query.text, &self.limits)?;
         rewrite(&mut statement)?;
-        let hints = Arc::new(Hints::new(self.no_pruning.load(Ordering::Relaxed)));
+        let hints = Arc::new(Hints::new(self.no_pruning.load(Ordering::Relaxed), self.window_rows_min.load(Ordering::Relaxed)));
         let tables = self.mentioned(&statement)?;
         let cut = self.source.pin(&tables).await?;
         let state = session::of_query(&self.base, cut.tables, &hints)?;
@@ -315,6 +323,10 @@ impl Shared {
             return Ok(if names.is_empty() { Vec::new() } else { Table::ALL.to_vec() });
         }
         let mut tables: Vec<Table> = names.iter().filter_map(|name| Table::from_name(name.table())).collect();
+        if tables.contains(&Table::Spans) {
+            // Says when a trace was, see `provider::window`.
+            tables.push(Table::Traces);
+        }
         tables.sort_unstable();
         tables.dedup();
         Ok(tables)

@@ -116,10 +116,13 @@ fn config(limits: &Limits) -> SessionConfig {
 /// The state of one query: the base and its tables.
 pub(super) fn of_query(base: &SessionState, cut: Vec<HotTable>, hints: &Arc<Hints>) -> Result<SessionState> {
     let schema = MemorySchemaProvider::new();
+    // `spans` looks into the `traces` of its own cut.
+    let traces = cut.iter().find(|pinned| pinned.table == Table::Traces);
+    let traces = traces.map(|pinned| Arc::new(LakeTable::new(pinned.clone(), hints.clone())));
     for pinned in cut {
-        let name = pinned.table.name().to_owned();
-        let provider = LakeTable::new(pinned, hints.clone());
-        schema.register_table(name, Arc::new(provider)).map_err(Error::from_datafusion)?;
+        let table = pinned.table;
+        let provider = LakeTable::new(pinned, hints.clone()).with_traces(traces.clone().filter(|_| table == Table::Spans));
+        schema.register_table(table.name().to_owned(), Arc::new(provider)).map_err(Error::from_datafusion)?;
     }
     let catalog = MemoryCatalogProvider::new();
     catalog.register_schema(SCHEMA, Arc::new(schema)).map_err(Error::from_datafusion)?;

@@ -7,13 +7,14 @@ use arrow::datatypes::{Schema, SchemaRef};
 use chrono::{DateTime, Utc};
 use datafusion::catalog::Session;
 use datafusion::common::stats::Precision;
-use datafusion::common::{ColumnStatistics, Result, ScalarValue, Statistics};
+use datafusion::common::{ColumnStatistics, DFSchema, Result, ScalarValue, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfig, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::logical_expr::Expr;
 use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr, expressions};
 use datafusion::physical_plan::ExecutionPlan;
 use object_store::ObjectMeta;
@@ -39,6 +40,8 @@ pub(super) struct Scan<'a> {
     pub files: Vec<Arc<FileEntry>>,
     pub projection: Option<&'a Vec<usize>>,
     pub limit: Option<usize>,
+    /// A filter that the query does not have but that holds for all its rows.
+    pub window: Option<Expr>,
     /// Whether filters run while decoding, row by row.
     pub row_filters: bool,
 }
@@ -67,10 +70,15 @@ impl Scan<'_> {
         let runtime = state.runtime_env();
         let reader = CachedParquetFileReaderFactory::new(runtime.object_store(&url)?, runtime.cache_manager.get_file_metadata_cache());
         let options = state.table_options().parquet.clone();
-        let source = ParquetSource::new(table_schema.clone())
+        let mut source = ParquetSource::new(table_schema.clone())
             .with_table_parquet_options(options)
             .with_parquet_file_reader_factory(Arc::new(reader))
             .with_pushdown_filters(self.row_filters);
+        if let Some(window) = &self.window {
+            // The query's own filters are pushed down later and join this one.
+            let schema = DFSchema::try_from(table_schema.table_schema().clone())?;
+            source = source.with_predicate(state.create_physical_expr(window.clone(), &schema)?);
+        }
 
         let scanned = table_schema.table_schema();
         let with_statistics = self.files.len() <= FILES_WITH_STATISTICS_MAX;
@@ -99,7 +107,10 @@ impl Scan<'_> {
     fn grouped(&self, files: Vec<PartitionedFile>, scanned: &SchemaRef, threads: usize) -> (Vec<FileGroup>, Option<LexOrdering>) {
         if let Some(order) = self.order(scanned) {
             let one = [FileGroup::new(files.clone())];
-            if let Ok(groups) = FileScanConfig::split_groups_by_statistics(scanned, &one, &order)
+            // Bounds say nothing of nulls, which come first.
+            let no_nulls = |column: &&str| self.files.iter().all(|file| file.range(column).is_some_and(|range| range.nulls == Some(0)));
+            if table::sort_columns(self.table).iter().all(no_nulls)
+                && let Ok(groups) = FileScanConfig::split_groups_by_statistics(scanned, &one, &order)
                 && groups.len() <= threads
             {
                 return (groups, Some(order));

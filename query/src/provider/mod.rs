@@ -12,6 +12,7 @@
 mod files;
 mod hot;
 mod prune;
+mod window;
 
 use std::fmt;
 use std::sync::Arc;
@@ -29,7 +30,7 @@ use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::union::UnionExec;
 use tailwater_model::table::{self, Table};
 use tailwater_storage::hot::HotTable;
-use tailwater_storage::lake::Snapshot;
+use tailwater_storage::lake::{FileEntry, Snapshot};
 use tailwater_storage::outbox::FrameRef;
 
 pub(crate) use files::store_url;
@@ -42,11 +43,16 @@ pub(crate) struct Hints {
     few_rows: AtomicBool,
     /// For tests: read everything, leave nothing out early.
     no_pruning: bool,
+    /// In fewer rows than this a trace is looked for by its id alone.
+    window_rows_min: u64,
 }
 
+/// Below this many rows, asking `traces` first takes longer than it saves.
+pub(crate) const WINDOW_ROWS_MIN: u64 = 1 << 20;
+
 impl Hints {
-    pub(crate) fn new(no_pruning: bool) -> Hints {
-        Hints { few_rows: AtomicBool::new(false), no_pruning }
+    pub(crate) fn new(no_pruning: bool, window_rows_min: u64) -> Hints {
+        Hints { few_rows: AtomicBool::new(false), no_pruning, window_rows_min }
     }
 
     /// Learns from the plan.
@@ -74,6 +80,8 @@ pub(crate) struct LakeTable {
     snapshot: Option<Arc<Snapshot>>,
     frames: Arc<[FrameRef]>,
     hints: Arc<Hints>,
+    /// For `spans`: the `traces` of the same cut.
+    traces: Option<Arc<LakeTable>>,
 }
 
 impl LakeTable {
@@ -81,7 +89,13 @@ impl LakeTable {
     pub(crate) fn new(pinned: HotTable, hints: Arc<Hints>) -> LakeTable {
         let HotTable { table, snapshot, frames, .. } = pinned;
         let schema = sql_schema(table, snapshot.as_deref());
-        LakeTable { table, schema, snapshot, frames, hints }
+        LakeTable { table, schema, snapshot, frames, hints, traces: None }
+    }
+
+    /// Lets a trace be found in time first.
+    pub(crate) fn with_traces(mut self, traces: Option<Arc<LakeTable>>) -> LakeTable {
+        self.traces = traces;
+        self
     }
 }
 
@@ -138,10 +152,16 @@ impl TableProvider for LakeTable {
         let predicate = self.predicate(state, filters)?;
         let mut parts: Vec<Arc<dyn ExecutionPlan>> = Vec::new();
         if let Some(snapshot) = &self.snapshot {
-            let kept = match &predicate {
+            let mut kept = match &predicate {
                 Some(predicate) => prune::files(snapshot.files(), &self.schema, predicate),
                 None => snapshot.files().to_vec(),
             };
+            let window = self.window(state, filters, &kept).await?;
+            if let Some(window) = &window
+                && let Some(predicate) = self.predicate(state, std::slice::from_ref(window))?
+            {
+                kept = prune::files(&kept, &self.schema, &predicate);
+            }
             if !kept.is_empty() {
                 let scan = files::Scan {
                     table: self.table,
@@ -150,6 +170,7 @@ impl TableProvider for LakeTable {
                     projection,
                     // Filters run above the scan unless pushed down, so only an unfiltered scan may stop early.
                     limit: limit.filter(|_| filters.is_empty()),
+                    window,
                     row_filters: self.hints.few_rows.load(Ordering::Relaxed) || finds_needle(filters),
                 };
                 parts.push(scan.plan(state)?);
@@ -178,6 +199,18 @@ impl TableProvider for LakeTable {
 }
 
 impl LakeTable {
+    /// The times of the one trace that is asked for, where knowing them pays.
+    async fn window(&self, state: &dyn Session, filters: &[Expr], files: &[Arc<FileEntry>]) -> Result<Option<Expr>> {
+        let Some(traces) = &self.traces else { return Ok(None) };
+        let rows: u64 = files.iter().map(|file| file.rows).sum();
+        match window::wanted_trace(filters) {
+            Some(trace) if !self.hints.no_pruning && rows >= self.hints.window_rows_min && window::covers(traces, files) => {
+                window::of_trace(traces.clone(), trace, state).await
+            }
+            _ => Ok(None),
+        }
+    }
+
     fn predicate(&self, state: &dyn Session, filters: &[Expr]) -> Result<Option<Arc<dyn PhysicalExpr>>> {
         if self.hints.no_pruning {
             return Ok(None);

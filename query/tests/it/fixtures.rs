@@ -226,6 +226,27 @@ impl Fixture {
         self.append_batch(BatchBuilder::new(Bytes::new()).frame(Table::Spans, &span_rows(spans)).unwrap());
     }
 
+    /// As `append`, with the part of `traces` that each trace of the batch gets.
+    pub fn append_with_parts(&mut self, spans: &[Span]) {
+        let traces: std::collections::BTreeSet<u8> = spans.iter().map(|span| span.trace).collect();
+        let of = |trace: u8| spans.iter().filter(move |span| span.trace == trace).map(|span| span.ts);
+        let times = |of: &dyn Fn(u8) -> i64| -> ArrayRef {
+            let times = TimestampMicrosecondArray::from_iter_values(traces.iter().map(|trace| of(*trace)));
+            Arc::new(times.with_timezone("UTC"))
+        };
+        let parts = rows(Table::Traces, traces.len(), |column| {
+            Some(match column {
+                "date" => Arc::new(Date32Array::from_iter_values(traces.iter().map(|trace| of(*trace).min().unwrap().div_euclid(86_400_000_000) as i32))),
+                "trace_id" => Arc::new(BinaryArray::from_iter_values(traces.iter().map(|trace| trace_id(*trace)))),
+                "ts_min" => times(&|trace| of(trace).min().unwrap()),
+                "ts_max" => times(&|trace| of(trace).max().unwrap()),
+                _ => return None,
+            })
+        });
+        let batch = BatchBuilder::new(Bytes::new()).frame(Table::Spans, &span_rows(spans)).unwrap();
+        self.append_batch(batch.frame(Table::Traces, &parts).unwrap());
+    }
+
     /// As `append`, with a row of `traces` in the same batch.
     pub fn append_both(&mut self, spans: &[Span]) {
         let date: ArrayRef = Arc::new(Date32Array::from(vec![TODAY]));

@@ -111,3 +111,62 @@ proptest! {
         })?;
     }
 }
+
+/// A trace found by its times first is the trace found by its id: parts that came late, in other files and in the outbox, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trace_is_whole_when_it_is_found_by_time_first() {
+    let mut fixture = Fixture::with_outbox().await;
+    let span = |trace: u8, at: u8| Span { ts: MIDNIGHT + i64::from(trace) * 1000 + i64::from(at) * 7, trace, span: at, ..Span::default() };
+    for part in 0..6u8 {
+        // Every trace has a span in two batches, one an hour late.
+        let mut spans: Vec<Span> = (0..50u8).map(|at| span(part * 10 + at / 5, at)).collect();
+        spans.extend((0..5u8).map(|at| Span { ts: MIDNIGHT + 3_600_000_000, ..span(part.saturating_sub(1) * 10 + at, 200 + at) }));
+        fixture.append_with_parts(&spans);
+    }
+    fixture.commit_to(4).await;
+    let mut found = 0;
+    for trace in (0..62u8).chain([255]) {
+        let sql = format!("select hex_id(span_id), ts, batch_id from spans where trace_id = '{}' order by 1, 2, 3", trace_hex(trace));
+        let mut answers = Vec::new();
+        for rows_min in [0, u64::MAX] {
+            fixture.engine.set_window_rows_min(rows_min);
+            answers.push(fixture.ask(&sql).await.unwrap());
+        }
+        assert_eq!(answers[0], answers[1], "{sql}");
+        found += answers[0].len();
+    }
+    assert_eq!(found, 6 * 55);
+    fixture.engine.set_window_rows_min(0);
+    let plan = fixture.ask(&format!("explain select * from spans where trace_id = '{}'", trace_hex(3))).await.unwrap().join("\n");
+    assert!(plan.contains("ts@1 >= "), "{plan}");
+    // A trace that `traces` does not know is looked for by its id alone.
+    let plan = fixture.ask(&format!("explain select * from spans where trace_id = '{}'", trace_hex(250))).await.unwrap().join("\n");
+    assert!(!plan.contains("ts@1 >= "), "{plan}");
+}
+
+/// Files declare their order; the answer must be in it where files overlap and where services are null.
+#[tokio::test]
+async fn a_declared_order_is_the_order_of_the_rows() {
+    let mut fixture = Fixture::new().await;
+    for part in 0..5u8 {
+        fixture.commit(&(0..20u8).map(|at| span(part, at)).collect::<Vec<_>>()).await;
+    }
+    // These do not overlap and follow each other.
+    for at in 0..3i64 {
+        fixture.commit(&[Span { ts: MIDNIGHT + 1_000_000 * at, service: Some("zoo"), ..Span::default() }]).await;
+    }
+    for filter in ["true", "service_name = 'zoo'", "service_name is null", "batch_id > 4"] {
+        let rows = fixture.ask(&format!("select coalesce(service_name, ''), name, ts from spans where {filter}")).await.unwrap();
+        let mut expect = rows.clone();
+        expect.sort();
+        let ordered = format!("select coalesce(service_name, ''), name, ts from spans where {filter} order by service_name nulls first, name, ts");
+        // CSV writes an empty text as two quotes, which sort before letters as null does.
+        assert_eq!(fixture.ask(&ordered).await.unwrap(), expect, "{filter}");
+        let reversed = format!("{} limit 7", ordered.replace(" nulls first, name, ts", " desc nulls last, name desc, ts desc"));
+        expect.reverse();
+        expect.truncate(7);
+        assert_eq!(fixture.ask(&reversed).await.unwrap(), expect, "{filter}");
+    }
+    let plan = fixture.ask("explain select ts from spans where service_name = 'zoo' and name = 'GET /' order by ts").await.unwrap().join("\n");
+    assert!(!plan.contains("SortExec"), "{plan}");
+}
