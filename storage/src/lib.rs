@@ -7,7 +7,8 @@
 //! (crate `wal`), deciding what to keep (crate `collector`).
 //!
 //! The road: [`outbox::BatchBuilder`] makes a batch for the log; [`outbox::Outbox`] reads it back; [`lake::Committer`] moves it
-//! into tables; [`lake::Snapshot`] is what a query reads; [`maintain`] keeps house. `FORMAT.md` says it for outsiders.
+//! into tables; [`hot::hot_view`] is what a query reads: files and frames of one instant; [`maintain`] keeps house; [`verify`] checks.
+//! `FORMAT.md` says it for outsiders.
 
 pub mod error;
 pub mod hot;
@@ -21,5 +22,7 @@ pub use error::{Error, ErrorKind, Result};
 
 #[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod format_md;
 #[cfg(test)]
 mod testing;
