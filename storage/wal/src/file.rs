@@ -4,12 +4,15 @@
 //! knows what a segment is.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, FlockOperation};
 
 use crate::buffer::AlignedBuf;
@@ -78,9 +81,12 @@ pub trait Disk: Send + Sync {
     fn volatile(&self, dir: &Path) -> io::Result<Option<&'static str>>;
 }
 
-/// The operating system.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Os;
+/// The operating system. Keeps the directories it has synced open, so that running out of file handles cannot come between a rename and
+/// its sync.
+#[derive(Debug, Default)]
+pub struct Os {
+    dirs: Mutex<BTreeMap<PathBuf, Arc<fs::File>>>,
+}
 
 struct OsFile(fs::File);
 
@@ -138,7 +144,18 @@ impl Disk for Os {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        fs::File::open(dir)?.sync_all()
+        let open = {
+            let mut dirs = self.dirs.lock();
+            match dirs.get(dir) {
+                Some(open) => open.clone(),
+                None => {
+                    let open = Arc::new(fs::File::open(dir)?);
+                    dirs.insert(dir.to_owned(), open.clone());
+                    open
+                }
+            }
+        };
+        open.sync_all()
     }
 
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
@@ -154,8 +171,10 @@ impl Disk for Os {
             .truncate(false)
             .open(path)?;
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-        file.set_len(0)?;
-        file.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0)?;
+        // Who has it is for people; a full disk is no reason to refuse.
+        let _ = file
+            .set_len(0)
+            .and_then(|()| file.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0));
         Ok(Box::new(file))
     }
 

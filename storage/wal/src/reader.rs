@@ -189,7 +189,7 @@ impl Reader {
     /// Maps new segments, lets go of trimmed ones.
     fn list(&self, state: &mut State, published: &Published) -> Result<()> {
         let failed = |e| Error::io(format!("listing {}", self.dir.display()), e);
-        let mut metas: Vec<SegmentMeta> = Os
+        let mut metas: Vec<SegmentMeta> = Os::default()
             .list(&self.dir)
             .map_err(failed)?
             .into_iter()

@@ -11,7 +11,7 @@
 //!
 //! From a segment's base on, the later generation counts; so one rename both publishes the copy and retires the originals.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -475,9 +475,10 @@ fn copy_tail(
         direct: ask.direct,
         recycled: None,
     };
-    let mut writer = new.create().map_err(|e| match e {
+    let not_made = |e| match e {
         CreateError::NoRoom(e) | CreateError::Broken(e) => failed(e),
-    })?;
+    };
+    let mut writer = new.create().map_err(not_made)?;
     let mut walk = open().map_err(failed)?;
     while let Some((record, at)) = next_record(&mut walk).map_err(failed)? {
         if record.seq < from {
@@ -499,7 +500,7 @@ fn copy_tail(
     }
     writer.flush(end, durable).map_err(failed)?;
     writer.sync().map_err(failed)?;
-    let meta = new.publish().map_err(failed)?;
+    let meta = new.publish().map_err(not_made)?;
     Ok(Some((meta, header, writer.end())))
 }
 
@@ -568,14 +569,21 @@ fn quarantine(ask: &Ask<'_>, found: &mut [Found], damage: &mut [(Option<usize>, 
             segment.meta.quarantined = true;
         }
         if damage.fresh {
-            let mut bytes = Vec::new();
-            bytes.write_all(text.as_bytes()).map_err(failed)?;
-            let file = ask
+            let written = ask
                 .disk
                 .open(&aside.join(&report), Open::Create { direct: false })
-                .map_err(failed)?;
-            write_all(&*file, &bytes, 0).map_err(failed)?;
-            file.sync().map_err(failed)?;
+                .and_then(|file| {
+                    write_all(&*file, text.as_bytes(), 0)?;
+                    file.sync()
+                });
+            match written {
+                Ok(()) => {}
+                // A full disk must not keep the log from opening; then the next start reports it as news again.
+                Err(error) if crate::error::is_no_room(&error) => {
+                    tracing::warn!(%error, report, "no room for the report of a damaged segment");
+                }
+                Err(error) => return Err(failed(error)),
+            }
         }
     }
     ask.disk.sync_dir(&aside).map_err(failed)

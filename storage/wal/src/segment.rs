@@ -148,16 +148,24 @@ impl NewSegment<'_> {
         })
     }
 
-    /// Gives the file its name, durably. From here on it is part of the log.
-    pub(crate) fn publish(&self) -> io::Result<SegmentMeta> {
+    /// Gives the file its name, durably. From here on it is part of the log. A new name can need room in the directory.
+    pub(crate) fn publish(&self) -> Result<SegmentMeta, CreateError> {
         let meta = SegmentMeta {
             generation: self.header.generation,
             base: self.header.base,
             len: self.recycled.map_or(self.len, |free| free.len),
             quarantined: false,
         };
-        self.disk.rename(&self.temporary(), &meta.path(self.dir))?;
-        self.disk.sync_dir(self.dir)?;
+        if let Err(error) = self.disk.rename(&self.temporary(), &meta.path(self.dir)) {
+            if !crate::error::is_no_room(&error) {
+                return Err(CreateError::Broken(error));
+            }
+            if self.recycled.is_none() {
+                let _ = self.disk.unlink(&self.temporary());
+            }
+            return Err(CreateError::NoRoom(error));
+        }
+        self.disk.sync_dir(self.dir).map_err(CreateError::Broken)?;
         Ok(meta)
     }
 

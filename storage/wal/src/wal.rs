@@ -53,7 +53,7 @@ impl Wal {
     /// [`Kind::Locked`], [`Kind::Foreign`], [`Kind::Newer`], [`Kind::Options`], [`Kind::Io`]; [`Kind::Full`] if a tail of unknown durability has
     /// to be copied and there is no room for it (the reserve may be used for that).
     pub fn open(options: Options) -> Result<(Wal, Recovered)> {
-        Wal::open_on(Arc::new(Os), options, |writer| {
+        Wal::open_on(Arc::new(Os::default()), options, |writer| {
             let thread = std::thread::Builder::new()
                 .name("wal-writer".to_owned())
                 .spawn(move || writer.run());
@@ -82,6 +82,8 @@ impl Wal {
             disk.sync_dir(parent)
                 .map_err(|e| failed("syncing the directory above", e))?;
         }
+        // Also proves that this directory can be synced at all.
+        disk.sync_dir(dir).map_err(|e| failed("syncing", e))?;
         let lock = disk.lock(&dir.join("lock")).map_err(|e| match e.kind() {
             io::ErrorKind::WouldBlock => {
                 Error::new(Kind::Locked, format!("{} is in use by another process", dir.display()))

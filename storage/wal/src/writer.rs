@@ -248,8 +248,9 @@ impl Writer {
                 e,
             )
         };
-        let segment = match new.create() {
-            Ok(segment) => segment,
+        let made = new.create().and_then(|segment| Ok((segment, new.publish()?)));
+        let (segment, meta): (SegmentWriter, SegmentMeta) = match made {
+            Ok(made) => made,
             Err(CreateError::NoRoom(error)) => {
                 shared.inner.lock().free.extend(recycled);
                 let message = format!(
@@ -261,7 +262,6 @@ impl Writer {
             }
             Err(CreateError::Broken(error)) => return Err(broken(error)),
         };
-        let meta: SegmentMeta = new.publish().map_err(broken)?;
         shared.inner.lock().segments.push(meta);
         self.segment = Some(segment);
         Ok(None)

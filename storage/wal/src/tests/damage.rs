@@ -264,6 +264,20 @@ fn damage_to_a_segment_header_or_preamble_loses_no_record() {
 }
 
 #[test]
+fn a_doubtful_tail_behind_a_damaged_preamble_is_kept_where_it_is() {
+    let fixture = Fixture::new(3, 100);
+    let file = fixture.places()[0].file.clone();
+    fixture.flip(&file, BLOCK as usize + 4, 1);
+    let (wal, recovered) = fixture.open().unwrap();
+    assert_eq!((recovered.copied, recovered.next_seq), (1, 4));
+    drop(wal);
+    fixture.sim.power_cut();
+    let (wal, recovered) = fixture.open().unwrap();
+    assert_eq!(recovered.damage.len(), 1);
+    assert_eq!(read(&wal, 1), vec![1, 2, 3]);
+}
+
+#[test]
 fn a_missing_segment_is_damage_if_it_is_needed() {
     for (needed, lost) in [(1, Some((1, 4))), (4, Some((4, 4))), (5, None), (0, None)] {
         let fixture = Fixture::new(8, 5_000);

@@ -134,6 +134,36 @@ fn one_refusal_takes_back_everything_behind_it() {
     assert_eq!(read(&wal, 1), vec![1, 2, 3, 4, 5, 6]);
 }
 
+/// Creating, preallocating and naming can each find no room, for fresh and for recycled files; none of it may harm the log.
+#[test]
+fn no_room_at_any_step_of_a_new_segment_is_a_refusal() {
+    // Of a fresh file: create, preallocate, header, sync, rename. Of a recycled one: header, sync, rename.
+    for (recycle, step) in [(0, 1), (0, 2), (0, 5), (1, 3)] {
+        let sim = Sim::new(1);
+        sim.whole_writes();
+        let options = Options {
+            recycle,
+            ..options(Path::new("/log"))
+        };
+        let wal = inline(&sim, &options);
+        for _ in 0..3 {
+            append(&wal, 40_000).unwrap();
+        }
+        wal.trim_below(3).unwrap();
+        sim.fault_in(step, Fault::Enospc);
+        assert_eq!(
+            kind(append(&wal, 40_000)),
+            Kind::Full(FullReason::Disk),
+            "recycle {recycle}, step {step}"
+        );
+        assert_eq!(append(&wal, 40_000).unwrap(), 4);
+        sim.power_cut();
+        drop(wal);
+        let wal = inline(&sim, &options);
+        assert_eq!(read(&wal, 3), vec![3, 4]);
+    }
+}
+
 #[test]
 fn a_failed_write_or_sync_poisons() {
     for (ack, nth) in [(Ack::Fsync, 1), (Ack::Fsync, 2), (Ack::Write, 1)] {
@@ -210,7 +240,7 @@ fn fsync_mode_on_a_ram_disk_is_refused_unless_allowed() {
         return;
     };
     if !matches!(
-        crate::file::Disk::volatile(&crate::file::Os, dir.path()),
+        crate::file::Disk::volatile(&crate::file::Os::default(), dir.path()),
         Ok(Some("tmpfs"))
     ) {
         eprintln!("SKIPPED: /dev/shm is no tmpfs here");
