@@ -58,12 +58,22 @@ pub fn inspect(signal: Signal, payload: &[u8], arrival_ns: u64, caps: &Caps) -> 
         tally: Tally::default(),
         resource: None,
         scope: None,
+        mark: Mark::default(),
         point: Point::default(),
     };
     envelope::walk(payload, &mut inspector)?;
     let mut found = inspector.found;
     (found.sanitized, found.truncated) = (inspector.tally.sanitized, inspector.tally.truncated);
     Ok(found)
+}
+
+/// Where a block began.
+#[derive(Default)]
+struct Mark {
+    items: u64,
+    rejected: usize,
+    rejected_bytes: u64,
+    tally: Tally,
 }
 
 struct Inspector<'c> {
@@ -74,6 +84,7 @@ struct Inspector<'c> {
     tally: Tally,
     resource: Option<Reason>,
     scope: Option<Reason>,
+    mark: Mark,
     point: Point,
 }
 
@@ -119,6 +130,9 @@ impl<'a> Visit<'a> for Inspector<'_> {
     }
 
     fn scope(&mut self, scope: Origin<'a>) -> Wire<()> {
+        let found = &self.found;
+        self.mark =
+            Mark { items: found.items, rejected: found.rejected.len(), rejected_bytes: found.rejected_bytes, tally: self.tally };
         let (mut depth, mut attributes) = (1, 0);
         let (caps, tally) = (self.caps, &mut self.tally);
         let (name, version) = scope.scope_attributes(|pair| {
@@ -133,6 +147,18 @@ impl<'a> Visit<'a> for Inspector<'_> {
         }
         self.scope = judge::origin(scope.size(), depth, self.caps);
         Ok(())
+    }
+
+    fn rescope(&mut self, scope: Origin<'a>) -> Wire<()> {
+        self.text(scope.schema_url);
+        Ok(())
+    }
+
+    fn rewind(&mut self) {
+        self.found.items = self.mark.items;
+        self.found.rejected.truncate(self.mark.rejected);
+        self.found.rejected_bytes = self.mark.rejected_bytes;
+        self.tally = self.mark.tally;
     }
 
     #[inline]
@@ -382,9 +408,17 @@ impl<'a, F: FnMut(&SpanPeek<'a, '_>) -> bool> Visit<'a> for Peeker<'a, '_, F> {
         })
     }
 
+    const SCOPES: bool = false;
+
     fn scope(&mut self, _: Origin<'a>) -> Wire<()> {
         Ok(())
     }
+
+    fn rescope(&mut self, _: Origin<'a>) -> Wire<()> {
+        Ok(())
+    }
+
+    fn rewind(&mut self) {}
 
     #[inline]
     fn entry(&mut self, entry: &'a [u8]) -> Wire<()> {

@@ -14,6 +14,13 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// Adds what `tally` has more than `known`.
+    pub fn add_difference(&mut self, tally: Tally, known: Tally) {
+        self.sanitized += tally.sanitized.saturating_sub(known.sanitized);
+        self.truncated += tally.truncated.saturating_sub(known.truncated);
+        self.duplicate_keys += tally.duplicate_keys.saturating_sub(known.duplicate_keys);
+    }
+
     /// Adds another tally to this one.
     pub fn add(&mut self, other: Tally) {
         self.sanitized += other.sanitized;

@@ -94,11 +94,24 @@ impl Dict {
         }
     }
 
-    fn insert(&mut self, hash: u64, text: &[u8]) -> i32 {
+    /// Adds a string without looking whether it is there: for values that hardly ever come twice. Dictionaries may repeat
+    /// a string; hashing, probing and growing the table is most of what such a value would cost.
+    pub(super) fn put_unique(&mut self, raw: &[u8], cap: usize, tally: &mut Tally) -> i32 {
+        let clean = text::clean(raw, tally);
+        self.append(text::cut(&clean, cap, tally).as_bytes())
+    }
+
+    #[inline]
+    fn append(&mut self, text: &[u8]) -> i32 {
         let id = self.len() as i32;
         self.bytes.extend_from_slice(text);
         let end = i32::try_from(self.bytes.len()).expect("a push is refused while a batch has BATCH_BYTES_MAX");
         self.offsets.push(end);
+        id
+    }
+
+    fn insert(&mut self, hash: u64, text: &[u8]) -> i32 {
+        let id = self.append(text);
         self.table.insert_unique(hash, (hash, id), |(hash, _)| *hash);
         id
     }
@@ -116,8 +129,12 @@ impl Dict {
 
     /// The strings as an Arrow array by id; the dictionary is empty afterwards.
     pub(super) fn take(&mut self) -> ArrayRef {
-        let bytes = std::mem::take(&mut self.bytes);
-        let offsets = std::mem::replace(&mut self.offsets, vec![0]);
+        // The next batch will be like this one: ask for as much at once instead of growing into it.
+        let mut next = Vec::with_capacity(self.offsets.len());
+        next.push(0);
+        let capacity = self.bytes.len();
+        let bytes = std::mem::replace(&mut self.bytes, Vec::with_capacity(capacity));
+        let offsets = std::mem::replace(&mut self.offsets, next);
         self.table.clear();
         let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
         Arc::new(StringArray::new(offsets, Buffer::from_vec(bytes), None))

@@ -28,7 +28,13 @@ struct Info {
     next: i32,
     /// Id of the last string value.
     last_value: i32,
+    /// String values that were not the last one, and how many of them were new to the dictionary.
+    tries: u32,
+    fresh: u32,
 }
+
+/// Tries after which a key's values are judged.
+const TRIES: u32 = 128;
 
 #[derive(Debug)]
 pub(super) struct Keys {
@@ -83,7 +89,7 @@ impl Keys {
         if id as usize == self.infos.len() {
             let key = self.dict.get(id);
             let slot = self.promoted.iter().find(|(name, _)| name.as_bytes() == key).map_or(Slot::Map, |(_, slot)| *slot);
-            self.infos.push(Info { slot, stamp: 0, next: NONE, last_value: NONE });
+            self.infos.push(Info { slot, stamp: 0, next: NONE, last_value: NONE, tries: 0, fresh: 0 });
         }
         match self.infos.get_mut(self.previous as usize) {
             Some(previous) => previous.next = id,
@@ -100,11 +106,20 @@ impl Keys {
     /// Id of a string value under this key; the last one is tried first.
     #[inline]
     pub(super) fn value(&mut self, key: i32, values: &mut Dict, raw: &[u8], cap: usize, tally: &mut Tally) -> i32 {
-        let last = &mut self.infos[key as usize].last_value;
-        if !values.is(*last, raw) {
-            *last = values.put(raw, cap, tally);
+        let info = &mut self.infos[key as usize];
+        if !values.is(info.last_value, raw) {
+            // Nearly all values new: ids of sessions, requests, users. They are not looked up any more in this batch.
+            info.last_value = if info.tries >= TRIES && info.fresh > info.tries / 16 * 15 {
+                values.put_unique(raw, cap, tally)
+            } else {
+                let before = values.len();
+                let id = values.put(raw, cap, tally);
+                info.tries += 1;
+                info.fresh += u32::from(values.len() > before);
+                id
+            };
         }
-        *last
+        info.last_value
     }
 
     pub(super) fn bytes(&self) -> usize {

@@ -13,7 +13,7 @@ use super::nested::Exemplars;
 use super::origin::{self, Origins};
 use super::points::{Dists, Identity, Numbers, Row, Sink};
 use super::series::SeriesSeen;
-use super::{BATCH_BYTES_MAX, Ordinals, PushError, Pushed, RequestInfo, time};
+use super::{BATCH_BYTES_MAX, Mark, Ordinals, PushError, Pushed, RequestInfo, time};
 use crate::otlp::caps::Caps;
 use crate::otlp::envelope::{self, Origin, Visit};
 use crate::otlp::item::Parts;
@@ -149,6 +149,7 @@ impl MetricColumns {
             resource: 0,
             scope: 0,
             rejected: None,
+            mark: Mark::default(),
         };
         let walked = envelope::walk(payload, &mut push);
         let pushed = push.pushed;
@@ -254,6 +255,7 @@ struct Push<'c, 'r, 'a> {
     resource: u32,
     scope: u32,
     rejected: Option<Reason>,
+    mark: Mark<'r>,
 }
 
 impl<'a> Visit<'a> for Push<'_, '_, 'a> {
@@ -264,10 +266,39 @@ impl<'a> Visit<'a> for Push<'_, '_, 'a> {
     }
 
     fn scope(&mut self, scope: Origin<'a>) -> Wire<()> {
+        self.mark = Mark {
+            pushed: self.pushed.mark(),
+            ordinals: self.ordinals,
+            rows: (self.to.numbers.rows.len(), self.to.dists.rows.len(), self.to.series.len()),
+            row_bytes: self.to.row_bytes,
+        };
         self.scope = self.to.origins.scope(&scope, &self.to.caps, &mut self.pushed.tally)?;
         self.scope_origin = Some(scope);
         self.rejected = self.to.origins.rejected(self.resource, self.scope);
         Ok(())
+    }
+
+    fn rescope(&mut self, scope: Origin<'a>) -> Wire<()> {
+        let mut tally = Tally::default();
+        let known = self.to.origins.scope_tally(self.scope);
+        self.scope = self.to.origins.scope(&scope, &self.to.caps, &mut tally)?;
+        // The scope was counted when it began; only what its URL adds is new.
+        self.pushed.tally.add_difference(tally, known);
+        let new = self.scope;
+        self.to.numbers.rows[self.mark.rows.0..].iter_mut().for_each(|row| row.scope = new);
+        self.to.dists.rows[self.mark.rows.1..].iter_mut().for_each(|row| row.scope = new);
+        Ok(())
+    }
+
+    fn rewind(&mut self) {
+        self.pushed.rewind(self.mark.pushed);
+        self.ordinals = self.mark.ordinals;
+        self.to.numbers.truncate(self.mark.rows.0);
+        self.to.dists.truncate(self.mark.rows.1);
+        self.to.series.truncate(self.mark.rows.2);
+        self.to.row_bytes = self.mark.row_bytes;
+        // Series of the dropped rows must be described again.
+        self.seen.clear();
     }
 
     fn entry(&mut self, entry: &'a [u8]) -> Wire<()> {

@@ -82,8 +82,29 @@ pub enum PushError {
     Full,
 }
 
+/// Where a block of a request began, to come back to it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Mark<'a> {
+    pushed: (u64, u64, usize, Tally),
+    ordinals: Ordinals<'a>,
+    rows: (usize, usize, usize),
+    row_bytes: usize,
+}
+
+impl Pushed {
+    fn mark(&self) -> (u64, u64, usize, Tally) {
+        (self.rows, self.bytes, self.refused.len(), self.tally)
+    }
+
+    fn rewind(&mut self, mark: (u64, u64, usize, Tally)) {
+        let refused;
+        (self.rows, self.bytes, refused, self.tally) = mark;
+        self.refused.truncate(refused);
+    }
+}
+
 /// Steps through the items of a request: which ordinal, is it among the rejected.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Ordinals<'a> {
     next: u32,
     rejected: &'a [u32],

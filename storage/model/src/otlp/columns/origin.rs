@@ -218,6 +218,11 @@ impl Origins {
         })
     }
 
+    /// What had to be changed in a scope.
+    pub(super) fn scope_tally(&self, scope: u32) -> Tally {
+        self.scopes[scope as usize].tally
+    }
+
     /// Why all items of this resource and scope are rejected, if they are.
     pub(super) fn rejected(&self, resource: u32, scope: u32) -> Option<Reason> {
         self.resources[resource as usize].rejected.or(self.scopes[scope as usize].rejected)

@@ -107,8 +107,8 @@ impl<V: Values> Sink<V> {
             .collect();
         order.sort_unstable();
         let order: Vec<u32> = order.into_iter().map(|(_, _, _, index)| index).collect();
-        let unsorted = std::mem::take(&mut self.rows);
-        let rows: Vec<Row> = order.iter().map(|row| unsorted[*row as usize]).collect();
+        let rows: Vec<Row> = order.iter().map(|row| self.rows[*row as usize]).collect();
+        self.rows.clear();
 
         let mut batch = Batch::new(self.table, rows.len());
         let metric = |row: &Row| identity.metrics[row.metric as usize];

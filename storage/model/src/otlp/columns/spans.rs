@@ -13,7 +13,7 @@ use super::nested::{Events, Links};
 use super::origin::Origins;
 use super::sampling::{Choice, Chosen, Samplings};
 use super::traces::{self, Addition};
-use super::{BATCH_BYTES_MAX, Ordinals, PushError, Pushed, RequestInfo, time};
+use super::{BATCH_BYTES_MAX, Mark, Ordinals, PushError, Pushed, RequestInfo, time};
 use crate::ids::TraceId;
 use crate::otlp::caps::Caps;
 use crate::otlp::envelope::{self, Origin, Visit};
@@ -163,6 +163,7 @@ impl SpanColumns {
             resource: 0,
             scope: 0,
             rejected: None,
+            mark: Mark::default(),
         };
         let walked = envelope::walk(payload, &mut push);
         let pushed = push.pushed;
@@ -209,8 +210,8 @@ impl SpanColumns {
     /// trace of a tenant: 0 if the trace has none yet.
     pub fn finish_sorted(&mut self, mut part_of: impl FnMut(&str, TraceId) -> i32) -> SpanBatches {
         let order = self.order();
-        let unsorted = std::mem::take(&mut self.rows);
-        let rows: Vec<Row> = order.iter().map(|row| unsorted[*row as usize]).collect();
+        let rows: Vec<Row> = order.iter().map(|row| self.rows[*row as usize]).collect();
+        self.rows.clear();
         let mut batch = Batch::new(Table::Spans, rows.len());
 
         let tenant_ranks = self.tenants.ranks();
@@ -312,6 +313,7 @@ struct Push<'c, 'r> {
     resource: u32,
     scope: u32,
     rejected: Option<Reason>,
+    mark: Mark<'r>,
 }
 
 impl<'a> Visit<'a> for Push<'_, '_> {
@@ -321,9 +323,32 @@ impl<'a> Visit<'a> for Push<'_, '_> {
     }
 
     fn scope(&mut self, scope: Origin<'a>) -> Wire<()> {
+        self.mark = Mark {
+            pushed: self.pushed.mark(),
+            ordinals: self.ordinals,
+            rows: (self.to.rows.len(), 0, 0),
+            row_bytes: self.to.row_bytes,
+        };
         self.scope = self.to.origins.scope(&scope, &self.to.caps, &mut self.pushed.tally)?;
         self.rejected = self.to.origins.rejected(self.resource, self.scope);
         Ok(())
+    }
+
+    fn rescope(&mut self, scope: Origin<'a>) -> Wire<()> {
+        let mut tally = Tally::default();
+        let known = self.to.origins.scope_tally(self.scope);
+        self.scope = self.to.origins.scope(&scope, &self.to.caps, &mut tally)?;
+        // The scope was counted when it began; only what its URL adds is new.
+        self.pushed.tally.add_difference(tally, known);
+        self.to.rows[self.mark.rows.0..].iter_mut().for_each(|row| row.scope = self.scope);
+        Ok(())
+    }
+
+    fn rewind(&mut self) {
+        self.pushed.rewind(self.mark.pushed);
+        self.ordinals = self.mark.ordinals;
+        self.to.truncate(self.mark.rows.0);
+        self.to.row_bytes = self.mark.row_bytes;
     }
 
     #[inline]

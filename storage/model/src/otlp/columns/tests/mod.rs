@@ -1,6 +1,7 @@
 //! Requests made with prost, decoded into columns, read back as text.
 #![allow(clippy::unwrap_used)]
 
+mod agree;
 mod logs;
 mod metrics;
 mod spans;

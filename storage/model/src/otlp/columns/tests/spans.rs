@@ -388,6 +388,53 @@ fn fields_may_come_in_any_order() {
 }
 
 #[test]
+fn a_late_scope_or_schema_url_holds_for_the_entries_before_it() {
+    let len = |len: usize| [(len & 0x7f) as u8 | 0x80, (len >> 7) as u8];
+    let field = |number: u8, body: &[u8]| [&[number << 3 | 2][..], &len(body.len()), body].concat();
+    let entry = |id: u8| field(2, &span(1, id).encode_to_vec());
+    let lib = field(1, &scope("lib", "3").unwrap().encode_to_vec());
+    let deep = InstrumentationScope { attributes: attrs(vec![("deep", nest(16))]), ..InstrumentationScope::default() };
+    let bad = entry(0);
+    let check = |blocks: &[Vec<u8>], names: &[&str], urls: &[&str], refused: &[(u32, Reason)]| {
+        let group = blocks.iter().flat_map(|block| field(2, block)).collect::<Vec<_>>();
+        let (pushed, batches) = decode(Caps::default(), &field(1, &group));
+        assert_eq!(column(&batches.spans, "scope_name"), names);
+        assert_eq!(column(&batches.spans, "scope_schema_url"), urls);
+        assert_eq!(pushed.refused, refused);
+    };
+    let plain = entry(1);
+    check(&[plain.clone(), [lib.clone(), entry(2), field(3, b"u")].concat()], &["null", "lib"], &["null", "u"], &[]);
+    check(
+        &[plain.clone(), [bad, entry(2), lib, field(3, b"u")].concat()],
+        &["null", "lib"],
+        &["null", "u"],
+        &[(1, Reason::InvalidSpanId)],
+    );
+    let late_deep = [entry(2), field(1, &deep.encode_to_vec())].concat();
+    check(&[plain, late_deep], &["null"], &["null"], &[(1, Reason::TooDeep)]);
+}
+
+#[test]
+fn values_that_never_repeat_survive() {
+    let mut columns = SpanColumns::new(Caps::default());
+    let spans = |from: u32| {
+        let span = |index: u32| Span {
+            start_time_unix_nano: NOW + u64::from(index),
+            attributes: attrs(vec![("session", text(&format!("{index:x}"))), ("same", text("s"))]),
+            ..span(1, 1)
+        };
+        (from..from + 300).map(span).collect()
+    };
+    for from in [0, 300, 0] {
+        columns.push_request(&request(None, spans(from)), &info("t"), Choice::All(Sampling::ALL)).unwrap();
+    }
+    let batch = columns.finish_sorted(|_, _| 0).spans;
+    check_sound(&batch, Table::Spans);
+    let expect: Vec<String> = (0..300).flat_map(|index| [index, index]).chain(300..600).map(|index| format!("{{session: {index:x}, same: s}}")).collect();
+    assert_eq!(column(&batch, "attrs_str"), expect);
+}
+
+#[test]
 fn nothing_makes_empty_batches() {
     let (pushed, batches) = decode(Caps::default(), &[]);
     assert_eq!((pushed.rows, batches.spans.num_rows(), batches.traces.num_rows()), (0, 0, 0));
