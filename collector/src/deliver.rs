@@ -8,6 +8,7 @@
 //! the outbox, where queries read them, until the outbox's budget is used up and intake refuses.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -19,7 +20,7 @@ use tailwater_storage::lake::{Committer, Lake};
 use tailwater_storage::outbox::{FrameRef, Outbox};
 use tailwater_storage::{Error, ErrorKind};
 use tokio::sync::{Semaphore, watch};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::fatal::Fatal;
 use crate::outbox::Waiting;
@@ -56,6 +57,8 @@ pub struct Delivery {
     pub stats: Arc<Stats>,
     /// Whether tables can be reached.
     pub health: health::Handle,
+    /// Set once rows were lost to damage: readiness then stays degraded.
+    pub damaged: AtomicBool,
     /// The end.
     pub fatal: Fatal,
 }
@@ -81,6 +84,8 @@ impl Trouble {
 }
 
 const LOOK: Duration = Duration::from_millis(250);
+/// How often a collector looks for the tables before it makes them itself.
+const MAINTAIN_LOOKS: u32 = 8;
 const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 /// A commit takes at most this many times the bytes that start one, so that a backlog is worked off in bounded memory.
@@ -139,7 +144,7 @@ impl Delivery {
         let table = committer.table();
         let version = match committer.version().await {
             Err(error) if error.kind() == ErrorKind::MissingTable => {
-                self.lake.ensure_tables().await?;
+                self.make_tables(committer).await?;
                 committer.version().await?
             }
             other => other?,
@@ -148,6 +153,19 @@ impl Delivery {
         self.journal.lock().read_version(table, known).map_err(|error| Trouble::Final(error.to_string()))?;
         self.waiting.committed(table, BatchSeq(version));
         Ok(())
+    }
+
+    /// Tables are `maintain`'s to make, at its start. A collector that runs alone makes them when nobody else has.
+    async fn make_tables(&self, committer: &Committer) -> Result<(), Trouble> {
+        for _ in 0..MAINTAIN_LOOKS {
+            tokio::time::sleep(LOOK).await;
+            match committer.version().await {
+                Err(error) if error.kind() == ErrorKind::MissingTable => {}
+                _ => return Ok(()),
+            }
+        }
+        let _turn = self.turn.acquire().await.map_err(|_| Trouble::Final("delivery has ended".into()))?;
+        Ok(self.lake.ensure_tables().await?)
     }
 
     async fn step(&self, committer: &Committer, flush: bool) -> Result<Step, Trouble> {
@@ -177,7 +195,9 @@ impl Delivery {
         self.journal.lock().committed(plan.table, plan.through);
         self.waiting.committed(plan.table, plan.through);
         self.stats.committed(plan.table.name(), started.elapsed());
-        self.health.ready();
+        if !self.damaged.load(Ordering::Relaxed) {
+            self.health.ready();
+        }
         info!(
             table = plan.table.name(),
             version = committed.version,
@@ -191,14 +211,16 @@ impl Delivery {
         Ok(())
     }
 
-    /// The table's frames of a plan, in the order of their batches. A gap would be rows lost without a word: it is an error.
+    /// The table's frames of a plan, in the order of their batches. Damaged batches are passed over, loudly.
     fn frames(&self, plan: CommitPlan) -> Result<Vec<FrameRef>, Trouble> {
         let view = self.outbox.view()?;
         let (after, through) = (plan.after.0, plan.through.0);
-        let hole = view.holes.iter().find(|(first, last)| *last > after && *first <= through);
-        // Batches below the first have no frame of this table above v: they were trimmed, and the journal knows why.
-        if let Some(hole) = hole {
-            return Err(Trouble::Final(format!("outbox batches {hole:?} do not verify")));
+        for hole in view.holes.iter().filter(|(first, last)| *last > after && *first <= through) {
+            // Media damage: what else there is goes on, and the loss stays visible.
+            error!(table = plan.table.name(), first = hole.0, last = hole.1, "outbox batches do not verify; their rows are lost");
+            self.stats.batches_lost(plan.table.name(), hole.1 - hole.0 + 1);
+            self.damaged.store(true, Ordering::Relaxed);
+            self.health.degraded(format!("outbox batches {} to {} are damaged, their rows are lost", hole.0, hole.1));
         }
         if view.durable < through {
             return Err(Trouble::Final(format!("outbox ends at batch {}, {through} was durable", view.durable)));

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tailwater_journal::Journal;
-use tailwater_journal::dedup::Register;
 use tailwater_model::ids::{BatchSeq, Lsn};
 use tailwater_wal::Wal;
 use tokio::sync::watch;
@@ -32,6 +31,9 @@ pub struct Keeper {
     /// The last durable batch.
     pub durable: watch::Receiver<BatchSeq>,
 }
+
+/// Digests copied into a checkpoint under one hold of the register.
+const DIGESTS_A_PIECE: usize = 4096;
 
 impl Keeper {
     /// Keeps until dropped.
@@ -62,14 +64,15 @@ impl Keeper {
     /// Those of the file system; the checkpoint before is still whole, and nothing was trimmed.
     pub async fn keep(&self) -> std::io::Result<()> {
         let lsn_high = Lsn(self.intake.next_seq() - 1);
-        // The journal first: a record it has settled has finished its digest before.
-        let (bytes, mark) = {
-            let journal = self.journal.lock();
-            match &self.dedup {
-                Some(dedup) => dedup.with(|register| journal.checkpoint(lsn_high, register, &[])),
-                None => journal.checkpoint(lsn_high, &Register::new(0, 0), &[]),
+        // The journal first: a record it has settled has finished its digest before. The digests in pieces, because acks need
+        // the register too.
+        let mut draft = self.journal.lock().draft_checkpoint(lsn_high);
+        if let Some(dedup) = &self.dedup {
+            while !dedup.with(|register| draft.digests(register, DIGESTS_A_PIECE)) {
+                tokio::task::yield_now().await;
             }
-        };
+        }
+        let (bytes, mark) = draft.finish(&[]);
         let mut durable = self.durable.clone();
         if durable.wait_for(|seq| *seq >= mark.batch).await.is_err() {
             return Err(std::io::Error::other("the outbox has ended"));

@@ -221,7 +221,8 @@ impl Road {
             sample_weight: Some(self.verdict.weight()),
             sample_threshold: Some(self.verdict.threshold.bits() as i64),
             sample_reason: Some(self.verdict.reason),
-            weight_quality: Some("exact"),
+            // What an upstream sampler did to the span is not looked at yet, so nothing is claimed.
+            weight_quality: None,
             trigger: Some(self.verdict.trigger.name()),
             partial: Some(false),
             late: Some(false),

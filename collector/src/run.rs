@@ -176,6 +176,7 @@ pub async fn run(
         turn: Semaphore::new(1),
         stats: stats.clone(),
         health: delivery_health,
+        damaged: AtomicBool::new(false),
         fatal: fatal.clone(),
     });
     let mut tables = JoinSet::new();

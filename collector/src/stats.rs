@@ -3,7 +3,6 @@
 //! Items are counted twice on purpose of the identity: `received` when the record is durable, every other account when the
 //! batch that settles it is. The difference is in flight. Totals start from the ledger, so a restart does not reset them.
 
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use ahash::AHashMap;
@@ -32,8 +31,15 @@ pub struct Stats {
     batch_bytes: Histogram,
     commit_seconds: Labelled<1, Histogram>,
     commit_failures: Labelled<1, Counter>,
-    totals: Mutex<AHashMap<(Arc<str>, Signal, Account, &'static str), Amount>>,
-    in_flight_items: [AtomicI64; 3],
+    batches_lost: Labelled<1, Counter>,
+    totals: Mutex<AHashMap<(Arc<str>, Signal), Totals>>,
+}
+
+/// Accounts of one tenant and signal.
+#[derive(Default)]
+struct Totals {
+    accounts: AHashMap<(Account, &'static str), Amount>,
+    in_flight: i64,
 }
 
 impl Stats {
@@ -78,8 +84,12 @@ impl Stats {
             batch_bytes: metrics.histogram("tailwater_batch_bytes", "bytes of an outbox batch", &BYTES),
             commit_seconds: metrics.histograms("tailwater_commit_seconds", "time of a table commit", ["table"], &SECONDS),
             commit_failures: metrics.counters("tailwater_commit_failures", "table commits that failed and will be tried again", ["table"]),
+            batches_lost: metrics.counters(
+                "tailwater_outbox_batches_lost",
+                "outbox batches that do not verify and whose rows of a table are lost",
+                ["table"],
+            ),
             totals: Mutex::default(),
-            in_flight_items: Default::default(),
         })
     }
 
@@ -148,13 +158,20 @@ impl Stats {
         self.commit_failures.with([table]).inc();
     }
 
+    /// Batches of the outbox could not be read; their rows of this table are lost.
+    pub fn batches_lost(&self, table: &'static str, batches: u64) {
+        self.batches_lost.with([table]).inc_by(batches);
+    }
+
     /// All totals, sorted: what `/status` shows.
     pub fn totals(&self) -> Vec<(Key, Amount)> {
         let totals = self.totals.lock();
         let mut all: Vec<_> = totals
             .iter()
-            .map(|((tenant, signal, account, reason), amount)| {
-                (Key { tenant: tenant.clone(), signal: *signal, account: *account, reason }, *amount)
+            .flat_map(|((tenant, signal), totals)| {
+                totals.accounts.iter().map(|((account, reason), amount)| {
+                    (Key { tenant: tenant.clone(), signal: *signal, account: *account, reason }, *amount)
+                })
             })
             .collect();
         all.sort();
@@ -166,16 +183,15 @@ impl Stats {
         self.items.with(labels).inc_by(amount.items);
         self.item_bytes.with(labels).inc_by(amount.bytes);
         let mut totals = self.totals.lock();
-        let total = totals.entry((key.tenant.clone(), key.signal, key.account, key.reason)).or_default();
+        let of = totals.entry((key.tenant.clone(), key.signal)).or_default();
+        let total = of.accounts.entry((key.account, key.reason)).or_default();
         total.items += amount.items;
         total.bytes += amount.bytes;
-        drop(totals);
-        let change = match key.account {
+        of.in_flight += match key.account {
             Account::Received => amount.items as i64,
             Account::Expired => 0,
             _ => -(amount.items as i64),
         };
-        let now = self.in_flight_items[key.signal as usize - 1].fetch_add(change, Ordering::Relaxed) + change;
-        self.in_flight.with([&*key.tenant, key.signal.name()]).set(now);
+        self.in_flight.with([&*key.tenant, key.signal.name()]).set(of.in_flight);
     }
 }

@@ -3,4 +3,13 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod crash;
+mod disk;
+mod harness;
 mod house;
+mod intake;
+mod processes;
+mod readme;
+mod recordings;
+mod sample;
+mod visible;

@@ -1,0 +1,107 @@
+//! SIGKILL at random moments under load: every acknowledged span is there, once, and the ledger agrees.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use rand::{Rng, SeedableRng};
+
+use crate::harness::{Server, run_ok, try_http};
+use crate::sample;
+
+/// Rounds of a usual run; `TAILWATER_KILLS` asks for more.
+const ROUNDS: u32 = 10;
+const SPANS_A_REQUEST: u64 = 50;
+
+#[test]
+fn every_acked_span_is_there_once_after_kills_under_load() {
+    let rounds = std::env::var("TAILWATER_KILLS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(ROUNDS);
+    let seed = std::env::var("TAILWATER_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0x7a11);
+    eprintln!("{rounds} rounds, seed {seed}");
+    let mut random = rand::rngs::SmallRng::seed_from_u64(seed);
+    let data = tempfile::tempdir().unwrap();
+    // Small and hurried, so that kills meet every kind of step: segments roll, tables commit, checkpoints trim.
+    let settings = [
+        ("storage.commit.interval", "300ms"),
+        ("storage.commit.bytes", "64KiB"),
+        ("storage.checkpoint_interval", "200ms"),
+        ("storage.batch.delay", "20ms"),
+        ("intake.body", "256KiB"),
+        ("intake.wire_body", "256KiB"),
+        ("intake.caps.item", "64KiB"),
+        ("storage.batch.bytes", "256KiB"),
+        ("storage.intake_log.segment", "1MiB"),
+        ("storage.outbox.segment", "2MiB"),
+    ];
+    let mut server = Server::start("collector", data.path(), &settings);
+    let address = server.http();
+    let listen = [("intake.http.listen", address.to_string())];
+    let settings: Vec<(&str, &str)> = settings.into_iter().chain(listen.iter().map(|(key, value)| (*key, value.as_str()))).collect();
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let next = Arc::new(AtomicU64::new(0));
+    let acked = Arc::new(AtomicU64::new(0));
+    let senders: Vec<_> = (0..3)
+        .map(|_| {
+            let (stop, next, acked) = (stop.clone(), next.clone(), acked.clone());
+            std::thread::spawn(move || {
+                let mut mine = Vec::new();
+                while !stop.load(Ordering::Relaxed) {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let first = number * SPANS_A_REQUEST;
+                    let body = sample::traces("cart", (first..first + SPANS_A_REQUEST).map(sample::span).collect());
+                    // The same bytes again until somebody says yes: what was stored before a lost answer must not double.
+                    loop {
+                        let reply = try_http(address, "POST", "/v1/traces", &[("content-type", "application/x-protobuf")], &body);
+                        match reply.map(|reply| (reply.status, reply.body.len())) {
+                            Some((200, 0)) => break,
+                            Some((200, _)) => panic!("request {number} was not taken whole"),
+                            Some((503 | 429, _)) | None => std::thread::sleep(Duration::from_millis(5)),
+                            Some((status, _)) => panic!("request {number} was answered {status}"),
+                        }
+                    }
+                    acked.fetch_add(1, Ordering::Relaxed);
+                    mine.push(number);
+                }
+                mine
+            })
+        })
+        .collect();
+    for round in 0..rounds {
+        let (before, more) = (acked.load(Ordering::Relaxed), random.random_range(1..60));
+        crate::harness::wait_for("requests to be acknowledged", || (acked.load(Ordering::Relaxed) >= before + more).then_some(()));
+        // Anywhere in what the collector does from here on.
+        std::thread::sleep(Duration::from_micros(random.random_range(0..50_000)));
+        server.kill();
+        server = Server::spawn("collector", data.path(), &settings);
+        // Every third time once more, in the middle of recovery.
+        if round % 3 == 2 {
+            std::thread::sleep(Duration::from_micros(random.random_range(0..200_000)));
+            server.kill();
+            server = Server::spawn("collector", data.path(), &settings);
+        }
+    }
+    let before = acked.load(Ordering::Relaxed);
+    crate::harness::wait_for("life after the last kill", || (acked.load(Ordering::Relaxed) > before + 5).then_some(()));
+    stop.store(true, Ordering::Relaxed);
+    let sent: HashSet<u64> = senders.into_iter().flat_map(|sender| sender.join().unwrap()).collect();
+    server.wait_ready(&["collector"]);
+    assert!(server.stop().success());
+
+    let data = data.path().display().to_string();
+    let csv = run_ok(&["sql", "--data", &data, "--format", "csv", "--set", "query.rows=100000000", "select attrs_str['e2e.number'], count(*) from spans group by 1"]);
+    let mut found = HashSet::new();
+    for line in csv.lines().skip(1) {
+        let (number, count) = line.split_once(',').unwrap();
+        assert_eq!(count, "1", "span {number} is there more than once");
+        found.insert(number.parse::<u64>().unwrap());
+    }
+    let wanted: HashSet<u64> = sent.iter().flat_map(|request| request * SPANS_A_REQUEST..(request + 1) * SPANS_A_REQUEST).collect();
+    let missing: Vec<_> = wanted.difference(&found).take(5).collect();
+    assert!(missing.is_empty(), "acked and gone: {missing:?}");
+    let extra: Vec<_> = found.difference(&wanted).take(5).collect();
+    assert!(extra.is_empty(), "never acked to anybody who kept asking: {extra:?}");
+    run_ok(&["lake", "verify", "--data", &data]);
+    eprintln!("{} requests, {} spans, {rounds} kills", sent.len(), found.len());
+}

@@ -1,0 +1,94 @@
+//! What was acknowledged is visible: once, soon, and after every way of stopping.
+
+use std::time::{Duration, Instant};
+
+use crate::harness::{Server, number, run_ok};
+use crate::sample;
+
+fn count(server: &Server) -> (f64, f64) {
+    let row = &server.sql("select count(*), count(distinct span_id) from spans")[0];
+    (number(&row[0]), number(&row[1]))
+}
+
+#[test]
+fn an_acked_span_is_visible_once_within_two_seconds_and_after_a_restart() {
+    let data = tempfile::tempdir().unwrap();
+    let settings = [("storage.commit.interval", "1s")];
+    let server = Server::start("run", data.path(), &settings);
+    let mut sent = 0;
+    for round in 0..5u64 {
+        let spans: Vec<_> = (round * 100..round * 100 + 100).map(sample::span).collect();
+        assert_eq!(server.post("/v1/traces", &sample::traces("cart", spans)).status, 200);
+        let acked = Instant::now();
+        sent += 100;
+        // Through commits and all: never fewer than before, never one twice.
+        loop {
+            let (rows, distinct) = count(&server);
+            assert_eq!(rows, distinct, "a row is visible twice");
+            if rows == f64::from(sent) {
+                break;
+            }
+            assert!(acked.elapsed() < Duration::from_secs(2), "{rows} of {sent} rows visible after {:?}", acked.elapsed());
+        }
+    }
+    let (rows, parts) = (
+        server.sql_number("select sum(span_count) from traces"),
+        server.sql_number("select count(distinct trace_id) from traces where part = 0"),
+    );
+    assert_eq!((rows, parts), (500.0, 125.0), "the parts of the traces add up");
+    assert!(server.stop().success());
+
+    let server = Server::start("run", data.path(), &settings);
+    assert_eq!(count(&server), (500.0, 500.0));
+    let direct = |query: &str| {
+        let data = data.path().display().to_string();
+        run_ok(&["sql", "--data", &data, "--format", "csv", query])
+    };
+    let query = "select service_name, count(*) as n, exphist_quantile(exphist(duration_ns), 0.99) > 0 as p99 from spans group by 1";
+    assert_eq!(direct(query), "service_name,n,p99\ncart,500,true\n", "on a live directory, without its locks");
+    assert!(server.stop().success());
+    assert_eq!(direct(query), "service_name,n,p99\ncart,500,true\n", "on one at rest");
+    let data = data.path().display().to_string();
+    run_ok(&["lake", "verify", "--data", &data]);
+}
+
+#[test]
+fn all_three_signals_survive_a_kill_before_anything_was_committed() {
+    let data = tempfile::tempdir().unwrap();
+    let mut server = Server::start("collector", data.path(), &[]);
+    let spans = (0..10).map(sample::span).collect();
+    let reply = server.post("/v1/traces", &sample::traces("cart", spans));
+    assert_eq!((reply.status, reply.body.len()), (200, 0), "full success is an empty message");
+    let records = (0..20).map(|number| sample::record(&format!("line {number}"))).collect();
+    assert_eq!(server.post("/v1/logs", &sample::logs("cart", records)).status, 200);
+    server.kill();
+
+    let server = Server::start("run", data.path(), &[]);
+    assert_eq!(count(&server), (10.0, 10.0));
+    assert_eq!(server.sql_number("select count(distinct body) from logs"), 20.0);
+    let in_flight = server.counted("tailwater_items_in_flight", &[]);
+    assert_eq!(in_flight, 0.0, "everything is settled again");
+    assert_eq!(server.counted("tailwater_items_total", &["\"traces\"", "\"received\""]), 10.0, "counters survive");
+    assert!(server.stop().success());
+}
+
+#[test]
+fn a_repeated_request_gets_the_first_answer_and_is_stored_once_also_after_a_kill() {
+    let data = tempfile::tempdir().unwrap();
+    let mut server = Server::start("run", data.path(), &[]);
+    let mut spans: Vec<_> = (0..4).map(sample::span).collect();
+    spans[2].trace_id = vec![0; 16];
+    let request = sample::traces("cart", spans);
+    let first = server.post("/v1/traces", &request);
+    assert!(!first.body.is_empty(), "one of four is rejected");
+    assert_eq!(server.post("/v1/traces", &request).body, first.body);
+    server.kill();
+    let server = Server::start("run", data.path(), &[]);
+    assert_eq!(server.post("/v1/traces", &request).body, first.body);
+    assert_eq!(count(&server), (3.0, 3.0));
+    assert_eq!(server.counted("tailwater_items_total", &["\"deduplicated\""]), 8.0);
+    assert_eq!(server.counted("tailwater_items_total", &["\"rejected\"", "\"invalid_trace_id\""]), 1.0);
+    assert!(server.stop().success());
+    let data = data.path().display().to_string();
+    run_ok(&["lake", "verify", "--data", &data]);
+}
