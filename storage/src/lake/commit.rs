@@ -6,7 +6,7 @@
 //! by a mark in its `commitInfo`. Files are removed only when it is certain that no entry of ours names them.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
 use arrow::compute;
@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use super::data_file::{FileMaker, Tier, Written};
 use super::merge::{Merge, Source};
-use super::{Lake, Snapshot, additive, schema};
+use super::{Lake, Snapshot, additive, schema, words};
 use crate::outbox::as_schema;
 use crate::{Error, ErrorKind, Result};
 
@@ -32,6 +32,8 @@ use crate::{Error, ErrorKind, Result};
 const ATTEMPTS_MAX: u32 = 10;
 const BACKOFF_FIRST: Duration = Duration::from_millis(10);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// Files encoded for longer than this are made anew: the sweep takes files that no entry names after a day.
+const PENDING_AGE_MAX: Duration = Duration::from_secs(12 * 3600);
 /// Rows handed to the Parquet writer at once.
 const CHUNK_ROWS: usize = 8192;
 /// Key of our mark in `commitInfo`.
@@ -77,6 +79,7 @@ struct Pending {
     /// Versions whose entry may be ours.
     tried: Vec<u64>,
     encode_ms: u64,
+    since: SystemTime,
 }
 
 impl Committer {
@@ -152,14 +155,12 @@ impl Committer {
             };
             let at = self.txn(&snapshot)?;
             if at != v {
-                if let Some(pending) = slot.as_ref() {
-                    if let (true, Some(version)) = (at >= hi, landed(log, pending).await?) {
-                        return Ok(committed(pending, version, attempt, started));
+                if let Some(pending) = slot.take() {
+                    if let (true, Some(version)) = (at >= hi, landed(log, &pending).await?) {
+                        return Ok(committed(&pending, version, attempt, started));
                     }
-                    // Another writer with our id put other files there. No entry can name ours any more: each version that
-                    // we tried holds something else.
-                    self.maker.discard(&pending.written).await;
-                    *slot = None;
+                    // Another writer with our id put other files there.
+                    self.discard(pending, &snapshot).await;
                 }
                 let text = format!(
                     "is at outbox batch {at}, expected {v}: another process writes as {}",
@@ -167,10 +168,9 @@ impl Committer {
                 );
                 return Err(Error::new(ErrorKind::Fenced, text));
             }
-            if slot.as_ref().is_some_and(|pending| pending.schema != snapshot.schema) {
-                // The columns changed under us (MetadataChanged): encode for the new ones.
+            if slot.as_ref().is_some_and(|pending| pending.is_stale(&snapshot)) {
                 if let Some(stale) = slot.take() {
-                    self.maker.discard(&stale.written).await;
+                    self.discard(stale, &snapshot).await;
                 }
             }
             if slot.is_none() {
@@ -203,6 +203,14 @@ impl Committer {
         }))
     }
 
+    /// Removes files that the log, read up to `snapshot`, does not name. If a version tried is not taken yet, the entry
+    /// may still arrive there, and the sweep decides.
+    async fn discard(&self, pending: Pending, snapshot: &Snapshot) {
+        if pending.tried.iter().all(|version| *version <= snapshot.version) {
+            self.maker.discard(&pending.written).await;
+        }
+    }
+
     fn txn(&self, snapshot: &Snapshot) -> Result<u64> {
         let version = snapshot.txn(&self.app_id).unwrap_or(0);
         u64::try_from(version).map_err(|_| Error::new(ErrorKind::Damaged, format!("txn {} is {version}", self.app_id)))
@@ -226,6 +234,7 @@ impl Committer {
             written,
             tried: Vec::new(),
             encode_ms,
+            since: SystemTime::now(),
         })
     }
 
@@ -250,6 +259,14 @@ impl Committer {
             },
             mark: pending.mark.clone(),
         })
+    }
+}
+
+impl Pending {
+    /// Whether the files must be made anew: the columns changed under us (MetadataChanged), or the sweep may take them.
+    fn is_stale(&self, snapshot: &Snapshot) -> bool {
+        let aged = self.since.elapsed().is_ok_and(|age| age > PENDING_AGE_MAX);
+        self.schema != snapshot.schema || aged
     }
 }
 
@@ -356,14 +373,19 @@ fn encode(
         return Ok(Vec::new());
     };
     let mut written = Vec::new();
+    let own: Vec<usize> = (0..schema.fields().len()).collect();
     for (date, batches) in by_date(&batches)? {
+        let (batches, order) = words::shared(batches, sort_columns(maker.table))?;
+        let Some(ranked) = batches.first().map(|batch| batch.schema()) else {
+            continue;
+        };
+        let order: Vec<&str> = order.iter().map(String::as_str).collect();
         let sources = batches
             .into_iter()
-            .map(|batch| Box::new(std::iter::once(Ok(batch))) as Source)
-            .collect();
+            .map(|batch| Box::new(std::iter::once(Ok(batch))) as Source);
         let mut file = maker.start(&schema, date, now_ms)?;
-        for rows in Merge::new(&schema, sort_columns(maker.table), sources, CHUNK_ROWS)? {
-            file.write(&rows?)?;
+        for rows in Merge::new(&ranked, &order, sources.collect(), CHUNK_ROWS)? {
+            file.write(&rows?.project(&own)?)?;
         }
         written.push(file.finish()?);
     }

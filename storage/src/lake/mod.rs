@@ -17,6 +17,7 @@ mod replay;
 mod schema;
 mod snapshot;
 mod stats;
+mod words;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

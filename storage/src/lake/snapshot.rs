@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use arrow::datatypes::SchemaRef;
 use deltalake_core::kernel::{Action, Add, Version};
@@ -166,10 +166,32 @@ impl Snapshot {
     }
 }
 
+/// When the log was read last, by both clocks: one stands still while the machine sleeps, the other may be set.
+#[derive(Debug, Clone, Copy)]
+struct Looked {
+    running: Instant,
+    wall: SystemTime,
+}
+
+impl Looked {
+    fn now() -> Looked {
+        Looked {
+            running: Instant::now(),
+            wall: SystemTime::now(),
+        }
+    }
+
+    /// The longer of the two. A wall clock set back says nothing.
+    fn since(&self, earlier: &Looked) -> Duration {
+        let wall = self.wall.duration_since(earlier.wall).unwrap_or_default();
+        self.running.duration_since(earlier.running).max(wall)
+    }
+}
+
 /// The newest snapshot known, shared by everyone who asks this [`super::Lake`].
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    newest: Mutex<Option<(Arc<Snapshot>, Instant)>>,
+    newest: Mutex<Option<(Arc<Snapshot>, Looked)>>,
 }
 
 impl Known {
@@ -177,9 +199,9 @@ impl Known {
     pub async fn latest(&self, table: Table, log: &LogStoreRef) -> Result<Arc<Snapshot>> {
         // One reader of the log at a time: those who wait find the work done.
         let mut newest = self.newest.lock().await;
-        let now = Instant::now();
+        let now = Looked::now();
         let tailed = match &*newest {
-            Some((known, looked)) if now.duration_since(*looked) < TAIL_AGE_MAX => tail(known, log).await?,
+            Some((known, looked)) if now.since(looked) < TAIL_AGE_MAX => tail(known, log).await?,
             _ => None,
         };
         let snapshot = match tailed {

@@ -120,6 +120,37 @@ async fn rows_committed_are_rows_read_for_every_table() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_syncs_data_then_entry_and_every_directory_of_both() {
+    use crate::store::{SyncEvent, Syncs};
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().canonicalize().unwrap().join("lake/logs");
+    let events = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let seen = events.clone();
+    let lake = Lake::open_recorded(
+        &dir.path().join("lake"),
+        Syncs::recorded(Arc::new(move |event| seen.lock().push(event))),
+    )
+    .unwrap();
+    lake.ensure_tables().await.unwrap();
+    events.lock().clear();
+    lake.committer(Table::Logs, APP)
+        .commit(0, 1, vec![lake_rows(Table::Logs, 9, 1, TODAY, 1)])
+        .await
+        .unwrap();
+    let file = lake.snapshot(Table::Logs).await.unwrap().files()[0].path.clone();
+    let data = root.join(&*file);
+    let expected = vec![
+        SyncEvent::Directory(root.clone()),
+        SyncEvent::File(data.clone()),
+        SyncEvent::Directory(data.parent().unwrap().to_path_buf()),
+        SyncEvent::Forget(data),
+        SyncEvent::File(root.join("_delta_log/00000000000000000001.json")),
+        SyncEvent::Directory(root.join("_delta_log")),
+    ];
+    assert_eq!(*events.lock(), expected);
+}
+
 mod commits {
     use std::sync::atomic::Ordering;
 
