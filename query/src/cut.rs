@@ -30,7 +30,10 @@ pub(crate) struct Source {
 
 impl Source {
     pub(crate) fn new(lake: Lake, outbox: Option<PathBuf>) -> Source {
-        Source { lake, outbox: outbox.map(|directory| Outbox::open_readonly(&directory)) }
+        Source {
+            lake,
+            outbox: outbox.map(|directory| Outbox::open_readonly(&directory)),
+        }
     }
 
     /// Pins these tables.
@@ -51,7 +54,10 @@ impl Source {
         for note in &notes {
             tracing::warn!("{note}");
         }
-        Ok(Cut { tables: view.tables, notes })
+        Ok(Cut {
+            tables: view.tables,
+            notes,
+        })
     }
 
     /// Whether every table is there.
@@ -65,5 +71,8 @@ impl Source {
 }
 
 fn no_table(table: Table) -> Error {
-    Error::new(ErrorKind::Unavailable, format!("the lake has no table {} yet", table.name()))
+    Error::new(
+        ErrorKind::Unavailable,
+        format!("the lake has no table {} yet", table.name()),
+    )
 }

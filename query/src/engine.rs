@@ -65,13 +65,19 @@ pub struct Query {
 
 impl From<&str> for Query {
     fn from(text: &str) -> Query {
-        Query { text: text.to_owned(), params: Vec::new() }
+        Query {
+            text: text.to_owned(),
+            params: Vec::new(),
+        }
     }
 }
 
 impl From<String> for Query {
     fn from(text: String) -> Query {
-        Query { text, params: Vec::new() }
+        Query {
+            text,
+            params: Vec::new(),
+        }
     }
 }
 
@@ -109,7 +115,9 @@ impl Drop for Threads {
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Engine").field("source", &self.shared.source).finish_non_exhaustive()
+        f.debug_struct("Engine")
+            .field("source", &self.shared.source)
+            .finish_non_exhaustive()
     }
 }
 
@@ -120,7 +128,12 @@ impl Engine {
     /// # Errors
     /// [`ErrorKind::Internal`] if threads cannot be started, [`ErrorKind::Unavailable`] if the temporary directory cannot be used.
     pub fn open(config: EngineConfig) -> Result<Engine> {
-        let EngineConfig { lake, outbox, temp, limits } = config;
+        let EngineConfig {
+            lake,
+            outbox,
+            temp,
+            limits,
+        } = config;
         let base = session::base(&lake, temp, &limits)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(limits.threads.max(1))
@@ -140,7 +153,10 @@ impl Engine {
             no_pruning: AtomicBool::new(false),
             window_rows_min: AtomicU64::new(WINDOW_ROWS_MIN),
         };
-        Ok(Engine { shared: Arc::new(shared), threads: Arc::new(Threads(Mutex::new(Some(runtime)), handle)) })
+        Ok(Engine {
+            shared: Arc::new(shared),
+            threads: Arc::new(Threads(Mutex::new(Some(runtime)), handle)),
+        })
     }
 
     /// Runs a query. Returns when its columns are known; rows follow through the [`Answer`].
@@ -174,7 +190,15 @@ impl Engine {
         // From here on, dropping this future or the answer stops the query.
         let stop = answer::AbortOnDrop(task.abort_handle());
         match timeout_at(deadline, columns).await {
-            Ok(Ok(Ok((schema, notes)))) => Ok(Answer::new(schema, notes, answer, deadline, stop, self.clone(), started)),
+            Ok(Ok(Ok((schema, notes)))) => Ok(Answer::new(
+                schema,
+                notes,
+                answer,
+                deadline,
+                stop,
+                self.clone(),
+                started,
+            )),
             Ok(Ok(Err(error))) => Err(error),
             Ok(Err(_)) if task.is_finished() => Err(panicked(task).await),
             Ok(Err(_)) | Err(_) => Err(timed_out(&self.shared.limits)),
@@ -225,7 +249,9 @@ async fn panicked(task: tokio::task::JoinHandle<()>) -> Error {
         Err(error) if error.is_panic() => {
             let panic = error.into_panic();
             let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-            let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+            let text = text
+                .or_else(|| panic.downcast_ref::<String>().cloned())
+                .unwrap_or_default();
             tracing::error!(panic = text, "query panicked");
             Error::new(ErrorKind::Internal, "the query ran into a defect of the engine")
         }
@@ -234,7 +260,10 @@ async fn panicked(task: tokio::task::JoinHandle<()>) -> Error {
 }
 
 pub(crate) fn timed_out(limits: &Limits) -> Error {
-    Error::new(ErrorKind::Timeout, format!("the query took longer than {:?}", limits.timeout))
+    Error::new(
+        ErrorKind::Timeout,
+        format!("the query took longer than {:?}", limits.timeout),
+    )
 }
 
 type Rows = mpsc::Sender<Result<arrow::array::RecordBatch>>;
@@ -253,7 +282,12 @@ impl Shared {
                 self.0.fetch_sub(1, Ordering::Relaxed);
             }
         }
-        let busy = || Error::new(ErrorKind::Busy, format!("{} queries run and as many wait as may", self.limits.concurrency));
+        let busy = || {
+            Error::new(
+                ErrorKind::Busy,
+                format!("{} queries run and as many wait as may", self.limits.concurrency),
+            )
+        };
         let before = self.waiting.fetch_add(1, Ordering::Relaxed);
         let _waiting = Waiting(&self.waiting);
         if before >= self.limits.concurrency * 4 {
@@ -296,31 +330,57 @@ impl Shared {
     async fn plan(&self, query: Query) -> Result<(Arc<dyn ExecutionPlan>, SessionState, Vec<String>)> {
         let mut statement = guard::parse(&query.text, &self.limits)?;
         rewrite(&mut statement)?;
-        let hints = Arc::new(Hints::new(self.no_pruning.load(Ordering::Relaxed), self.window_rows_min.load(Ordering::Relaxed)));
+        let hints = Arc::new(Hints::new(
+            self.no_pruning.load(Ordering::Relaxed),
+            self.window_rows_min.load(Ordering::Relaxed),
+        ));
         let tables = self.mentioned(&statement)?;
         let cut = self.source.pin(&tables).await?;
         let state = session::of_query(&self.base, cut.tables, &hints)?;
-        let mut plan = state.statement_to_plan(statement).await.map_err(Error::from_datafusion)?;
+        let mut plan = state
+            .statement_to_plan(statement)
+            .await
+            .map_err(Error::from_datafusion)?;
         if !query.params.is_empty() {
             let params = ParamValues::List(query.params.into_iter().map(Into::into).collect());
             plan = plan.with_param_values(params).map_err(Error::from_datafusion)?;
         }
-        if let Some(name) = plan.get_parameter_names().map_err(Error::from_datafusion)?.into_iter().next() {
+        if let Some(name) = plan
+            .get_parameter_names()
+            .map_err(Error::from_datafusion)?
+            .into_iter()
+            .next()
+        {
             return Err(Error::new(ErrorKind::BadQuery, format!("there is no value for {name}")));
         }
         // The guard has read the text; this reads what became of it.
-        let only_reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-        only_reads.verify_plan(&plan).map_err(|error| Error::new(ErrorKind::NotAllowed, error.strip_backtrace()))?;
+        let only_reads = SQLOptions::new()
+            .with_allow_ddl(false)
+            .with_allow_dml(false)
+            .with_allow_statements(false);
+        only_reads
+            .verify_plan(&plan)
+            .map_err(|error| Error::new(ErrorKind::NotAllowed, error.strip_backtrace()))?;
         hints.learn(&plan).map_err(Error::from_datafusion)?;
-        let physical = state.create_physical_plan(&plan).await.map_err(Error::from_datafusion)?;
+        let physical = state
+            .create_physical_plan(&plan)
+            .await
+            .map_err(Error::from_datafusion)?;
         Ok((physical, state, cut.notes))
     }
 
     /// The tables to pin. All of them for a question about the catalog: it lists them.
     fn mentioned(&self, statement: &Statement) -> Result<Vec<Table>> {
-        let names = self.base.resolve_table_references(statement).map_err(Error::from_datafusion)?;
+        let names = self
+            .base
+            .resolve_table_references(statement)
+            .map_err(Error::from_datafusion)?;
         if names.iter().any(|name| name.schema() == Some("information_schema")) || names.is_empty() {
-            return Ok(if names.is_empty() { Vec::new() } else { Table::ALL.to_vec() });
+            return Ok(if names.is_empty() {
+                Vec::new()
+            } else {
+                Table::ALL.to_vec()
+            });
         }
         let mut tables: Vec<Table> = names.iter().filter_map(|name| Table::from_name(name.table())).collect();
         if tables.contains(&Table::Spans) {

@@ -103,7 +103,12 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of a kind, with a text for people.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
-        Error { kind, message: message.into(), position: None, source: None }
+        Error {
+            kind,
+            message: message.into(),
+            position: None,
+            source: None,
+        }
     }
 
     /// What went wrong, for programs.
@@ -132,14 +137,22 @@ impl Error {
             return Error::new(storage_kind(damage.kind()), damage.to_string());
         }
         let position = error.diagnostic().and_then(|diagnostic| diagnostic.span);
-        let position = position.map(|span| Position { line: span.start.line, column: span.start.column });
+        let position = position.map(|span| Position {
+            line: span.start.line,
+            column: span.start.column,
+        });
         let kind = kind_of(&error);
         let message = match error.find_root() {
             DataFusionError::SQL(parser, _) => parser_message(parser),
             root => strip(&root.strip_backtrace()),
         };
         let position = position.or_else(|| position_in(&message));
-        Error { kind, message, position, source: Some(Box::new(error)) }
+        Error {
+            kind,
+            message,
+            position,
+            source: Some(Box::new(error)),
+        }
     }
 }
 
@@ -151,13 +164,20 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.as_ref().map(|source| &**source as &(dyn std::error::Error + 'static))
+        self.source
+            .as_ref()
+            .map(|source| &**source as &(dyn std::error::Error + 'static))
     }
 }
 
 impl From<tailwater_storage::Error> for Error {
     fn from(error: tailwater_storage::Error) -> Error {
-        Error { kind: storage_kind(error.kind()), message: error.to_string(), position: None, source: Some(Box::new(error)) }
+        Error {
+            kind: storage_kind(error.kind()),
+            message: error.to_string(),
+            position: None,
+            source: Some(Box::new(error)),
+        }
     }
 }
 
@@ -213,8 +233,17 @@ fn parser_message(error: &ParserError) -> String {
 
 /// DataFusion's own prefix says nothing to the person who wrote the query.
 fn strip(message: &str) -> String {
-    let prefixes = ["Error during planning: ", "Schema error: ", "Execution error: ", "Resources exhausted: "];
-    prefixes.iter().find_map(|prefix| message.strip_prefix(prefix)).unwrap_or(message).to_owned()
+    let prefixes = [
+        "Error during planning: ",
+        "Schema error: ",
+        "Execution error: ",
+        "Resources exhausted: ",
+    ];
+    prefixes
+        .iter()
+        .find_map(|prefix| message.strip_prefix(prefix))
+        .unwrap_or(message)
+        .to_owned()
 }
 
 /// The parser writes `... at Line: 1, Column: 8`.
@@ -222,5 +251,8 @@ fn position_in(message: &str) -> Option<Position> {
     let (_, rest) = message.rsplit_once("Line: ")?;
     let (line, rest) = rest.split_once(", Column: ")?;
     let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
-    Some(Position { line: line.parse().ok()?, column: digits.parse().ok()? })
+    Some(Position {
+        line: line.parse().ok()?,
+        column: digits.parse().ok()?,
+    })
 }

@@ -38,7 +38,9 @@ pub fn type_name(data_type: &DataType) -> String {
         DataType::Float16 | DataType::Float32 => "FLOAT".into(),
         DataType::Float64 => "DOUBLE".into(),
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "VARCHAR".into(),
-        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => "BINARY".into(),
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
+            "BINARY".into()
+        }
         DataType::Date32 | DataType::Date64 => "DATE".into(),
         DataType::Timestamp(TimeUnit::Nanosecond, _) => "TIMESTAMP(9)".into(),
         DataType::Timestamp(..) => "TIMESTAMP".into(),
@@ -48,12 +50,19 @@ pub fn type_name(data_type: &DataType) -> String {
         }
         DataType::Map(entries, _) => match entries.data_type() {
             DataType::Struct(fields) if fields.len() == 2 => {
-                format!("MAP<{}, {}>", type_name(fields[0].data_type()), type_name(fields[1].data_type()))
+                format!(
+                    "MAP<{}, {}>",
+                    type_name(fields[0].data_type()),
+                    type_name(fields[1].data_type())
+                )
             }
             other => format!("MAP<{}>", type_name(other)),
         },
         DataType::Struct(fields) => {
-            let fields: Vec<_> = fields.iter().map(|field| format!("{} {}", field.name(), type_name(field.data_type()))).collect();
+            let fields: Vec<_> = fields
+                .iter()
+                .map(|field| format!("{} {}", field.name(), type_name(field.data_type())))
+                .collect();
             format!("STRUCT<{}>", fields.join(", "))
         }
         other => other.to_string().to_uppercase(),
@@ -161,7 +170,11 @@ pub fn table(schema: &Schema, batches: &[RecordBatch]) -> String {
             *width = (*width).max(cell.chars().count());
         }
     }
-    let right: Vec<bool> = schema.fields().iter().map(|field| field.data_type().is_numeric()).collect();
+    let right: Vec<bool> = schema
+        .fields()
+        .iter()
+        .map(|field| field.data_type().is_numeric())
+        .collect();
     let mut out = String::new();
     let mut write = |cells: &[String]| {
         for at in 0..columns {
@@ -186,7 +199,11 @@ pub fn table(schema: &Schema, batches: &[RecordBatch]) -> String {
 
 /// One line, no control characters (data must not steer a terminal), cut to the widest a column may be.
 fn fitted(text: &str) -> String {
-    let mut fitted: String = text.chars().take(TABLE_COLUMN_MAX).map(|char| if char.is_control() { ' ' } else { char }).collect();
+    let mut fitted: String = text
+        .chars()
+        .take(TABLE_COLUMN_MAX)
+        .map(|char| if char.is_control() { ' ' } else { char })
+        .collect();
     if text.chars().count() > TABLE_COLUMN_MAX {
         fitted.pop();
         fitted.push('…');

@@ -28,13 +28,22 @@ pub(crate) static DIALECT: PostgreSqlDialect = PostgreSqlDialect {};
 /// [`ErrorKind::TextTooLong`], [`ErrorKind::BadQuery`] with a position, [`ErrorKind::NotAllowed`].
 pub(crate) fn parse(text: &str, limits: &Limits) -> Result<Statement> {
     if text.len() > limits.text_bytes_max {
-        let message = format!("the query has {} bytes, the limit is {}", text.len(), limits.text_bytes_max);
+        let message = format!(
+            "the query has {} bytes, the limit is {}",
+            text.len(),
+            limits.text_bytes_max
+        );
         return Err(Error::new(ErrorKind::TextTooLong, message));
     }
-    let tokens = Tokenizer::new(&DIALECT, text).tokenize_with_location().map_err(|error| {
-        let position = Position { line: error.location.line, column: error.location.column };
-        Error::new(ErrorKind::BadQuery, error.to_string()).at(Some(position))
-    })?;
+    let tokens = Tokenizer::new(&DIALECT, text)
+        .tokenize_with_location()
+        .map_err(|error| {
+            let position = Position {
+                line: error.location.line,
+                column: error.location.column,
+            };
+            Error::new(ErrorKind::BadQuery, error.to_string()).at(Some(position))
+        })?;
     check_chains(&tokens, limits)?;
     let mut parser = DFParserBuilder::new(tokens)
         .with_dialect(&DIALECT)
@@ -45,7 +54,12 @@ pub(crate) fn parse(text: &str, limits: &Limits) -> Result<Statement> {
     let statement = match statements.len() {
         1 => statements.pop_front().expect("its length is one"),
         0 => return Err(Error::new(ErrorKind::BadQuery, "there is no query in the text")),
-        n => return Err(Error::new(ErrorKind::BadQuery, format!("one query at a time, the text holds {n}"))),
+        n => {
+            return Err(Error::new(
+                ErrorKind::BadQuery,
+                format!("one query at a time, the text holds {n}"),
+            ));
+        }
     };
     check_statement(&statement)?;
     Ok(statement)
@@ -78,7 +92,10 @@ fn check_chains(tokens: &[TokenWithSpan], limits: &Limits) -> Result<()> {
                 scope.operators += usize::from(token.token == Token::LBracket);
                 check_terms(scope, token, limits)?;
                 if scopes.len() > limits.depth_max {
-                    return Err(refused(&token.span.start, format!("brackets are nested more than {} deep", limits.depth_max)));
+                    return Err(refused(
+                        &token.span.start,
+                        format!("brackets are nested more than {} deep", limits.depth_max),
+                    ));
                 }
                 scopes.push(Scope::default());
                 continue;
@@ -96,11 +113,22 @@ fn check_chains(tokens: &[TokenWithSpan], limits: &Limits) -> Result<()> {
                     scope.join();
                     scope.in_from &= word.keyword == Keyword::JOIN;
                 }
-                Keyword::NOT | Keyword::IS | Keyword::LIKE | Keyword::ILIKE | Keyword::BETWEEN | Keyword::COLLATE | Keyword::AT => {
+                Keyword::NOT
+                | Keyword::IS
+                | Keyword::LIKE
+                | Keyword::ILIKE
+                | Keyword::BETWEEN
+                | Keyword::COLLATE
+                | Keyword::AT => {
                     scope.operators += 1;
                 }
                 Keyword::FROM => scope.in_from = true,
-                Keyword::WHERE | Keyword::GROUP | Keyword::ORDER | Keyword::HAVING | Keyword::LIMIT | Keyword::SELECT => {
+                Keyword::WHERE
+                | Keyword::GROUP
+                | Keyword::ORDER
+                | Keyword::HAVING
+                | Keyword::LIMIT
+                | Keyword::SELECT => {
                     scope.in_from = false;
                 }
                 _ => continue,
@@ -117,7 +145,10 @@ fn check_terms(scope: &Scope, token: &TokenWithSpan, limits: &Limits) -> Result<
     if scope.joined.max(scope.operators) <= limits.terms_max {
         return Ok(());
     }
-    Err(refused(&token.span.start, format!("more than {} terms are chained", limits.terms_max)))
+    Err(refused(
+        &token.span.start,
+        format!("more than {} terms are chained", limits.terms_max),
+    ))
 }
 
 /// Everything that is not a value, a name, white space or punctuation joins two terms or follows one.
@@ -142,7 +173,10 @@ fn is_operator(token: &Token) -> bool {
 }
 
 fn refused(at: &Location, message: String) -> Error {
-    Error::new(ErrorKind::BadQuery, message).at(Some(Position { line: at.line, column: at.column }))
+    Error::new(ErrorKind::BadQuery, message).at(Some(Position {
+        line: at.line,
+        column: at.column,
+    }))
 }
 
 /// SELECT, WITH, VALUES, EXPLAIN of those, SHOW TABLES, SHOW COLUMNS, DESCRIBE. Everything else is refused by name.
@@ -152,7 +186,9 @@ fn check_statement(statement: &Statement) -> Result<()> {
         Statement::Statement(statement) => match &**statement {
             ast::Statement::Query(query) => check_query(query),
             ast::Statement::Explain { statement, .. } => check_statement(&Statement::Statement(statement.clone())),
-            ast::Statement::ShowTables { .. } | ast::Statement::ShowColumns { .. } | ast::Statement::ExplainTable { .. } => Ok(()),
+            ast::Statement::ShowTables { .. }
+            | ast::Statement::ShowColumns { .. }
+            | ast::Statement::ExplainTable { .. } => Ok(()),
             other => Err(not_allowed(first_word(&other.to_string()))),
         },
         Statement::CopyTo(_) => Err(not_allowed("COPY")),
@@ -220,10 +256,19 @@ mod tests {
     use super::*;
 
     fn check(text: &str, expect: Result<(), ErrorKind>) {
-        let run = || parse(text, &Limits::default()).map(|_| ()).map_err(|error| error.kind());
+        let run = || {
+            parse(text, &Limits::default())
+                .map(|_| ())
+                .map_err(|error| error.kind())
+        };
         // Parsing is done on threads with large stacks, as the engine does.
         let result = std::thread::scope(|scope| {
-            std::thread::Builder::new().stack_size(crate::limits::STACK_BYTES).spawn_scoped(scope, run).unwrap().join().unwrap()
+            std::thread::Builder::new()
+                .stack_size(crate::limits::STACK_BYTES)
+                .spawn_scoped(scope, run)
+                .unwrap()
+                .join()
+                .unwrap()
         });
         assert_eq!(result, expect, "{}", &text[..text.len().min(120)]);
     }
@@ -275,23 +320,52 @@ mod tests {
 
     #[test]
     fn stack_killers_are_refused() {
-        check(&format!("select {}", vec!["1"; 2001].join("+")), Err(ErrorKind::BadQuery));
-        check(&format!("select 1 where {}", vec!["a"; 12_000].join(" or ")), Err(ErrorKind::BadQuery));
+        check(
+            &format!("select {}", vec!["1"; 2001].join("+")),
+            Err(ErrorKind::BadQuery),
+        );
+        check(
+            &format!("select 1 where {}", vec!["a"; 12_000].join(" or ")),
+            Err(ErrorKind::BadQuery),
+        );
         check(&vec!["select 1"; 3000].join(" union "), Err(ErrorKind::BadQuery));
-        check(&format!("select 1 from {}", vec!["t"; 3000].join(",")), Err(ErrorKind::BadQuery));
+        check(
+            &format!("select 1 from {}", vec!["t"; 3000].join(",")),
+            Err(ErrorKind::BadQuery),
+        );
         check(&format!("select {}1", "not ".repeat(10_000)), Err(ErrorKind::BadQuery));
         check(&format!("select {}1", "- ".repeat(10_000)), Err(ErrorKind::BadQuery));
         check(&format!("select 1{}", "::int".repeat(5000)), Err(ErrorKind::BadQuery));
         check(&format!("select a{}", "[1]".repeat(5000)), Err(ErrorKind::BadQuery));
-        check(&format!("select 1{}", " is null".repeat(5000)), Err(ErrorKind::BadQuery));
-        check(&format!("select {}1{}", "(".repeat(5000), ")".repeat(5000)), Err(ErrorKind::BadQuery));
-        check(&format!("select {}1{}", "abs(".repeat(3000), ")".repeat(3000)), Err(ErrorKind::BadQuery));
-        check(&format!("{}1", "select case when true then ".repeat(1000)), Err(ErrorKind::BadQuery));
-        check(&format!("select {}1{}", "case 1 when 1 then ".repeat(1000), " end".repeat(1000)), Err(ErrorKind::BadQuery));
+        check(
+            &format!("select 1{}", " is null".repeat(5000)),
+            Err(ErrorKind::BadQuery),
+        );
+        check(
+            &format!("select {}1{}", "(".repeat(5000), ")".repeat(5000)),
+            Err(ErrorKind::BadQuery),
+        );
+        check(
+            &format!("select {}1{}", "abs(".repeat(3000), ")".repeat(3000)),
+            Err(ErrorKind::BadQuery),
+        );
+        check(
+            &format!("{}1", "select case when true then ".repeat(1000)),
+            Err(ErrorKind::BadQuery),
+        );
+        check(
+            &format!("select {}1{}", "case 1 when 1 then ".repeat(1000), " end".repeat(1000)),
+            Err(ErrorKind::BadQuery),
+        );
         check(&"explain ".repeat(5000), Err(ErrorKind::BadQuery));
         check(&format!("select '{}'", "x".repeat(70_000)), Err(ErrorKind::TextTooLong));
-        let doubling: String = (1..40).map(|n| format!(", a{n} as (select * from a{0}, a{0})", n - 1)).collect();
-        check(&format!("with a0 as (select 1){doubling} select * from a39"), Err(ErrorKind::BadQuery));
+        let doubling: String = (1..40)
+            .map(|n| format!(", a{n} as (select * from a{0}, a{0})", n - 1))
+            .collect();
+        check(
+            &format!("with a0 as (select 1){doubling} select * from a39"),
+            Err(ErrorKind::BadQuery),
+        );
     }
 
     #[test]

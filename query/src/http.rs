@@ -23,7 +23,11 @@ use crate::error::{Error, ErrorKind};
 /// The routes. Unknown paths are 404, known ones with another method 405.
 pub fn router(engine: Engine) -> Router {
     // A text in JSON is longer than the text itself: escapes at most double what people write, and parameters come along.
-    let body_max = engine.limits().text_bytes_max.saturating_mul(4).saturating_add(64 << 10);
+    let body_max = engine
+        .limits()
+        .text_bytes_max
+        .saturating_mul(4)
+        .saturating_add(64 << 10);
     Router::new()
         .route("/api/v1/sql", post(sql::run))
         .route("/api/v1/tables", get(tables::list))
@@ -40,7 +44,9 @@ impl IntoResponse for Error {
         let status = StatusCode::from_u16(self.kind().http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, axum::Json(body)).into_response();
         if matches!(self.kind(), ErrorKind::Busy | ErrorKind::Unavailable) {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response
     }

@@ -12,8 +12,8 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
-    self, AccessExpr, BinaryOperator, Expr, Ident, Query, Select, SelectItem, SetExpr, Subscript, TableFactor, Value, VisitMut,
-    VisitorMut,
+    self, AccessExpr, BinaryOperator, Expr, Ident, Query, Select, SelectItem, SetExpr, Subscript, TableFactor, Value,
+    VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::parser::Parser;
 use tailwater_model::table::promote::{self, Promotion};
@@ -59,12 +59,18 @@ struct Scope {
 impl Rewriter {
     fn scope_of(&self, select: &Select) -> Scope {
         let mut scope = Scope::default();
-        let factors = select.from.iter().flat_map(|from| {
-            std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation))
-        });
+        let factors = select
+            .from
+            .iter()
+            .flat_map(|from| std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation)));
         for factor in factors {
             match factor {
-                TableFactor::Table { name, alias, args: None, .. } => {
+                TableFactor::Table {
+                    name,
+                    alias,
+                    args: None,
+                    ..
+                } => {
                     let last = name.0.last().and_then(|part| part.as_ident());
                     let name = last.map(|ident| ident.value.to_lowercase()).unwrap_or_default();
                     let hidden = self.scopes.iter().any(|scope| scope.hidden.contains(&name));
@@ -88,10 +94,18 @@ impl Rewriter {
             Some(qualifier) => {
                 let wanted = qualifier.value.to_lowercase();
                 let mut known = self.scopes.iter().rev().flat_map(|scope| &scope.tables);
-                known.find(|(name, _)| *name == wanted).map(|(_, table)| *table).into_iter().collect()
+                known
+                    .find(|(name, _)| *name == wanted)
+                    .map(|(_, table)| *table)
+                    .into_iter()
+                    .collect()
             }
             None => {
-                let innermost = self.scopes.iter().rev().find(|scope| scope.others || !scope.tables.is_empty());
+                let innermost = self
+                    .scopes
+                    .iter()
+                    .rev()
+                    .find(|scope| scope.others || !scope.tables.is_empty());
                 let known = innermost.filter(|scope| !scope.others).map(|scope| &scope.tables);
                 known.into_iter().flatten().map(|(_, table)| *table).collect()
             }
@@ -100,7 +114,9 @@ impl Rewriter {
 
     /// What an access to an attribute stands for; `None` if the expression is something else.
     fn attribute(&self, expr: &Expr) -> Result<Option<Expr>> {
-        let Some((qualifier, name, key)) = attribute_access(expr) else { return Ok(None) };
+        let Some((qualifier, name, key)) = attribute_access(expr) else {
+            return Ok(None);
+        };
         let is_resource = name.value.eq_ignore_ascii_case("resource");
         let column = if is_resource { "resource_attrs" } else { "attrs_str" };
         let mut tables = self.tables(qualifier);
@@ -109,11 +125,17 @@ impl Rewriter {
             [] => return Ok(None),
             [table] => *table,
             _ => {
-                let message = format!("{name} could be of several tables: write it with the table's name, as in spans.{name}['...']");
+                let message = format!(
+                    "{name} could be of several tables: write it with the table's name, as in spans.{name}['...']"
+                );
                 return Err(Error::new(ErrorKind::BadQuery, message).at(position(name)));
             }
         };
-        let promotions: &[Promotion] = if is_resource { promote::RESOURCE } else { promote::item(table) };
+        let promotions: &[Promotion] = if is_resource {
+            promote::RESOURCE
+        } else {
+            promote::item(table)
+        };
         let promoted = promotions.iter().find(|promotion| promotion.key == key);
         let promoted = promoted.filter(|promotion| table::columns(table).any(|known| known.name == promotion.column));
         let prefix = qualifier.map(|qualifier| format!("{qualifier}.")).unwrap_or_default();
@@ -127,8 +149,12 @@ impl Rewriter {
                  {prefix}attrs_json[{quoted}])"
             ),
         };
-        let parsed = Parser::new(&DIALECT).try_with_sql(&text).and_then(|mut parser| parser.parse_expr());
-        parsed.map(Some).map_err(|error| Error::new(ErrorKind::Internal, format!("rewriting {expr}: {error}")))
+        let parsed = Parser::new(&DIALECT)
+            .try_with_sql(&text)
+            .and_then(|mut parser| parser.parse_expr());
+        parsed
+            .map(Some)
+            .map_err(|error| Error::new(ErrorKind::Internal, format!("rewriting {expr}: {error}")))
     }
 
     /// The name of an id column of ours that this expression is.
@@ -141,13 +167,19 @@ impl Rewriter {
             },
             _ => return None,
         };
-        let is_id = ["trace_id", "span_id", "parent_span_id"].iter().any(|id| name.value.eq_ignore_ascii_case(id));
+        let is_id = ["trace_id", "span_id", "parent_span_id"]
+            .iter()
+            .any(|id| name.value.eq_ignore_ascii_case(id));
         (is_id && !self.tables(qualifier).is_empty()).then_some(name)
     }
 
     fn ids(&self, expr: &mut Expr) -> Result<()> {
         match expr {
-            Expr::BinaryOp { left, op: BinaryOperator::Eq | BinaryOperator::NotEq, right } => {
+            Expr::BinaryOp {
+                left,
+                op: BinaryOperator::Eq | BinaryOperator::NotEq,
+                right,
+            } => {
                 if let Some(name) = self.id_column(left) {
                     id_literal(name, right)?;
                 } else if let Some(name) = self.id_column(right) {
@@ -167,20 +199,30 @@ impl Rewriter {
 
 /// `attributes['k']`, `q.attributes['k']`: qualifier, name, key.
 fn attribute_access(expr: &Expr) -> Option<(Option<&Ident>, &Ident, &str)> {
-    let Expr::CompoundFieldAccess { root, access_chain } = expr else { return None };
+    let Expr::CompoundFieldAccess { root, access_chain } = expr else {
+        return None;
+    };
     let (qualifier, name, index) = match (&**root, access_chain.as_slice()) {
         (Expr::Identifier(name), [AccessExpr::Subscript(Subscript::Index { index })]) => (None, name, index),
         (
             Expr::Identifier(qualifier),
-            [AccessExpr::Dot(Expr::Identifier(name)), AccessExpr::Subscript(Subscript::Index { index })],
+            [
+                AccessExpr::Dot(Expr::Identifier(name)),
+                AccessExpr::Subscript(Subscript::Index { index }),
+            ],
         ) => (Some(qualifier), name, index),
-        (Expr::CompoundIdentifier(names), [AccessExpr::Subscript(Subscript::Index { index })]) => match names.as_slice() {
-            [qualifier, name] => (Some(qualifier), name, index),
-            _ => return None,
-        },
+        (Expr::CompoundIdentifier(names), [AccessExpr::Subscript(Subscript::Index { index })]) => {
+            match names.as_slice() {
+                [qualifier, name] => (Some(qualifier), name, index),
+                _ => return None,
+            }
+        }
         _ => return None,
     };
-    if !["attributes", "resource"].iter().any(|known| name.value.eq_ignore_ascii_case(known)) {
+    if !["attributes", "resource"]
+        .iter()
+        .any(|known| name.value.eq_ignore_ascii_case(known))
+    {
         return None;
     }
     Some((qualifier, name, text_literal(index)?))
@@ -199,7 +241,11 @@ fn text_literal(expr: &Expr) -> Option<&str> {
 /// Turns the text of an id into bytes.
 fn id_literal(column: &Ident, expr: &mut Expr) -> Result<()> {
     let Some(text) = text_literal(expr) else { return Ok(()) };
-    let digits = if column.value.eq_ignore_ascii_case("trace_id") { 32 } else { 16 };
+    let digits = if column.value.eq_ignore_ascii_case("trace_id") {
+        32
+    } else {
+        16
+    };
     if text.len() != digits || parse_hex_id(text).is_none() {
         let message = format!("{column} is compared with '{text}', but such an id has {digits} hex digits");
         return Err(Error::new(ErrorKind::BadQuery, message).at(position(column)));
@@ -210,7 +256,10 @@ fn id_literal(column: &Ident, expr: &mut Expr) -> Result<()> {
 
 fn position(ident: &Ident) -> Option<Position> {
     let start = ident.span.start;
-    (start.line > 0).then_some(Position { line: start.line, column: start.column })
+    (start.line > 0).then_some(Position {
+        line: start.line,
+        column: start.column,
+    })
 }
 
 fn flow(result: Result<()>) -> ControlFlow<Box<Error>> {
@@ -225,8 +274,15 @@ impl VisitorMut for Rewriter {
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Self::Break> {
         // Pushed first, so that the tables below know what is hidden; ORDER BY belongs to the query, not to its select.
-        let hidden = query.with.iter().flat_map(|with| &with.cte_tables).map(|table| table.alias.name.value.to_lowercase());
-        self.scopes.push(Scope { hidden: hidden.collect(), ..Scope::default() });
+        let hidden = query
+            .with
+            .iter()
+            .flat_map(|with| &with.cte_tables)
+            .map(|table| table.alias.name.value.to_lowercase());
+        self.scopes.push(Scope {
+            hidden: hidden.collect(),
+            ..Scope::default()
+        });
         if let SetExpr::Select(select) = &*query.body {
             let found = self.scope_of(select);
             let scope = self.scopes.last_mut().expect("it was pushed above");
@@ -298,15 +354,27 @@ mod tests {
             "select attributes['http.route'] from spans where attributes['http.method'] = 'GET' order by attributes['http.route']",
             "SELECT http_route AS \"attributes['http.route']\" FROM spans WHERE http_method = 'GET' ORDER BY http_route",
         );
-        check("select count(*) from spans s group by s.attributes['db.system']", "SELECT count(*) FROM spans s GROUP BY s.db_system");
-        check("select 1 from logs where resource['service.name'] = 'a'", "SELECT 1 FROM logs WHERE service_name = 'a'");
-        check("select 1 from logs where resource['x'] = 'a'", "SELECT 1 FROM logs WHERE resource_attrs['x'] = 'a'");
+        check(
+            "select count(*) from spans s group by s.attributes['db.system']",
+            "SELECT count(*) FROM spans s GROUP BY s.db_system",
+        );
+        check(
+            "select 1 from logs where resource['service.name'] = 'a'",
+            "SELECT 1 FROM logs WHERE service_name = 'a'",
+        );
+        check(
+            "select 1 from logs where resource['x'] = 'a'",
+            "SELECT 1 FROM logs WHERE resource_attrs['x'] = 'a'",
+        );
     }
 
     #[test]
     fn other_attributes_are_looked_for_in_the_maps() {
         let text = rewritten("select 1 from spans where attributes['it''s'] = '1'").unwrap();
-        assert!(text.contains("coalesce(attrs_str['it''s'], CAST(attrs_int['it''s'] AS VARCHAR)"), "{text}");
+        assert!(
+            text.contains("coalesce(attrs_str['it''s'], CAST(attrs_int['it''s'] AS VARCHAR)"),
+            "{text}"
+        );
         // `http.route` is promoted in spans, `db.system` in spans but not in logs.
         let text = rewritten("select 1 from logs where attributes['db.system'] = 'x'").unwrap();
         assert!(text.contains("attrs_str['db.system']"), "{text}");
@@ -314,7 +382,10 @@ mod tests {
 
     #[test]
     fn ids_are_written_as_text_and_compared_as_bytes() {
-        check(&format!("select * from spans where trace_id = '{ID}'"), &format!("SELECT * FROM spans WHERE trace_id = X'{ID}'"));
+        check(
+            &format!("select * from spans where trace_id = '{ID}'"),
+            &format!("SELECT * FROM spans WHERE trace_id = X'{ID}'"),
+        );
         check(
             "select * from spans s join logs l on s.span_id = l.span_id where '00f067aa0ba902b7' <> s.parent_span_id",
             "SELECT * FROM spans s JOIN logs l ON s.span_id = l.span_id WHERE X'00f067aa0ba902b7' <> s.parent_span_id",

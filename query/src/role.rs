@@ -6,7 +6,7 @@
 use std::future::IntoFuture;
 use std::io;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tailwater_config::Config;
@@ -28,7 +28,7 @@ const LOOK_LATER: Duration = Duration::from_secs(10);
 /// What the role needs.
 #[derive(Debug)]
 pub struct Role {
-    /// What queries read and may use.
+    /// What queries read and may use. The temporary directory is the role's alone: leftovers in it are removed at start.
     pub engine: EngineConfig,
     /// Listener of the query interfaces (4319).
     pub query: TcpListener,
@@ -63,6 +63,9 @@ pub fn limits(config: &Config, memory_bytes: u64, cpus: usize) -> Limits {
 /// # Errors
 /// When the engine cannot be opened or a listener cannot be used.
 pub async fn run(role: Role, shutdown: Shutdown) -> io::Result<()> {
+    if let Some(temp) = &role.engine.temp {
+        clear(temp);
+    }
     let engine = Engine::open(role.engine).map_err(io::Error::other)?;
     register(&role.metrics, &engine);
     let readiness = Readiness::new();
@@ -95,6 +98,17 @@ pub async fn run(role: Role, shutdown: Shutdown) -> io::Result<()> {
     result
 }
 
+/// Removes what queries of a process that was killed left behind. The directory is the role's own.
+fn clear(temp: &Path) {
+    let Ok(entries) = std::fs::read_dir(temp) else { return };
+    let left = entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with("datafusion-"));
+    for entry in left {
+        if let Err(error) = std::fs::remove_dir_all(entry.path()) {
+            tracing::warn!(path = %entry.path().display(), %error, "temporary files of an earlier run stay");
+        }
+    }
+}
+
 async fn watch_lake(engine: Engine, lake: Handle) {
     let mut was_there = false;
     loop {
@@ -116,11 +130,25 @@ fn register(metrics: &Metrics, engine: &Engine) {
         move || read(&engine)
     };
     let running = engine.clone();
-    metrics.gauge_fn("tailwater_query_running", "queries that run now", move || running.stats().running_now() as f64);
+    metrics.gauge_fn("tailwater_query_running", "queries that run now", move || {
+        running.stats().running_now() as f64
+    });
     let slots = engine.limits().concurrency as f64;
-    metrics.gauge_fn("tailwater_query_running_max", "queries that may run at once", move || slots);
-    metrics.counter_fn("tailwater_query_answered", "queries answered in full", of(|engine| engine.stats().succeeded_total()));
-    metrics.counter_fn("tailwater_query_rows", "rows of all answers", of(|engine| engine.stats().rows_total()));
+    metrics.gauge_fn(
+        "tailwater_query_running_max",
+        "queries that may run at once",
+        move || slots,
+    );
+    metrics.counter_fn(
+        "tailwater_query_answered",
+        "queries answered in full",
+        of(|engine| engine.stats().succeeded_total()),
+    );
+    metrics.counter_fn(
+        "tailwater_query_rows",
+        "rows of all answers",
+        of(|engine| engine.stats().rows_total()),
+    );
     metrics.counter_fn(
         "tailwater_query_milliseconds",
         "time of all queries together, waiting included",
@@ -129,6 +157,8 @@ fn register(metrics: &Metrics, engine: &Engine) {
     for kind in ErrorKind::ALL {
         let engine = engine.clone();
         let name = format!("tailwater_query_failed_{}", kind.name());
-        metrics.counter_fn(&name, "queries that ended in this error", move || engine.stats().failed_total(kind));
+        metrics.counter_fn(&name, "queries that ended in this error", move || {
+            engine.stats().failed_total(kind)
+        });
     }
 }

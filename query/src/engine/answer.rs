@@ -36,7 +36,10 @@ pub struct Answer {
 
 impl std::fmt::Debug for Answer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Answer").field("schema", &self.schema).field("rows_read", &self.rows_read).finish_non_exhaustive()
+        f.debug_struct("Answer")
+            .field("schema", &self.schema)
+            .field("rows_read", &self.rows_read)
+            .finish_non_exhaustive()
     }
 }
 
@@ -50,7 +53,18 @@ impl Answer {
         engine: Engine,
         started: Instant,
     ) -> Answer {
-        Answer { schema, notes, rows, deadline, rows_read: 0, bytes_read: 0, ended: false, engine, started, _stop: stop }
+        Answer {
+            schema,
+            notes,
+            rows,
+            deadline,
+            rows_read: 0,
+            bytes_read: 0,
+            ended: false,
+            engine,
+            started,
+            _stop: stop,
+        }
     }
 
     /// The columns.
@@ -78,10 +92,16 @@ impl Answer {
                 self.rows_read += batch.num_rows();
                 self.bytes_read += batch_bytes(&batch);
                 Some(if self.rows_read > limits.rows_max {
-                    let message = format!("the answer has more than {} rows: aggregate, or add a LIMIT", limits.rows_max);
+                    let message = format!(
+                        "the answer has more than {} rows: aggregate, or add a LIMIT",
+                        limits.rows_max
+                    );
                     Err(Error::new(ErrorKind::AnswerTooLarge, message))
                 } else if self.bytes_read > limits.answer_bytes_max {
-                    let message = format!("the answer has more than {} bytes: ask for fewer columns or rows", limits.answer_bytes_max);
+                    let message = format!(
+                        "the answer has more than {} bytes: ask for fewer columns or rows",
+                        limits.answer_bytes_max
+                    );
                     Err(Error::new(ErrorKind::AnswerTooLarge, message))
                 } else {
                     Ok(batch)
@@ -97,7 +117,9 @@ impl Answer {
             }
             None => {
                 self.ended = true;
-                self.engine.stats().succeeded(self.rows_read as u64, self.started.elapsed());
+                self.engine
+                    .stats()
+                    .succeeded(self.rows_read as u64, self.started.elapsed());
             }
         }
         next
@@ -119,7 +141,10 @@ impl Answer {
 /// What the rows themselves take. A slice of a large buffer counts for its own part.
 fn batch_bytes(batch: &RecordBatch) -> usize {
     let of = |column: &arrow::array::ArrayRef| {
-        column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size())
+        column
+            .to_data()
+            .get_slice_memory_size()
+            .unwrap_or_else(|_| column.get_array_memory_size())
     };
     batch.columns().iter().map(of).sum()
 }

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use datafusion::catalog::{
-    CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider, SchemaProvider,
+    CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider,
+    SchemaProvider,
 };
 use datafusion::common::config::Dialect;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
@@ -54,14 +55,20 @@ const METADATA_BYTES_MAX: usize = 512 << 20;
 pub(super) fn base(lake: &Lake, temp: Option<PathBuf>, limits: &Limits) -> Result<SessionState> {
     let wrong = |error: datafusion::error::DataFusionError| Error::new(ErrorKind::Unavailable, error.strip_backtrace());
     let disk = match temp {
-        Some(directory) if limits.temp_bytes_max > 0 => DiskManagerBuilder::default()
-            .with_mode(DiskManagerMode::Directories(vec![directory]))
-            .with_max_temp_directory_size(limits.temp_bytes_max),
+        Some(directory) if limits.temp_bytes_max > 0 => {
+            std::fs::create_dir_all(&directory).map_err(|error| wrong(error.into()))?;
+            DiskManagerBuilder::default()
+                .with_mode(DiskManagerMode::Directories(vec![directory]))
+                .with_max_temp_directory_size(limits.temp_bytes_max)
+        }
         _ => DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled),
     };
     let consumers = NonZeroUsize::new(3).expect("three is not zero");
     let runtime = RuntimeEnvBuilder::new()
-        .with_memory_pool(Arc::new(TrackConsumersPool::new(FairSpillPool::new(limits.memory_bytes_max), consumers)))
+        .with_memory_pool(Arc::new(TrackConsumersPool::new(
+            FairSpillPool::new(limits.memory_bytes_max),
+            consumers,
+        )))
         .with_disk_manager_builder(disk)
         .with_metadata_cache_limit((limits.memory_bytes_max / METADATA_SHARE).min(METADATA_BYTES_MAX))
         .with_object_store_registry(stores(lake))
@@ -73,7 +80,13 @@ pub(super) fn base(lake: &Lake, temp: Option<PathBuf>, limits: &Limits) -> Resul
         .with_file_formats(Vec::new())
         .with_table_factories(Default::default())
         .with_scalar_functions(scalars())
-        .with_aggregate_functions([SessionStateDefaults::default_aggregate_functions(), functions::aggregates()].concat())
+        .with_aggregate_functions(
+            [
+                SessionStateDefaults::default_aggregate_functions(),
+                functions::aggregates(),
+            ]
+            .concat(),
+        )
         .build();
     Ok(state)
 }
@@ -121,11 +134,16 @@ pub(super) fn of_query(base: &SessionState, cut: Vec<HotTable>, hints: &Arc<Hint
     let traces = traces.map(|pinned| Arc::new(LakeTable::new(pinned.clone(), hints.clone())));
     for pinned in cut {
         let table = pinned.table;
-        let provider = LakeTable::new(pinned, hints.clone()).with_traces(traces.clone().filter(|_| table == Table::Spans));
-        schema.register_table(table.name().to_owned(), Arc::new(provider)).map_err(Error::from_datafusion)?;
+        let provider =
+            LakeTable::new(pinned, hints.clone()).with_traces(traces.clone().filter(|_| table == Table::Spans));
+        schema
+            .register_table(table.name().to_owned(), Arc::new(provider))
+            .map_err(Error::from_datafusion)?;
     }
     let catalog = MemoryCatalogProvider::new();
-    catalog.register_schema(SCHEMA, Arc::new(schema)).map_err(Error::from_datafusion)?;
+    catalog
+        .register_schema(SCHEMA, Arc::new(schema))
+        .map_err(Error::from_datafusion)?;
     let catalogs = MemoryCatalogProviderList::new();
     catalogs.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
     let mut state = base.clone();
@@ -142,14 +160,20 @@ mod tests {
     /// A new DataFusion may bring functions that open files or make giants. This list is looked at whenever it grows.
     #[test]
     fn table_functions_are_the_known_ones() {
-        let mut names: Vec<_> = SessionStateDefaults::default_table_functions().iter().map(|f| f.name().to_owned()).collect();
+        let mut names: Vec<_> = SessionStateDefaults::default_table_functions()
+            .iter()
+            .map(|f| f.name().to_owned())
+            .collect();
         names.sort();
         assert_eq!(names, ["generate_series", "range"]);
     }
 
     #[test]
     fn functions_that_make_giants_are_gone() {
-        let names: Vec<_> = scalars().iter().flat_map(|f| [vec![f.name().to_owned()], f.aliases().to_vec()].concat()).collect();
+        let names: Vec<_> = scalars()
+            .iter()
+            .flat_map(|f| [vec![f.name().to_owned()], f.aliases().to_vec()].concat())
+            .collect();
         assert!(names.iter().any(|name| name == "exphist_quantile") && names.iter().any(|name| name == "coalesce"));
         for bomb in BOMBS {
             assert!(!names.iter().any(|name| name == bomb), "{bomb}");

@@ -66,7 +66,10 @@ impl Cursor<'_> {
     }
 
     pub fn float(&mut self) -> Result<f64, Malformed> {
-        let (bytes, rest) = self.rest.split_first_chunk::<8>().ok_or(Malformed("it ends too early"))?;
+        let (bytes, rest) = self
+            .rest
+            .split_first_chunk::<8>()
+            .ok_or(Malformed("it ends too early"))?;
         self.rest = rest;
         Ok(f64::from_le_bytes(*bytes))
     }
@@ -84,8 +87,16 @@ impl Cursor<'_> {
     }
 
     pub fn count(&mut self) -> Result<f64, Malformed> {
-        let count = if self.float_counts { self.float()? } else { self.varint()? as f64 };
-        if count >= 0.0 && count.is_finite() { Ok(count) } else { Err(Malformed("a count is not a count")) }
+        let count = if self.float_counts {
+            self.float()?
+        } else {
+            self.varint()? as f64
+        };
+        if count >= 0.0 && count.is_finite() {
+            Ok(count)
+        } else {
+            Err(Malformed("a count is not a count"))
+        }
     }
 }
 

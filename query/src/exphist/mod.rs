@@ -78,7 +78,8 @@ impl ExpHist {
 
     /// Adds what `other` counted.
     pub fn merge(&mut self, other: &ExpHist) {
-        self.merge_encoded(&other.encode()).expect("what this module encodes it reads back");
+        self.merge_encoded(&other.encode())
+            .expect("what this module encodes it reads back");
     }
 
     /// The encoded form, see `encoding.rs` for its bytes.
@@ -116,6 +117,8 @@ impl ExpHist {
     }
 
     fn read<T>(&self, f: impl FnOnce(View<'_>) -> Result<T, Malformed>) -> T {
-        View::parse(&self.encode()).and_then(f).expect("what this module encodes it reads back")
+        View::parse(&self.encode())
+            .and_then(f)
+            .expect("what this module encodes it reads back")
     }
 }

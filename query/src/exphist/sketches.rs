@@ -52,7 +52,12 @@ struct Arena {
     free: [Vec<u32>; CLASSES],
 }
 
-const NEW_WINDOW: Window = Window { start: 0, first: 0, class: 0, used: false };
+const NEW_WINDOW: Window = Window {
+    start: 0,
+    first: 0,
+    class: 0,
+    used: false,
+};
 const NEW_GROUP: Group = Group {
     zero: 0.0,
     below_all: 0.0,
@@ -96,7 +101,12 @@ impl Sketches {
 
     /// Bytes held, the same whatever the groups hold of them.
     pub fn size(&self) -> usize {
-        let free: usize = self.arena.free.iter().map(|starts| starts.capacity() * size_of::<u32>()).sum();
+        let free: usize = self
+            .arena
+            .free
+            .iter()
+            .map(|starts| starts.capacity() * size_of::<u32>())
+            .sum();
         self.groups.capacity() * size_of::<Group>() + self.arena.counts.capacity() * size_of::<f64>() + free
     }
 
@@ -110,7 +120,11 @@ impl Sketches {
         let group = &mut groups[group];
         group.any = true;
         if value.is_infinite() {
-            *(if value > 0.0 { &mut group.above_all } else { &mut group.below_all }) += weight;
+            *(if value > 0.0 {
+                &mut group.above_all
+            } else {
+                &mut group.below_all
+            }) += weight;
             return;
         }
         group.sum += value * weight;
@@ -264,7 +278,13 @@ impl Group {
         arena.counts[moved.start as usize * UNIT + (at - moved.first) as usize] += weight;
     }
 
-    fn add_all(&mut self, arena: &mut Arena, sign: Sign, buckets: &mut Buckets<'_>, scale: i8) -> Result<(), Malformed> {
+    fn add_all(
+        &mut self,
+        arena: &mut Arena,
+        sign: Sign,
+        buckets: &mut Buckets<'_>,
+        scale: i8,
+    ) -> Result<(), Malformed> {
         while let Some((at, count)) = buckets.next()? {
             // The scale of the group may fall on the way.
             self.add(arena, sign, at >> (scale - self.scale), count);
@@ -300,7 +320,11 @@ impl Arena {
     /// A window of the same counts that reaches from `low` to `high`, with room on the side where `at` came in.
     fn resize(&mut self, old: Window, low: i32, high: i32, at: i32) -> Window {
         let span = (high - low + 1) as usize;
-        let wanted = if old.used { (span + span / 2).min(BUCKETS_MAX) } else { span };
+        let wanted = if old.used {
+            (span + span / 2).min(BUCKETS_MAX)
+        } else {
+            span
+        };
         let class = wanted.div_ceil(UNIT).next_power_of_two().trailing_zeros() as u8;
         let spare = (UNIT << class) - span;
         let below = match (old.used, at == low) {
@@ -321,7 +345,10 @@ impl Arena {
             return NEW_WINDOW;
         };
         let (low, high) = (low >> shift, high >> shift);
-        let class = ((high - low + 1) as usize).div_ceil(UNIT).next_power_of_two().trailing_zeros() as u8;
+        let class = ((high - low + 1) as usize)
+            .div_ceil(UNIT)
+            .next_power_of_two()
+            .trailing_zeros() as u8;
         let new = self.allocate(class, low);
         self.add_window(old, new, shift);
         self.release(old);
@@ -357,7 +384,12 @@ impl Arena {
                 start
             }
         };
-        Window { start, first, class, used: true }
+        Window {
+            start,
+            first,
+            class,
+            used: true,
+        }
     }
 
     fn release(&mut self, window: Window) {

@@ -14,7 +14,9 @@ fn exact(sorted: &[f64], q: f64) -> f64 {
 
 fn sketch(values: impl IntoIterator<Item = (f64, f64)>) -> ExpHist {
     let mut sketch = ExpHist::new();
-    values.into_iter().for_each(|(value, weight)| sketch.record_weighted(value, weight));
+    values
+        .into_iter()
+        .for_each(|(value, weight)| sketch.record_weighted(value, weight));
     sketch
 }
 
@@ -192,5 +194,8 @@ fn groups_are_independent_and_leave_from_the_front() {
     let before = sketches.size();
     sketches.resize(2);
     (0..900u32).for_each(|step| sketches.record(1, f64::from(step + 1), 1.0));
-    assert!(sketches.size() <= before + 4096, "windows of groups that left are used again");
+    assert!(
+        sketches.size() <= before + 4096,
+        "windows of groups that left are used again"
+    );
 }

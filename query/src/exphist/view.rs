@@ -1,6 +1,8 @@
 //! Reads an encoded sketch in place.
 
-use super::encoding::{Cursor, EMPTY, FLOAT_COUNTS, INFINITIES, Malformed, NEGATIVES, VERSION, index_in_range, unzigzag};
+use super::encoding::{
+    Cursor, EMPTY, FLOAT_COUNTS, INFINITIES, Malformed, NEGATIVES, VERSION, index_in_range, unzigzag,
+};
 use super::index::{boundary, middle};
 use super::{SCALE, SCALE_MIN};
 
@@ -31,7 +33,10 @@ pub(super) struct Buckets<'a> {
 impl<'a> View<'a> {
     /// Checks version and head.
     pub fn parse(bytes: &'a [u8]) -> Result<View<'a>, Malformed> {
-        let mut cursor = Cursor { rest: bytes, float_counts: false };
+        let mut cursor = Cursor {
+            rest: bytes,
+            float_counts: false,
+        };
         if cursor.byte()? != VERSION {
             return Err(Malformed("another version"));
         }
@@ -55,7 +60,11 @@ impl<'a> View<'a> {
             has_negatives: flags & NEGATIVES != 0,
         };
         if flags & EMPTY != 0 {
-            return if cursor.rest.is_empty() { Ok(view) } else { Err(Malformed("bytes after the end")) };
+            return if cursor.rest.is_empty() {
+                Ok(view)
+            } else {
+                Err(Malformed("bytes after the end"))
+            };
         }
         cursor.float_counts = flags & FLOAT_COUNTS != 0;
         view.sum = cursor.float()?;
@@ -96,7 +105,11 @@ impl<'a> View<'a> {
         if positives.is_some_and(|buckets| !buckets.cursor.rest.is_empty()) {
             return Err(Malformed("bytes after the end"));
         }
-        Ok((below, above, self.below_all + below + self.zero + above + self.above_all))
+        Ok((
+            below,
+            above,
+            self.below_all + below + self.zero + above + self.above_all,
+        ))
     }
 
     /// Sum of all weights.
@@ -151,7 +164,11 @@ impl<'a> View<'a> {
             return Ok(Some(low));
         }
         let high = self.at_rank((rank.floor() + 1.0).min(last), last, below)?;
-        Ok(Some(if low == high { low } else { low + (high - low) * fraction }))
+        Ok(Some(if low == high {
+            low
+        } else {
+            low + (high - low) * fraction
+        }))
     }
 
     /// The value of this rank, 0 being the smallest and `last` the largest.
@@ -267,7 +284,12 @@ fn drain(buckets: &mut Option<Buckets<'_>>) -> Result<f64, Malformed> {
 impl<'a> Buckets<'a> {
     fn start(mut cursor: Cursor<'a>, scale: i8) -> Result<Buckets<'a>, Malformed> {
         let left = cursor.varint()?;
-        Ok(Buckets { cursor, scale, left, previous: None })
+        Ok(Buckets {
+            cursor,
+            scale,
+            left,
+            previous: None,
+        })
     }
 
     /// Next bucket with a count: its index and the count.
@@ -281,7 +303,9 @@ impl<'a> Buckets<'a> {
             None => unzigzag(gap).map(i64::from),
             Some(previous) => i64::try_from(gap).ok().and_then(|gap| gap.checked_add(previous + 1)),
         };
-        let at = at.filter(|at| index_in_range(*at, self.scale)).ok_or(Malformed("a bucket is out of range"))?;
+        let at = at
+            .filter(|at| index_in_range(*at, self.scale))
+            .ok_or(Malformed("a bucket is out of range"))?;
         self.previous = Some(at);
         let count = self.cursor.count()?;
         if count == 0.0 {

@@ -19,10 +19,26 @@ fn check(array: impl Array + 'static, json: &str, text: &str) {
 
 #[test]
 fn scalars() {
-    check(Int64Array::from(vec![9_007_199_254_740_991]), "9007199254740991", "9007199254740991");
-    check(Int64Array::from(vec![9_007_199_254_740_992]), "\"9007199254740992\"", "9007199254740992");
-    check(Int64Array::from(vec![i64::MIN]), "\"-9223372036854775808\"", "-9223372036854775808");
-    check(UInt64Array::from(vec![u64::MAX]), "\"18446744073709551615\"", "18446744073709551615");
+    check(
+        Int64Array::from(vec![9_007_199_254_740_991]),
+        "9007199254740991",
+        "9007199254740991",
+    );
+    check(
+        Int64Array::from(vec![9_007_199_254_740_992]),
+        "\"9007199254740992\"",
+        "9007199254740992",
+    );
+    check(
+        Int64Array::from(vec![i64::MIN]),
+        "\"-9223372036854775808\"",
+        "-9223372036854775808",
+    );
+    check(
+        UInt64Array::from(vec![u64::MAX]),
+        "\"18446744073709551615\"",
+        "18446744073709551615",
+    );
     check(Int8Array::from(vec![-3]), "-3", "-3");
     check(Float64Array::from(vec![0.5]), "0.5", "0.5");
     check(Float64Array::from(vec![f64::NAN]), "\"NaN\"", "NaN");
@@ -33,7 +49,11 @@ fn scalars() {
     check(NullArray::new(1), "null", "");
     check(BinaryArray::from(vec![&[0xab_u8, 0x01][..]]), "\"ab01\"", "ab01");
     check(BinaryViewArray::from(vec![&[0xff_u8][..]]), "\"ff\"", "ff");
-    check(StringViewArray::from(vec!["a\"\n\u{1}é"]), "\"a\\\"\\n\\u0001é\"", "a\"\n\u{1}é");
+    check(
+        StringViewArray::from(vec!["a\"\n\u{1}é"]),
+        "\"a\\\"\\n\\u0001é\"",
+        "a\"\n\u{1}é",
+    );
     check(Date32Array::from(vec![20_779]), "\"2026-11-22\"", "2026-11-22");
 }
 
@@ -42,7 +62,11 @@ fn times_have_the_digits_of_their_unit() {
     let micros = TimestampMicrosecondArray::from(vec![1_795_377_600_123_456]).with_timezone("UTC");
     check(micros, "\"2026-11-22T20:00:00.123456Z\"", "2026-11-22T20:00:00.123456Z");
     let nanos = TimestampNanosecondArray::from(vec![1_795_377_600_123_456_789]);
-    check(nanos, "\"2026-11-22T20:00:00.123456789Z\"", "2026-11-22T20:00:00.123456789Z");
+    check(
+        nanos,
+        "\"2026-11-22T20:00:00.123456789Z\"",
+        "2026-11-22T20:00:00.123456789Z",
+    );
 }
 
 #[test]
@@ -65,7 +89,10 @@ fn rows() -> (Schema, RecordBatch) {
     ]);
     let names: ArrayRef = Arc::new(StringArray::from(vec![Some("a,b"), Some(""), None]));
     let numbers: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), Some(200), None]));
-    (schema.clone(), RecordBatch::try_new(Arc::new(schema), vec![names, numbers]).unwrap())
+    (
+        schema.clone(),
+        RecordBatch::try_new(Arc::new(schema), vec![names, numbers]).unwrap(),
+    )
 }
 
 #[test]
@@ -86,7 +113,10 @@ fn documents() {
     csv_rows(&rows, &mut csv);
     assert_eq!(csv, "name,n\r\n\"a,b\",1\r\n\"\",200\r\n,\r\n");
 
-    assert_eq!(table(&schema, &[rows]), "name    n\n----  ---\na,b     1\n      200\n         \n(3 rows)\n");
+    assert_eq!(
+        table(&schema, &[rows]),
+        "name    n\n----  ---\na,b     1\n      200\n         \n(3 rows)\n"
+    );
 }
 
 #[test]

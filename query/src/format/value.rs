@@ -33,7 +33,11 @@ pub fn json_value(array: &dyn Array, row: usize, out: &mut String) {
         DataType::Float32 => {
             // Through its own shortest text: widened first, 0.1 would be 0.10000000149011612.
             let value = array.as_primitive::<Float32Type>().value(row);
-            if value.is_finite() { written(format_args!("{value:?}"), out) } else { float(value.into(), out) }
+            if value.is_finite() {
+                written(format_args!("{value:?}"), out)
+            } else {
+                float(value.into(), out)
+            }
         }
         DataType::List(_) => list(array.as_list::<i32>().value(row).as_ref(), out),
         DataType::LargeList(_) => list(array.as_list::<i64>().value(row).as_ref(), out),
@@ -103,8 +107,14 @@ pub fn text_value(array: &dyn Array, row: usize, out: &mut String) {
         DataType::UInt32 => written(array.as_primitive::<UInt32Type>().value(row), out),
         DataType::UInt64 => written(array.as_primitive::<UInt64Type>().value(row), out),
         // `{:?}` is the shortest text that reads back the same, with an exponent where digits would fill the line.
-        DataType::Float32 => written(format_args!("{:?}", array.as_primitive::<Float32Type>().value(row)), out),
-        DataType::Float64 => written(format_args!("{:?}", array.as_primitive::<Float64Type>().value(row)), out),
+        DataType::Float32 => written(
+            format_args!("{:?}", array.as_primitive::<Float32Type>().value(row)),
+            out,
+        ),
+        DataType::Float64 => written(
+            format_args!("{:?}", array.as_primitive::<Float64Type>().value(row)),
+            out,
+        ),
         DataType::Timestamp(unit, _) => {
             let value = match unit {
                 TimeUnit::Second => array.as_primitive::<TimestampSecondType>().value(row),
@@ -156,7 +166,11 @@ fn written(value: impl std::fmt::Display, out: &mut String) {
 }
 
 fn number(value: impl std::fmt::Display, safe: bool, out: &mut String) {
-    if safe { written(value, out) } else { written(format_args!("\"{value}\""), out) }
+    if safe {
+        written(value, out)
+    } else {
+        written(format_args!("\"{value}\""), out)
+    }
 }
 
 fn float(value: f64, out: &mut String) {

@@ -44,9 +44,11 @@ impl<'a> Bytes<'a> {
 /// Lets any column of bytes through as it is; an error for other types.
 pub(super) fn coerce(function: &str, given: &DataType) -> Result<DataType> {
     match given {
-        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) | DataType::Null => {
-            Ok(given.clone())
-        }
+        DataType::Binary
+        | DataType::LargeBinary
+        | DataType::BinaryView
+        | DataType::FixedSizeBinary(_)
+        | DataType::Null => Ok(given.clone()),
         DataType::Dictionary(_, value) => coerce(function, value),
         other => plan_err!("{function} takes BINARY, not {other}"),
     }

@@ -7,16 +7,17 @@ use arrow::datatypes::{DataType, Float64Type};
 use datafusion::common::{Result, ScalarValue, exec_datafusion_err, not_impl_err, plan_err};
 use datafusion::logical_expr::function::AccumulatorArgs;
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
-use datafusion::logical_expr::{
-    Accumulator, AggregateUDFImpl, EmitTo, GroupsAccumulator, Signature, Volatility,
-};
+use datafusion::logical_expr::{Accumulator, AggregateUDFImpl, EmitTo, GroupsAccumulator, Signature, Volatility};
 
 use super::bytes::{Bytes, coerce, coerce_number};
 use crate::exphist::{Malformed, Sketches, View};
 
 /// Both functions: they differ in what a row is.
 pub(super) fn all() -> [ExpHistAggregate; 2] {
-    [Input::Values, Input::Sketches].map(|input| ExpHistAggregate { input, signature: Signature::user_defined(Volatility::Immutable) })
+    [Input::Values, Input::Sketches].map(|input| ExpHistAggregate {
+        input,
+        signature: Signature::user_defined(Volatility::Immutable),
+    })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -68,7 +69,10 @@ impl AggregateUDFImpl for ExpHistAggregate {
         }
         let mut sketches = Sketches::new();
         sketches.resize(1);
-        Ok(Box::new(One { input: self.input, sketches }))
+        Ok(Box::new(One {
+            input: self.input,
+            sketches,
+        }))
     }
 
     fn groups_accumulator_supported(&self, args: AccumulatorArgs<'_>) -> bool {
@@ -76,7 +80,10 @@ impl AggregateUDFImpl for ExpHistAggregate {
     }
 
     fn create_groups_accumulator(&self, _: AccumulatorArgs<'_>) -> Result<Box<dyn GroupsAccumulator>> {
-        Ok(Box::new(Many { input: self.input, sketches: Sketches::new() }))
+        Ok(Box::new(Many {
+            input: self.input,
+            sketches: Sketches::new(),
+        }))
     }
 }
 
@@ -128,7 +135,9 @@ impl GroupsAccumulator for Many {
         total_num_groups: usize,
     ) -> Result<()> {
         self.sketches.resize(total_num_groups);
-        update(self.input, &mut self.sketches, values, opt_filter, |row| group_indices[row])
+        update(self.input, &mut self.sketches, values, opt_filter, |row| {
+            group_indices[row]
+        })
     }
 
     fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
@@ -147,7 +156,9 @@ impl GroupsAccumulator for Many {
 
     fn merge_batch(&mut self, states: &[ArrayRef], group_indices: &[usize], total_num_groups: usize) -> Result<()> {
         self.sketches.resize(total_num_groups);
-        update(Input::Sketches, &mut self.sketches, states, None, |row| group_indices[row])
+        update(Input::Sketches, &mut self.sketches, states, None, |row| {
+            group_indices[row]
+        })
     }
 
     fn convert_to_state(&self, values: &[ArrayRef], opt_filter: Option<&BooleanArray>) -> Result<Vec<ArrayRef>> {
@@ -216,7 +227,9 @@ fn update(
             let column = Bytes::of(&columns[0])?;
             for row in (0..columns[0].len()).filter(|row| wanted(*row)) {
                 if let Some(bytes) = column.get(row) {
-                    View::parse(bytes).and_then(|view| sketches.merge(group(row), view)).map_err(malformed)?;
+                    View::parse(bytes)
+                        .and_then(|view| sketches.merge(group(row), view))
+                        .map_err(malformed)?;
                 }
             }
         }
@@ -227,4 +240,3 @@ fn update(
 pub(super) fn malformed(error: Malformed) -> datafusion::error::DataFusionError {
     exec_datafusion_err!("{error}")
 }
-

@@ -21,9 +21,15 @@ pub(super) fn all() -> Vec<Scalar> {
         Scalar::new("exphist_count_le", sketch_and_number, double.clone(), |args| {
             with_number(args, |view, x| view.count_le(x).map(Some))
         }),
-        Scalar::new("exphist_count", sketch, double.clone(), |args| alone(args, |view| view.count().map(Some))),
-        Scalar::new("exphist_sum", sketch, double.clone(), |args| alone(args, |view| Ok(Some(view.sum())))),
-        Scalar::new("exphist_min", sketch, double.clone(), |args| alone(args, |view| Ok(view.min()))),
+        Scalar::new("exphist_count", sketch, double.clone(), |args| {
+            alone(args, |view| view.count().map(Some))
+        }),
+        Scalar::new("exphist_sum", sketch, double.clone(), |args| {
+            alone(args, |view| Ok(Some(view.sum())))
+        }),
+        Scalar::new("exphist_min", sketch, double.clone(), |args| {
+            alone(args, |view| Ok(view.min()))
+        }),
         Scalar::new("exphist_max", sketch, double, |args| alone(args, |view| Ok(view.max()))),
     ]
 }
@@ -37,9 +43,10 @@ fn sketch(given: &[DataType]) -> Result<Vec<DataType>> {
 
 fn sketch_and_number(given: &[DataType]) -> Result<Vec<DataType>> {
     match given {
-        [sketch, number] => {
-            Ok(vec![coerce("a function of a sketch", sketch)?, coerce_number("a function of a sketch", number)?])
-        }
+        [sketch, number] => Ok(vec![
+            coerce("a function of a sketch", sketch)?,
+            coerce_number("a function of a sketch", number)?,
+        ]),
         other => plan_err!("expected a sketch and a number, found {} arguments", other.len()),
     }
 }
@@ -62,9 +69,9 @@ fn with_number(args: &[ArrayRef], read: impl Fn(View<'_>, f64) -> Result<Option<
     let mut out = Float64Builder::with_capacity(args[0].len());
     for row in 0..args[0].len() {
         out.append_option(match sketches.get(row) {
-            Some(bytes) if numbers.is_valid(row) => {
-                View::parse(bytes).and_then(|view| read(view, numbers.value(row))).map_err(malformed)?
-            }
+            Some(bytes) if numbers.is_valid(row) => View::parse(bytes)
+                .and_then(|view| read(view, numbers.value(row)))
+                .map_err(malformed)?,
             _ => None,
         });
     }

@@ -42,9 +42,10 @@ fn text(given: &[DataType]) -> Result<Vec<DataType>> {
 
 fn time(given: &[DataType]) -> Result<Vec<DataType>> {
     match given {
-        [DataType::Timestamp(..) | DataType::Null, rest] if rest.is_integer() || rest.is_null() => {
-            Ok(vec![DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), DataType::Int64])
-        }
+        [DataType::Timestamp(..) | DataType::Null, rest] if rest.is_integer() || rest.is_null() => Ok(vec![
+            DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+            DataType::Int64,
+        ]),
         _ => plan_err!("ts_nanos takes a timestamp and the nanoseconds that go with it: ts_nanos(ts, ts_ns)"),
     }
 }
@@ -84,7 +85,10 @@ fn from_hex(what: &str, bytes: usize, args: &[ArrayRef]) -> Result<ArrayRef> {
 }
 
 fn ts_nanos(args: &[ArrayRef]) -> Result<ArrayRef> {
-    let (micros, rests) = (args[0].as_primitive::<TimestampMicrosecondType>(), args[1].as_primitive::<Int64Type>());
+    let (micros, rests) = (
+        args[0].as_primitive::<TimestampMicrosecondType>(),
+        args[1].as_primitive::<Int64Type>(),
+    );
     let mut out = TimestampNanosecondBuilder::with_capacity(micros.len());
     for row in 0..micros.len() {
         if micros.is_null(row) {
@@ -92,7 +96,11 @@ fn ts_nanos(args: &[ArrayRef]) -> Result<ArrayRef> {
             continue;
         }
         let rest = if rests.is_valid(row) { rests.value(row) } else { 0 };
-        match micros.value(row).checked_mul(1000).and_then(|nanos| nanos.checked_add(rest)) {
+        match micros
+            .value(row)
+            .checked_mul(1000)
+            .and_then(|nanos| nanos.checked_add(rest))
+        {
             Some(nanos) => out.append_value(nanos),
             None => return exec_err!("a time outside 1677 to 2262 has no nanoseconds"),
         }

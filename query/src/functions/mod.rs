@@ -25,10 +25,17 @@ pub(crate) use ids::parse_hex_id;
 
 /// All scalar functions of Tailwater.
 pub fn scalars() -> Vec<Arc<ScalarUDF>> {
-    exphist_scalar::all().into_iter().chain(ids::all()).map(|function| Arc::new(ScalarUDF::new_from_impl(function))).collect()
+    exphist_scalar::all()
+        .into_iter()
+        .chain(ids::all())
+        .map(|function| Arc::new(ScalarUDF::new_from_impl(function)))
+        .collect()
 }
 
 /// All aggregate functions of Tailwater.
 pub fn aggregates() -> Vec<Arc<AggregateUDF>> {
-    exphist_agg::all().into_iter().map(|function| Arc::new(AggregateUDF::new_from_impl(function))).collect()
+    exphist_agg::all()
+        .into_iter()
+        .map(|function| Arc::new(AggregateUDF::new_from_impl(function)))
+        .collect()
 }

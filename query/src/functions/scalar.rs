@@ -23,7 +23,13 @@ impl Scalar {
         returns: DataType,
         run: fn(&[ArrayRef]) -> Result<ArrayRef>,
     ) -> Scalar {
-        Scalar { name, signature: Signature::user_defined(Volatility::Immutable), coerce, returns, run }
+        Scalar {
+            name,
+            signature: Signature::user_defined(Volatility::Immutable),
+            coerce,
+            returns,
+            run,
+        }
     }
 }
 

@@ -60,17 +60,23 @@ impl<S: Send + Sync> FromRequestParts<S> for Format {
             Some("json") => Ok(Format::Json),
             Some("csv") => Ok(Format::Csv),
             Some("arrow") => Ok(Format::Arrow),
-            Some(other) => {
-                Err(Error::new(ErrorKind::BadQuery, format!("no format {other:?}: there are json, csv and arrow")))
-            }
+            Some(other) => Err(Error::new(
+                ErrorKind::BadQuery,
+                format!("no format {other:?}: there are json, csv and arrow"),
+            )),
             None => Ok(accepted(&parts.headers)),
         }
     }
 }
 
 fn accepted(headers: &HeaderMap) -> Format {
-    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let mut kinds = accept.split(',').map(|kind| kind.split(';').next().unwrap_or_default().trim());
+    let accept = headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let mut kinds = accept
+        .split(',')
+        .map(|kind| kind.split(';').next().unwrap_or_default().trim());
     kinds
         .find_map(|kind| match kind {
             "text/csv" => Some(Format::Csv),
@@ -107,12 +113,26 @@ pub(super) async fn run(
 }
 
 fn question(headers: &HeaderMap, body: &[u8]) -> Result<Query> {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json")) {
-        let request: Request = serde_json::from_slice(body)
-            .map_err(|error| Error::new(ErrorKind::BadQuery, format!("the body is not {{\"sql\": ...}}: {error}")))?;
+    let kind = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    if kind
+        .split(';')
+        .next()
+        .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+    {
+        let request: Request = serde_json::from_slice(body).map_err(|error| {
+            Error::new(
+                ErrorKind::BadQuery,
+                format!("the body is not {{\"sql\": ...}}: {error}"),
+            )
+        })?;
         let params = request.params.into_iter().map(param).collect::<Result<_>>()?;
-        return Ok(Query { text: request.sql, params });
+        return Ok(Query {
+            text: request.sql,
+            params,
+        });
     }
     let text = std::str::from_utf8(body).map_err(|_| Error::new(ErrorKind::BadQuery, "the query is not UTF-8"))?;
     Ok(Query::from(text))
@@ -129,7 +149,10 @@ fn param(value: serde_json::Value) -> Result<ScalarValue> {
             None => ScalarValue::Float64(number.as_f64()),
         },
         Value::Array(_) | Value::Object(_) => {
-            return Err(Error::new(ErrorKind::BadQuery, "a parameter is a text, a number, a boolean or null"));
+            return Err(Error::new(
+                ErrorKind::BadQuery,
+                "a parameter is a text, a number, a boolean or null",
+            ));
         }
     })
 }
@@ -149,8 +172,12 @@ fn respond(format: Format, notes: Option<HeaderValue>, body: Body) -> Response {
         Format::Arrow => "application/vnd.apache.arrow.stream",
     };
     let mut response = Response::new(body);
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Some(notes) = notes {
         response.headers_mut().insert("tailwater-notes", notes);
     }
@@ -194,7 +221,13 @@ struct Writer {
 
 impl Writer {
     fn new(format: Format, schema: SchemaRef) -> Result<Writer> {
-        let mut writer = Writer { format, out: Vec::new(), text: String::new(), written: 0, arrow: None };
+        let mut writer = Writer {
+            format,
+            out: Vec::new(),
+            text: String::new(),
+            written: 0,
+            arrow: None,
+        };
         match format {
             Format::Json => format::json_head(&schema, &mut writer.text),
             Format::Csv => format::csv_head(&schema, &mut writer.text),

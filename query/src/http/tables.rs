@@ -16,7 +16,9 @@ fn describe(table: Table) -> Value {
     let types = schema(table);
     let columns: Vec<Value> = columns(table)
         .map(|column| {
-            let data_type = types.field_with_name(column.name).map(|field| type_name(field.data_type()));
+            let data_type = types
+                .field_with_name(column.name)
+                .map(|field| type_name(field.data_type()));
             json!({
                 "name": column.name,
                 "type": data_type.unwrap_or_default(),

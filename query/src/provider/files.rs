@@ -50,8 +50,14 @@ impl Scan<'_> {
     pub(super) fn plan(self, state: &dyn Session) -> Result<Arc<dyn ExecutionPlan>> {
         // Delta keeps partition values out of the files; DataFusion puts them after the file's columns.
         let date = self.schema.index_of("date")?;
-        let file_fields: Vec<_> =
-            self.schema.fields().iter().enumerate().filter(|(at, _)| *at != date).map(|(_, field)| field.clone()).collect();
+        let file_fields: Vec<_> = self
+            .schema
+            .fields()
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| *at != date)
+            .map(|(_, field)| field.clone())
+            .collect();
         let width = file_fields.len();
         let table_schema = TableSchema::builder(Arc::new(Schema::new(file_fields)))
             .with_table_partition_cols(vec![Arc::new(self.schema.field(date).clone())])
@@ -68,7 +74,10 @@ impl Scan<'_> {
 
         let url = store_url(self.table);
         let runtime = state.runtime_env();
-        let reader = CachedParquetFileReaderFactory::new(runtime.object_store(&url)?, runtime.cache_manager.get_file_metadata_cache());
+        let reader = CachedParquetFileReaderFactory::new(
+            runtime.object_store(&url)?,
+            runtime.cache_manager.get_file_metadata_cache(),
+        );
         let options = state.table_options().parquet.clone();
         let mut source = ParquetSource::new(table_schema.clone())
             .with_table_parquet_options(options)
@@ -82,7 +91,11 @@ impl Scan<'_> {
 
         let scanned = table_schema.table_schema();
         let with_statistics = self.files.len() <= FILES_WITH_STATISTICS_MAX;
-        let files = self.files.iter().map(|file| partitioned(file, scanned, with_statistics)).collect();
+        let files = self
+            .files
+            .iter()
+            .map(|file| partitioned(file, scanned, with_statistics))
+            .collect();
         let threads = state.config().target_partitions();
         let (groups, ordering) = self.grouped(files, scanned, threads);
 
@@ -104,11 +117,20 @@ impl Scan<'_> {
     }
 
     /// One group for each thread, as even in bytes as whole files allow; an order is declared where it holds and costs nothing.
-    fn grouped(&self, files: Vec<PartitionedFile>, scanned: &SchemaRef, threads: usize) -> (Vec<FileGroup>, Option<LexOrdering>) {
+    fn grouped(
+        &self,
+        files: Vec<PartitionedFile>,
+        scanned: &SchemaRef,
+        threads: usize,
+    ) -> (Vec<FileGroup>, Option<LexOrdering>) {
         if let Some(order) = self.order(scanned) {
             let one = [FileGroup::new(files.clone())];
             // Bounds say nothing of nulls, which come first.
-            let no_nulls = |column: &&str| self.files.iter().all(|file| file.range(column).is_some_and(|range| range.nulls == Some(0)));
+            let no_nulls = |column: &&str| {
+                self.files
+                    .iter()
+                    .all(|file| file.range(column).is_some_and(|range| range.nulls == Some(0)))
+            };
             if table::sort_columns(self.table).iter().all(no_nulls)
                 && let Ok(groups) = FileScanConfig::split_groups_by_statistics(scanned, &one, &order)
                 && groups.len() <= threads
@@ -117,18 +139,27 @@ impl Scan<'_> {
             }
             // Rows are in order in each file, even where files overlap.
             if files.len() <= threads {
-                return (files.into_iter().map(|file| FileGroup::new(vec![file])).collect(), Some(order));
+                return (
+                    files.into_iter().map(|file| FileGroup::new(vec![file])).collect(),
+                    Some(order),
+                );
             }
         }
         let mut files = files;
         files.sort_by_key(|file| std::cmp::Reverse(file.object_meta.size));
         let mut groups: Vec<(u64, Vec<PartitionedFile>)> = vec![(0, Vec::new()); threads.clamp(1, files.len())];
         for file in files {
-            let (bytes, group) = groups.iter_mut().min_by_key(|(bytes, _)| *bytes).expect("there is at least one group");
+            let (bytes, group) = groups
+                .iter_mut()
+                .min_by_key(|(bytes, _)| *bytes)
+                .expect("there is at least one group");
             *bytes += file.object_meta.size;
             group.push(file);
         }
-        (groups.into_iter().map(|(_, group)| FileGroup::new(group)).collect(), None)
+        (
+            groups.into_iter().map(|(_, group)| FileGroup::new(group)).collect(),
+            None,
+        )
     }
 
     /// The order of the rows in every file. A leading column that has one and the same value everywhere (the tenant, mostly) orders
@@ -140,8 +171,13 @@ impl Scan<'_> {
         let columns = table::sort_columns(self.table);
         let constant = columns.iter().take_while(|column| self.is_constant(column)).count();
         let columns = &columns[constant.min(columns.len() - 1)..];
-        let options = SortOptions { descending: false, nulls_first: true };
-        let order = columns.iter().map(|column| Some(PhysicalSortExpr::new(expressions::col(column, scanned).ok()?, options)));
+        let options = SortOptions {
+            descending: false,
+            nulls_first: true,
+        };
+        let order = columns
+            .iter()
+            .map(|column| Some(PhysicalSortExpr::new(expressions::col(column, scanned).ok()?, options)));
         LexOrdering::new(order.collect::<Option<Vec<_>>>()?)
     }
 
@@ -186,7 +222,9 @@ fn statistics(file: &FileEntry, scanned: &SchemaRef) -> Statistics {
             };
             column.min_value = bound(&range.min);
             column.max_value = bound(&range.max);
-            column.null_count = range.nulls.map_or(Precision::Absent, |nulls| Precision::Exact(nulls as usize));
+            column.null_count = range
+                .nulls
+                .map_or(Precision::Absent, |nulls| Precision::Exact(nulls as usize));
         }
         column
     });

@@ -17,7 +17,9 @@ use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, Repla
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
 use datafusion::physical_plan::statistics::StatisticsArgs;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PhysicalExpr, PlanProperties};
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PhysicalExpr, PlanProperties,
+};
 use futures::{StreamExt, TryStreamExt, stream};
 use tailwater_model::table::Table;
 use tailwater_storage::outbox::{FrameRef, as_schema};
@@ -45,7 +47,10 @@ impl HotExec {
         };
         let mut groups: Vec<(usize, Vec<FrameRef>)> = vec![(0, Vec::new()); partitions.clamp(1, frames.len().max(1))];
         for frame in frames {
-            let (rows, group) = groups.iter_mut().min_by_key(|(rows, _)| *rows).expect("there is at least one group");
+            let (rows, group) = groups
+                .iter_mut()
+                .min_by_key(|(rows, _)| *rows)
+                .expect("there is at least one group");
             *rows += frame.rows();
             group.push(frame);
         }
@@ -56,7 +61,12 @@ impl HotExec {
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
-        Ok(HotExec { table, partitions, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() })
+        Ok(HotExec {
+            table,
+            partitions,
+            properties: Arc::new(properties),
+            metrics: ExecutionPlanMetricsSet::new(),
+        })
     }
 }
 
@@ -115,8 +125,9 @@ impl ExecutionPlan for HotExec {
             })
             .map_ok(move |rows| {
                 let starts = (0..rows.num_rows()).step_by(rows_max);
-                let pieces: Vec<_> =
-                    starts.map(|start| Ok(rows.slice(start, rows_max.min(rows.num_rows() - start)))).collect();
+                let pieces: Vec<_> = starts
+                    .map(|start| Ok(rows.slice(start, rows_max.min(rows.num_rows() - start))))
+                    .collect();
                 stream::iter(pieces)
             })
             .try_flatten();

@@ -52,7 +52,11 @@ pub(crate) const WINDOW_ROWS_MIN: u64 = 1 << 20;
 
 impl Hints {
     pub(crate) fn new(no_pruning: bool, window_rows_min: u64) -> Hints {
-        Hints { few_rows: AtomicBool::new(false), no_pruning, window_rows_min }
+        Hints {
+            few_rows: AtomicBool::new(false),
+            no_pruning,
+            window_rows_min,
+        }
     }
 
     /// Learns from the plan.
@@ -87,9 +91,21 @@ pub(crate) struct LakeTable {
 impl LakeTable {
     /// The files of the snapshot, if the table exists, and the frames above it.
     pub(crate) fn new(pinned: HotTable, hints: Arc<Hints>) -> LakeTable {
-        let HotTable { table, snapshot, frames, .. } = pinned;
+        let HotTable {
+            table,
+            snapshot,
+            frames,
+            ..
+        } = pinned;
         let schema = sql_schema(table, snapshot.as_deref());
-        LakeTable { table, schema, snapshot, frames, hints, traces: None }
+        LakeTable {
+            table,
+            schema,
+            snapshot,
+            frames,
+            hints,
+            traces: None,
+        }
     }
 
     /// Lets a trace be found in time first.
@@ -102,7 +118,12 @@ impl LakeTable {
 impl fmt::Debug for LakeTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let version = self.snapshot.as_ref().map(|snapshot| snapshot.version);
-        write!(f, "{} at version {version:?} and {} frames", self.table.name(), self.frames.len())
+        write!(
+            f,
+            "{} at version {version:?} and {} frames",
+            self.table.name(),
+            self.frames.len()
+        )
     }
 }
 
@@ -111,8 +132,14 @@ impl fmt::Debug for LakeTable {
 fn sql_schema(table: Table, snapshot: Option<&Snapshot>) -> SchemaRef {
     let known = table::schema(table);
     let foreign = snapshot.map(|snapshot| {
-        let foreign = snapshot.schema.fields().iter().filter(|field| known.field_with_name(field.name()).is_err());
-        foreign.map(|field| Field::new(field.name(), field.data_type().clone(), true)).collect::<Vec<_>>()
+        let foreign = snapshot
+            .schema
+            .fields()
+            .iter()
+            .filter(|field| known.field_with_name(field.name()).is_err());
+        foreign
+            .map(|field| Field::new(field.name(), field.data_type().clone(), true))
+            .collect::<Vec<_>>()
     });
     let known = known.fields().iter().map(|field| field.as_ref().clone());
     let fields: Vec<Field> = known.chain(foreign.into_iter().flatten()).map(as_view).collect();
@@ -182,7 +209,13 @@ impl TableProvider for LakeTable {
         };
         if !frames.is_empty() {
             let partitions = state.config().target_partitions();
-            parts.push(Arc::new(HotExec::new(self.table, frames, &self.schema, projection, partitions)?));
+            parts.push(Arc::new(HotExec::new(
+                self.table,
+                frames,
+                &self.schema,
+                projection,
+                partitions,
+            )?));
         }
         match parts.len() {
             0 => {
@@ -204,7 +237,9 @@ impl LakeTable {
         let Some(traces) = &self.traces else { return Ok(None) };
         let rows: u64 = files.iter().map(|file| file.rows).sum();
         match window::wanted_trace(filters) {
-            Some(trace) if !self.hints.no_pruning && rows >= self.hints.window_rows_min && window::covers(traces, files) => {
+            Some(trace)
+                if !self.hints.no_pruning && rows >= self.hints.window_rows_min && window::covers(traces, files) =>
+            {
                 window::of_trace(traces.clone(), trace, state).await
             }
             _ => Ok(None),
@@ -215,7 +250,9 @@ impl LakeTable {
         if self.hints.no_pruning {
             return Ok(None);
         }
-        let Some(filter) = conjunction(filters.iter().cloned()) else { return Ok(None) };
+        let Some(filter) = conjunction(filters.iter().cloned()) else {
+            return Ok(None);
+        };
         let schema = DFSchema::try_from(self.schema.clone())?;
         state.create_physical_expr(filter, &schema).map(Some)
     }

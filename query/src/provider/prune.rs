@@ -14,21 +14,51 @@ use tailwater_storage::lake::{FileEntry, Value};
 use tailwater_storage::outbox::FrameRef;
 
 /// The files that may hold a match, in their order.
-pub(super) fn files(files: &[Arc<FileEntry>], schema: &SchemaRef, predicate: &Arc<dyn PhysicalExpr>) -> Vec<Arc<FileEntry>> {
+pub(super) fn files(
+    files: &[Arc<FileEntry>],
+    schema: &SchemaRef,
+    predicate: &Arc<dyn PhysicalExpr>,
+) -> Vec<Arc<FileEntry>> {
     keep(files, schema, predicate, &FileBounds { files, schema })
 }
 
 /// The frames that may hold a match, in their order.
-pub(super) fn frames(table: Table, frames: &[FrameRef], schema: &SchemaRef, predicate: &Arc<dyn PhysicalExpr>) -> Vec<FrameRef> {
-    keep(frames, schema, predicate, &FrameBounds { frames, schema, time: table::time_column(table) })
+pub(super) fn frames(
+    table: Table,
+    frames: &[FrameRef],
+    schema: &SchemaRef,
+    predicate: &Arc<dyn PhysicalExpr>,
+) -> Vec<FrameRef> {
+    keep(
+        frames,
+        schema,
+        predicate,
+        &FrameBounds {
+            frames,
+            schema,
+            time: table::time_column(table),
+        },
+    )
 }
 
-fn keep<T: Clone>(all: &[T], schema: &SchemaRef, predicate: &Arc<dyn PhysicalExpr>, known: &dyn PruningStatistics) -> Vec<T> {
+fn keep<T: Clone>(
+    all: &[T],
+    schema: &SchemaRef,
+    predicate: &Arc<dyn PhysicalExpr>,
+    known: &dyn PruningStatistics,
+) -> Vec<T> {
     // A predicate that says nothing about bounds, or that this version of DataFusion cannot judge, prunes nothing.
-    let pruning = PruningPredicateBuilder::new().with_file_schema(schema.clone()).try_build(predicate.clone());
+    let pruning = PruningPredicateBuilder::new()
+        .with_file_schema(schema.clone())
+        .try_build(predicate.clone());
     let verdicts = pruning.and_then(|predicate| predicate.prune(known));
     match verdicts {
-        Ok(verdicts) => all.iter().zip(verdicts).filter(|(_, keep)| *keep).map(|(item, _)| item.clone()).collect(),
+        Ok(verdicts) => all
+            .iter()
+            .zip(verdicts)
+            .filter(|(_, keep)| *keep)
+            .map(|(item, _)| item.clone())
+            .collect(),
         Err(error) => {
             tracing::debug!(%error, "predicate does not prune");
             all.to_vec()
@@ -75,13 +105,20 @@ struct FileBounds<'a> {
 }
 
 impl FileBounds<'_> {
-    fn side(&self, column: &Column, side: impl Fn(&tailwater_storage::lake::ColumnRange) -> Option<&Value>) -> Option<ArrayRef> {
+    fn side(
+        &self,
+        column: &Column,
+        side: impl Fn(&tailwater_storage::lake::ColumnRange) -> Option<&Value>,
+    ) -> Option<ArrayRef> {
         if column.name == "date" {
             let dates = self.files.iter().map(|file| Some(ScalarValue::Date32(Some(file.date))));
             return bounds(self.schema, column, dates);
         }
         let data_type = self.schema.field_with_name(&column.name).ok()?.data_type();
-        let values = self.files.iter().map(|file| scalar(side(file.range(&column.name)?)?, data_type));
+        let values = self
+            .files
+            .iter()
+            .map(|file| scalar(side(file.range(&column.name)?)?, data_type));
         bounds(self.schema, column, values)
     }
 }
@@ -108,7 +145,9 @@ impl PruningStatistics for FileBounds<'_> {
     }
 
     fn row_counts(&self) -> Option<ArrayRef> {
-        Some(Arc::new(self.files.iter().map(|file| Some(file.rows)).collect::<UInt64Array>()))
+        Some(Arc::new(
+            self.files.iter().map(|file| Some(file.rows)).collect::<UInt64Array>(),
+        ))
     }
 
     fn contained(&self, _: &Column, _: &HashSet<ScalarValue>) -> Option<BooleanArray> {
@@ -128,7 +167,10 @@ impl FrameBounds<'_> {
             return None;
         }
         let data_type = self.schema.field_with_name(self.time).ok()?.data_type();
-        let values = self.frames.iter().map(|frame| scalar(&Value::Int(side(frame.head.times?)), data_type));
+        let values = self
+            .frames
+            .iter()
+            .map(|frame| scalar(&Value::Int(side(frame.head.times?)), data_type));
         bounds(self.schema, column, values)
     }
 }
@@ -151,7 +193,12 @@ impl PruningStatistics for FrameBounds<'_> {
     }
 
     fn row_counts(&self) -> Option<ArrayRef> {
-        Some(Arc::new(self.frames.iter().map(|frame| Some(frame.rows() as u64)).collect::<UInt64Array>()))
+        Some(Arc::new(
+            self.frames
+                .iter()
+                .map(|frame| Some(frame.rows() as u64))
+                .collect::<UInt64Array>(),
+        ))
     }
 
     /// `false` where none of the values is inside, unknown elsewhere.
@@ -165,10 +212,13 @@ impl PruningStatistics for FrameBounds<'_> {
         if !matches!(column.name.as_str(), "service_name" | "trace_id") {
             return None;
         }
-        let inside = self.frames.iter().map(|frame| match values.iter().any(|value| may_have(frame, value)) {
-            true => None,
-            false => Some(false),
-        });
+        let inside = self
+            .frames
+            .iter()
+            .map(|frame| match values.iter().any(|value| may_have(frame, value)) {
+                true => None,
+                false => Some(false),
+            });
         Some(inside.collect())
     }
 }

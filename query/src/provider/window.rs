@@ -54,8 +54,13 @@ pub(super) async fn of_trace(traces: Arc<LakeTable>, trace: &Expr, state: &dyn S
     let time = |column: usize| {
         let rows = batches.iter().find(|rows| rows.num_rows() > 0)?;
         let times = rows.column(column).as_primitive_opt::<TimestampMicrosecondType>()?;
-        times.iter().next()?.map(|time| ScalarValue::TimestampMicrosecond(Some(time), Some("UTC".into())))
+        times
+            .iter()
+            .next()?
+            .map(|time| ScalarValue::TimestampMicrosecond(Some(time), Some("UTC".into())))
     };
     let literal = |value| Expr::Literal(value, None);
-    Ok(time(0).zip(time(1)).map(|(first, last)| col("ts").between(literal(first), literal(last))))
+    Ok(time(0)
+        .zip(time(1))
+        .map(|(first, last)| col("ts").between(literal(first), literal(last))))
 }

@@ -66,10 +66,17 @@ pub fn trace_hex(trace: u8) -> String {
 
 /// Spans as an outbox frame holds them.
 pub fn span_rows(spans: &[Span]) -> RecordBatch {
-    let texts = |of: &dyn Fn(&Span) -> Option<&'static str>| -> ArrayRef { Arc::new(spans.iter().map(of).collect::<StringArray>()) };
+    let texts = |of: &dyn Fn(&Span) -> Option<&'static str>| -> ArrayRef {
+        Arc::new(spans.iter().map(of).collect::<StringArray>())
+    };
     rows(Table::Spans, spans.len(), |column| {
         Some(match column {
-            "date" => Arc::new(spans.iter().map(|s| Some(s.ts.div_euclid(86_400_000_000) as i32)).collect::<Date32Array>()),
+            "date" => Arc::new(
+                spans
+                    .iter()
+                    .map(|s| Some(s.ts.div_euclid(86_400_000_000) as i32))
+                    .collect::<Date32Array>(),
+            ),
             "tenant" => texts(&|_| Some("default")),
             "ts" => {
                 let times = TimestampMicrosecondArray::from_iter_values(spans.iter().map(|s| s.ts));
@@ -115,7 +122,10 @@ pub fn rows(table: Table, count: usize, given: impl Fn(&str) -> Option<ArrayRef>
 fn sorted(table: Table, rows: RecordBatch) -> RecordBatch {
     let keys: Vec<_> = sort_columns(table)
         .iter()
-        .map(|name| SortColumn { values: rows.column_by_name(name).unwrap().clone(), options: None })
+        .map(|name| SortColumn {
+            values: rows.column_by_name(name).unwrap().clone(),
+            options: None,
+        })
         .collect();
     take_record_batch(&rows, &lexsort_to_indices(&keys, None).unwrap()).unwrap()
 }
@@ -125,11 +135,22 @@ fn as_type(column: &ArrayRef, to: &DataType) -> ArrayRef {
     match (column.data_type(), to) {
         (from, to) if from == to => column.clone(),
         (DataType::Map(..), DataType::Map(entries, sorted)) => {
-            let DataType::Struct(fields) = entries.data_type() else { panic!("maps have struct entries") };
+            let DataType::Struct(fields) = entries.data_type() else {
+                panic!("maps have struct entries")
+            };
             let map = column.as_map();
-            let parts = vec![cast(map.keys(), fields[0].data_type()).unwrap(), cast(map.values(), fields[1].data_type()).unwrap()];
+            let parts = vec![
+                cast(map.keys(), fields[0].data_type()).unwrap(),
+                cast(map.values(), fields[1].data_type()).unwrap(),
+            ];
             let parts = StructArray::new(fields.clone(), parts, None);
-            Arc::new(MapArray::new(entries.clone(), map.offsets().clone(), parts, None, *sorted))
+            Arc::new(MapArray::new(
+                entries.clone(),
+                map.offsets().clone(),
+                parts,
+                None,
+                *sorted,
+            ))
         }
         (_, to) => cast(column, to).unwrap(),
     }
@@ -141,7 +162,12 @@ fn empty(data_type: &DataType, count: usize, nullable: bool) -> ArrayRef {
     }
     let none = || OffsetBuffer::<i32>::new_zeroed(count);
     match data_type {
-        DataType::List(item) => Arc::new(ListArray::new(item.clone(), none(), new_empty_array(item.data_type()), None)),
+        DataType::List(item) => Arc::new(ListArray::new(
+            item.clone(),
+            none(),
+            new_empty_array(item.data_type()),
+            None,
+        )),
         DataType::Map(entries, sorted) => {
             let parts = new_empty_array(entries.data_type()).as_struct().clone();
             Arc::new(MapArray::new(entries.clone(), none(), parts, None, *sorted))
@@ -175,7 +201,11 @@ pub struct Fixture {
 
 impl Fixture {
     pub async fn new() -> Fixture {
-        Fixture::with_limits(Limits { threads: 2, ..Limits::default() }).await
+        Fixture::with_limits(Limits {
+            threads: 2,
+            ..Limits::default()
+        })
+        .await
     }
 
     pub async fn with_limits(limits: Limits) -> Fixture {
@@ -183,7 +213,14 @@ impl Fixture {
     }
 
     pub async fn with_outbox() -> Fixture {
-        Fixture::build(Limits { threads: 2, ..Limits::default() }, true).await
+        Fixture::build(
+            Limits {
+                threads: 2,
+                ..Limits::default()
+            },
+            true,
+        )
+        .await
     }
 
     async fn build(limits: Limits, outbox: bool) -> Fixture {
@@ -210,20 +247,33 @@ impl Fixture {
             temp: Some(temp),
             limits,
         };
-        Fixture { directory, lake, engine: Engine::open(config).unwrap(), outbox, committed: 0 }
+        Fixture {
+            directory,
+            lake,
+            engine: Engine::open(config).unwrap(),
+            outbox,
+            committed: 0,
+        }
     }
 
     /// Commits spans as one batch, without an outbox.
     pub async fn commit(&mut self, spans: &[Span]) {
         let committer = self.lake.committer(Table::Spans, "collector/test/spans");
         let rows = with_batch_id(&span_rows(spans), self.committed as i64 + 1);
-        committer.commit(self.committed, self.committed + 1, vec![rows]).await.unwrap();
+        committer
+            .commit(self.committed, self.committed + 1, vec![rows])
+            .await
+            .unwrap();
         self.committed += 1;
     }
 
     /// Makes spans durable in the outbox, as one batch.
     pub fn append(&mut self, spans: &[Span]) {
-        self.append_batch(BatchBuilder::new(Bytes::new()).frame(Table::Spans, &span_rows(spans)).unwrap());
+        self.append_batch(
+            BatchBuilder::new(Bytes::new())
+                .frame(Table::Spans, &span_rows(spans))
+                .unwrap(),
+        );
     }
 
     /// As `append`, with the part of `traces` that each trace of the batch gets.
@@ -236,14 +286,22 @@ impl Fixture {
         };
         let parts = rows(Table::Traces, traces.len(), |column| {
             Some(match column {
-                "date" => Arc::new(Date32Array::from_iter_values(traces.iter().map(|trace| of(*trace).min().unwrap().div_euclid(86_400_000_000) as i32))),
-                "trace_id" => Arc::new(BinaryArray::from_iter_values(traces.iter().map(|trace| trace_id(*trace)))),
+                "date" => Arc::new(Date32Array::from_iter_values(
+                    traces
+                        .iter()
+                        .map(|trace| of(*trace).min().unwrap().div_euclid(86_400_000_000) as i32),
+                )),
+                "trace_id" => Arc::new(BinaryArray::from_iter_values(
+                    traces.iter().map(|trace| trace_id(*trace)),
+                )),
                 "ts_min" => times(&|trace| of(trace).min().unwrap()),
                 "ts_max" => times(&|trace| of(trace).max().unwrap()),
                 _ => return None,
             })
         });
-        let batch = BatchBuilder::new(Bytes::new()).frame(Table::Spans, &span_rows(spans)).unwrap();
+        let batch = BatchBuilder::new(Bytes::new())
+            .frame(Table::Spans, &span_rows(spans))
+            .unwrap();
         self.append_batch(batch.frame(Table::Traces, &parts).unwrap());
     }
 
@@ -251,22 +309,38 @@ impl Fixture {
     pub fn append_both(&mut self, spans: &[Span]) {
         let date: ArrayRef = Arc::new(Date32Array::from(vec![TODAY]));
         let trace = rows(Table::Traces, 1, |column| (column == "date").then(|| date.clone()));
-        let batch = BatchBuilder::new(Bytes::new()).frame(Table::Spans, &span_rows(spans)).unwrap();
+        let batch = BatchBuilder::new(Bytes::new())
+            .frame(Table::Spans, &span_rows(spans))
+            .unwrap();
         self.append_batch(batch.frame(Table::Traces, &trace).unwrap());
     }
 
     fn append_batch(&mut self, batch: BatchBuilder) {
         let encoded = batch.finish();
-        self.outbox.as_ref().unwrap().0.append(encoded.head, encoded.body).unwrap().wait().unwrap();
+        self.outbox
+            .as_ref()
+            .unwrap()
+            .0
+            .append(encoded.head, encoded.body)
+            .unwrap()
+            .wait()
+            .unwrap();
     }
 
     /// Commits what the outbox holds up to batch `hi`, table by table as a collector does.
     pub async fn commit_to(&mut self, hi: u64) {
         let view = self.outbox.as_ref().unwrap().1.view().unwrap();
         for table in [Table::Spans, Table::Traces] {
-            let frames = view.frames_after(table, self.committed).iter().filter(|frame| frame.seq.0 <= hi);
+            let frames = view
+                .frames_after(table, self.committed)
+                .iter()
+                .filter(|frame| frame.seq.0 <= hi);
             let rows = frames.map(|frame| frame.read().unwrap()).collect();
-            self.lake.committer(table, app_id(LOG, table)).commit(self.committed, hi, rows).await.unwrap();
+            self.lake
+                .committer(table, app_id(LOG, table))
+                .commit(self.committed, hi, rows)
+                .await
+                .unwrap();
         }
         self.committed = hi;
     }
@@ -280,7 +354,9 @@ impl Fixture {
     pub async fn ask(&self, sql: &str) -> Result<Vec<String>, tailwater_query::Error> {
         let batches = self.engine.collect(sql).await?;
         let mut text = String::new();
-        batches.iter().for_each(|rows| tailwater_query::format::csv_rows(rows, &mut text));
+        batches
+            .iter()
+            .for_each(|rows| tailwater_query::format::csv_rows(rows, &mut text));
         Ok(text.lines().map(str::to_owned).collect())
     }
 
@@ -299,14 +375,22 @@ pub fn shop() -> Vec<Span> {
         ts: MIDNIGHT - 3_600_000_000 + at as i64 * 60_000_000,
         ts_ns: (at % 1000) as i16,
         service: Some(services[at % 3]),
-        name: if at % 2 == 0 { "GET /items" } else { "POST /items" },
+        name: if at.is_multiple_of(2) {
+            "GET /items"
+        } else {
+            "POST /items"
+        },
         duration_ns: (at as i64 + 1) * 1_000_000,
         status_code: if at % 10 == 9 { 2 } else { 0 },
         http_route: (at % 4 != 3).then_some("/items"),
         http_status: Some(if at % 10 == 9 { 500 } else { 200 }),
         trace: (at / 4) as u8,
         span: at as u8,
-        attrs: if at % 5 == 0 { vec![("user.id", "u1")] } else { Vec::new() },
+        attrs: if at.is_multiple_of(5) {
+            vec![("user.id", "u1")]
+        } else {
+            Vec::new()
+        },
         ..Span::default()
     };
     (0..120).map(span).collect()

@@ -9,25 +9,52 @@ use crate::fixtures::{Fixture, shop};
 const BOMB: &str = "select count(*) from generate_series(1, 100000000000) a, generate_series(1, 100000000000) b where a.value + b.value < 0";
 
 fn small() -> Limits {
-    Limits { threads: 2, ..Limits::default() }
+    Limits {
+        threads: 2,
+        ..Limits::default()
+    }
 }
 
 async fn kind(fixture: &Fixture, sql: &str) -> ErrorKind {
-    fixture.ask(sql).await.map(|lines| panic!("{sql}: {lines:?}")).unwrap_err().kind()
+    fixture
+        .ask(sql)
+        .await
+        .map(|lines| panic!("{sql}: {lines:?}"))
+        .unwrap_err()
+        .kind()
 }
 
 #[tokio::test]
 async fn rows_and_bytes_of_an_answer() {
-    let fixture = Fixture::with_limits(Limits { rows_max: 100, answer_bytes_max: 100_000, ..small() }).await;
-    assert_eq!(fixture.ask("select * from generate_series(1, 100)").await.unwrap().len(), 100);
-    assert_eq!(kind(&fixture, "select * from generate_series(1, 101)").await, ErrorKind::AnswerTooLarge);
+    let fixture = Fixture::with_limits(Limits {
+        rows_max: 100,
+        answer_bytes_max: 100_000,
+        ..small()
+    })
+    .await;
+    assert_eq!(
+        fixture
+            .ask("select * from generate_series(1, 100)")
+            .await
+            .unwrap()
+            .len(),
+        100
+    );
+    assert_eq!(
+        kind(&fixture, "select * from generate_series(1, 101)").await,
+        ErrorKind::AnswerTooLarge
+    );
     let wide = format!("select '{}' || value from generate_series(1, 100)", "x".repeat(5000));
     assert_eq!(kind(&fixture, &wide).await, ErrorKind::AnswerTooLarge);
 }
 
 #[tokio::test]
 async fn time_runs_out() {
-    let fixture = Fixture::with_limits(Limits { timeout: Duration::from_millis(300), ..small() }).await;
+    let fixture = Fixture::with_limits(Limits {
+        timeout: Duration::from_millis(300),
+        ..small()
+    })
+    .await;
     let started = Instant::now();
     assert_eq!(kind(&fixture, BOMB).await, ErrorKind::Timeout);
     // Far below what the query would take; not tight, the machine may be busy.
@@ -39,7 +66,11 @@ async fn time_runs_out() {
 
 #[tokio::test]
 async fn memory_runs_out_and_the_disk_is_left_clean() {
-    let limits = Limits { memory_bytes_max: 4 << 20, temp_bytes_max: 1 << 20, ..small() };
+    let limits = Limits {
+        memory_bytes_max: 4 << 20,
+        temp_bytes_max: 1 << 20,
+        ..small()
+    };
     let fixture = Fixture::with_limits(limits).await;
     let hungry = "select value, count(*) from generate_series(1, 3000000) group by value having count(*) > 1";
     assert_eq!(kind(&fixture, hungry).await, ErrorKind::Exhausted);
@@ -56,7 +87,11 @@ async fn memory_runs_out_and_the_disk_is_left_clean() {
 #[tokio::test]
 async fn a_dropped_answer_stops_its_query() {
     let fixture = Fixture::with_limits(small()).await;
-    let mut answer = fixture.engine.query("select * from generate_series(1, 100000000000)").await.unwrap();
+    let mut answer = fixture
+        .engine
+        .query("select * from generate_series(1, 100000000000)")
+        .await
+        .unwrap();
     answer.next().await.unwrap().unwrap();
     assert_eq!(fixture.engine.stats().running_now(), 1);
     drop(answer);
@@ -79,12 +114,24 @@ async fn a_dropped_question_stops_its_query() {
 
 #[tokio::test]
 async fn too_many_at_once_are_refused() {
-    let fixture = Fixture::with_limits(Limits { concurrency: 1, ..small() }).await;
-    let held = fixture.engine.query("select * from generate_series(1, 100000000000)").await.unwrap();
-    let asked: Vec<_> = (0..6).map(|_| tokio::spawn({
-        let engine = fixture.engine.clone();
-        async move { engine.collect("select 1").await.map_err(|error: Error| error.kind()) }
-    })).collect();
+    let fixture = Fixture::with_limits(Limits {
+        concurrency: 1,
+        ..small()
+    })
+    .await;
+    let held = fixture
+        .engine
+        .query("select * from generate_series(1, 100000000000)")
+        .await
+        .unwrap();
+    let asked: Vec<_> = (0..6)
+        .map(|_| {
+            tokio::spawn({
+                let engine = fixture.engine.clone();
+                async move { engine.collect("select 1").await.map_err(|error: Error| error.kind()) }
+            })
+        })
+        .collect();
     while fixture.engine.stats().failed_total(ErrorKind::Busy) < 2 {
         tokio::task::yield_now().await;
     }
@@ -111,15 +158,26 @@ async fn stack_killers_are_refused_and_the_engine_lives() {
     for sql in &killers {
         match fixture.ask(sql).await {
             Ok(_) => {}
-            Err(error) => assert!(matches!(error.kind(), ErrorKind::BadQuery | ErrorKind::TextTooLong), "{error}"),
+            Err(error) => assert!(
+                matches!(error.kind(), ErrorKind::BadQuery | ErrorKind::TextTooLong),
+                "{error}"
+            ),
         }
     }
     assert!(fixture.ask(&killers[0]).await.is_err() && fixture.ask(&killers[2]).await.is_err());
     // As deep as is allowed: planned and run.
     let chain = vec!["duration_ns > 0"; 490].join(" and ");
-    assert_eq!(fixture.value(&format!("select count(*) from spans where {chain}")).await, "120");
+    assert_eq!(
+        fixture
+            .value(&format!("select count(*) from spans where {chain}"))
+            .await,
+        "120"
+    );
     let sum = vec!["duration_ns"; 490].join("+");
-    assert_eq!(fixture.value(&format!("select max({sum}) > 0 from spans")).await, "true");
+    assert_eq!(
+        fixture.value(&format!("select max({sum}) > 0 from spans")).await,
+        "true"
+    );
     let union = vec!["select count(*) n from spans"; 200].join(" union all ");
     assert_eq!(fixture.value(&format!("select sum(n) from ({union})")).await, "24000");
 }
@@ -140,7 +198,11 @@ async fn only_questions_are_answered() {
     ] {
         assert_eq!(kind(&fixture, sql).await, ErrorKind::NotAllowed, "{sql}");
     }
-    for sql in ["select * from '/etc/passwd'", "select * from \"file:///etc/passwd\"", "select * from parquet_scan('/x')"] {
+    for sql in [
+        "select * from '/etc/passwd'",
+        "select * from \"file:///etc/passwd\"",
+        "select * from parquet_scan('/x')",
+    ] {
         assert_eq!(kind(&fixture, sql).await, ErrorKind::BadQuery, "{sql}");
     }
     assert_eq!(fixture.value("select count(*) from spans").await, "120");
@@ -153,18 +215,43 @@ async fn only_questions_are_answered() {
 async fn no_lake_yet_and_damage() {
     let directory = tempfile::tempdir().unwrap();
     let lake = tailwater_storage::lake::Lake::open(&directory.path().join("lake")).unwrap();
-    let config = tailwater_query::EngineConfig { lake: lake.clone(), outbox: None, temp: None, limits: small() };
+    let config = tailwater_query::EngineConfig {
+        lake: lake.clone(),
+        outbox: None,
+        temp: None,
+        limits: small(),
+    };
     let engine = tailwater_query::Engine::open(config).unwrap();
     assert_eq!(engine.ready().await.unwrap_err().kind(), ErrorKind::Unavailable);
-    assert_eq!(engine.collect("select * from spans").await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(
+        engine.collect("select * from spans").await.unwrap_err().kind(),
+        ErrorKind::Unavailable
+    );
     lake.ensure_tables().await.unwrap();
     engine.ready().await.unwrap();
-    assert_eq!(engine.collect("select * from spans").await.unwrap().iter().map(|rows| rows.num_rows()).sum::<usize>(), 0);
+    assert_eq!(
+        engine
+            .collect("select * from spans")
+            .await
+            .unwrap()
+            .iter()
+            .map(|rows| rows.num_rows())
+            .sum::<usize>(),
+        0
+    );
 
     let mut fixture = Fixture::new().await;
     fixture.commit(&shop()).await;
-    let snapshot = fixture.lake.snapshot(tailwater_model::table::Table::Spans).await.unwrap();
-    let file = fixture.lake.local_table_dir(snapshot.table).unwrap().join(&*snapshot.files()[0].path);
+    let snapshot = fixture
+        .lake
+        .snapshot(tailwater_model::table::Table::Spans)
+        .await
+        .unwrap();
+    let file = fixture
+        .lake
+        .local_table_dir(snapshot.table)
+        .unwrap()
+        .join(&*snapshot.files()[0].path);
     let mut bytes = std::fs::read(&file).unwrap();
     let end = bytes.len();
     bytes[end - 40..end - 8].fill(0xff);
@@ -179,7 +266,11 @@ fn files_below(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
     while let Some(directory) = directories.pop() {
         for entry in std::fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
-            if path.is_dir() { directories.push(path) } else { files.push(path) }
+            if path.is_dir() {
+                directories.push(path)
+            } else {
+                files.push(path)
+            }
         }
     }
     files

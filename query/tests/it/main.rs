@@ -6,5 +6,6 @@ mod fixtures;
 mod hot;
 mod limits;
 mod pruning;
+mod role;
 mod script;
 mod wire;

@@ -17,7 +17,11 @@ async fn run(text: &str, fixture: &Fixture) {
             Err(error) => {
                 let short = format!("error {}", error.kind().name());
                 // An unexpected error is shown in full.
-                if expect == short { short } else { format!("{short}: {error}") }
+                if expect == short {
+                    short
+                } else {
+                    format!("{short}: {error}")
+                }
             }
         };
         assert_eq!(answer, expect, "{sql}");

@@ -19,21 +19,38 @@ struct Reply {
 
 impl Reply {
     fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.body)))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.body)))
     }
 }
 
 async fn send(fixture: &Fixture, request: Request<Body>) -> Reply {
     let response = http::router(fixture.engine.clone()).oneshot(request).await.unwrap();
     let status = response.status();
-    let of = |name| response.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
-    let (kind, retry_after) = (of(header::CONTENT_TYPE).unwrap_or_default(), of(header::RETRY_AFTER).is_some());
+    let of = |name| {
+        response
+            .headers()
+            .get(name)
+            .map(|value| value.to_str().unwrap().to_owned())
+    };
+    let (kind, retry_after) = (
+        of(header::CONTENT_TYPE).unwrap_or_default(),
+        of(header::RETRY_AFTER).is_some(),
+    );
     let body = response.into_body().collect().await.unwrap().to_bytes().to_vec();
-    Reply { status, kind, retry_after, body }
+    Reply {
+        status,
+        kind,
+        retry_after,
+        body,
+    }
 }
 
 async fn post(fixture: &Fixture, path: &str, kind: &str, body: impl Into<String>) -> Reply {
-    let request = Request::post(path).header(header::CONTENT_TYPE, kind).body(Body::from(body.into())).unwrap();
+    let request = Request::post(path)
+        .header(header::CONTENT_TYPE, kind)
+        .body(Body::from(body.into()))
+        .unwrap();
     send(fixture, request).await
 }
 
@@ -52,36 +69,68 @@ async fn json_csv_and_arrow_say_the_same() {
     let fixture = filled().await;
     let query = "select service_name, count(*) n, min(trace_id) id, min(ts) ts from spans group by 1 order by 1";
     let reply = sql(&fixture, query).await;
-    assert_eq!((reply.status, reply.kind.as_str()), (StatusCode::OK, "application/json"));
+    assert_eq!(
+        (reply.status, reply.kind.as_str()),
+        (StatusCode::OK, "application/json")
+    );
     let answer = reply.json();
     assert_eq!(answer["columns"][2], json!({ "name": "id", "type": "BINARY" }));
     assert_eq!(answer["row_count"], 3);
-    assert_eq!(answer["rows"][0], json!(["cart", 40, "00".repeat(16), "2026-11-21T23:00:00.000000Z"]));
+    assert_eq!(
+        answer["rows"][0],
+        json!(["cart", 40, "00".repeat(16), "2026-11-21T23:00:00.000000Z"])
+    );
 
     let reply = post(&fixture, "/api/v1/sql?format=csv", "text/plain", query).await;
     let csv = String::from_utf8(reply.body).unwrap();
-    assert!(csv.starts_with(&format!("service_name,n,id,ts\r\ncart,40,{},2026-11-21T23:00:00.000000Z\r\n", "00".repeat(16))), "{csv}");
+    assert!(
+        csv.starts_with(&format!(
+            "service_name,n,id,ts\r\ncart,40,{},2026-11-21T23:00:00.000000Z\r\n",
+            "00".repeat(16)
+        )),
+        "{csv}"
+    );
 
     let request = Request::post("/api/v1/sql").header(header::ACCEPT, "application/vnd.apache.arrow.stream");
     let reply = send(&fixture, request.body(Body::from(query)).unwrap()).await;
-    let batches: Vec<_> = StreamReader::try_new(reply.body.as_slice(), None).unwrap().map(Result::unwrap).collect();
+    let batches: Vec<_> = StreamReader::try_new(reply.body.as_slice(), None)
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
     assert_eq!(batches.iter().map(|rows| rows.num_rows()).sum::<usize>(), 3);
 
     let empty = sql(&fixture, "select 1 as one where false").await.json();
-    assert_eq!(empty, json!({ "columns": [{ "name": "one", "type": "BIGINT" }], "rows": [], "row_count": 0 }));
+    assert_eq!(
+        empty,
+        json!({ "columns": [{ "name": "one", "type": "BIGINT" }], "rows": [], "row_count": 0 })
+    );
 }
 
 #[tokio::test]
 async fn parameters_are_values() {
     let fixture = filled().await;
     let fixture = &fixture;
-    let ask = |body: Value| async move { post(fixture, "/api/v1/sql", "application/json; charset=utf-8", body.to_string()).await };
+    let ask = |body: Value| async move {
+        post(
+            fixture,
+            "/api/v1/sql",
+            "application/json; charset=utf-8",
+            body.to_string(),
+        )
+        .await
+    };
     let body = json!({ "sql": "select count(*) from spans where service_name = $1 and duration_ns > $2", "params": ["cart", 60_000_000] });
     assert_eq!(ask(body).await.json()["rows"], json!([[20]]));
     let injected = json!({ "sql": "select count(*) from spans where service_name = $1", "params": ["x' or '1'='1"] });
     assert_eq!(ask(injected).await.json()["rows"], json!([[0]]));
-    assert_eq!(ask(json!({ "sql": "select $1", "params": [[1]] })).await.status, StatusCode::BAD_REQUEST);
-    assert_eq!(ask(json!({ "sql": "select 1", "parms": [] })).await.status, StatusCode::BAD_REQUEST);
+    assert_eq!(
+        ask(json!({ "sql": "select $1", "params": [[1]] })).await.status,
+        StatusCode::BAD_REQUEST
+    );
+    assert_eq!(
+        ask(json!({ "sql": "select 1", "parms": [] })).await.status,
+        StatusCode::BAD_REQUEST
+    );
     assert_eq!(ask(json!({ "sql": "select $1" })).await.status, StatusCode::BAD_REQUEST);
 }
 
@@ -94,13 +143,30 @@ async fn errors_have_a_status_a_kind_and_a_place() {
     assert_eq!(reply.json()["position"], json!({ "line": 2, "column": 6 }));
 
     let reply = sql(&fixture, "select service_nam from spans").await;
-    assert_eq!((reply.status, reply.json()["position"].clone()), (StatusCode::BAD_REQUEST, json!({ "line": 1, "column": 8 })));
+    assert_eq!(
+        (reply.status, reply.json()["position"].clone()),
+        (StatusCode::BAD_REQUEST, json!({ "line": 1, "column": 8 }))
+    );
 
     assert_eq!(sql(&fixture, "drop table spans").await.json()["kind"], "not_allowed");
-    assert_eq!(sql(&fixture, "select 1/0").await.status, StatusCode::UNPROCESSABLE_ENTITY);
-    assert_eq!(sql(&fixture, &format!("select '{}'", "x".repeat(70_000))).await.status, StatusCode::PAYLOAD_TOO_LARGE);
-    assert_eq!(sql(&fixture, &"x".repeat(2_000_000)).await.json()["kind"], "text_too_long");
-    assert_eq!(post(&fixture, "/api/v1/sql?format=xml", "text/plain", "select 1").await.status, StatusCode::BAD_REQUEST);
+    assert_eq!(
+        sql(&fixture, "select 1/0").await.status,
+        StatusCode::UNPROCESSABLE_ENTITY
+    );
+    assert_eq!(
+        sql(&fixture, &format!("select '{}'", "x".repeat(70_000))).await.status,
+        StatusCode::PAYLOAD_TOO_LARGE
+    );
+    assert_eq!(
+        sql(&fixture, &"x".repeat(2_000_000)).await.json()["kind"],
+        "text_too_long"
+    );
+    assert_eq!(
+        post(&fixture, "/api/v1/sql?format=xml", "text/plain", "select 1")
+            .await
+            .status,
+        StatusCode::BAD_REQUEST
+    );
     let get = Request::get("/api/v1/sql?query=select").body(Body::empty()).unwrap();
     assert_eq!(send(&fixture, get).await.status, StatusCode::METHOD_NOT_ALLOWED);
     let bytes = Request::post("/api/v1/sql").body(Body::from(vec![0xff, 0xfe])).unwrap();
@@ -109,13 +175,25 @@ async fn errors_have_a_status_a_kind_and_a_place() {
 
 #[tokio::test]
 async fn a_long_answer_is_streamed_and_breaks_off_rather_than_ending_short() {
-    let fixture = Fixture::with_limits(Limits { rows_max: 2_000_000, threads: 2, ..Limits::default() }).await;
+    let fixture = Fixture::with_limits(Limits {
+        rows_max: 2_000_000,
+        threads: 2,
+        ..Limits::default()
+    })
+    .await;
     let reply = sql(&fixture, "select value, 'some text' from generate_series(1, 400000)").await;
     assert!(reply.body.len() > 8 << 20);
     assert_eq!(reply.json()["row_count"], 400_000);
 
-    let fixture = Fixture::with_limits(Limits { rows_max: 300_000, threads: 2, ..Limits::default() }).await;
-    let request = Request::post("/api/v1/sql").body(Body::from("select value, 'some text' from generate_series(1, 400000)")).unwrap();
+    let fixture = Fixture::with_limits(Limits {
+        rows_max: 300_000,
+        threads: 2,
+        ..Limits::default()
+    })
+    .await;
+    let request = Request::post("/api/v1/sql")
+        .body(Body::from("select value, 'some text' from generate_series(1, 400000)"))
+        .unwrap();
     let response = http::router(fixture.engine.clone()).oneshot(request).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     assert!(response.into_body().collect().await.is_err());
@@ -123,23 +201,46 @@ async fn a_long_answer_is_streamed_and_breaks_off_rather_than_ending_short() {
 
 #[tokio::test]
 async fn busy_says_when_to_come_back() {
-    let fixture = Fixture::with_limits(Limits { concurrency: 1, timeout: std::time::Duration::from_secs(2), threads: 2, ..Limits::default() }).await;
-    let _held = fixture.engine.query("select * from generate_series(1, 100000000000)").await.unwrap();
+    let fixture = Fixture::with_limits(Limits {
+        concurrency: 1,
+        timeout: std::time::Duration::from_secs(2),
+        threads: 2,
+        ..Limits::default()
+    })
+    .await;
+    let _held = fixture
+        .engine
+        .query("select * from generate_series(1, 100000000000)")
+        .await
+        .unwrap();
     let waiting: Vec<_> = (0..5).map(|_| sql(&fixture, "select 1")).collect();
     let replies = futures::future::join_all(waiting).await;
-    let busy: Vec<_> = replies.iter().filter(|reply| reply.status == StatusCode::TOO_MANY_REQUESTS).collect();
+    let busy: Vec<_> = replies
+        .iter()
+        .filter(|reply| reply.status == StatusCode::TOO_MANY_REQUESTS)
+        .collect();
     assert!(!busy.is_empty() && busy.iter().all(|reply| reply.retry_after));
 }
 
 #[tokio::test]
 async fn tables_are_described() {
     let fixture = Fixture::new().await;
-    let reply = send(&fixture, Request::get("/api/v1/tables").body(Body::empty()).unwrap()).await.json();
+    let reply = send(&fixture, Request::get("/api/v1/tables").body(Body::empty()).unwrap())
+        .await
+        .json();
     let tables = reply["tables"].as_array().unwrap();
     assert_eq!(tables.len(), tailwater_model::table::Table::ALL.len());
     let spans = &tables[0];
     assert_eq!(spans["time_column"], "ts");
     let columns = spans["columns"].as_array().unwrap();
-    assert!(columns.iter().all(|column| !column["type"].as_str().unwrap().is_empty() && !column["doc"].as_str().unwrap().is_empty()));
-    assert!(columns.iter().any(|column| column["name"] == "duration_ns" && column["type"] == "BIGINT"));
+    assert!(
+        columns
+            .iter()
+            .all(|column| !column["type"].as_str().unwrap().is_empty() && !column["doc"].as_str().unwrap().is_empty())
+    );
+    assert!(
+        columns
+            .iter()
+            .any(|column| column["name"] == "duration_ns" && column["type"] == "BIGINT")
+    );
 }
