@@ -155,11 +155,13 @@ impl Committer {
             };
             let at = self.txn(&snapshot)?;
             if at != v {
-                if let Some(pending) = slot.take() {
-                    if let (true, Some(version)) = (at >= hi, landed(log, &pending).await?) {
-                        return Ok(committed(&pending, version, attempt, started));
+                if let Some(pending) = slot.as_ref() {
+                    if let (true, Some(version)) = (at >= hi, landed(log, pending).await?) {
+                        return Ok(committed(pending, version, attempt, started));
                     }
-                    // Another writer with our id put other files there.
+                }
+                // Another writer with our id put other files there.
+                if let Some(pending) = slot.take() {
                     self.discard(pending, &snapshot).await;
                 }
                 let text = format!(

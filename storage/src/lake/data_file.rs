@@ -154,9 +154,16 @@ impl DataFile {
         Ok(())
     }
 
-    /// Bytes so far, the row group in memory included (as it is estimated to come out).
-    pub fn size(&self) -> u64 {
-        (self.writer.bytes_written() + self.writer.in_progress_size()) as u64
+    /// Whether the file has reached `target` bytes. The size of a row group in memory is only an estimate, and a high one, so it is
+    /// written out first: a file cut by an estimate could be small enough to be merged with its other half again, for ever.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Store`].
+    pub fn reached(&mut self, target: u64) -> Result<bool> {
+        if (self.writer.bytes_written() + self.writer.in_progress_size()) as u64 >= target {
+            self.writer.flush()?;
+        }
+        Ok(self.writer.bytes_written() as u64 >= target)
     }
 
     /// Ends the file. On this machine it is durable now; otherwise [`FileMaker::upload`] makes it so.

@@ -37,7 +37,8 @@ impl Keeper {
             opened.push((file.path.clone(), files::open(&self.lake, self.table, file).await?));
         }
         let schema = without_date(&snapshot.schema);
-        let (work, date, target) = (maker.clone(), group.date, self.policy.target_bytes);
+        let (work, date) = (maker.clone(), group.date);
+        let target = self.policy.target_bytes.max(self.policy.large_bytes);
         let order = sort_columns(self.table);
         let merged = tokio::task::spawn_blocking({
             let schema = schema.clone();
@@ -204,7 +205,7 @@ fn merge(
                 None => maker.start(schema, date, now_ms)?,
             };
             file.write(&rows?)?;
-            if file.size() >= target {
+            if file.reached(target)? {
                 written.push(file.finish()?);
             } else {
                 open = Some(file);

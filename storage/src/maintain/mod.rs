@@ -33,6 +33,8 @@ pub use plan::{Group, plan};
 pub(crate) use compact::without_date as file_schema;
 pub(crate) use files::open as open_data_file;
 
+/// Merges in one run, so that checkpoints and retention are never far behind.
+const MERGES_MAX: u32 = 32;
 const MIB: u64 = 1 << 20;
 const HOUR_MS: i64 = 3_600_000;
 pub(crate) const DAY_MS: i64 = 24 * HOUR_MS;
@@ -158,7 +160,7 @@ impl Keeper {
     pub async fn run_once(&mut self, now_ms: i64) -> Result<Report> {
         let mut report = Report::default();
         self.expire(now_ms, &mut report).await?;
-        loop {
+        for _ in 0..MERGES_MAX {
             let snapshot = self.lake.snapshot(self.table).await?;
             let Some(group) = plan(snapshot.files(), now_ms, &self.policy).into_iter().next() else {
                 break;

@@ -51,6 +51,8 @@ pub fn plan(files: &[Arc<FileEntry>], now_ms: i64, policy: &Policy) -> Vec<Group
 
 /// Groups of at least `min` files that together stay below the target size.
 fn fill(date: i32, files: &[&Arc<FileEntry>], min: usize, policy: &Policy) -> Vec<Group> {
+    // Below `large_bytes` a file cut at the target could be merged again.
+    let target = policy.target_bytes.max(policy.large_bytes);
     let mut groups = Vec::new();
     let mut group: Vec<Arc<FileEntry>> = Vec::new();
     let mut bytes = 0;
@@ -61,7 +63,7 @@ fn fill(date: i32, files: &[&Arc<FileEntry>], min: usize, policy: &Policy) -> Ve
         }
     };
     for file in files {
-        if group.len() >= policy.merge_files_max || bytes + file.size > policy.target_bytes {
+        if group.len() >= policy.merge_files_max || bytes + file.size > target {
             close(&mut group);
             bytes = 0;
         }

@@ -279,7 +279,9 @@ async fn output_is_cut_at_the_target_size() {
         files: lake.snapshot(table).await.unwrap().files().to_vec(),
     };
     let size: u64 = group.files.iter().map(|file| file.size).sum();
-    let keeper = keeper(&lake, table, |policy| policy.target_bytes = size / 3);
+    let keeper = keeper(&lake, table, |policy| {
+        (policy.target_bytes, policy.large_bytes) = (size / 3, 0)
+    });
     let mut report = Report::default();
     assert!(keeper.compact(&group, NOON, &mut report).await.unwrap());
     assert!(report.written_files >= 2, "{report:?}");
