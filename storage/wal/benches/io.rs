@@ -2,9 +2,11 @@
 //!
 //! 1. append + fdatasync per file kind and size, on bare files;
 //! 2. ack latency of the intake log beside a writer of large records, with and without pacing;
-//! 3. the log itself: one waiter, many waiters.
+//! 3. the log itself: one waiter, many waiters;
+//! 4. opening and reading back.
 //!
 //! `cargo bench -p tailwater-wal --bench io [-- DIR]` measures in DIR (default: the current directory); `cargo test` runs a few operations of each.
+//! `--only-reading` leaves out the first three.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::fs::{File, OpenOptions};
@@ -38,9 +40,12 @@ fn main() {
         "load average before: {}",
         std::fs::read_to_string("/proc/loadavg").unwrap_or_default().trim()
     );
-    file_kinds(dir.path(), full);
-    beside_large_writes(dir.path(), full);
-    whole_log(dir.path(), full);
+    if !std::env::args().any(|a| a == "--only-reading") {
+        file_kinds(dir.path(), full);
+        beside_large_writes(dir.path(), full);
+        whole_log(dir.path(), full);
+    }
+    reading_back(dir.path(), full);
     println!(
         "load average after: {}",
         std::fs::read_to_string("/proc/loadavg").unwrap_or_default().trim()
@@ -325,6 +330,45 @@ fn whole_log(dir: &Path, full: bool) {
             percentile(&times, 99),
             (n * size) as f64 / took / 1e6,
             (after.bytes - before.bytes) as f64 / (after.syncs - before.syncs) as f64 / 1024.0,
+        );
+    }
+}
+
+fn reading_back(dir: &Path, full: bool) {
+    println!("\nopening (everything verified) and reading back, 225 KiB records");
+    println!("{:>9} {:>6} {:>12} {:>12}", "mode", "MiB", "open MB/s", "read MB/s");
+    for io in [Io::Buffered, Io::Direct] {
+        let home = tempfile::tempdir_in(dir).unwrap();
+        let n = if full { 2_400 } else { 8 };
+        let data = Bytes::from(vec![7u8; 225 << 10]);
+        let wal = log(home.path(), io, 0);
+        let tickets: Vec<_> = (0..n)
+            .map(|_| {
+                loop {
+                    match wal.append(Bytes::new(), data.clone()) {
+                        Ok(ticket) => break ticket,
+                        // The queue is full.
+                        Err(_) => wal.until_durable(wal.next_seq() - 1).wait().map(drop).unwrap(),
+                    }
+                }
+            })
+            .collect();
+        assert!(tickets.iter().all(|t| t.wait().is_ok()));
+        drop(wal);
+        let bytes = (n * data.len()) as f64;
+        let start = Instant::now();
+        let wal = log(home.path(), io, 0);
+        let opened = start.elapsed().as_secs_f64();
+        let start = Instant::now();
+        let read = wal.records(0).map(|r| r.unwrap().body.len()).sum::<usize>();
+        assert_eq!(read, n * data.len());
+        let took = start.elapsed().as_secs_f64();
+        println!(
+            "{:>9} {:>6} {:>12.0} {:>12.0}",
+            format!("{io:?}"),
+            read >> 20,
+            bytes / opened / 1e6,
+            bytes / took / 1e6
         );
     }
 }
