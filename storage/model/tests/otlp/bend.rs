@@ -63,24 +63,42 @@ fn one(ty: &'static Type, field: Field, bent: &mut Vec<Field>, dice: &mut Dice) 
     match (field.content, ty.shape(number)) {
         (Content::Message(inner, mut first), Some(Shape::One(_))) if dice.one_in(4) && !first.iter().any(is_list) => {
             let second = first.split_off(dice.below(first.len() + 1));
-            bent.push(Field { number, content: Content::Message(inner, first) });
-            bent.push(Field { number, content: Content::Message(inner, second) });
+            bent.push(Field {
+                number,
+                content: Content::Message(inner, first),
+            });
+            bent.push(Field {
+                number,
+                content: Content::Message(inner, second),
+            });
         }
         (Content::Bytes(packed), Some(Shape::PackedFixed64)) if dice.one_in(3) => {
             let elements: Vec<[u8; 8]> = packed.as_chunks::<8>().0.to_vec();
             let loose = dice.below(elements.len() + 1);
             for element in &elements[..loose] {
-                bent.push(Field { number, content: Content::Fixed64(*element) });
+                bent.push(Field {
+                    number,
+                    content: Content::Fixed64(*element),
+                });
             }
             let rest = elements[loose..].concat();
-            bent.push(Field { number, content: Content::Bytes(rest) });
+            bent.push(Field {
+                number,
+                content: Content::Bytes(rest),
+            });
         }
         (Content::Bytes(packed), Some(Shape::PackedVarint)) if dice.one_in(3) => {
             // As fields of their own: a packed list of varints reads like a message of bare values.
             let mut rest = &packed[..];
             while let Some(end) = rest.iter().position(|byte| *byte < 0x80) {
-                let value = rest[..=end].iter().rev().fold(0u64, |value, byte| value << 7 | u64::from(byte & 0x7f));
-                bent.push(Field { number, content: Content::Varint(value) });
+                let value = rest[..=end]
+                    .iter()
+                    .rev()
+                    .fold(0u64, |value, byte| value << 7 | u64::from(byte & 0x7f));
+                bent.push(Field {
+                    number,
+                    content: Content::Varint(value),
+                });
                 rest = &rest[end + 1..];
             }
         }
@@ -88,21 +106,36 @@ fn one(ty: &'static Type, field: Field, bent: &mut Vec<Field>, dice: &mut Dice) 
             let bad: [&[u8]; 4] = [b"\xff", b"\xed\xa0\x80", b"\xc3", b"\xf0\x9f\x98"];
             let place = dice.below(text.len() + 1);
             text.splice(place..place, bad[dice.below(4)].iter().copied());
-            bent.push(Field { number, content: Content::Bytes(text) });
+            bent.push(Field {
+                number,
+                content: Content::Bytes(text),
+            });
         }
         (Content::Varint(value), shape) => {
             if dice.one_in(8) {
-                bent.push(Field { number, content: Content::Varint(dice.roll() >> dice.below(64)) });
+                bent.push(Field {
+                    number,
+                    content: Content::Varint(dice.roll() >> dice.below(64)),
+                });
             }
             // A number of more than 32 bits in a 32-bit field loses the upper ones.
             let upper = if dice.one_in(10) && shape.is_none() { 1 << 40 } else { 0 };
-            bent.push(Field { number, content: Content::Varint(value | upper) });
+            bent.push(Field {
+                number,
+                content: Content::Varint(value | upper),
+            });
         }
         (Content::Fixed64(value), None) => {
             if dice.one_in(8) {
-                bent.push(Field { number, content: Content::Fixed64(dice.roll().to_le_bytes()) });
+                bent.push(Field {
+                    number,
+                    content: Content::Fixed64(dice.roll().to_le_bytes()),
+                });
             }
-            bent.push(Field { number, content: Content::Fixed64(value) });
+            bent.push(Field {
+                number,
+                content: Content::Fixed64(value),
+            });
         }
         (content, _) => bent.push(Field { number, content }),
     }

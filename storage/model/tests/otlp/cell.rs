@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Date32Array, DictionaryArray, Float64Array, Int8Array, Int16Array,
-    Int32Array, Int64Array, StringArray, TimestampMicrosecondArray,
+    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Date32Array, DictionaryArray, Float64Array, Int8Array,
+    Int16Array, Int32Array, Int64Array, StringArray, TimestampMicrosecondArray,
 };
 use arrow::datatypes::{DataType, Int32Type, TimeUnit};
 use arrow::record_batch::RecordBatch;
@@ -56,11 +56,18 @@ impl Cell {
             (Cell::Some, actual) => *actual != Cell::Null,
             (Cell::Json(expected), Cell::Text(actual)) => canonical_of_text(actual).as_ref() == Some(expected),
             (Cell::List(expected), Cell::List(actual)) => {
-                expected.len() == actual.len() && expected.iter().zip(actual).all(|(expected, actual)| expected.is(actual))
+                expected.len() == actual.len()
+                    && expected
+                        .iter()
+                        .zip(actual)
+                        .all(|(expected, actual)| expected.is(actual))
             }
             (Cell::Map(expected), Cell::Map(actual)) | (Cell::Struct(expected), Cell::Struct(actual)) => {
                 expected.len() == actual.len()
-                    && expected.iter().zip(actual).all(|(expected, actual)| expected.0 == actual.0 && expected.1.is(&actual.1))
+                    && expected
+                        .iter()
+                        .zip(actual)
+                        .all(|(expected, actual)| expected.0 == actual.0 && expected.1.is(&actual.1))
             }
             (expected, actual) => expected == actual,
         }
@@ -92,7 +99,9 @@ pub fn canonical_of_text(text: &str) -> Option<String> {
     let request = format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{{"body":{text}}}]}}]}}]}}"#);
     let bytes = tailwater_model::otlp::json::transcode(Signal::Logs, request.as_bytes(), 1 << 20).ok()?;
     let request = ExportLogsServiceRequest::decode(&bytes[..]).ok()?;
-    Some(canonical(request.resource_logs[0].scope_logs[0].log_records[0].body.as_ref()?))
+    Some(canonical(
+        request.resource_logs[0].scope_logs[0].log_records[0].body.as_ref()?,
+    ))
 }
 
 /// All rows of a batch.
@@ -100,7 +109,11 @@ pub fn rows(batch: &RecordBatch) -> Vec<Row> {
     let mut rows = vec![Row::new(); batch.num_rows()];
     for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
         assert_eq!(field.data_type(), column.data_type(), "{}", field.name());
-        assert!(field.is_nullable() || column.null_count() == 0, "{} is never null", field.name());
+        assert!(
+            field.is_nullable() || column.null_count() == 0,
+            "{} is never null",
+            field.name()
+        );
         for (index, row) in rows.iter_mut().enumerate() {
             row.insert(field.name().clone(), cell(column, index));
         }
@@ -141,7 +154,13 @@ fn cell(array: &ArrayRef, index: usize) -> Cell {
         }
         DataType::Struct(fields) => {
             let columns = array.as_struct().columns();
-            Cell::Struct(fields.iter().zip(columns).map(|(field, column)| (field.name().clone(), cell(column, index))).collect())
+            Cell::Struct(
+                fields
+                    .iter()
+                    .zip(columns)
+                    .map(|(field, column)| (field.name().clone(), cell(column, index)))
+                    .collect(),
+            )
         }
         DataType::Map(_, _) => {
             let entries = array.as_map().value(index);
@@ -150,7 +169,11 @@ fn cell(array: &ArrayRef, index: usize) -> Cell {
                 Cell::Text(key) => key,
                 other => panic!("a map key is {other:?}"),
             };
-            Cell::Map((0..entries.len()).map(|index| (key(index), cell(values, index))).collect())
+            Cell::Map(
+                (0..entries.len())
+                    .map(|index| (key(index), cell(values, index)))
+                    .collect(),
+            )
         }
         other => panic!("no column has type {other}"),
     }
@@ -162,16 +185,32 @@ pub fn compare(table: &str, expected: &[Row], actual: &[Row]) {
     let mut left: Vec<&Row> = actual.iter().collect();
     for (index, expected) in expected.iter().enumerate() {
         let differences = |actual: &Row| {
-            let differing = |name: &&String| !expected.get(*name).zip(actual.get(*name)).is_some_and(|(expected, actual)| expected.is(actual));
-            let names: std::collections::BTreeSet<String> = expected.keys().chain(actual.keys()).filter(differing).cloned().collect();
+            let differing = |name: &&String| {
+                !expected
+                    .get(*name)
+                    .zip(actual.get(*name))
+                    .is_some_and(|(expected, actual)| expected.is(actual))
+            };
+            let names: std::collections::BTreeSet<String> = expected
+                .keys()
+                .chain(actual.keys())
+                .filter(differing)
+                .cloned()
+                .collect();
             names
         };
         // The nearest row is the one that was meant; if even that one differs, it says how.
-        let Some(nearest) = (0..left.len()).min_by_key(|place| differences(left[*place]).len()) else { unreachable!("as many rows") };
+        let Some(nearest) = (0..left.len()).min_by_key(|place| differences(left[*place]).len()) else {
+            unreachable!("as many rows")
+        };
         let actual = left.swap_remove(nearest);
         let mut text = String::new();
         for name in differences(actual) {
-            text.push_str(&format!("\n  {name}\n    expected {:?}\n    actual   {:?}", expected.get(&name), actual.get(&name)));
+            text.push_str(&format!(
+                "\n  {name}\n    expected {:?}\n    actual   {:?}",
+                expected.get(&name),
+                actual.get(&name)
+            ));
         }
         assert!(text.is_empty(), "row {index} of {table} differs in:{text}");
     }

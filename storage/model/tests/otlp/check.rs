@@ -9,7 +9,9 @@ use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequ
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message;
 use tailwater_model::otlp::caps::Caps;
-use tailwater_model::otlp::columns::{Choice, LogColumns, MetricBatches, MetricColumns, RequestInfo, SeriesSeen, SpanColumns};
+use tailwater_model::otlp::columns::{
+    Choice, LogColumns, MetricBatches, MetricColumns, RequestInfo, SeriesSeen, SpanColumns,
+};
 use tailwater_model::otlp::json::transcode;
 use tailwater_model::otlp::peek::{self, Inspected};
 use tailwater_model::signal::Signal;
@@ -48,7 +50,9 @@ pub fn pb(signal: Signal, bytes: &[u8]) {
 /// Any bytes as a JSON request: what the transcoder makes of it is a request, and one on which the decoders agree.
 pub fn json(signal: Signal, bytes: &[u8]) {
     let bytes_max = 1 << 20;
-    let Ok(request) = transcode(signal, bytes, bytes_max) else { return };
+    let Ok(request) = transcode(signal, bytes, bytes_max) else {
+        return;
+    };
     assert!(request.len() <= bytes_max);
     if let Err(error) = Truth::decode(signal, &request) {
         panic!("the transcoder wrote what prost refuses: {error}");
@@ -60,7 +64,12 @@ pub fn json(signal: Signal, bytes: &[u8]) {
 /// column of every row.
 pub fn check(signal: Signal, bytes: &[u8], arrival_ns: u64, caps: &Caps) {
     let ours = peek::inspect(signal, bytes, arrival_ns, caps);
-    let Plain { bytes: readable, sanitized, ambiguous, shadowed } = wire::plain(signal, bytes);
+    let Plain {
+        bytes: readable,
+        sanitized,
+        ambiguous,
+        shadowed,
+    } = wire::plain(signal, bytes);
     let truth = Truth::decode(signal, &readable);
     if ambiguous {
         return;
@@ -75,29 +84,56 @@ pub fn check(signal: Signal, bytes: &[u8], arrival_ns: u64, caps: &Caps) {
     };
     let items = expect::items(&truth, arrival_ns, caps);
     assert_eq!(ours.items, items.len() as u64, "items");
-    assert!(ours.sanitized <= sanitized, "{} strings sanitized of {sanitized}", ours.sanitized);
+    assert!(
+        ours.sanitized <= sanitized,
+        "{} strings sanitized of {sanitized}",
+        ours.sanitized
+    );
     let mut rejected = ours.rejected.iter().peekable();
     for (ordinal, item) in items.iter().enumerate() {
-        let got = rejected.next_if(|(at, _)| *at as usize == ordinal).map(|(_, reason)| *reason);
+        let got = rejected
+            .next_if(|(at, _)| *at as usize == ordinal)
+            .map(|(_, reason)| *reason);
         match (got, &item.reasons[..]) {
             (None, []) => {}
             (Some(reason), [first, ..]) if reason == *first => {}
-            (got, reasons) => panic!("item {ordinal}: rejected for {got:?}, expected the first of {reasons:?}\n{item:#?}"),
+            (got, reasons) => {
+                panic!("item {ordinal}: rejected for {got:?}, expected the first of {reasons:?}\n{item:#?}")
+            }
         }
     }
-    assert_eq!(rejected.next(), None, "rejected ordinals out of order or beyond the items");
+    assert_eq!(
+        rejected.next(),
+        None,
+        "rejected ordinals out of order or beyond the items"
+    );
     if signal == Signal::Traces {
         check_peek(bytes, &items);
     }
-    let around = Around { tenant: "acme", arrival_ns, caps };
+    let around = Around {
+        tenant: "acme",
+        arrival_ns,
+        caps,
+    };
     let rows = table::rows(&truth, around);
     let series = table::series(&truth, &rows, around);
     check_columns(signal, bytes, &ours, &rows, &series, around);
 }
 
-fn check_columns(signal: Signal, bytes: &[u8], inspected: &Inspected, expected: &BTreeMap<Table, Vec<Row>>, series: &BTreeSet<String>, around: Around<'_>) {
+fn check_columns(
+    signal: Signal,
+    bytes: &[u8],
+    inspected: &Inspected,
+    expected: &BTreeMap<Table, Vec<Row>>,
+    series: &BTreeSet<String>,
+    around: Around<'_>,
+) {
     let rejected = inspected.ordinals();
-    let info = RequestInfo { tenant: around.tenant, arrival_ns: around.arrival_ns, rejected: &rejected };
+    let info = RequestInfo {
+        tenant: around.tenant,
+        arrival_ns: around.arrival_ns,
+        rejected: &rejected,
+    };
     let choice = Choice::All(table::SAMPLING);
     let (pushed, batches) = match signal {
         Signal::Traces => {
@@ -105,7 +141,10 @@ fn check_columns(signal: Signal, bytes: &[u8], inspected: &Inspected, expected: 
             let pushed = columns.push_request(bytes, &info, choice);
             assert_eq!(columns.len() as u64, inspected.accepted());
             let batches = columns.finish_sorted(|_, _| table::PART);
-            (pushed, vec![(Table::Spans, batches.spans), (Table::Traces, batches.traces)])
+            (
+                pushed,
+                vec![(Table::Spans, batches.spans), (Table::Traces, batches.traces)],
+            )
         }
         Signal::Logs => {
             let mut columns = LogColumns::new(around.caps.clone());
@@ -117,7 +156,13 @@ fn check_columns(signal: Signal, bytes: &[u8], inspected: &Inspected, expected: 
             let pushed = columns.push_request(bytes, &info, &mut SeriesSeen::new(10_000));
             let batches = columns.finish_sorted();
             check_series(&batches, series);
-            (pushed, vec![(Table::MetricPoints, batches.points), (Table::MetricDists, batches.dists)])
+            (
+                pushed,
+                vec![
+                    (Table::MetricPoints, batches.points),
+                    (Table::MetricDists, batches.dists),
+                ],
+            )
         }
     };
     let pushed = pushed.expect("inspect has accepted it");
@@ -137,10 +182,22 @@ fn check_series(batches: &MetricBatches, expected: &BTreeSet<String>) {
     assert_eq!(batches.series.schema(), frame_schema(Table::MetricSeries));
     cell::assert_sorted("metric_series", sort_columns(Table::MetricSeries), &rows);
     let key = |row: &Row| format!("{:?} {:?}", row["series_id"], row["date"]);
-    let with_points: BTreeSet<String> = cell::rows(&batches.points).iter().chain(&cell::rows(&batches.dists)).map(key).collect();
-    assert_eq!(rows.iter().map(key).collect::<BTreeSet<_>>(), with_points, "series with rows and series with points");
+    let with_points: BTreeSet<String> = cell::rows(&batches.points)
+        .iter()
+        .chain(&cell::rows(&batches.dists))
+        .map(key)
+        .collect();
+    assert_eq!(
+        rows.iter().map(key).collect::<BTreeSet<_>>(),
+        with_points,
+        "series with rows and series with points"
+    );
     assert_eq!(rows.len(), with_points.len(), "rows of metric_series");
-    assert_eq!(&rows.iter().map(table::series_of).collect::<BTreeSet<_>>(), expected, "rows of metric_series");
+    assert_eq!(
+        &rows.iter().map(table::series_of).collect::<BTreeSet<_>>(),
+        expected,
+        "rows of metric_series"
+    );
 }
 
 fn check_peek(bytes: &[u8], items: &[Item]) {
@@ -149,7 +206,9 @@ fn check_peek(bytes: &[u8], items: &[Item]) {
     let keys = peek::Keys::new(["a", "http.route", "service.version", ""]);
     let mut seen = 0;
     peek::spans(bytes, &keys, |peek| {
-        let Some(item) = items.get(seen) else { panic!("the peek shows more than {} spans", items.len()) };
+        let Some(item) = items.get(seen) else {
+            panic!("the peek shows more than {} spans", items.len())
+        };
         let span = item.span.as_ref().expect("an item of a traces request is a span");
         assert_eq!(peek.ordinal as usize, seen);
         let head = peek.head;
@@ -159,22 +218,45 @@ fn check_peek(bytes: &[u8], items: &[Item]) {
         assert_eq!(text(head.trace_state), span.trace_state);
         assert_eq!(text(head.name), span.name);
         assert_eq!((head.kind, head.flags), (span.kind, span.flags));
-        assert_eq!((head.start, head.end), (span.start_time_unix_nano, span.end_time_unix_nano));
+        assert_eq!(
+            (head.start, head.end),
+            (span.start_time_unix_nano, span.end_time_unix_nano)
+        );
         let status = span.status.clone().unwrap_or_default();
-        assert_eq!((head.status_code, text(head.status_message)), (status.code, status.message));
+        assert_eq!(
+            (head.status_code, text(head.status_message)),
+            (status.code, status.message)
+        );
         assert_eq!(
             (head.dropped_attributes, head.dropped_events, head.dropped_links),
-            (span.dropped_attributes_count, span.dropped_events_count, span.dropped_links_count)
+            (
+                span.dropped_attributes_count,
+                span.dropped_events_count,
+                span.dropped_links_count
+            )
         );
-        assert_eq!(text(peek.service_name), item.service_name, "service name of span {seen}");
+        assert_eq!(
+            text(peek.service_name),
+            item.service_name,
+            "service name of span {seen}"
+        );
         assert_eq!(text(peek.service_namespace), item.service_namespace);
         let message = &bytes[peek.offset..peek.offset + peek.len];
-        let alone = opentelemetry_proto::tonic::trace::v1::Span::decode(&wire::plain_span(message)[..]).expect("a span");
+        let alone =
+            opentelemetry_proto::tonic::trace::v1::Span::decode(&wire::plain_span(message)[..]).expect("a span");
         // As bytes: a tree with a NaN is not equal to itself.
-        assert_eq!(alone.encode_to_vec(), span.encode_to_vec(), "offset and length of span {seen}");
+        assert_eq!(
+            alone.encode_to_vec(),
+            span.encode_to_vec(),
+            "offset and length of span {seen}"
+        );
         for (key, value) in ["a", "http.route", "service.version", ""].into_iter().zip(peek.values) {
             let expected = expect::looked_up(span, &item.resource, key);
-            assert_eq!(value.map(|value| expect::any_text(&value)), expected, "{key:?} of span {seen}");
+            assert_eq!(
+                value.map(|value| expect::any_text(&value)),
+                expected,
+                "{key:?} of span {seen}"
+            );
         }
         seen += 1;
         true

@@ -77,8 +77,15 @@ pub fn items(truth: &Truth, arrival_ns: u64, caps: &Caps) -> Vec<Item> {
 }
 
 fn item(span: Option<&Span>, resource: &Resource, reasons: Vec<Reason>) -> Item {
-    let first = |key: &str| match resource.attributes.iter().find(|pair| pair.key == key).and_then(|pair| pair.value.as_ref()) {
-        Some(AnyValue { value: Some(Value::StringValue(text)) }) => text.clone(),
+    let first = |key: &str| match resource
+        .attributes
+        .iter()
+        .find(|pair| pair.key == key)
+        .and_then(|pair| pair.value.as_ref())
+    {
+        Some(AnyValue {
+            value: Some(Value::StringValue(text)),
+        }) => text.clone(),
         _ => String::new(),
     };
     Item {
@@ -112,7 +119,10 @@ pub fn points(metric: &Metric) -> Vec<Point<'_>> {
 
 fn origin_reasons(resource: &Resource, scope: &InstrumentationScope, caps: &Caps) -> Vec<Reason> {
     let mut reasons = Vec::new();
-    for (size, attributes) in [(resource.encoded_len(), &resource.attributes), (scope.encoded_len(), &scope.attributes)] {
+    for (size, attributes) in [
+        (resource.encoded_len(), &resource.attributes),
+        (scope.encoded_len(), &scope.attributes),
+    ] {
         if size > caps.item_bytes {
             reasons.push(Reason::TooLarge);
         }
@@ -131,10 +141,19 @@ fn span_reasons(span: &Span, caps: &Caps) -> Vec<Reason> {
         }
     };
     when(span.encoded_len() > caps.item_bytes, Reason::TooLarge);
-    when(span.trace_id.len() != 16 || span.trace_id.iter().all(|byte| *byte == 0), Reason::InvalidTraceId);
-    when(span.span_id.len() != 8 || span.span_id.iter().all(|byte| *byte == 0), Reason::InvalidSpanId);
+    when(
+        span.trace_id.len() != 16 || span.trace_id.iter().all(|byte| *byte == 0),
+        Reason::InvalidTraceId,
+    );
+    when(
+        span.span_id.len() != 8 || span.span_id.iter().all(|byte| *byte == 0),
+        Reason::InvalidSpanId,
+    );
     when(![0, 8].contains(&span.parent_span_id.len()), Reason::InvalidParentId);
-    when(span.start_time_unix_nano > NS_MAX || span.end_time_unix_nano > NS_MAX, Reason::TimestampOverflow);
+    when(
+        span.start_time_unix_nano > NS_MAX || span.end_time_unix_nano > NS_MAX,
+        Reason::TimestampOverflow,
+    );
     let depth = std::iter::once(&span.attributes)
         .chain(span.events.iter().map(|event| &event.attributes))
         .chain(span.links.iter().map(|link| &link.attributes))
@@ -160,18 +179,39 @@ fn log_reasons(record: &LogRecord, caps: &Caps) -> Vec<Reason> {
 
 fn point_reasons(point: &Point<'_>, arrival_ns: u64, caps: &Caps) -> Vec<Reason> {
     let (size, start, time, attributes, exemplars): (_, _, _, _, &[Exemplar]) = match point {
-        Point::Number(point) => {
-            (point.encoded_len(), point.start_time_unix_nano, point.time_unix_nano, &point.attributes, &point.exemplars)
-        }
-        Point::Histogram(point) => {
-            (point.encoded_len(), point.start_time_unix_nano, point.time_unix_nano, &point.attributes, &point.exemplars)
-        }
-        Point::Exponential(point) => {
-            (point.encoded_len(), point.start_time_unix_nano, point.time_unix_nano, &point.attributes, &point.exemplars)
-        }
-        Point::Summary(point) => (point.encoded_len(), point.start_time_unix_nano, point.time_unix_nano, &point.attributes, &[]),
+        Point::Number(point) => (
+            point.encoded_len(),
+            point.start_time_unix_nano,
+            point.time_unix_nano,
+            &point.attributes,
+            &point.exemplars,
+        ),
+        Point::Histogram(point) => (
+            point.encoded_len(),
+            point.start_time_unix_nano,
+            point.time_unix_nano,
+            &point.attributes,
+            &point.exemplars,
+        ),
+        Point::Exponential(point) => (
+            point.encoded_len(),
+            point.start_time_unix_nano,
+            point.time_unix_nano,
+            &point.attributes,
+            &point.exemplars,
+        ),
+        Point::Summary(point) => (
+            point.encoded_len(),
+            point.start_time_unix_nano,
+            point.time_unix_nano,
+            &point.attributes,
+            &[],
+        ),
     };
-    let depth = exemplars.iter().map(|exemplar| deepest(&exemplar.filtered_attributes)).fold(deepest(attributes), usize::max);
+    let depth = exemplars
+        .iter()
+        .map(|exemplar| deepest(&exemplar.filtered_attributes))
+        .fold(deepest(attributes), usize::max);
     let mut reasons = Vec::new();
     let mut when = |condition: bool, reason: Reason| {
         if condition {
@@ -181,8 +221,14 @@ fn point_reasons(point: &Point<'_>, arrival_ns: u64, caps: &Caps) -> Vec<Reason>
     when(size > caps.item_bytes, Reason::TooLarge);
     when(time == 0, Reason::ZeroTimestamp);
     when(time > NS_MAX || start > NS_MAX, Reason::TimestampOverflow);
-    when(i128::from(time) > i128::from(arrival_ns) + i128::from(caps.future_ns), Reason::Future);
-    when(i128::from(time) < i128::from(arrival_ns) - i128::from(caps.past_ns), Reason::Past);
+    when(
+        i128::from(time) > i128::from(arrival_ns) + i128::from(caps.future_ns),
+        Reason::Future,
+    );
+    when(
+        i128::from(time) < i128::from(arrival_ns) - i128::from(caps.past_ns),
+        Reason::Past,
+    );
     when(depth > caps.depth, Reason::TooDeep);
     match point {
         Point::Number(_) => {}
@@ -192,7 +238,8 @@ fn point_reasons(point: &Point<'_>, arrival_ns: u64, caps: &Caps) -> Vec<Reason>
                 0 => bounds.is_empty(),
                 counts => counts == bounds.len() + 1,
             };
-            let ascending = (1..bounds.len()).all(|place| bounds[place - 1] < bounds[place]) && !bounds.iter().any(|bound| bound.is_nan());
+            let ascending = (1..bounds.len()).all(|place| bounds[place - 1] < bounds[place])
+                && !bounds.iter().any(|bound| bound.is_nan());
             let stored = point.count <= NS_MAX && point.bucket_counts.iter().all(|count| *count <= NS_MAX);
             when(!(buckets && ascending && stored), Reason::BadHistogram);
         }
@@ -207,7 +254,10 @@ fn point_reasons(point: &Point<'_>, arrival_ns: u64, caps: &Caps) -> Vec<Reason>
             when(!good, Reason::BadExponentialHistogram);
         }
         Point::Summary(point) => {
-            let good = point.quantile_values.iter().all(|value| value.quantile >= 0.0 && value.quantile <= 1.0);
+            let good = point
+                .quantile_values
+                .iter()
+                .all(|value| value.quantile >= 0.0 && value.quantile <= 1.0);
             when(!good || point.count > NS_MAX, Reason::BadSummary);
         }
     }
@@ -215,7 +265,12 @@ fn point_reasons(point: &Point<'_>, arrival_ns: u64, caps: &Caps) -> Vec<Reason>
 }
 
 fn deepest(attributes: &[KeyValue]) -> usize {
-    attributes.iter().filter_map(|pair| pair.value.as_ref()).map(depth).max().unwrap_or(0)
+    attributes
+        .iter()
+        .filter_map(|pair| pair.value.as_ref())
+        .map(depth)
+        .max()
+        .unwrap_or(0)
 }
 
 /// AnyValues within one another; a scalar is 1.
@@ -229,17 +284,24 @@ fn depth(any: &AnyValue) -> usize {
 
 /// The value of the first attribute of this key, of the span or else of its resource, as [`any_text`] shows it.
 pub fn looked_up(span: &Span, resource: &Resource, key: &str) -> Option<String> {
-    let find = |attributes: &[KeyValue]| attributes.iter().find(|pair| pair.key == key).map(|pair| pair.value.clone().unwrap_or_default());
-    find(&span.attributes).or_else(|| find(&resource.attributes)).map(|any| match any.value {
-        None | Some(Value::StringValueStrindex(_)) => "empty".to_owned(),
-        Some(Value::StringValue(text)) => format!("{text:?}"),
-        Some(Value::BoolValue(value)) => value.to_string(),
-        Some(Value::IntValue(value)) => value.to_string(),
-        Some(Value::DoubleValue(value)) => format!("double {:x}", value.to_bits()),
-        Some(Value::BytesValue(bytes)) => format!("{bytes:x?}"),
-        Some(Value::ArrayValue(_)) => "array".to_owned(),
-        Some(Value::KvlistValue(_)) => "kvlist".to_owned(),
-    })
+    let find = |attributes: &[KeyValue]| {
+        attributes
+            .iter()
+            .find(|pair| pair.key == key)
+            .map(|pair| pair.value.clone().unwrap_or_default())
+    };
+    find(&span.attributes)
+        .or_else(|| find(&resource.attributes))
+        .map(|any| match any.value {
+            None | Some(Value::StringValueStrindex(_)) => "empty".to_owned(),
+            Some(Value::StringValue(text)) => format!("{text:?}"),
+            Some(Value::BoolValue(value)) => value.to_string(),
+            Some(Value::IntValue(value)) => value.to_string(),
+            Some(Value::DoubleValue(value)) => format!("double {:x}", value.to_bits()),
+            Some(Value::BytesValue(bytes)) => format!("{bytes:x?}"),
+            Some(Value::ArrayValue(_)) => "array".to_owned(),
+            Some(Value::KvlistValue(_)) => "kvlist".to_owned(),
+        })
 }
 
 /// A peeked value in the words of [`looked_up`].

@@ -6,7 +6,9 @@ use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, EntityRef, InstrumentationScope, KeyValue, KeyValueList};
+use opentelemetry_proto::tonic::common::v1::{
+    AnyValue, ArrayValue, EntityRef, InstrumentationScope, KeyValue, KeyValueList,
+};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use opentelemetry_proto::tonic::metrics::v1::exponential_histogram_data_point::Buckets;
 use opentelemetry_proto::tonic::metrics::v1::summary_data_point::ValueAtQuantile;
@@ -126,8 +128,11 @@ fn scalar() -> BoxedStrategy<AnyValue> {
 
 pub fn any_value() -> BoxedStrategy<AnyValue> {
     let nested = scalar().prop_recursive(4, 12, 3, |inner| {
-        let pair = (text(), option::weighted(0.9, inner.clone()))
-            .prop_map(|(key, value)| KeyValue { key, value, key_strindex: 0 });
+        let pair = (text(), option::weighted(0.9, inner.clone())).prop_map(|(key, value)| KeyValue {
+            key,
+            value,
+            key_strindex: 0,
+        });
         prop_oneof![
             vec(inner, 0..4).prop_map(|values| Value::ArrayValue(ArrayValue { values })),
             vec(pair, 0..4).prop_map(|values| Value::KvlistValue(KeyValueList { values })),
@@ -138,8 +143,16 @@ pub fn any_value() -> BoxedStrategy<AnyValue> {
 }
 
 pub fn attributes() -> BoxedStrategy<Vec<KeyValue>> {
-    let pair = (key(), option::weighted(0.95, any_value()), prop_oneof![9 => Just(0), 1 => any::<i32>()])
-        .prop_map(|(key, value, key_strindex)| KeyValue { key, value, key_strindex });
+    let pair = (
+        key(),
+        option::weighted(0.95, any_value()),
+        prop_oneof![9 => Just(0), 1 => any::<i32>()],
+    )
+        .prop_map(|(key, value, key_strindex)| KeyValue {
+            key,
+            value,
+            key_strindex,
+        });
     prop_oneof![4 => vec(pair.clone(), 0..5), 1 => vec(pair, 5..12)].boxed()
 }
 
@@ -150,16 +163,27 @@ fn resource() -> BoxedStrategy<Option<Resource>> {
         id_keys,
         description_keys: vec![],
     });
-    let resource = (attributes(), count32(), vec(entity, 0..2)).prop_map(|(attributes, dropped_attributes_count, entity_refs)| {
-        Resource { attributes, dropped_attributes_count, entity_refs }
-    });
+    let resource =
+        (attributes(), count32(), vec(entity, 0..2)).prop_map(|(attributes, dropped_attributes_count, entity_refs)| {
+            Resource {
+                attributes,
+                dropped_attributes_count,
+                entity_refs,
+            }
+        });
     option::weighted(0.9, resource).boxed()
 }
 
 fn scope() -> BoxedStrategy<Option<InstrumentationScope>> {
-    let scope = (text(), text(), attributes(), count32()).prop_map(|(name, version, attributes, dropped_attributes_count)| {
-        InstrumentationScope { name, version, attributes, dropped_attributes_count }
-    });
+    let scope =
+        (text(), text(), attributes(), count32()).prop_map(|(name, version, attributes, dropped_attributes_count)| {
+            InstrumentationScope {
+                name,
+                version,
+                attributes,
+                dropped_attributes_count,
+            }
+        });
     option::weighted(0.9, scope).boxed()
 }
 
@@ -173,9 +197,14 @@ fn number(below: i32) -> BoxedStrategy<i32> {
 }
 
 fn span() -> BoxedStrategy<Span> {
-    let event = (time(), text(), attributes(), count32()).prop_map(|(time_unix_nano, name, attributes, dropped_attributes_count)| {
-        Event { time_unix_nano, name, attributes, dropped_attributes_count }
-    });
+    let event = (time(), text(), attributes(), count32()).prop_map(
+        |(time_unix_nano, name, attributes, dropped_attributes_count)| Event {
+            time_unix_nano,
+            name,
+            attributes,
+            dropped_attributes_count,
+        },
+    );
     let link = (id(16), id(8), text(), attributes(), count32(), flags()).prop_map(
         |(trace_id, span_id, trace_state, attributes, dropped_attributes_count, flags)| Link {
             trace_id,
@@ -214,18 +243,33 @@ fn span() -> BoxedStrategy<Span> {
 }
 
 pub fn traces() -> BoxedStrategy<ExportTraceServiceRequest> {
-    let scope_spans = (scope(), vec(span(), 0..4), text()).prop_map(|(scope, spans, schema_url)| ScopeSpans { scope, spans, schema_url });
-    let resource_spans = (resource(), vec(scope_spans, 0..3), text()).prop_map(|(resource, scope_spans, schema_url)| ResourceSpans {
-        resource,
-        scope_spans,
+    let scope_spans = (scope(), vec(span(), 0..4), text()).prop_map(|(scope, spans, schema_url)| ScopeSpans {
+        scope,
+        spans,
         schema_url,
     });
-    vec(resource_spans, 0..3).prop_map(|resource_spans| ExportTraceServiceRequest { resource_spans }).boxed()
+    let resource_spans =
+        (resource(), vec(scope_spans, 0..3), text()).prop_map(|(resource, scope_spans, schema_url)| ResourceSpans {
+            resource,
+            scope_spans,
+            schema_url,
+        });
+    vec(resource_spans, 0..3)
+        .prop_map(|resource_spans| ExportTraceServiceRequest { resource_spans })
+        .boxed()
 }
 
 fn log_record() -> BoxedStrategy<LogRecord> {
     let when = (time(), time());
-    let what = (number(25), text(), option::weighted(0.8, any_value()), attributes(), count32(), flags(), text());
+    let what = (
+        number(25),
+        text(),
+        option::weighted(0.8, any_value()),
+        attributes(),
+        count32(),
+        flags(),
+        text(),
+    );
     (when, what, id(16), id(8))
         .prop_map(|(when, what, trace_id, span_id)| LogRecord {
             time_unix_nano: when.0,
@@ -245,32 +289,57 @@ fn log_record() -> BoxedStrategy<LogRecord> {
 
 pub fn logs() -> BoxedStrategy<ExportLogsServiceRequest> {
     let scope_logs =
-        (scope(), vec(log_record(), 0..4), text()).prop_map(|(scope, log_records, schema_url)| ScopeLogs { scope, log_records, schema_url });
-    let resource_logs = (resource(), vec(scope_logs, 0..3), text()).prop_map(|(resource, scope_logs, schema_url)| ResourceLogs {
-        resource,
-        scope_logs,
-        schema_url,
-    });
-    vec(resource_logs, 0..3).prop_map(|resource_logs| ExportLogsServiceRequest { resource_logs }).boxed()
+        (scope(), vec(log_record(), 0..4), text()).prop_map(|(scope, log_records, schema_url)| ScopeLogs {
+            scope,
+            log_records,
+            schema_url,
+        });
+    let resource_logs =
+        (resource(), vec(scope_logs, 0..3), text()).prop_map(|(resource, scope_logs, schema_url)| ResourceLogs {
+            resource,
+            scope_logs,
+            schema_url,
+        });
+    vec(resource_logs, 0..3)
+        .prop_map(|resource_logs| ExportLogsServiceRequest { resource_logs })
+        .boxed()
 }
 
 fn exemplars() -> BoxedStrategy<Vec<Exemplar>> {
     let value = option::weighted(
         0.9,
-        prop_oneof![double().prop_map(exemplar::Value::AsDouble), int().prop_map(exemplar::Value::AsInt)],
+        prop_oneof![
+            double().prop_map(exemplar::Value::AsDouble),
+            int().prop_map(exemplar::Value::AsInt)
+        ],
     );
-    let exemplar = (attributes(), time(), id(8), id(16), value).prop_map(|(filtered_attributes, time_unix_nano, span_id, trace_id, value)| {
-        Exemplar { filtered_attributes, time_unix_nano, span_id, trace_id, value }
-    });
+    let exemplar = (attributes(), time(), id(8), id(16), value).prop_map(
+        |(filtered_attributes, time_unix_nano, span_id, trace_id, value)| Exemplar {
+            filtered_attributes,
+            time_unix_nano,
+            span_id,
+            trace_id,
+            value,
+        },
+    );
     prop_oneof![3 => Just(vec![]), 1 => vec(exemplar, 0..3)].boxed()
 }
 
 /// Start, time, attributes, flags, exemplars: what every point has.
-fn point() -> BoxedStrategy<(u64, u64, Vec<KeyValue>, u32, Vec<Exemplar>)> {
+type PointParts = (u64, u64, Vec<KeyValue>, u32, Vec<Exemplar>);
+
+fn point() -> BoxedStrategy<PointParts> {
     let start = prop_oneof![1 => Just(0), 2 => time()];
     // A point's time decides whether it is taken at all; most should be.
     let at = prop_oneof![4 => ARRIVAL_NS - DAY_NS..ARRIVAL_NS, 1 => time()];
-    (start, at, attributes(), prop_oneof![Just(0u32), Just(1), any::<u32>()], exemplars()).boxed()
+    (
+        start,
+        at,
+        attributes(),
+        prop_oneof![Just(0u32), Just(1), any::<u32>()],
+        exemplars(),
+    )
+        .boxed()
 }
 
 fn number_point() -> BoxedStrategy<NumberDataPoint> {
@@ -282,14 +351,16 @@ fn number_point() -> BoxedStrategy<NumberDataPoint> {
         ],
     );
     (point(), value)
-        .prop_map(|((start_time_unix_nano, time_unix_nano, attributes, flags, exemplars), value)| NumberDataPoint {
-            attributes,
-            start_time_unix_nano,
-            time_unix_nano,
-            exemplars,
-            flags,
-            value,
-        })
+        .prop_map(
+            |((start_time_unix_nano, time_unix_nano, attributes, flags, exemplars), value)| NumberDataPoint {
+                attributes,
+                start_time_unix_nano,
+                time_unix_nano,
+                exemplars,
+                flags,
+                value,
+            },
+        )
         .boxed()
 }
 
@@ -297,7 +368,13 @@ fn number_point() -> BoxedStrategy<NumberDataPoint> {
 fn buckets() -> BoxedStrategy<(Vec<u64>, Vec<f64>)> {
     let good = vec((0u64..100, 0.1..10.0f64), 0..6).prop_map(|pairs| {
         let mut at = -5.0;
-        let bounds: Vec<f64> = pairs.iter().map(|(_, step)| { at += step; at }).collect();
+        let bounds: Vec<f64> = pairs
+            .iter()
+            .map(|(_, step)| {
+                at += step;
+                at
+            })
+            .collect();
         let mut counts: Vec<u64> = pairs.iter().map(|(count, _)| *count).collect();
         counts.push(3);
         (counts, bounds)
@@ -312,57 +389,91 @@ fn buckets() -> BoxedStrategy<(Vec<u64>, Vec<f64>)> {
 
 fn histogram_point() -> BoxedStrategy<HistogramDataPoint> {
     let count = prop_oneof![3 => Just(None), 1 => count64().prop_map(Some)];
-    (point(), count, buckets(), option::of(double()), option::of(double()), option::of(double()))
-        .prop_map(|((start_time_unix_nano, time_unix_nano, attributes, flags, exemplars), count, (bucket_counts, explicit_bounds), sum, min, max)| {
-            let total = bucket_counts.iter().fold(0u64, |total, count| total.wrapping_add(*count));
-            HistogramDataPoint {
-                attributes,
-                start_time_unix_nano,
-                time_unix_nano,
-                count: count.unwrap_or(total),
+    (
+        point(),
+        count,
+        buckets(),
+        option::of(double()),
+        option::of(double()),
+        option::of(double()),
+    )
+        .prop_map(
+            |(
+                (start_time_unix_nano, time_unix_nano, attributes, flags, exemplars),
+                count,
+                (bucket_counts, explicit_bounds),
                 sum,
-                bucket_counts,
-                explicit_bounds,
-                exemplars,
-                flags,
                 min,
                 max,
-            }
-        })
+            )| {
+                let total = bucket_counts
+                    .iter()
+                    .fold(0u64, |total, count| total.wrapping_add(*count));
+                HistogramDataPoint {
+                    attributes,
+                    start_time_unix_nano,
+                    time_unix_nano,
+                    count: count.unwrap_or(total),
+                    sum,
+                    bucket_counts,
+                    explicit_bounds,
+                    exemplars,
+                    flags,
+                    min,
+                    max,
+                }
+            },
+        )
         .boxed()
 }
 
 fn exponential_point() -> BoxedStrategy<ExponentialHistogramDataPoint> {
     let offset = || prop_oneof![6 => -50..50i32, 1 => any::<i32>()];
     let counts = || prop_oneof![6 => vec(0u64..1000, 0..5), 1 => vec(count64(), 0..3)];
-    let side = move || option::of((offset(), counts()).prop_map(|(offset, bucket_counts)| Buckets { offset, bucket_counts }));
+    let side =
+        move || option::of((offset(), counts()).prop_map(|(offset, bucket_counts)| Buckets { offset, bucket_counts }));
     let scale = prop_oneof![6 => -10..=20i32, 1 => any::<i32>(), 1 => proptest::sample::select(vec![-11, 21])];
-    let zero = (prop_oneof![6 => 0u64..10, 1 => count64()], prop_oneof![3 => Just(0.0), 1 => double()]);
+    let zero = (
+        prop_oneof![6 => 0u64..10, 1 => count64()],
+        prop_oneof![3 => Just(0.0), 1 => double()],
+    );
     let count = prop_oneof![3 => Just(None), 1 => count64().prop_map(Some)];
     let ends = (option::of(double()), option::of(double()), option::of(double()));
     (point(), scale, zero, side(), side(), count, ends)
-        .prop_map(|((start_time_unix_nano, time_unix_nano, attributes, flags, exemplars), scale, zero, positive, negative, count, ends)| {
-            let sum_of = |side: &Option<Buckets>| {
-                side.iter().flat_map(|side| &side.bucket_counts).fold(0u64, |total, count| total.wrapping_add(*count))
-            };
-            let total = sum_of(&positive).wrapping_add(sum_of(&negative)).wrapping_add(zero.0);
-            ExponentialHistogramDataPoint {
-                attributes,
-                start_time_unix_nano,
-                time_unix_nano,
-                count: count.unwrap_or(total),
-                sum: ends.0,
+        .prop_map(
+            |(
+                (start_time_unix_nano, time_unix_nano, attributes, flags, exemplars),
                 scale,
-                zero_count: zero.0,
+                zero,
                 positive,
                 negative,
-                flags,
-                exemplars,
-                min: ends.1,
-                max: ends.2,
-                zero_threshold: zero.1,
-            }
-        })
+                count,
+                ends,
+            )| {
+                let sum_of = |side: &Option<Buckets>| {
+                    side.iter()
+                        .flat_map(|side| &side.bucket_counts)
+                        .fold(0u64, |total, count| total.wrapping_add(*count))
+                };
+                let total = sum_of(&positive).wrapping_add(sum_of(&negative)).wrapping_add(zero.0);
+                ExponentialHistogramDataPoint {
+                    attributes,
+                    start_time_unix_nano,
+                    time_unix_nano,
+                    count: count.unwrap_or(total),
+                    sum: ends.0,
+                    scale,
+                    zero_count: zero.0,
+                    positive,
+                    negative,
+                    flags,
+                    exemplars,
+                    min: ends.1,
+                    max: ends.2,
+                    zero_threshold: zero.1,
+                }
+            },
+        )
         .boxed()
 }
 
@@ -370,15 +481,19 @@ fn summary_point() -> BoxedStrategy<SummaryDataPoint> {
     let quantile = prop_oneof![6 => 0.0..=1.0f64, 1 => double()];
     let value = (quantile, double()).prop_map(|(quantile, value)| ValueAtQuantile { quantile, value });
     (point(), count64(), double(), vec(value, 0..4))
-        .prop_map(|((start_time_unix_nano, time_unix_nano, attributes, flags, _), count, sum, quantile_values)| SummaryDataPoint {
-            attributes,
-            start_time_unix_nano,
-            time_unix_nano,
-            count,
-            sum,
-            quantile_values,
-            flags,
-        })
+        .prop_map(
+            |((start_time_unix_nano, time_unix_nano, attributes, flags, _), count, sum, quantile_values)| {
+                SummaryDataPoint {
+                    attributes,
+                    start_time_unix_nano,
+                    time_unix_nano,
+                    count,
+                    sum,
+                    quantile_values,
+                    flags,
+                }
+            },
+        )
         .boxed()
 }
 
@@ -388,28 +503,56 @@ fn metric() -> BoxedStrategy<Metric> {
         0.95,
         prop_oneof![
             vec(number_point(), 0..4).prop_map(|data_points| Data::Gauge(Gauge { data_points })),
-            (vec(number_point(), 0..4), number(3), any::<bool>()).prop_map(|(data_points, aggregation_temporality, is_monotonic)| {
-                Data::Sum(Sum { data_points, aggregation_temporality, is_monotonic })
-            }),
+            (vec(number_point(), 0..4), number(3), any::<bool>()).prop_map(
+                |(data_points, aggregation_temporality, is_monotonic)| {
+                    Data::Sum(Sum {
+                        data_points,
+                        aggregation_temporality,
+                        is_monotonic,
+                    })
+                }
+            ),
             (vec(histogram_point(), 0..4), number(3)).prop_map(|(data_points, aggregation_temporality)| {
-                Data::Histogram(Histogram { data_points, aggregation_temporality })
+                Data::Histogram(Histogram {
+                    data_points,
+                    aggregation_temporality,
+                })
             }),
             (vec(exponential_point(), 0..4), number(3)).prop_map(|(data_points, aggregation_temporality)| {
-                Data::ExponentialHistogram(ExponentialHistogram { data_points, aggregation_temporality })
+                Data::ExponentialHistogram(ExponentialHistogram {
+                    data_points,
+                    aggregation_temporality,
+                })
             }),
             vec(summary_point(), 0..4).prop_map(|data_points| Data::Summary(Summary { data_points })),
         ],
     );
     (text(), text(), text(), attributes(), data)
-        .prop_map(|(name, description, unit, metadata, data)| Metric { name, description, unit, metadata, data })
+        .prop_map(|(name, description, unit, metadata, data)| Metric {
+            name,
+            description,
+            unit,
+            metadata,
+            data,
+        })
         .boxed()
 }
 
 pub fn metrics() -> BoxedStrategy<ExportMetricsServiceRequest> {
-    let scope_metrics =
-        (scope(), vec(metric(), 0..4), text()).prop_map(|(scope, metrics, schema_url)| ScopeMetrics { scope, metrics, schema_url });
-    let resource_metrics = (resource(), vec(scope_metrics, 0..3), text()).prop_map(|(resource, scope_metrics, schema_url)| {
-        ResourceMetrics { resource, scope_metrics, schema_url }
+    let scope_metrics = (scope(), vec(metric(), 0..4), text()).prop_map(|(scope, metrics, schema_url)| ScopeMetrics {
+        scope,
+        metrics,
+        schema_url,
     });
-    vec(resource_metrics, 0..3).prop_map(|resource_metrics| ExportMetricsServiceRequest { resource_metrics }).boxed()
+    let resource_metrics =
+        (resource(), vec(scope_metrics, 0..3), text()).prop_map(|(resource, scope_metrics, schema_url)| {
+            ResourceMetrics {
+                resource,
+                scope_metrics,
+                schema_url,
+            }
+        });
+    vec(resource_metrics, 0..3)
+        .prop_map(|resource_metrics| ExportMetricsServiceRequest { resource_metrics })
+        .boxed()
 }

@@ -1,8 +1,8 @@
 //! Properties over generated requests.
 
-use prost::Message;
 use proptest::prelude::*;
 use proptest::test_runner::Config;
+use prost::Message;
 use tailwater_model::otlp::caps::Caps;
 use tailwater_model::signal::Signal;
 
@@ -21,16 +21,29 @@ impl std::fmt::Debug for Encoded {
 
 fn encoded(signal: Signal) -> BoxedStrategy<Encoded> {
     match signal {
-        Signal::Traces => generate::traces().prop_map(|request| Encoded(request.encode_to_vec())).boxed(),
-        Signal::Metrics => generate::metrics().prop_map(|request| Encoded(request.encode_to_vec())).boxed(),
-        Signal::Logs => generate::logs().prop_map(|request| Encoded(request.encode_to_vec())).boxed(),
+        Signal::Traces => generate::traces()
+            .prop_map(|request| Encoded(request.encode_to_vec()))
+            .boxed(),
+        Signal::Metrics => generate::metrics()
+            .prop_map(|request| Encoded(request.encode_to_vec()))
+            .boxed(),
+        Signal::Logs => generate::logs()
+            .prop_map(|request| Encoded(request.encode_to_vec()))
+            .boxed(),
     }
 }
 
 pub fn config() -> Config {
     // 96 unless PROPTEST_CASES says otherwise; found cases become tests of their own instead of files.
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(96);
-    Config { cases, failure_persistence: None, ..Config::default() }
+    let cases = std::env::var("PROPTEST_CASES")
+        .ok()
+        .and_then(|cases| cases.parse().ok())
+        .unwrap_or(96);
+    Config {
+        cases,
+        failure_persistence: None,
+        ..Config::default()
+    }
 }
 
 /// Checks a request as it was encoded, three ways bent, and six ways broken.
@@ -61,4 +74,42 @@ proptest! {
     fn logs_agree(bytes in encoded(Signal::Logs), seed in 0u64..1 << 32) {
         check_around(Signal::Logs, &bytes.0, seed, &Caps::default());
     }
+
+    #[test]
+    fn limits_cut_and_reject_alike(bytes in prop_oneof![
+        encoded(Signal::Traces).prop_map(|bytes| (Signal::Traces, bytes)),
+        encoded(Signal::Metrics).prop_map(|bytes| (Signal::Metrics, bytes)),
+        encoded(Signal::Logs).prop_map(|bytes| (Signal::Logs, bytes)),
+    ], mut caps in small_caps()) {
+        if bytes.0 == Signal::Metrics {
+            // Points that differ only in what is cut share a series, whose labels are those of the first: no rule to test.
+            (caps.attributes, caps.origin_attributes) = (512, 128);
+        }
+        // As encoded: a bent request has other lengths than the tree that says what is too long.
+        check(bytes.0, &bytes.1.0, ARRIVAL_NS, &caps);
+    }
+}
+
+/// Limits within reach of the generated requests.
+fn small_caps() -> impl Strategy<Value = Caps> {
+    let counts = (0usize..4, 0usize..4, 0usize..4, 0usize..3, 0usize..3, 0usize..3);
+    // A character, a scalar and `scope.version` always fit.
+    let sizes = (12usize..30, 4usize..12, 12usize..30, 13usize..20);
+    (counts, sizes, prop_oneof![Just(1usize << 20), 100usize..400], 1usize..4).prop_map(
+        |(counts, sizes, item_bytes, depth)| Caps {
+            item_bytes,
+            depth,
+            attributes: counts.0,
+            origin_attributes: counts.1,
+            nested_attributes: counts.2,
+            events: counts.3,
+            links: counts.4,
+            exemplars: counts.5,
+            value_bytes: sizes.0,
+            text_bytes: sizes.1,
+            body_bytes: sizes.2,
+            key_bytes: sizes.3,
+            ..Caps::default()
+        },
+    )
 }

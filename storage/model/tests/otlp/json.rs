@@ -8,8 +8,8 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::{Exemplar, exemplar, number_data_point};
-use prost::Message;
 use proptest::prelude::*;
+use prost::Message;
 use serde_json::Value;
 use tailwater_model::otlp::json::{JsonError, transcode};
 use tailwater_model::signal::Signal;
@@ -39,9 +39,21 @@ fn again(signal: Signal, bytes: &[u8]) -> Vec<u8> {
 
 #[test]
 fn the_example_requests() {
-    let traces = |text: &str| serde_json::from_str::<ExportTraceServiceRequest>(text).unwrap().encode_to_vec();
-    let metrics = |text: &str| serde_json::from_str::<ExportMetricsServiceRequest>(text).unwrap().encode_to_vec();
-    let logs = |text: &str| serde_json::from_str::<ExportLogsServiceRequest>(text).unwrap().encode_to_vec();
+    let traces = |text: &str| {
+        serde_json::from_str::<ExportTraceServiceRequest>(text)
+            .unwrap()
+            .encode_to_vec()
+    };
+    let metrics = |text: &str| {
+        serde_json::from_str::<ExportMetricsServiceRequest>(text)
+            .unwrap()
+            .encode_to_vec()
+    };
+    let logs = |text: &str| {
+        serde_json::from_str::<ExportLogsServiceRequest>(text)
+            .unwrap()
+            .encode_to_vec()
+    };
     check_example("trace.json", Signal::Traces, traces);
     check_example("metrics.json", Signal::Metrics, metrics);
     check_example("logs.json", Signal::Logs, logs);
@@ -77,7 +89,8 @@ fn spell(value: &Value, key: &str, dice: &mut Dice, out: &mut String) {
 
 fn string(text: &str, key: &str, dice: &mut Dice, out: &mut String) {
     let integer = text.parse::<i128>().is_ok();
-    let sixty_four = key.ends_with("UnixNano") || ["intValue", "asInt", "count", "zeroCount", "bucketCounts"].contains(&key);
+    let sixty_four =
+        key.ends_with("UnixNano") || ["intValue", "asInt", "count", "zeroCount", "bucketCounts"].contains(&key);
     if sixty_four && integer {
         let trimmed = text.trim_end_matches('0');
         match dice.below(4) {
@@ -87,7 +100,13 @@ fn string(text: &str, key: &str, dice: &mut Dice, out: &mut String) {
             _ => out.push_str(&format!("\"{text}\"")),
         }
     } else if IDS.contains(&key) {
-        let digit = |digit: char, dice: &mut Dice| if dice.below(2) == 0 { digit.to_ascii_uppercase() } else { digit };
+        let digit = |digit: char, dice: &mut Dice| {
+            if dice.below(2) == 0 {
+                digit.to_ascii_uppercase()
+            } else {
+                digit
+            }
+        };
         let mixed: String = text.chars().map(|character| digit(character, dice)).collect();
         out.push_str(&format!("\"{mixed}\""));
     } else if key == "bytesValue" {
@@ -119,7 +138,13 @@ fn object(fields: &serde_json::Map<String, Value>, dice: &mut Dice, out: &mut St
         entries.swap(place, dice.below(place + 1));
     }
     if dice.below(6) == 0 {
-        let unknown = ["\"trace_id\":\"zz\"", "\"unheardOf\":[{\"a\":[[1e9,null]]},\"\\ud800\"]", "\"\":{}", "\"Name\":5", "\"keyStrindex\":\"x\""];
+        let unknown = [
+            "\"trace_id\":\"zz\"",
+            "\"unheardOf\":[{\"a\":[[1e9,null]]},\"\\ud800\"]",
+            "\"\":{}",
+            "\"Name\":5",
+            "\"keyStrindex\":\"x\"",
+        ];
         entries.insert(dice.below(entries.len() + 1), unknown[dice.below(5)].to_owned());
     }
     // Scalars may stand twice, and the last one counts; null counts for nothing.
@@ -138,10 +163,14 @@ fn check(signal: Signal, request: &[u8], serde_form: &Value, seed: u64) {
     let bytes = transcode(signal, text.as_bytes(), CAP).unwrap_or_else(|error| panic!("{error}\n{text}"));
     assert_eq!(hex::encode(again(signal, &bytes)), hex::encode(request), "{text}");
     // Cut anywhere, it is no request; and no mutilation makes it panic.
-    let cut = (0..text.len()).rev().find(|cut| text.is_char_boundary(*cut) && *cut < text.trim_end().len()).unwrap();
+    let cut = (0..text.len())
+        .rev()
+        .find(|cut| text.is_char_boundary(*cut) && *cut < text.trim_end().len())
+        .unwrap();
     transcode(signal, &text.as_bytes()[..cut], CAP).expect_err("a request without its end");
     for turn in 0..4 {
-        let _: Result<Vec<u8>, JsonError> = transcode(signal, &crate::bend::break_bytes(text.as_bytes(), seed + turn), CAP);
+        let _: Result<Vec<u8>, JsonError> =
+            transcode(signal, &crate::bend::break_bytes(text.as_bytes(), seed + turn), CAP);
     }
 }
 
@@ -180,13 +209,23 @@ fn tame_exemplars(exemplars: &mut [Exemplar]) {
 
 fn tame_traces(mut request: ExportTraceServiceRequest) -> ExportTraceServiceRequest {
     for group in &mut request.resource_spans {
-        group.resource.iter_mut().for_each(|resource| tame_attributes(&mut resource.attributes));
+        group
+            .resource
+            .iter_mut()
+            .for_each(|resource| tame_attributes(&mut resource.attributes));
         for block in &mut group.scope_spans {
-            block.scope.iter_mut().for_each(|scope| tame_attributes(&mut scope.attributes));
+            block
+                .scope
+                .iter_mut()
+                .for_each(|scope| tame_attributes(&mut scope.attributes));
             for span in &mut block.spans {
                 tame_attributes(&mut span.attributes);
-                span.events.iter_mut().for_each(|event| tame_attributes(&mut event.attributes));
-                span.links.iter_mut().for_each(|link| tame_attributes(&mut link.attributes));
+                span.events
+                    .iter_mut()
+                    .for_each(|event| tame_attributes(&mut event.attributes));
+                span.links
+                    .iter_mut()
+                    .for_each(|link| tame_attributes(&mut link.attributes));
             }
         }
     }
@@ -195,9 +234,15 @@ fn tame_traces(mut request: ExportTraceServiceRequest) -> ExportTraceServiceRequ
 
 fn tame_logs(mut request: ExportLogsServiceRequest) -> ExportLogsServiceRequest {
     for group in &mut request.resource_logs {
-        group.resource.iter_mut().for_each(|resource| tame_attributes(&mut resource.attributes));
+        group
+            .resource
+            .iter_mut()
+            .for_each(|resource| tame_attributes(&mut resource.attributes));
         for block in &mut group.scope_logs {
-            block.scope.iter_mut().for_each(|scope| tame_attributes(&mut scope.attributes));
+            block
+                .scope
+                .iter_mut()
+                .for_each(|scope| tame_attributes(&mut scope.attributes));
             for record in &mut block.log_records {
                 tame_attributes(&mut record.attributes);
                 record.body.iter_mut().for_each(tame);
@@ -209,9 +254,15 @@ fn tame_logs(mut request: ExportLogsServiceRequest) -> ExportLogsServiceRequest 
 
 fn tame_metrics(mut request: ExportMetricsServiceRequest) -> ExportMetricsServiceRequest {
     for group in &mut request.resource_metrics {
-        group.resource.iter_mut().for_each(|resource| tame_attributes(&mut resource.attributes));
+        group
+            .resource
+            .iter_mut()
+            .for_each(|resource| tame_attributes(&mut resource.attributes));
         for block in &mut group.scope_metrics {
-            block.scope.iter_mut().for_each(|scope| tame_attributes(&mut scope.attributes));
+            block
+                .scope
+                .iter_mut()
+                .for_each(|scope| tame_attributes(&mut scope.attributes));
             for metric in &mut block.metrics {
                 tame_attributes(&mut metric.metadata);
                 metric.data.iter_mut().for_each(tame_data);
@@ -230,7 +281,10 @@ fn tame_data(data: &mut Data) {
                 tame_attributes(&mut point.attributes);
                 tame_exemplars(&mut point.exemplars);
                 point.explicit_bounds.iter_mut().for_each(tame_double);
-                [&mut point.sum, &mut point.min, &mut point.max].into_iter().flatten().for_each(tame_double);
+                [&mut point.sum, &mut point.min, &mut point.max]
+                    .into_iter()
+                    .flatten()
+                    .for_each(tame_double);
             }
             return;
         }
@@ -239,7 +293,10 @@ fn tame_data(data: &mut Data) {
                 tame_attributes(&mut point.attributes);
                 tame_exemplars(&mut point.exemplars);
                 tame_double(&mut point.zero_threshold);
-                [&mut point.sum, &mut point.min, &mut point.max].into_iter().flatten().for_each(tame_double);
+                [&mut point.sum, &mut point.min, &mut point.max]
+                    .into_iter()
+                    .flatten()
+                    .for_each(tame_double);
             }
             return;
         }

@@ -15,6 +15,7 @@ mod expect;
 mod generate;
 mod generated;
 mod json;
+mod regressions;
 mod seeds;
 mod table;
 mod wire;

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use prost::Message;
 use proptest::strategy::{BoxedStrategy, Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use prost::Message;
 use tailwater_model::signal::Signal;
 
 use crate::{bend, check, generate};
@@ -15,15 +15,20 @@ const SEEDS: u64 = 6;
 const BYTES_MAX: usize = 900;
 
 fn corpus(signal: Signal, encoding: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(format!("{}_{encoding}", signal.name()))
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fuzz/corpus")
+        .join(format!("{}_{encoding}", signal.name()))
 }
 
 /// Requests with at least one item, as protobuf and as JSON; the same in every run.
 fn requests(signal: Signal) -> Vec<(Vec<u8>, String)> {
-    fn draw<M: Message + std::fmt::Debug + serde::Serialize + 'static>(strategy: BoxedStrategy<M>) -> Vec<(Vec<u8>, String)> {
+    fn draw<M: Message + std::fmt::Debug + serde::Serialize + 'static>(
+        strategy: BoxedStrategy<M>,
+    ) -> Vec<(Vec<u8>, String)> {
         let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
         let mut runner = TestRunner::new_with_rng(Config::default(), rng);
-        let fits = |bytes: &[u8], text: &str| bytes.len() > 150 && bytes.len() <= BYTES_MAX && text.len() <= 4 * BYTES_MAX;
+        let fits =
+            |bytes: &[u8], text: &str| bytes.len() > 150 && bytes.len() <= BYTES_MAX && text.len() <= 4 * BYTES_MAX;
         let mut drawn = Vec::new();
         while (drawn.len() as u64) < SEEDS {
             let request = strategy.new_tree(&mut runner).expect("a request").current();

@@ -40,10 +40,20 @@ pub fn rows(truth: &Truth, around: Around<'_>) -> BTreeMap<Table, Vec<Row>> {
             let mut spans = Vec::new();
             for group in &request.resource_spans {
                 for block in &group.scope_spans {
-                    let origin = origin(&group.resource, &group.schema_url, &block.scope, &block.schema_url, around.caps);
+                    let origin = origin(
+                        &group.resource,
+                        &group.schema_url,
+                        &block.scope,
+                        &block.schema_url,
+                        around.caps,
+                    );
                     for span in &block.spans {
                         if accepted() {
-                            spans.push((span_row(span, &origin, around), span.start_time_unix_nano, span.end_time_unix_nano));
+                            spans.push((
+                                span_row(span, &origin, around),
+                                span.start_time_unix_nano,
+                                span.end_time_unix_nano,
+                            ));
                         }
                     }
                 }
@@ -54,10 +64,18 @@ pub fn rows(truth: &Truth, around: Around<'_>) -> BTreeMap<Table, Vec<Row>> {
         Truth::Logs(request) => {
             for group in &request.resource_logs {
                 for block in &group.scope_logs {
-                    let origin = origin(&group.resource, &group.schema_url, &block.scope, &block.schema_url, around.caps);
+                    let origin = origin(
+                        &group.resource,
+                        &group.schema_url,
+                        &block.scope,
+                        &block.schema_url,
+                        around.caps,
+                    );
                     for record in &block.log_records {
                         if accepted() {
-                            rows.entry(Table::Logs).or_default().push(log_row(record, &origin, around));
+                            rows.entry(Table::Logs)
+                                .or_default()
+                                .push(log_row(record, &origin, around));
                         }
                     }
                 }
@@ -66,7 +84,13 @@ pub fn rows(truth: &Truth, around: Around<'_>) -> BTreeMap<Table, Vec<Row>> {
         Truth::Metrics(request) => {
             for group in &request.resource_metrics {
                 for block in &group.scope_metrics {
-                    let origin = origin(&group.resource, &group.schema_url, &block.scope, &block.schema_url, around.caps);
+                    let origin = origin(
+                        &group.resource,
+                        &group.schema_url,
+                        &block.scope,
+                        &block.schema_url,
+                        around.caps,
+                    );
                     for metric in &block.metrics {
                         for point in expect::points(metric) {
                             if accepted() {
@@ -84,7 +108,11 @@ pub fn rows(truth: &Truth, around: Around<'_>) -> BTreeMap<Table, Vec<Row>> {
 
 /// All columns of a table's frame, null.
 fn blank(table: Table, origin: &Row, around: Around<'_>) -> Row {
-    let mut row: Row = table::frame_schema(table).fields().iter().map(|field| (field.name().clone(), Cell::Null)).collect();
+    let mut row: Row = table::frame_schema(table)
+        .fields()
+        .iter()
+        .map(|field| (field.name().clone(), Cell::Null))
+        .collect();
     for (name, cell) in origin {
         set(&mut row, name, cell.clone());
     }
@@ -133,7 +161,11 @@ fn set_time(row: &mut Row, sent_ns: u64, shown_ns: u64, around: Around<'_>) -> O
     } else {
         None
     };
-    let day = if flag.is_some() { around.arrival_ns / DAY_NS } else { sent_ns / DAY_NS };
+    let day = if flag.is_some() {
+        around.arrival_ns / DAY_NS
+    } else {
+        sent_ns / DAY_NS
+    };
     set(row, "date", Cell::Int(day as i64));
     set(row, "ts", micros(shown_ns));
     set(row, "ts_ns", below_micros(shown_ns));
@@ -152,24 +184,60 @@ fn span_row(span: &Span, origin: &Row, around: Around<'_>) -> Row {
     let flag = set_time(&mut row, start, start, around).or((end < start).then_some("end_before_start"));
     set(&mut row, "ts_flag", flag.map_or(Cell::Null, Cell::text));
     set(&mut row, "duration_ns", Cell::Int(end.saturating_sub(start) as i64));
-    set(&mut row, "end_ns", if end < start { Cell::Int(end as i64) } else { Cell::Null });
+    set(
+        &mut row,
+        "end_ns",
+        if end < start { Cell::Int(end as i64) } else { Cell::Null },
+    );
     set(&mut row, "name", Cell::Text(cut(&span.name, caps.text_bytes)));
     set(&mut row, "kind", small(span.kind));
     let status = span.status.clone().unwrap_or_default();
     set(&mut row, "status_code", small(status.code));
-    set(&mut row, "status_message", Cell::text_or_null(&cut(&status.message, caps.text_bytes)));
+    set(
+        &mut row,
+        "status_message",
+        Cell::text_or_null(&cut(&status.message, caps.text_bytes)),
+    );
     set(&mut row, "trace_id", Cell::Bytes(span.trace_id.clone()));
     set(&mut row, "span_id", Cell::Bytes(span.span_id.clone()));
     let root = span.parent_span_id.iter().all(|byte| *byte == 0);
-    set(&mut row, "parent_span_id", if root { Cell::Null } else { Cell::Bytes(span.parent_span_id.clone()) });
-    set(&mut row, "trace_state", Cell::text_or_null(&cut(&span.trace_state, caps.text_bytes)));
-    set(&mut row, "flags", if span.flags == 0 { Cell::Null } else { Cell::Int(i32_of_bits(span.flags)) });
+    set(
+        &mut row,
+        "parent_span_id",
+        if root {
+            Cell::Null
+        } else {
+            Cell::Bytes(span.parent_span_id.clone())
+        },
+    );
+    set(
+        &mut row,
+        "trace_state",
+        Cell::text_or_null(&cut(&span.trace_state, caps.text_bytes)),
+    );
+    set(
+        &mut row,
+        "flags",
+        if span.flags == 0 {
+            Cell::Null
+        } else {
+            Cell::Int(i32_of_bits(span.flags))
+        },
+    );
     set(&mut row, "is_root", Cell::Bool(root));
     let remote = span.flags & 0x300 == 0x300;
-    set(&mut row, "is_entry", Cell::Bool(root || [2, 5].contains(&span.kind) || remote));
+    set(
+        &mut row,
+        "is_entry",
+        Cell::Bool(root || [2, 5].contains(&span.kind) || remote),
+    );
     set_sampling(&mut row);
     let cut_attributes = set_attributes(&mut row, Table::Spans, &span.attributes, caps);
-    set(&mut row, "dropped_attrs", saturated(u64::from(span.dropped_attributes_count) + cut_attributes));
+    set(
+        &mut row,
+        "dropped_attrs",
+        saturated(u64::from(span.dropped_attributes_count) + cut_attributes),
+    );
     let events: Vec<Cell> = span
         .events
         .iter()
@@ -181,11 +249,18 @@ fn span_row(span: &Span, origin: &Row, around: Around<'_>) -> Row {
                 ("ts_ns".into(), below_micros(event.time_unix_nano)),
                 ("name".into(), Cell::Text(cut(&event.name, caps.text_bytes))),
                 ("attrs".into(), attrs),
-                ("dropped".into(), saturated(u64::from(event.dropped_attributes_count) + dropped)),
+                (
+                    "dropped".into(),
+                    saturated(u64::from(event.dropped_attributes_count) + dropped),
+                ),
             ])
         })
         .collect();
-    set(&mut row, "dropped_events", saturated(u64::from(span.dropped_events_count) + (span.events.len() - events.len()) as u64));
+    set(
+        &mut row,
+        "dropped_events",
+        saturated(u64::from(span.dropped_events_count) + (span.events.len() - events.len()) as u64),
+    );
     set(&mut row, "events", Cell::List(events));
     let links: Vec<Cell> = span
         .links
@@ -196,14 +271,24 @@ fn span_row(span: &Span, origin: &Row, around: Around<'_>) -> Row {
             Cell::Struct(vec![
                 ("trace_id".into(), Cell::Bytes(link.trace_id.clone())),
                 ("span_id".into(), Cell::Bytes(link.span_id.clone())),
-                ("trace_state".into(), Cell::text_or_null(&cut(&link.trace_state, caps.text_bytes))),
+                (
+                    "trace_state".into(),
+                    Cell::text_or_null(&cut(&link.trace_state, caps.text_bytes)),
+                ),
                 ("flags".into(), Cell::Int(i32_of_bits(link.flags))),
                 ("attrs".into(), attrs),
-                ("dropped".into(), saturated(u64::from(link.dropped_attributes_count) + dropped)),
+                (
+                    "dropped".into(),
+                    saturated(u64::from(link.dropped_attributes_count) + dropped),
+                ),
             ])
         })
         .collect();
-    set(&mut row, "dropped_links", saturated(u64::from(span.dropped_links_count) + (span.links.len() - links.len()) as u64));
+    set(
+        &mut row,
+        "dropped_links",
+        saturated(u64::from(span.dropped_links_count) + (span.links.len() - links.len()) as u64),
+    );
     set(&mut row, "links", Cell::List(links));
     row
 }
@@ -214,7 +299,10 @@ fn log_row(record: &LogRecord, origin: &Row, around: Around<'_>) -> Row {
     let sent = record.time_unix_nano;
     let observed = record.observed_time_unix_nano;
     // A record without a time has the time of its observation, or else of its arrival.
-    let shown = [sent, observed, around.arrival_ns].into_iter().find(|time| *time != 0).unwrap_or_default();
+    let shown = [sent, observed, around.arrival_ns]
+        .into_iter()
+        .find(|time| *time != 0)
+        .unwrap_or_default();
     let flag = set_time(&mut row, shown, shown, around).or(match (sent, observed) {
         (0, 0) => Some("zero"),
         (0, _) => Some("observed"),
@@ -226,14 +314,24 @@ fn log_row(record: &LogRecord, origin: &Row, around: Around<'_>) -> Row {
         set(&mut row, "observed_ts_ns", below_micros(observed));
     }
     set(&mut row, "severity_number", small(record.severity_number));
-    set(&mut row, "severity_text", Cell::text_or_null(&cut(&record.severity_text, caps.text_bytes)));
-    set(&mut row, "event_name", Cell::text_or_null(&cut(&record.event_name, caps.text_bytes)));
+    set(
+        &mut row,
+        "severity_text",
+        Cell::text_or_null(&cut(&record.severity_text, caps.text_bytes)),
+    );
+    set(
+        &mut row,
+        "event_name",
+        Cell::text_or_null(&cut(&record.event_name, caps.text_bytes)),
+    );
     match &record.body {
-        Some(AnyValue { value: Some(Value::StringValue(text)) }) => set(&mut row, "body", Cell::Text(cut(text, caps.body_bytes))),
-        Some(any @ AnyValue { value: Some(value) }) if !matches!(value, Value::StringValueStrindex(_)) => {
-            if any.encoded_len() <= caps.body_bytes {
-                set(&mut row, "body_json", Cell::Json(canonical(any)));
-            }
+        Some(AnyValue {
+            value: Some(Value::StringValue(text)),
+        }) => set(&mut row, "body", Cell::Text(cut(text, caps.body_bytes))),
+        Some(any @ AnyValue { value: Some(value) })
+            if !matches!(value, Value::StringValueStrindex(_)) && any.encoded_len() <= caps.body_bytes =>
+        {
+            set(&mut row, "body_json", Cell::Json(canonical(any)));
         }
         _ => {}
     }
@@ -243,16 +341,32 @@ fn log_row(record: &LogRecord, origin: &Row, around: Around<'_>) -> Row {
             set(&mut row, "span_id", Cell::Bytes(record.span_id.clone()));
         }
     }
-    set(&mut row, "flags", if record.flags == 0 { Cell::Null } else { Cell::Int(i32_of_bits(record.flags)) });
+    set(
+        &mut row,
+        "flags",
+        if record.flags == 0 {
+            Cell::Null
+        } else {
+            Cell::Int(i32_of_bits(record.flags))
+        },
+    );
     set_sampling(&mut row);
     let cut_attributes = set_attributes(&mut row, Table::Logs, &record.attributes, caps);
-    set(&mut row, "dropped_attrs", saturated(u64::from(record.dropped_attributes_count) + cut_attributes));
+    set(
+        &mut row,
+        "dropped_attrs",
+        saturated(u64::from(record.dropped_attributes_count) + cut_attributes),
+    );
     row
 }
 
 fn point_row(metric: &Metric, point: Point<'_>, origin: &Row, around: Around<'_>) -> (Table, Row) {
     let caps = around.caps;
-    let table = if let Point::Number(_) = point { Table::MetricPoints } else { Table::MetricDists };
+    let table = if let Point::Number(_) = point {
+        Table::MetricPoints
+    } else {
+        Table::MetricDists
+    };
     let mut row = blank(table, origin, around);
     let (kind, temporality, monotonic) = match metric.data.as_ref().expect("a metric with points has data") {
         Data::Gauge(_) => (1, 0, None),
@@ -268,39 +382,81 @@ fn point_row(metric: &Metric, point: Point<'_>, origin: &Row, around: Around<'_>
                 Some(number_data_point::Value::AsDouble(value)) => (Cell::double(value), Cell::Null, false),
                 Some(number_data_point::Value::AsInt(value)) => {
                     let exact = (value as f64) as i128 == i128::from(value);
-                    (Cell::double(value as f64), if exact { Cell::Null } else { Cell::Int(value) }, true)
+                    (
+                        Cell::double(value as f64),
+                        if exact { Cell::Null } else { Cell::Int(value) },
+                        true,
+                    )
                 }
             };
             set(&mut row, "value", value);
             set(&mut row, "value_int", value_int);
             set(&mut row, "is_int", Cell::Bool(is_int));
-            (point.start_time_unix_nano, point.time_unix_nano, point.flags, &point.attributes, &point.exemplars)
+            (
+                point.start_time_unix_nano,
+                point.time_unix_nano,
+                point.flags,
+                &point.attributes,
+                &point.exemplars,
+            )
         }
         Point::Histogram(point) => {
             dist(&mut row, point.count, point.sum, point.min, point.max);
-            set(&mut row, "bounds", Cell::List(point.explicit_bounds.iter().map(|bound| Cell::double(*bound)).collect()));
+            set(
+                &mut row,
+                "bounds",
+                Cell::List(point.explicit_bounds.iter().map(|bound| Cell::double(*bound)).collect()),
+            );
             set(&mut row, "counts", counts(&point.bucket_counts));
-            (point.start_time_unix_nano, point.time_unix_nano, point.flags, &point.attributes, &point.exemplars)
+            (
+                point.start_time_unix_nano,
+                point.time_unix_nano,
+                point.flags,
+                &point.attributes,
+                &point.exemplars,
+            )
         }
         Point::Exponential(point) => {
             dist(&mut row, point.count, point.sum, point.min, point.max);
             set(&mut row, "scale", Cell::Int(point.scale.into()));
             set(&mut row, "zero_count", Cell::Int(point.zero_count as i64));
             set(&mut row, "zero_threshold", Cell::double(point.zero_threshold));
-            for (side, offset, list) in [(&point.positive, "pos_offset", "pos_counts"), (&point.negative, "neg_offset", "neg_counts")] {
+            for (side, offset, list) in [
+                (&point.positive, "pos_offset", "pos_counts"),
+                (&point.negative, "neg_offset", "neg_counts"),
+            ] {
                 let side = side.clone().unwrap_or_default();
                 set(&mut row, offset, Cell::Int(side.offset.into()));
                 set(&mut row, list, counts(&side.bucket_counts));
             }
-            (point.start_time_unix_nano, point.time_unix_nano, point.flags, &point.attributes, &point.exemplars)
+            (
+                point.start_time_unix_nano,
+                point.time_unix_nano,
+                point.flags,
+                &point.attributes,
+                &point.exemplars,
+            )
         }
         Point::Summary(point) => {
             dist(&mut row, point.count, Some(point.sum), None, None);
             let quantile = |value: &opentelemetry_proto::tonic::metrics::v1::summary_data_point::ValueAtQuantile| {
-                Cell::Struct(vec![("q".into(), Cell::double(value.quantile)), ("v".into(), Cell::double(value.value))])
+                Cell::Struct(vec![
+                    ("q".into(), Cell::double(value.quantile)),
+                    ("v".into(), Cell::double(value.value)),
+                ])
             };
-            set(&mut row, "quantiles", Cell::List(point.quantile_values.iter().map(quantile).collect()));
-            (point.start_time_unix_nano, point.time_unix_nano, point.flags, &point.attributes, &[])
+            set(
+                &mut row,
+                "quantiles",
+                Cell::List(point.quantile_values.iter().map(quantile).collect()),
+            );
+            (
+                point.start_time_unix_nano,
+                point.time_unix_nano,
+                point.flags,
+                &point.attributes,
+                &[],
+            )
         }
     };
     set_time(&mut row, time, time, around);
@@ -313,7 +469,11 @@ fn point_row(metric: &Metric, point: Point<'_>, origin: &Row, around: Around<'_>
     set(&mut row, "type", Cell::Int(kind));
     set(&mut row, "temporality", small(temporality));
     set(&mut row, "monotonic", monotonic.map_or(Cell::Null, Cell::Bool));
-    set(&mut row, "unit", Cell::text_or_null(&cut(&metric.unit, caps.text_bytes)));
+    set(
+        &mut row,
+        "unit",
+        Cell::text_or_null(&cut(&metric.unit, caps.text_bytes)),
+    );
     set(&mut row, "flags", Cell::Int(i32_of_bits(flags)));
     set_attributes(&mut row, table, attributes, caps);
     let exemplars = exemplars.iter().take(caps.exemplars).map(|exemplar| {
@@ -322,14 +482,23 @@ fn point_row(metric: &Metric, point: Point<'_>, origin: &Row, around: Around<'_>
             Some(exemplar::Value::AsDouble(value)) => Cell::double(value),
             Some(exemplar::Value::AsInt(value)) => Cell::double(value as f64),
         };
-        let bytes = |id: &[u8]| if id.is_empty() { Cell::Null } else { Cell::Bytes(id.to_vec()) };
+        let bytes = |id: &[u8]| {
+            if id.is_empty() {
+                Cell::Null
+            } else {
+                Cell::Bytes(id.to_vec())
+            }
+        };
         Cell::Struct(vec![
             ("ts".into(), micros(exemplar.time_unix_nano)),
             ("ts_ns".into(), below_micros(exemplar.time_unix_nano)),
             ("value".into(), value),
             ("trace_id".into(), bytes(&exemplar.trace_id)),
             ("span_id".into(), bytes(&exemplar.span_id)),
-            ("attrs".into(), text_map(&exemplar.filtered_attributes, caps.nested_attributes, caps).0),
+            (
+                "attrs".into(),
+                text_map(&exemplar.filtered_attributes, caps.nested_attributes, caps).0,
+            ),
         ])
     });
     set(&mut row, "exemplars", Cell::List(exemplars.collect()));
@@ -376,25 +545,39 @@ fn set_sampling(row: &mut Row) {
     set(row, "policy_epoch", Cell::Int(3));
 }
 
+/// A row of `spans` with its start and end in ns.
+type Timed = (Row, u64, u64);
+
 /// The parts of traces that these rows of `spans` add up to, one a trace, in order of first sight.
-fn trace_rows(spans: &[(Row, u64, u64)], around: Around<'_>) -> Vec<Row> {
-    let mut traces: Vec<(Cell, Vec<&(Row, u64, u64)>)> = Vec::new();
+fn trace_rows(spans: &[Timed], around: Around<'_>) -> Vec<Row> {
+    let mut traces: Vec<(Cell, Vec<&Timed>)> = Vec::new();
     for span in spans {
         match traces.iter_mut().find(|(id, _)| *id == span.0["trace_id"]) {
             Some((_, spans)) => spans.push(span),
             None => traces.push((span.0["trace_id"].clone(), vec![span])),
         }
     }
-    let part = |(id, spans): (Cell, Vec<&(Row, u64, u64)>)| {
-        let mut row: Row = table::frame_schema(Table::Traces).fields().iter().map(|field| (field.name().clone(), Cell::Null)).collect();
+    let part = |(id, spans): (Cell, Vec<&Timed>)| {
+        let mut row: Row = table::frame_schema(Table::Traces)
+            .fields()
+            .iter()
+            .map(|field| (field.name().clone(), Cell::Null))
+            .collect();
         set(&mut row, "tenant", Cell::text(around.tenant));
         set(&mut row, "ingest_ts", micros(around.arrival_ns));
         set(&mut row, "trace_id", id);
         let min = spans.iter().map(|(_, start, _)| *start).min().unwrap_or_default();
         // A span that ends before it starts has no duration, so its end is its start.
-        let max = spans.iter().map(|(_, start, end)| *start.max(end)).max().unwrap_or_default();
+        let max = spans
+            .iter()
+            .map(|(_, start, end)| *start.max(end))
+            .max()
+            .unwrap_or_default();
         // The names of the times differ, their rule does not.
-        let mut time: Row = ["date", "ts", "ts_ns"].into_iter().map(|name| (name.to_owned(), Cell::Null)).collect();
+        let mut time: Row = ["date", "ts", "ts_ns"]
+            .into_iter()
+            .map(|name| (name.to_owned(), Cell::Null))
+            .collect();
         let flag = set_time(&mut time, min, min, around);
         set(&mut row, "date", time["date"].clone());
         set(&mut row, "ts_min", micros(min));
@@ -414,7 +597,10 @@ fn trace_rows(spans: &[(Row, u64, u64)], around: Around<'_>) -> Vec<Row> {
             }
         }
         set(&mut row, "span_count", Cell::Int(spans.len() as i64));
-        let errors = spans.iter().filter(|(span, _, _)| span["status_code"] == Cell::Int(2)).count();
+        let errors = spans
+            .iter()
+            .filter(|(span, _, _)| span["status_code"] == Cell::Int(2))
+            .count();
         set(&mut row, "error_count", Cell::Int(errors as i64));
         let mut services: Vec<Cell> = Vec::new();
         for (span, _, _) in spans {
@@ -433,7 +619,13 @@ fn trace_rows(spans: &[(Row, u64, u64)], around: Around<'_>) -> Vec<Row> {
 pub const PART: i32 = 4;
 
 /// Resource and scope columns.
-fn origin(resource: &Option<Resource>, resource_url: &str, scope: &Option<InstrumentationScope>, scope_url: &str, caps: &Caps) -> Row {
+fn origin(
+    resource: &Option<Resource>,
+    resource_url: &str,
+    scope: &Option<InstrumentationScope>,
+    scope_url: &str,
+    caps: &Caps,
+) -> Row {
     let mut row = Row::new();
     let resource = resource.clone().unwrap_or_default();
     let scope = scope.clone().unwrap_or_default();
@@ -443,20 +635,43 @@ fn origin(resource: &Option<Resource>, resource_url: &str, scope: &Option<Instru
         if !seen.insert(cut(&pair.key, caps.key_bytes)) {
             continue;
         }
-        let column = promote::RESOURCE.iter().find(|promotion| promotion.key == pair.key).map(|promotion| promotion.column);
+        let column = promote::RESOURCE
+            .iter()
+            .find(|promotion| promotion.key == pair.key)
+            .map(|promotion| promotion.column);
         match (column, &pair.value) {
-            (Some(column), Some(AnyValue { value: Some(Value::StringValue(text)) })) if !row.contains_key(column) => {
+            (
+                Some(column),
+                Some(AnyValue {
+                    value: Some(Value::StringValue(text)),
+                }),
+            ) if !row.contains_key(column) => {
                 row.insert(column.to_owned(), Cell::Text(cut(text, caps.value_bytes)));
             }
             _ => left.push(pair.clone()),
         }
     }
     row.insert("resource_attrs".into(), text_map(&left, usize::MAX, caps).0);
-    row.insert("resource_schema_url".into(), Cell::text_or_null(&cut(resource_url, caps.text_bytes)));
-    row.insert("scope_name".into(), Cell::text_or_null(&cut(&scope.name, caps.text_bytes)));
-    row.insert("scope_version".into(), Cell::text_or_null(&cut(&scope.version, caps.text_bytes)));
-    row.insert("scope_schema_url".into(), Cell::text_or_null(&cut(scope_url, caps.text_bytes)));
-    row.insert("scope_attrs".into(), text_map(&scope.attributes, caps.origin_attributes, caps).0);
+    row.insert(
+        "resource_schema_url".into(),
+        Cell::text_or_null(&cut(resource_url, caps.text_bytes)),
+    );
+    row.insert(
+        "scope_name".into(),
+        Cell::text_or_null(&cut(&scope.name, caps.text_bytes)),
+    );
+    row.insert(
+        "scope_version".into(),
+        Cell::text_or_null(&cut(&scope.version, caps.text_bytes)),
+    );
+    row.insert(
+        "scope_schema_url".into(),
+        Cell::text_or_null(&cut(scope_url, caps.text_bytes)),
+    );
+    row.insert(
+        "scope_attrs".into(),
+        text_map(&scope.attributes, caps.origin_attributes, caps).0,
+    );
     row
 }
 
@@ -490,7 +705,10 @@ fn text_map(attributes: &[KeyValue], cap: usize, caps: &Caps) -> (Cell, u64) {
 /// The attribute columns of an item. Returns how many attributes a cap cost.
 fn set_attributes(row: &mut Row, table: Table, attributes: &[KeyValue], caps: &Caps) -> u64 {
     let mut maps: BTreeMap<&str, Vec<(String, Cell)>> =
-        ["attrs_str", "attrs_int", "attrs_dbl", "attrs_bool", "attrs_json"].into_iter().map(|name| (name, Vec::new())).collect();
+        ["attrs_str", "attrs_int", "attrs_dbl", "attrs_bool", "attrs_json"]
+            .into_iter()
+            .map(|name| (name, Vec::new()))
+            .collect();
     let mut seen = BTreeSet::new();
     let mut dropped = attributes.len().saturating_sub(caps.attributes) as u64;
     for pair in attributes.iter().take(caps.attributes) {
@@ -500,7 +718,9 @@ fn set_attributes(row: &mut Row, table: Table, attributes: &[KeyValue], caps: &C
         }
         let promotion = promote::item(table).iter().find(|promotion| promotion.key == key);
         let column = |want: Want, row: &Row| {
-            promotion.filter(|promotion| promotion.want == want && row[promotion.column] == Cell::Null).map(|promotion| promotion.column)
+            promotion
+                .filter(|promotion| promotion.want == want && row[promotion.column] == Cell::Null)
+                .map(|promotion| promotion.column)
         };
         let any = pair.value.clone().unwrap_or_default();
         let (map, value) = match &any.value {
@@ -540,7 +760,10 @@ fn set_attributes(row: &mut Row, table: Table, attributes: &[KeyValue], caps: &C
 /// A row of `metric_series` without its id, time and the order of its labels.
 pub fn series_of(row: &Row) -> String {
     let labels = match &row["labels"] {
-        Cell::Map(entries) => entries.iter().map(|(key, value)| (key.clone(), spelled(value))).collect(),
+        Cell::Map(entries) => entries
+            .iter()
+            .map(|(key, value)| (key.clone(), spelled(value)))
+            .collect(),
         other => panic!("labels are {other:?}"),
     };
     series_text(row, &row["description"], &labels)
@@ -557,14 +780,26 @@ fn spelled(value: &Cell) -> String {
 }
 
 fn series_text(row: &Row, description: &Cell, labels: &BTreeMap<String, String>) -> String {
-    let identity = ["date", "tenant", "metric_name", "type", "temporality", "monotonic", "unit", "service_name"].map(|name| &row[name]);
+    let identity = [
+        "date",
+        "tenant",
+        "metric_name",
+        "type",
+        "temporality",
+        "monotonic",
+        "unit",
+        "service_name",
+    ]
+    .map(|name| &row[name]);
     format!("{identity:?} {description:?} {labels:?}")
 }
 
 /// What [`series_of`] should say of the series of all accepted points. Labels are a point's own attributes, those of its resource
 /// under `resource.`, those of its scope, its name and its version under `scope.`; of equal keys the first in this order.
 pub fn series(truth: &Truth, rows: &BTreeMap<Table, Vec<Row>>, around: Around<'_>) -> BTreeSet<String> {
-    let Truth::Metrics(request) = truth else { return BTreeSet::new() };
+    let Truth::Metrics(request) = truth else {
+        return BTreeSet::new();
+    };
     let items = expect::items(truth, around.arrival_ns, around.caps);
     let mut accepted = items.iter().map(|item| item.reasons.is_empty());
     let none = Vec::new();
@@ -588,7 +823,10 @@ pub fn series(truth: &Truth, rows: &BTreeMap<Table, Vec<Row>>, around: Around<'_
                     };
                     let row = row.expect("a row for each accepted point");
                     let mut pairs = own.clone();
-                    let prefixed = |prefix: &str, pair: &KeyValue| KeyValue { key: format!("{prefix}{}", pair.key), ..pair.clone() };
+                    let prefixed = |prefix: &str, pair: &KeyValue| KeyValue {
+                        key: format!("{prefix}{}", pair.key),
+                        ..pair.clone()
+                    };
                     if let Some(resource) = &group.resource {
                         pairs.extend(resource.attributes.iter().map(|pair| prefixed("resource.", pair)));
                     }
@@ -596,14 +834,28 @@ pub fn series(truth: &Truth, rows: &BTreeMap<Table, Vec<Row>>, around: Around<'_
                         pairs.extend(scope.attributes.iter().map(|pair| prefixed("scope.", pair)));
                         for (key, text) in [("scope.name", &scope.name), ("scope.version", &scope.version)] {
                             if !text.is_empty() {
-                                let value = Some(AnyValue { value: Some(Value::StringValue(text.clone())) });
-                                pairs.push(KeyValue { key: key.to_owned(), value, key_strindex: 0 });
+                                let value = Some(AnyValue {
+                                    value: Some(Value::StringValue(text.clone())),
+                                });
+                                pairs.push(KeyValue {
+                                    key: key.to_owned(),
+                                    value,
+                                    key_strindex: 0,
+                                });
                             }
                         }
                     }
-                    let Cell::Map(labels) = text_map(&pairs, usize::MAX, around.caps).0 else { unreachable!("a map") };
-                    let labels = labels.iter().map(|(key, value)| (key.clone(), spelled(value))).collect();
-                    let of_metric = format!("{:?}", ["metric_name", "type", "temporality", "monotonic", "unit"].map(|name| &row[name]));
+                    let Cell::Map(labels) = text_map(&pairs, usize::MAX, around.caps).0 else {
+                        unreachable!("a map")
+                    };
+                    let labels = labels
+                        .iter()
+                        .map(|(key, value)| (key.clone(), spelled(value)))
+                        .collect();
+                    let of_metric = format!(
+                        "{:?}",
+                        ["metric_name", "type", "temporality", "monotonic", "unit"].map(|name| &row[name])
+                    );
                     let description = Cell::text_or_null(&cut(&metric.description, around.caps.text_bytes));
                     let description = descriptions.entry(of_metric).or_insert(description);
                     series.insert(series_text(row, description, &labels));

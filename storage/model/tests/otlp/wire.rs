@@ -99,7 +99,13 @@ impl PartialEq for Content {
     fn eq(&self, other: &Content) -> bool {
         let bytes = |content: &Content| {
             let mut out = Vec::new();
-            put(&Field { number: 1, content: content.clone() }, &mut out);
+            put(
+                &Field {
+                    number: 1,
+                    content: content.clone(),
+                },
+                &mut out,
+            );
             out
         };
         bytes(self) == bytes(other)
@@ -114,7 +120,10 @@ impl std::fmt::Debug for Type {
 
 impl Type {
     pub fn shape(&self, number: u32) -> Option<Shape> {
-        self.fields.iter().find(|(known, _)| *known == number).map(|(_, shape)| *shape)
+        self.fields
+            .iter()
+            .find(|(known, _)| *known == number)
+            .map(|(_, shape)| *shape)
     }
 
     pub fn is(&self, name: &str) -> bool {
@@ -265,7 +274,12 @@ pub struct Plain {
 
 /// Makes a request readable for prost.
 pub fn plain(signal: Signal, bytes: &[u8]) -> Plain {
-    let mut plain = Plain { bytes: Vec::new(), sanitized: 0, ambiguous: false, shadowed: false };
+    let mut plain = Plain {
+        bytes: Vec::new(),
+        sanitized: 0,
+        ambiguous: false,
+        shadowed: false,
+    };
     match parse(request(signal), bytes, 0) {
         None => plain.bytes = bytes.to_vec(),
         Some(mut fields) => {
@@ -285,11 +299,9 @@ fn clean(ty: &'static Type, fields: &mut [Field], plain: &mut Plain) {
     plain.shadowed |= ty.is("METRIC") && [5, 7, 9, 10, 11].into_iter().filter(|kind| times(*kind) > 0).count() > 1;
     for field in fields {
         match (&mut field.content, ty.shape(field.number)) {
-            (Content::Bytes(bytes), Some(Str)) => {
-                if std::str::from_utf8(bytes).is_err() {
-                    plain.sanitized += 1;
-                    *bytes = String::from_utf8_lossy(bytes).into_owned().into_bytes();
-                }
+            (Content::Bytes(bytes), Some(Str)) if std::str::from_utf8(bytes).is_err() => {
+                plain.sanitized += 1;
+                *bytes = String::from_utf8_lossy(bytes).into_owned().into_bytes();
             }
             (Content::Message(inner, fields), _) => clean(inner, fields, plain),
             _ => {}
@@ -306,7 +318,12 @@ fn holds_list(field: &Field) -> bool {
 
 /// A span by itself, readable for prost.
 pub fn plain_span(bytes: &[u8]) -> Vec<u8> {
-    let mut plain = Plain { bytes: Vec::new(), sanitized: 0, ambiguous: false, shadowed: false };
+    let mut plain = Plain {
+        bytes: Vec::new(),
+        sanitized: 0,
+        ambiguous: false,
+        shadowed: false,
+    };
     let mut fields = parse(&SPAN, bytes, 0).expect("a span");
     clean(&SPAN, &mut fields, &mut plain);
     encode(&fields)
