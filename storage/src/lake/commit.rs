@@ -170,10 +170,8 @@ impl Committer {
                 );
                 return Err(Error::new(ErrorKind::Fenced, text));
             }
-            if slot.as_ref().is_some_and(|pending| pending.is_stale(&snapshot)) {
-                if let Some(stale) = slot.take() {
-                    self.discard(stale, &snapshot).await;
-                }
+            if let Some(stale) = slot.take_if(|pending| pending.is_stale(&snapshot)) {
+                self.discard(stale, &snapshot).await;
             }
             if slot.is_none() {
                 *slot = Some(self.encode((v, hi), snapshot.schema.clone(), batches).await?);

@@ -107,10 +107,10 @@ impl Merge {
             let previous = self.cursors[cursor].loaded.replace(Arc::new(Loaded { batch, rows }));
             self.cursors[cursor].at = 0;
             // A run that steps back between two batches would give a file that claims an order it does not have.
-            if let (Some(previous), Some(loaded)) = (previous, &self.cursors[cursor].loaded) {
-                if previous.rows.row(previous.rows.num_rows() - 1) > loaded.rows.row(0) {
-                    return Err(Error::new(ErrorKind::Invalid, "a run to be merged is not sorted"));
-                }
+            if let (Some(previous), Some(loaded)) = (previous, &self.cursors[cursor].loaded)
+                && previous.rows.row(previous.rows.num_rows() - 1) > loaded.rows.row(0)
+            {
+                return Err(Error::new(ErrorKind::Invalid, "a run to be merged is not sorted"));
             }
             return Ok(true);
         }

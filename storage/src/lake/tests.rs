@@ -457,7 +457,8 @@ mod columns {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_table_that_contradicts_ours_is_refused_by_name() {
-        let cases: [(&str, fn(StructField) -> Option<StructField>, &str); 3] = [
+        type Edit = fn(StructField) -> Option<StructField>;
+        let cases: [(&str, Edit, &str); 3] = [
             (
                 "type",
                 |field| {

@@ -129,12 +129,11 @@ impl Keeper {
 
     /// Rows of the file by tenant: from the log if it says there is one tenant, else from the file.
     async fn tenants(&self, snapshot: &Snapshot, file: &Arc<FileEntry>) -> Result<BTreeMap<Arc<str>, u64>> {
-        if let Some(range) = file.range("tenant") {
-            if let (Some(Value::Text(min)), Some(Value::Text(max))) = (&range.min, &range.max) {
-                if min == max {
-                    return Ok([(min.clone(), file.rows)].into());
-                }
-            }
+        if let Some(range) = file.range("tenant")
+            && let (Some(Value::Text(min)), Some(Value::Text(max))) = (&range.min, &range.max)
+            && min == max
+        {
+            return Ok([(min.clone(), file.rows)].into());
         }
         let opened = files::open(&self.lake, self.table, file).await?;
         let (path, schema) = (file.path.clone(), snapshot.schema.clone());

@@ -179,11 +179,10 @@ mod tests {
             let now = 20_779 * DAY_MS + commit * 30_000;
             let add = |number: &mut usize, size| {
                 *number += 1;
-                let file = Arc::new(FileEntry {
+                Arc::new(FileEntry {
                     modified_ms: now,
                     ..(*file(*number, size, 20_779, 0)).clone()
-                });
-                file
+                })
             };
             files.push(add(&mut number, flushed));
             while let Some(group) = plan(&files, now, &policy).into_iter().next() {
