@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Date32Array, Int64Array, RecordBatch, StringDictionaryBuilder, TimestampMicrosecondArray};
+use arrow::array::{
+    ArrayRef, Date32Array, Int64Array, RecordBatch, StringDictionaryBuilder, TimestampMicrosecondArray,
+};
 use arrow::datatypes::Int32Type;
 
 use crate::signal::Signal;
@@ -100,7 +102,9 @@ pub fn ledger_batch(entries: &[(Key, Amount)], slice_ns: u64) -> RecordBatch {
         Arc::new(words.finish())
     };
     let numbers = |of: fn(&Amount) -> u64| -> ArrayRef {
-        let numbers = entries.iter().map(|(_, amount)| i64::try_from(of(amount)).unwrap_or(i64::MAX));
+        let numbers = entries
+            .iter()
+            .map(|(_, amount)| i64::try_from(of(amount)).unwrap_or(i64::MAX));
         Arc::new(Int64Array::from_iter_values(numbers))
     };
     let slice_us = (slice_ns / 1000) as i64;
@@ -115,7 +119,8 @@ pub fn ledger_batch(entries: &[(Key, Amount)], slice_ns: u64) -> RecordBatch {
         numbers(|amount| amount.items),
         numbers(|amount| amount.bytes),
     ];
-    RecordBatch::try_new(table::frame_schema(Table::Ledger), columns).expect("columns stand in the order of the frame schema")
+    RecordBatch::try_new(table::frame_schema(Table::Ledger), columns)
+        .expect("columns stand in the order of the frame schema")
 }
 
 #[cfg(test)]
@@ -127,10 +132,21 @@ mod tests {
 
     #[test]
     fn a_batch_has_every_entry_sorted() {
-        let key = |tenant: &str, account, reason| Key { tenant: tenant.into(), signal: Signal::Traces, account, reason };
+        let key = |tenant: &str, account, reason| Key {
+            tenant: tenant.into(),
+            signal: Signal::Traces,
+            account,
+            reason,
+        };
         let entries = [
             (key("b", Account::Received, ""), Amount { items: 3, bytes: 300 }),
-            (key("a", Account::Rejected, "future"), Amount { items: 1, bytes: u64::MAX }),
+            (
+                key("a", Account::Rejected, "future"),
+                Amount {
+                    items: 1,
+                    bytes: u64::MAX,
+                },
+            ),
         ];
         let batch = ledger_batch(&entries, 20_000_000_000);
         assert_eq!(batch.num_rows(), 2);

@@ -77,13 +77,15 @@ pub fn columns(table: Table) -> impl Iterator<Item = &'static Column> {
 
 /// Arrow schema of the table as Delta, Parquet and SQL show it.
 pub fn schema(table: Table) -> SchemaRef {
-    static SCHEMAS: LazyLock<Vec<SchemaRef>> = LazyLock::new(|| Table::ALL.map(|table| build(table, Form::Lake)).into());
+    static SCHEMAS: LazyLock<Vec<SchemaRef>> =
+        LazyLock::new(|| Table::ALL.map(|table| build(table, Form::Lake)).into());
     SCHEMAS[table as usize - 1].clone()
 }
 
 /// Arrow schema of the table's outbox frames: [`schema`] without `batch_id`, words as dictionaries.
 pub fn frame_schema(table: Table) -> SchemaRef {
-    static SCHEMAS: LazyLock<Vec<SchemaRef>> = LazyLock::new(|| Table::ALL.map(|table| build(table, Form::Frame)).into());
+    static SCHEMAS: LazyLock<Vec<SchemaRef>> =
+        LazyLock::new(|| Table::ALL.map(|table| build(table, Form::Frame)).into());
     SCHEMAS[table as usize - 1].clone()
 }
 
@@ -186,7 +188,10 @@ fn word(form: Form) -> DataType {
 
 // Names inside maps and lists are those of Parquet's specification and of delta-kernel, so that no reader has to rename.
 fn map(value: DataType, form: Form) -> DataType {
-    let entry = Fields::from(vec![Field::new("key", word(form), false), Field::new("value", value, true)]);
+    let entry = Fields::from(vec![
+        Field::new("key", word(form), false),
+        Field::new("value", value, true),
+    ]);
     DataType::Map(Arc::new(Field::new("key_value", DataType::Struct(entry), false)), false)
 }
 
@@ -204,10 +209,26 @@ mod tests {
         for table in Table::ALL {
             let (lake, frame) = (schema(table), frame_schema(table));
             assert_eq!(lake.fields().last().unwrap().name(), "batch_id", "{}", table.name());
-            let names = |schema: &SchemaRef| schema.fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>();
-            assert_eq!(names(&lake)[..lake.fields().len() - 1], names(&frame)[..], "{}", table.name());
+            let names = |schema: &SchemaRef| {
+                schema
+                    .fields()
+                    .iter()
+                    .map(|field| field.name().clone())
+                    .collect::<Vec<_>>()
+            };
+            assert_eq!(
+                names(&lake)[..lake.fields().len() - 1],
+                names(&frame)[..],
+                "{}",
+                table.name()
+            );
             for (lake, frame) in lake.fields().iter().zip(frame.fields()) {
-                assert!(arrow::compute::can_cast_types(frame.data_type(), lake.data_type()), "{}.{}", table.name(), lake.name());
+                assert!(
+                    arrow::compute::can_cast_types(frame.data_type(), lake.data_type()),
+                    "{}.{}",
+                    table.name(),
+                    lake.name()
+                );
                 assert_eq!(lake.is_nullable(), frame.is_nullable());
             }
         }
@@ -243,7 +264,12 @@ mod tests {
         }
         for table in [Table::Spans, Table::Logs, Table::MetricPoints, Table::MetricDists] {
             for promotion in promote::RESOURCE {
-                assert!(schema(table).field_with_name(promotion.column).is_ok(), "{}.{}", table.name(), promotion.column);
+                assert!(
+                    schema(table).field_with_name(promotion.column).is_ok(),
+                    "{}.{}",
+                    table.name(),
+                    promotion.column
+                );
             }
         }
     }

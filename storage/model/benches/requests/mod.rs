@@ -6,7 +6,9 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
-use opentelemetry_proto::tonic::metrics::v1::{Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, metric, number_data_point};
+use opentelemetry_proto::tonic::metrics::v1::{
+    Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, metric, number_data_point,
+};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
 use prost::Message as _;
@@ -16,13 +18,37 @@ pub const NOW: u64 = 1_767_225_600_000_000_000;
 
 /// (service, gRPC service, operations).
 const SHOP: &[(&str, &str, &[&str])] = &[
-    ("frontend", "hipstershop.Frontend", &["Home", "Product", "ViewCart", "PlaceOrder"]),
-    ("cartservice", "hipstershop.CartService", &["GetCart", "AddItem", "EmptyCart"]),
-    ("productcatalogservice", "hipstershop.ProductCatalogService", &["GetProduct", "ListProducts"]),
-    ("currencyservice", "hipstershop.CurrencyService", &["Convert", "GetSupportedCurrencies"]),
-    ("recommendationservice", "hipstershop.RecommendationService", &["ListRecommendations"]),
+    (
+        "frontend",
+        "hipstershop.Frontend",
+        &["Home", "Product", "ViewCart", "PlaceOrder"],
+    ),
+    (
+        "cartservice",
+        "hipstershop.CartService",
+        &["GetCart", "AddItem", "EmptyCart"],
+    ),
+    (
+        "productcatalogservice",
+        "hipstershop.ProductCatalogService",
+        &["GetProduct", "ListProducts"],
+    ),
+    (
+        "currencyservice",
+        "hipstershop.CurrencyService",
+        &["Convert", "GetSupportedCurrencies"],
+    ),
+    (
+        "recommendationservice",
+        "hipstershop.RecommendationService",
+        &["ListRecommendations"],
+    ),
     ("checkoutservice", "hipstershop.CheckoutService", &["PlaceOrder"]),
-    ("shippingservice", "hipstershop.ShippingService", &["GetQuote", "ShipOrder"]),
+    (
+        "shippingservice",
+        "hipstershop.ShippingService",
+        &["GetQuote", "ShipOrder"],
+    ),
     ("adservice", "hipstershop.AdService", &["GetAds"]),
 ];
 
@@ -44,7 +70,11 @@ impl Rng {
 }
 
 fn pair(key: &str, value: Value) -> KeyValue {
-    KeyValue { key: key.into(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
+    KeyValue {
+        key: key.into(),
+        value: Some(AnyValue { value: Some(value) }),
+        ..KeyValue::default()
+    }
 }
 
 fn text(key: &str, value: impl Into<String>) -> KeyValue {
@@ -70,29 +100,48 @@ fn resource(service: &str) -> Option<Resource> {
         text("telemetry.sdk.language", "go"),
         text("telemetry.sdk.version", "1.28.0"),
     ];
-    Some(Resource { attributes, ..Resource::default() })
+    Some(Resource {
+        attributes,
+        ..Resource::default()
+    })
 }
 
 fn scope() -> Option<InstrumentationScope> {
-    Some(InstrumentationScope { name: "otelgrpc".into(), version: "0.53.0".into(), ..InstrumentationScope::default() })
+    Some(InstrumentationScope {
+        name: "otelgrpc".into(),
+        version: "0.53.0".into(),
+        ..InstrumentationScope::default()
+    })
 }
 
 /// Traces requests: in each the spans of eight services, about 41 spans a trace.
 pub fn spans(requests: usize, items: usize) -> Vec<Vec<u8>> {
     let mut rng = Rng(7);
     let mut request = |_| {
-        let traces: Vec<[u8; 16]> =
-            (0..items.div_ceil(41)).map(|_| std::array::from_fn(|_| 0)).map(|mut id: [u8; 16]| {
+        let traces: Vec<[u8; 16]> = (0..items.div_ceil(41))
+            .map(|_| std::array::from_fn(|_| 0))
+            .map(|mut id: [u8; 16]| {
                 id[..8].copy_from_slice(&rng.next().to_le_bytes());
                 id[8..].copy_from_slice(&rng.next().to_le_bytes());
                 id
-            }).collect();
+            })
+            .collect();
         let resource_spans = SHOP
             .iter()
             .map(|(service, grpc, operations)| {
-                let spans = (0..items / SHOP.len()).map(|_| span(&mut rng, &traces, grpc, operations)).collect();
-                let scope_spans = vec![ScopeSpans { scope: scope(), spans, ..ScopeSpans::default() }];
-                ResourceSpans { resource: resource(service), scope_spans, ..ResourceSpans::default() }
+                let spans = (0..items / SHOP.len())
+                    .map(|_| span(&mut rng, &traces, grpc, operations))
+                    .collect();
+                let scope_spans = vec![ScopeSpans {
+                    scope: scope(),
+                    spans,
+                    ..ScopeSpans::default()
+                }];
+                ResourceSpans {
+                    resource: resource(service),
+                    scope_spans,
+                    ..ResourceSpans::default()
+                }
             })
             .collect();
         ExportTraceServiceRequest { resource_spans }.encode_to_vec()
@@ -107,7 +156,11 @@ fn span(rng: &mut Rng, traces: &[[u8; 16]], grpc: &str, operations: &[&str]) -> 
     Span {
         trace_id: traces[rng.below(traces.len())].to_vec(),
         span_id: rng.next().to_le_bytes().to_vec(),
-        parent_span_id: if rng.below(41) == 0 { vec![] } else { rng.next().to_le_bytes().to_vec() },
+        parent_span_id: if rng.below(41) == 0 {
+            vec![]
+        } else {
+            rng.next().to_le_bytes().to_vec()
+        },
         name: format!("{grpc}/{operation}"),
         kind: 2 + rng.below(2) as i32,
         start_time_unix_nano: start,
@@ -124,7 +177,10 @@ fn span(rng: &mut Rng, traces: &[[u8; 16]], grpc: &str, operations: &[&str]) -> 
             text("app.user_id", format!("user-{}", rng.below(5000))),
             text("app.session_id", format!("{:016x}", rng.next())),
         ],
-        status: Some(Status { code: if failed { 2 } else { 0 }, ..Status::default() }),
+        status: Some(Status {
+            code: if failed { 2 } else { 0 },
+            ..Status::default()
+        }),
         flags: 0x101,
         ..Span::default()
     }
@@ -202,16 +258,45 @@ pub fn metrics(requests: usize, items: usize) -> Vec<Vec<u8>> {
                     });
                     points.collect::<Vec<_>>()
                 };
-                let metric = |name: &str, data| Metric { name: name.into(), unit: "1".into(), data: Some(data), ..Metric::default() };
-                let sum = |data_points| metric::Data::Sum(Sum { data_points, aggregation_temporality: 2, is_monotonic: true });
+                let metric = |name: &str, data| Metric {
+                    name: name.into(),
+                    unit: "1".into(),
+                    data: Some(data),
+                    ..Metric::default()
+                };
+                let sum = |data_points| {
+                    metric::Data::Sum(Sum {
+                        data_points,
+                        aggregation_temporality: 2,
+                        is_monotonic: true,
+                    })
+                };
                 let metrics = vec![
                     metric("rpc.server.requests", sum(points(true))),
                     metric("rpc.server.bytes", sum(points(true))),
-                    metric("process.cpu.utilization", metric::Data::Gauge(Gauge { data_points: points(false) })),
-                    metric("process.memory.usage", metric::Data::Gauge(Gauge { data_points: points(false) })),
+                    metric(
+                        "process.cpu.utilization",
+                        metric::Data::Gauge(Gauge {
+                            data_points: points(false),
+                        }),
+                    ),
+                    metric(
+                        "process.memory.usage",
+                        metric::Data::Gauge(Gauge {
+                            data_points: points(false),
+                        }),
+                    ),
                 ];
-                let scope_metrics = vec![ScopeMetrics { scope: scope(), metrics, ..ScopeMetrics::default() }];
-                ResourceMetrics { resource: resource(service), scope_metrics, ..ResourceMetrics::default() }
+                let scope_metrics = vec![ScopeMetrics {
+                    scope: scope(),
+                    metrics,
+                    ..ScopeMetrics::default()
+                }];
+                ResourceMetrics {
+                    resource: resource(service),
+                    scope_metrics,
+                    ..ResourceMetrics::default()
+                }
             })
             .collect();
         ExportMetricsServiceRequest { resource_metrics }.encode_to_vec()

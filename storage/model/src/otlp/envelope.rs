@@ -129,12 +129,20 @@ fn entity_ref(message: &[u8]) -> Wire<()> {
 
 /// How deep the value of a resource attribute nests.
 pub fn resource_depth(pair: &KeyValue<'_>) -> Wire<usize> {
-    if pair.value.is_list() { value::depth(pair.raw, RESOURCE_VALUE_LEVEL) } else { Ok(1) }
+    if pair.value.is_list() {
+        value::depth(pair.raw, RESOURCE_VALUE_LEVEL)
+    } else {
+        Ok(1)
+    }
 }
 
 /// How deep the value of a scope attribute nests.
 pub fn scope_depth(pair: &KeyValue<'_>) -> Wire<usize> {
-    if pair.value.is_list() { value::depth(pair.raw, SCOPE_VALUE_LEVEL) } else { Ok(1) }
+    if pair.value.is_list() {
+        value::depth(pair.raw, SCOPE_VALUE_LEVEL)
+    } else {
+        Ok(1)
+    }
 }
 
 /// Walks a request.
@@ -164,7 +172,11 @@ fn group<'a>(group: &'a [u8], visit: &mut impl Visit<'a>) -> Wire<()> {
 
 #[inline]
 fn block<'a, V: Visit<'a>>(block: &'a [u8], visit: &mut V) -> Wire<()> {
-    let mut shared = Origin { message: &[], merged: None, schema_url: &[] };
+    let mut shared = Origin {
+        message: &[],
+        merged: None,
+        schema_url: &[],
+    };
     let (mut scopes, mut entries, mut late_url) = (0, false, false);
     let mut reader = Reader::new(block);
     while let Some(tag) = reader.tag()? {
@@ -218,7 +230,11 @@ fn block_again<'a>(block: &'a [u8], visit: &mut impl Visit<'a>) -> Wire<()> {
 
 /// What the entries of a level share. Checks the wire form of the whole level.
 fn origin(level: &[u8]) -> Wire<Origin<'_>> {
-    let mut found = Origin { message: &[], merged: None, schema_url: &[] };
+    let mut found = Origin {
+        message: &[],
+        merged: None,
+        schema_url: &[],
+    };
     let mut seen = false;
     let mut reader = Reader::new(level);
     while let Some(tag) = reader.tag()? {

@@ -81,7 +81,11 @@ fn stored(count: &u64) -> bool {
 /// Bounds ascend, and there is one bucket more than bounds, or neither. That the counts add up to `count` is not asked: SDKs
 /// that read their buckets while counting miss by a few.
 fn histogram_is_sound(point: &Point) -> bool {
-    let buckets = if point.counts.is_empty() { point.bounds.is_empty() } else { point.counts.len() == point.bounds.len() + 1 };
+    let buckets = if point.counts.is_empty() {
+        point.bounds.is_empty()
+    } else {
+        point.counts.len() == point.bounds.len() + 1
+    };
     buckets
         && point.bounds.iter().all(|bound| !bound.is_nan())
         && point.bounds.windows(2).all(|pair| pair[0] < pair[1])
@@ -104,7 +108,11 @@ fn exponential_is_sound(point: &Point) -> bool {
 }
 
 fn summary_is_sound(point: &Point) -> bool {
-    stored(&point.count) && point.quantiles.iter().all(|(quantile, _)| (0.0..=1.0).contains(quantile))
+    stored(&point.count)
+        && point
+            .quantiles
+            .iter()
+            .all(|(quantile, _)| (0.0..=1.0).contains(quantile))
 }
 
 /// What is wrong with an item's time, if anything.
@@ -125,7 +133,13 @@ pub enum TimeFlag {
 
 impl TimeFlag {
     /// All flags, in the order of their numbers.
-    pub const ALL: [TimeFlag; 5] = [TimeFlag::Zero, TimeFlag::Future, TimeFlag::Past, TimeFlag::EndBeforeStart, TimeFlag::Observed];
+    pub const ALL: [TimeFlag; 5] = [
+        TimeFlag::Zero,
+        TimeFlag::Future,
+        TimeFlag::Past,
+        TimeFlag::EndBeforeStart,
+        TimeFlag::Observed,
+    ];
 
     /// Flag of a time.
     pub fn of(time_ns: u64, arrival_ns: u64, caps: &Caps) -> Option<TimeFlag> {

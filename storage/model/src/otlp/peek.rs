@@ -104,7 +104,15 @@ impl Inspector<'_> {
     }
 
     fn parts(&self) -> PartChecks<'_> {
-        PartChecks { caps: self.caps, signal: self.signal, tally: Tally::default(), depth: 1, attributes: 0, events: 0, links: 0 }
+        PartChecks {
+            caps: self.caps,
+            signal: self.signal,
+            tally: Tally::default(),
+            depth: 1,
+            attributes: 0,
+            events: 0,
+            links: 0,
+        }
     }
 }
 
@@ -131,8 +139,12 @@ impl<'a> Visit<'a> for Inspector<'_> {
 
     fn scope(&mut self, scope: Origin<'a>) -> Wire<()> {
         let found = &self.found;
-        self.mark =
-            Mark { items: found.items, rejected: found.rejected.len(), rejected_bytes: found.rejected_bytes, tally: self.tally };
+        self.mark = Mark {
+            items: found.items,
+            rejected: found.rejected.len(),
+            rejected_bytes: found.rejected_bytes,
+            tally: self.tally,
+        };
         let (mut depth, mut attributes) = (1, 0);
         let (caps, tally) = (self.caps, &mut self.tally);
         let (name, version) = scope.scope_attributes(|pair| {
@@ -204,7 +216,10 @@ impl<'a> Visit<'a> for Inspector<'_> {
                     numbers.read(shape, message, &mut parts)?;
                     let (depth, tally) = parts.end();
                     self.tally.add(tally);
-                    self.count(judge::point(shape, &numbers, message.len(), depth, self.arrival_ns, self.caps), message.len());
+                    self.count(
+                        judge::point(shape, &numbers, message.len(), depth, self.arrival_ns, self.caps),
+                        message.len(),
+                    );
                     Ok(())
                 })?;
                 self.point = numbers;
@@ -222,7 +237,9 @@ fn check_pair(pair: &KeyValue<'_>, caps: &Caps, tally: &mut Tally) {
     check_text(pair.key, caps.key_bytes, tally);
     match pair.value {
         Any::Str(text) => check_text(text, caps.value_bytes, tally),
-        Any::Bytes(_) | Any::Array(_) | Any::Kvlist(_) => tally.truncated += u64::from(pair.raw.len() > caps.value_bytes),
+        Any::Bytes(_) | Any::Array(_) | Any::Kvlist(_) => {
+            tally.truncated += u64::from(pair.raw.len() > caps.value_bytes)
+        }
         Any::Empty | Any::Bool(_) | Any::Int(_) | Any::Double(_) => {}
     }
 }
@@ -241,8 +258,14 @@ struct PartChecks<'c> {
 impl PartChecks<'_> {
     fn end(self) -> (usize, Tally) {
         let mut tally = self.tally;
-        let events = if self.signal == Signal::Metrics { self.caps.exemplars } else { self.caps.events };
-        tally.truncated += excess(self.attributes, self.caps.attributes) + excess(self.events, events) + excess(self.links, self.caps.links);
+        let events = if self.signal == Signal::Metrics {
+            self.caps.exemplars
+        } else {
+            self.caps.events
+        };
+        tally.truncated += excess(self.attributes, self.caps.attributes)
+            + excess(self.events, events)
+            + excess(self.links, self.caps.links);
         (self.depth, tally)
     }
 
@@ -268,7 +291,11 @@ impl<'a> Parts<'a> for PartChecks<'_> {
     #[inline]
     fn attribute(&mut self, pair: &'a [u8]) -> Wire<()> {
         self.attributes += 1;
-        let outer = if self.signal == Signal::Metrics { POINT_VALUE_LEVEL } else { ITEM_VALUE_LEVEL };
+        let outer = if self.signal == Signal::Metrics {
+            POINT_VALUE_LEVEL
+        } else {
+            ITEM_VALUE_LEVEL
+        };
         self.pair(pair, outer)
     }
 
@@ -364,7 +391,11 @@ pub struct SpanPeek<'a, 'v> {
 ///
 /// # Errors
 /// [`Malformed`], possibly after some spans were shown.
-pub fn spans<'a>(payload: &'a [u8], keys: &Keys, visit: impl FnMut(&SpanPeek<'a, '_>) -> bool) -> Result<(), Malformed> {
+pub fn spans<'a>(
+    payload: &'a [u8],
+    keys: &Keys,
+    visit: impl FnMut(&SpanPeek<'a, '_>) -> bool,
+) -> Result<(), Malformed> {
     let mut peeker = Peeker {
         payload,
         keys,
@@ -398,7 +429,9 @@ impl<'a, F: FnMut(&SpanPeek<'a, '_>) -> bool> Visit<'a> for Peeker<'a, '_, F> {
         resource.resource_attributes(|pair| {
             match (pair.key, pair.value) {
                 (b"service.name", Any::Str(name)) if self.service_name.is_empty() => self.service_name = name,
-                (b"service.namespace", Any::Str(name)) if self.service_namespace.is_empty() => self.service_namespace = name,
+                (b"service.namespace", Any::Str(name)) if self.service_namespace.is_empty() => {
+                    self.service_namespace = name
+                }
                 _ => {}
             }
             if let Some(index) = self.keys.find(pair.key) {
@@ -426,7 +459,13 @@ impl<'a, F: FnMut(&SpanPeek<'a, '_>) -> bool> Visit<'a> for Peeker<'a, '_, F> {
             return Ok(());
         }
         self.values.fill(None);
-        let head = item::span(entry, &mut Lookup { keys: self.keys, values: &mut self.values })?;
+        let head = item::span(
+            entry,
+            &mut Lookup {
+                keys: self.keys,
+                values: &mut self.values,
+            },
+        )?;
         for (value, fallback) in self.values.iter_mut().zip(&self.of_resource) {
             *value = value.or(*fallback);
         }

@@ -213,8 +213,14 @@ impl Point {
         *self = Point {
             counts: std::mem::take(&mut self.counts),
             bounds: std::mem::take(&mut self.bounds),
-            positive: Buckets { offset: 0, counts: std::mem::take(&mut self.positive.counts) },
-            negative: Buckets { offset: 0, counts: std::mem::take(&mut self.negative.counts) },
+            positive: Buckets {
+                offset: 0,
+                counts: std::mem::take(&mut self.positive.counts),
+            },
+            negative: Buckets {
+                offset: 0,
+                counts: std::mem::take(&mut self.negative.counts),
+            },
             quantiles: std::mem::take(&mut self.quantiles),
             ..Point::default()
         };

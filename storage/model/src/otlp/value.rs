@@ -116,13 +116,21 @@ impl<'a> KeyValue<'a> {
             && usize::from(*value_len) == raw.len()
             && *value_len < 0x80
         {
-            return Ok(KeyValue { key, value: Any::read(raw)?, raw });
+            return Ok(KeyValue {
+                key,
+                value: Any::read(raw)?,
+                raw,
+            });
         }
         KeyValue::read_on(message)
     }
 
     fn read_on(message: &'a [u8]) -> Wire<KeyValue<'a>> {
-        let mut found = KeyValue { key: &[], value: Any::Empty, raw: &[] };
+        let mut found = KeyValue {
+            key: &[],
+            value: Any::Empty,
+            raw: &[],
+        };
         let mut reader = Reader::new(message);
         while let Some(tag) = reader.tag()? {
             match tag {
@@ -175,7 +183,8 @@ pub fn depth(any: &[u8], outer: usize) -> Wire<usize> {
             (Level::Any, ANY_KVLIST) => Level::Kvlist,
             (Level::Array, LIST_VALUES) | (Level::KeyValue, KV_VALUE) => Level::Any,
             (Level::Kvlist, LIST_VALUES) => Level::KeyValue,
-            (Level::Any, ANY_STR | ANY_BOOL | ANY_INT | ANY_DOUBLE | ANY_BYTES | ANY_STRINDEX) | (Level::KeyValue, KV_KEY | KV_STRINDEX) => {
+            (Level::Any, ANY_STR | ANY_BOOL | ANY_INT | ANY_DOUBLE | ANY_BYTES | ANY_STRINDEX)
+            | (Level::KeyValue, KV_KEY | KV_STRINDEX) => {
                 reader.skip(tag)?;
                 continue;
             }

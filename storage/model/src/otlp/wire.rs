@@ -92,7 +92,11 @@ impl<'a> Reader<'a> {
             [] => Ok(None),
             [byte, rest @ ..] if *byte < 0x80 => {
                 self.rest = rest;
-                if *byte < 8 { Err(Malformed::Tag) } else { Ok(Some(u32::from(*byte))) }
+                if *byte < 8 {
+                    Err(Malformed::Tag)
+                } else {
+                    Ok(Some(u32::from(*byte)))
+                }
             }
             _ => self.long_tag(),
         }
@@ -133,7 +137,11 @@ impl<'a> Reader<'a> {
                 return Ok(value);
             }
         }
-        Err(if self.rest.len() < 10 { Malformed::Truncated } else { Malformed::Varint })
+        Err(if self.rest.len() < 10 {
+            Malformed::Truncated
+        } else {
+            Malformed::Varint
+        })
     }
 
     /// A length-delimited field's content.
@@ -141,7 +149,10 @@ impl<'a> Reader<'a> {
     pub fn bytes(&mut self) -> Wire<&'a [u8]> {
         let len = self.varint()?;
         // A length beyond usize is beyond the slice as well.
-        match usize::try_from(len).ok().and_then(|len| self.rest.split_at_checked(len)) {
+        match usize::try_from(len)
+            .ok()
+            .and_then(|len| self.rest.split_at_checked(len))
+        {
             Some((bytes, rest)) => {
                 self.rest = rest;
                 Ok(bytes)
@@ -198,7 +209,11 @@ impl<'a> Reader<'a> {
     #[cold]
     pub fn other(&mut self, tag: u32, known: u32) -> Wire<()> {
         let number = tag >> 3;
-        if number < 32 && known >> number & 1 == 1 { Err(Malformed::WireType) } else { self.skip(tag) }
+        if number < 32 && known >> number & 1 == 1 {
+            Err(Malformed::WireType)
+        } else {
+            self.skip(tag)
+        }
     }
 
     /// Skips the field behind `tag`, a whole group if it begins one.
@@ -256,7 +271,10 @@ mod tests {
         check(&[0x80, 1], Ok(128));
         check(&[0xff, 0xff, 3], Ok(65535));
         check(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1], Ok(u64::MAX));
-        check(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2], Err(Malformed::Varint));
+        check(
+            &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2],
+            Err(Malformed::Varint),
+        );
         check(&[0x80; 10], Err(Malformed::Varint));
         check(&[0x80; 9], Err(Malformed::Truncated));
         check(&[], Err(Malformed::Truncated));
@@ -264,7 +282,8 @@ mod tests {
 
     #[test]
     fn tags() {
-        let check = |bytes: &[u8], expect: Wire<Option<u32>>| assert_eq!(Reader::new(bytes).tag(), expect, "{bytes:x?}");
+        let check =
+            |bytes: &[u8], expect: Wire<Option<u32>>| assert_eq!(Reader::new(bytes).tag(), expect, "{bytes:x?}");
         check(&[], Ok(None));
         check(&[0x0a], Ok(Some(len(1))));
         check(&[0x85, 1], Ok(Some(fixed32(16))));
@@ -280,7 +299,10 @@ mod tests {
         check(&[2, 7, 8, 9], Ok(&[7, 8]));
         check(&[0], Ok(&[]));
         check(&[3, 7, 8], Err(Malformed::Truncated));
-        check(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0], Err(Malformed::Truncated));
+        check(
+            &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0],
+            Err(Malformed::Truncated),
+        );
     }
 
     #[test]

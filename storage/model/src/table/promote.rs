@@ -31,11 +31,19 @@ pub struct Promotion {
 }
 
 const fn s(key: &'static str, column: &'static str) -> Promotion {
-    Promotion { key, column, want: Want::Str }
+    Promotion {
+        key,
+        column,
+        want: Want::Str,
+    }
 }
 
 const fn i(key: &'static str, column: &'static str) -> Promotion {
-    Promotion { key, column, want: Want::Int }
+    Promotion {
+        key,
+        column,
+        want: Want::Int,
+    }
 }
 
 /// Resource attributes with a column, in every table that has items.

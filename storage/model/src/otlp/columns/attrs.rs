@@ -33,13 +33,23 @@ pub(super) fn keys_for(table: Table) -> Keys {
     let promotions = promote::item(table);
     let (words, ints) = (columns(promotions, Want::Str), columns(promotions, Want::Int));
     let slot = |promotion: &Promotion| {
-        let index = |names: &[&str]| names.iter().position(|name| *name == promotion.column).expect("made from the same list") as u8;
+        let index = |names: &[&str]| {
+            names
+                .iter()
+                .position(|name| *name == promotion.column)
+                .expect("made from the same list") as u8
+        };
         match promotion.want {
             Want::Str => Slot::Word(index(&words)),
             Want::Int => Slot::Int(index(&ints)),
         }
     };
-    Keys::new(promotions.iter().map(|promotion| (promotion.key, slot(promotion))).collect())
+    Keys::new(
+        promotions
+            .iter()
+            .map(|promotion| (promotion.key, slot(promotion)))
+            .collect(),
+    )
 }
 
 /// A word column that only some rows have: rows beyond its end are null.
@@ -69,7 +79,11 @@ struct Entries<T> {
 
 impl<T> Default for Entries<T> {
     fn default() -> Entries<T> {
-        Entries { ends: Vec::new(), keys: Vec::new(), values: Vec::new() }
+        Entries {
+            ends: Vec::new(),
+            keys: Vec::new(),
+            values: Vec::new(),
+        }
     }
 }
 
@@ -99,11 +113,21 @@ impl<T: Copy> Entries<T> {
         from..self.ends[row] as usize
     }
 
-    fn take(&mut self, batch: &mut Batch, name: &str, keys: &ArrayRef, order: &[u32], values: impl FnOnce(Vec<T>) -> ArrayRef) {
+    fn take(
+        &mut self,
+        batch: &mut Batch,
+        name: &str,
+        keys: &ArrayRef,
+        order: &[u32],
+        values: impl FnOnce(Vec<T>) -> ArrayRef,
+    ) {
         let data_type = batch.data_type(name);
-        let (mut sorted_keys, mut sorted_values) = (Vec::with_capacity(self.keys.len()), Vec::with_capacity(self.values.len()));
+        let (mut sorted_keys, mut sorted_values) = (
+            Vec::with_capacity(self.keys.len()),
+            Vec::with_capacity(self.values.len()),
+        );
         let offsets = if self.keys.is_empty() {
-            build::offsets(order.iter().map(|_| 0))
+            batch.empty_offsets()
         } else {
             build::offsets(order.iter().map(|row| {
                 let range = self.range(*row);
@@ -112,7 +136,15 @@ impl<T: Copy> Entries<T> {
                 range.len()
             }))
         };
-        batch.set(name, build::map(&data_type, offsets, build::words(keys, sorted_keys.into_iter()), values(sorted_values)));
+        batch.set(
+            name,
+            build::map(
+                &data_type,
+                offsets,
+                build::words(keys, sorted_keys.into_iter()),
+                values(sorted_values),
+            ),
+        );
         self.truncate(0);
     }
 }
@@ -138,10 +170,20 @@ pub(super) struct Attrs {
 impl Attrs {
     pub(super) fn new(table: Table) -> Attrs {
         let promotions = promote::item(table);
-        let word = |name| WordColumn { name, last: NONE, ..WordColumn::default() };
+        let word = |name| WordColumn {
+            name,
+            last: NONE,
+            ..WordColumn::default()
+        };
         Attrs {
             words: columns(promotions, Want::Str).into_iter().map(word).collect(),
-            ints: columns(promotions, Want::Int).into_iter().map(|name| IntColumn { name, values: Vec::new() }).collect(),
+            ints: columns(promotions, Want::Int)
+                .into_iter()
+                .map(|name| IntColumn {
+                    name,
+                    values: Vec::new(),
+                })
+                .collect(),
             strings: Entries::default(),
             string_values: Dict::default(),
             integers: Entries::default(),
@@ -171,7 +213,9 @@ impl Attrs {
             self.drop_one(tally);
             return Ok(false);
         }
-        let Some(key) = keys.next(pair.key, caps.key_bytes, tally) else { return Ok(false) };
+        let Some(key) = keys.next(pair.key, caps.key_bytes, tally) else {
+            return Ok(false);
+        };
         match pair.value {
             Any::Str(raw) => match keys.slot(key) {
                 Slot::Word(index) if self.set_word(index, raw, caps, tally) => {}
@@ -267,7 +311,11 @@ impl Attrs {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        let words: usize = self.words.iter().map(|column| column.dict.bytes() + 4 * column.ids.len()).sum();
+        let words: usize = self
+            .words
+            .iter()
+            .map(|column| column.dict.bytes() + 4 * column.ids.len())
+            .sum();
         words
             + self.string_values.bytes()
             + self.json_values.bytes()
@@ -285,7 +333,9 @@ impl Attrs {
         for column in &mut self.words {
             if !column.ids.is_empty() {
                 let strings = column.dict.take();
-                let ids = order.iter().map(|row| column.ids.get(*row as usize).copied().unwrap_or(NONE));
+                let ids = order
+                    .iter()
+                    .map(|row| column.ids.get(*row as usize).copied().unwrap_or(NONE));
                 batch.set(column.name, build::words(&strings, ids));
                 if column.name == "http_route" {
                     routes = strings;
@@ -298,13 +348,17 @@ impl Attrs {
         }
         for column in &mut self.ints {
             if !column.values.is_empty() {
-                let values = order.iter().map(|row| column.values.get(*row as usize).copied().flatten());
+                let values = order
+                    .iter()
+                    .map(|row| column.values.get(*row as usize).copied().flatten());
                 batch.set(column.name, Arc::new(build::optional::<Int32Type>(values)));
             }
             column.values.clear();
         }
         let strings = self.string_values.take();
-        self.strings.take(batch, "attrs_str", keys, order, |ids| build::words(&strings, ids.into_iter()));
+        self.strings.take(batch, "attrs_str", keys, order, |ids| {
+            build::words(&strings, ids.into_iter())
+        });
         self.integers.take(batch, "attrs_int", keys, order, |values| {
             Arc::new(PrimitiveArray::<Int64Type>::new(ScalarBuffer::from(values), None))
         });
@@ -315,7 +369,9 @@ impl Attrs {
             Arc::new(BooleanArray::new(BooleanBuffer::from(values.as_slice()), None))
         });
         let json = self.json_values.take();
-        self.json.take(batch, "attrs_json", keys, order, |ids| build::words(&json, ids.into_iter()));
+        self.json.take(batch, "attrs_json", keys, order, |ids| {
+            build::words(&json, ids.into_iter())
+        });
         routes
     }
 }
@@ -345,14 +401,23 @@ impl TextMaps {
     }
 
     /// Adds an attribute as text. `false` if it was dropped because of a cap.
-    pub(super) fn push(&mut self, keys: &mut Keys, pair: &KeyValue<'_>, cap: usize, caps: &Caps, tally: &mut Tally) -> Wire<bool> {
+    pub(super) fn push(
+        &mut self,
+        keys: &mut Keys,
+        pair: &KeyValue<'_>,
+        cap: usize,
+        caps: &Caps,
+        tally: &mut Tally,
+    ) -> Wire<bool> {
         self.count += 1;
         let too_long = !matches!(pair.value, Any::Str(_)) && pair.raw.len() > caps.value_bytes;
         if self.count > cap || too_long {
             tally.truncated += 1;
             return Ok(false);
         }
-        let Some(key) = keys.next(pair.key, caps.key_bytes, tally) else { return Ok(true) };
+        let Some(key) = keys.next(pair.key, caps.key_bytes, tally) else {
+            return Ok(true);
+        };
         let id = match pair.value {
             Any::Str(raw) => self.dict.put(raw, caps.value_bytes, tally),
             other => {
@@ -397,13 +462,18 @@ impl TextMaps {
         ranges: impl ExactSizeIterator<Item = (u32, u32)> + Clone,
     ) -> ArrayRef {
         let offsets = build::offsets(ranges.clone().map(|(from, to)| (to - from) as usize));
-        let total = offsets.last().copied().unwrap_or_default() as usize;
+        let total = offsets.last().map_or(0, |end| *end as usize);
         let (mut flat_keys, mut flat_values) = (Vec::with_capacity(total), Vec::with_capacity(total));
         for (from, to) in ranges {
             flat_keys.extend_from_slice(&self.keys[from as usize..to as usize]);
             flat_values.extend_from_slice(&self.values[from as usize..to as usize]);
         }
-        build::map(data_type, offsets, build::words(keys, flat_keys.into_iter()), build::words(strings, flat_values.into_iter()))
+        build::map(
+            data_type,
+            offsets,
+            build::words(keys, flat_keys.into_iter()),
+            build::words(strings, flat_values.into_iter()),
+        )
     }
 
     /// Forgets all maps.

@@ -27,7 +27,12 @@ pub(super) struct Dict {
 
 impl Default for Dict {
     fn default() -> Dict {
-        Dict { bytes: Vec::new(), offsets: vec![0], table: HashTable::new(), state: RandomState::new() }
+        Dict {
+            bytes: Vec::new(),
+            offsets: vec![0],
+            table: HashTable::new(),
+            state: RandomState::new(),
+        }
     }
 }
 
@@ -72,12 +77,18 @@ impl Dict {
     /// As [`Dict::put`], [`NONE`] for the empty string.
     #[inline]
     pub(super) fn put_some(&mut self, raw: &[u8], cap: usize, tally: &mut Tally) -> i32 {
-        if raw.is_empty() { NONE } else { self.put(raw, cap, tally) }
+        if raw.is_empty() {
+            NONE
+        } else {
+            self.put(raw, cap, tally)
+        }
     }
 
     #[inline(always)]
     fn find(&self, hash: u64, raw: &[u8]) -> Option<i32> {
-        self.table.find(hash, |(known, id)| *known == hash && self.get(*id) == raw).map(|(_, id)| *id)
+        self.table
+            .find(hash, |(known, id)| *known == hash && self.get(*id) == raw)
+            .map(|(_, id)| *id)
     }
 
     #[inline(never)]
@@ -154,7 +165,13 @@ mod tests {
         assert_eq!(put(&mut dict, b"b", &mut tally), 0);
         assert_eq!(put(&mut dict, b"\xff", &mut tally), 2);
         assert_eq!(put(&mut dict, b"\xff", &mut tally), 2);
-        assert_eq!(tally, Tally { sanitized: 2, ..Tally::default() });
+        assert_eq!(
+            tally,
+            Tally {
+                sanitized: 2,
+                ..Tally::default()
+            }
+        );
         assert_eq!(put(&mut dict, b"abcdef", &mut tally), 3);
         assert_eq!(put(&mut dict, b"abcd", &mut tally), 3);
         assert_eq!(tally.truncated, 1);

@@ -51,7 +51,15 @@ pub(super) struct Keys {
 impl Keys {
     /// A table in which these keys have columns.
     pub(super) fn new(promoted: Vec<(&'static str, Slot)>) -> Keys {
-        let mut keys = Keys { dict: Dict::default(), infos: Vec::new(), promoted, first: NONE, previous: NONE, guess: NONE, stamp: 0 };
+        let mut keys = Keys {
+            dict: Dict::default(),
+            infos: Vec::new(),
+            promoted,
+            first: NONE,
+            previous: NONE,
+            guess: NONE,
+            stamp: 0,
+        };
         keys.begin();
         keys
     }
@@ -71,7 +79,11 @@ impl Keys {
     /// Id of the next key of the list; `None` if the list had it already.
     #[inline]
     pub(super) fn next(&mut self, raw: &[u8], cap: usize, tally: &mut Tally) -> Option<i32> {
-        let id = if self.dict.is(self.guess, raw) { self.guess } else { self.look_up(raw, cap, tally) };
+        let id = if self.dict.is(self.guess, raw) {
+            self.guess
+        } else {
+            self.look_up(raw, cap, tally)
+        };
         let info = &mut self.infos[id as usize];
         self.previous = id;
         self.guess = info.next;
@@ -88,8 +100,19 @@ impl Keys {
         let id = self.dict.put(raw, cap, tally);
         if id as usize == self.infos.len() {
             let key = self.dict.get(id);
-            let slot = self.promoted.iter().find(|(name, _)| name.as_bytes() == key).map_or(Slot::Map, |(_, slot)| *slot);
-            self.infos.push(Info { slot, stamp: 0, next: NONE, last_value: NONE, tries: 0, fresh: 0 });
+            let slot = self
+                .promoted
+                .iter()
+                .find(|(name, _)| name.as_bytes() == key)
+                .map_or(Slot::Map, |(_, slot)| *slot);
+            self.infos.push(Info {
+                slot,
+                stamp: 0,
+                next: NONE,
+                last_value: NONE,
+                tries: 0,
+                fresh: 0,
+            });
         }
         match self.infos.get_mut(self.previous as usize) {
             Some(previous) => previous.next = id,

@@ -103,20 +103,33 @@ impl LogColumns {
     /// Bytes that the batch will have, about. Cheap.
     pub fn bytes(&self) -> usize {
         let words = self.severities.bytes() + self.event_names.bytes();
-        self.row_bytes + 130 * self.rows.len() + self.bodies.len() + self.origins.bytes() + self.keys.bytes() + self.attrs.bytes() + words
+        self.row_bytes
+            + 130 * self.rows.len()
+            + self.bodies.len()
+            + self.origins.bytes()
+            + self.keys.bytes()
+            + self.attrs.bytes()
+            + words
     }
 
     /// Adds the records of a logs request that are neither rejected nor left out by `choice`.
     ///
     /// # Errors
     /// [`PushError`]; nothing was added then.
-    pub fn push_request(&mut self, payload: &[u8], info: &RequestInfo<'_>, choice: Choice<'_>) -> Result<Pushed, PushError> {
+    pub fn push_request(
+        &mut self,
+        payload: &[u8],
+        info: &RequestInfo<'_>,
+        choice: Choice<'_>,
+    ) -> Result<Pushed, PushError> {
         if self.bytes() > BATCH_BYTES_MAX {
             return Err(PushError::Full);
         }
         let (from, row_bytes) = (self.rows.len(), self.row_bytes);
         let chosen = self.samplings.choose(choice);
-        let tenant = self.tenants.put(info.tenant.as_bytes(), usize::MAX, &mut Tally::default());
+        let tenant = self
+            .tenants
+            .put(info.tenant.as_bytes(), usize::MAX, &mut Tally::default());
         let mut push = Push {
             to: self,
             pushed: Pushed::default(),
@@ -141,7 +154,8 @@ impl LogColumns {
 
     fn truncate(&mut self, row: usize) {
         self.rows.truncate(row);
-        self.bodies.truncate(self.rows.last().map_or(0, |row| row.body.1 as usize));
+        self.bodies
+            .truncate(self.rows.last().map_or(0, |row| row.body.1 as usize));
         self.attrs.truncate(row);
     }
 
@@ -155,8 +169,10 @@ impl LogColumns {
         let sampling = self.samplings.take_strings();
         let keys = self.keys.take();
         self.set_own(&mut batch, &rows);
-        self.origins.set(&mut batch, &origins, rows.iter().map(|row| (row.resource, row.scope)));
-        self.samplings.set(&mut batch, &sampling, rows.iter().map(|row| row.sampling));
+        self.origins
+            .set(&mut batch, &origins, rows.iter().map(|row| (row.resource, row.scope)));
+        self.samplings
+            .set(&mut batch, &sampling, rows.iter().map(|row| row.sampling));
         self.attrs.take(&mut batch, &keys, &order);
         self.origins.clear();
         self.samplings.clear();
@@ -184,28 +200,71 @@ impl LogColumns {
     fn set_own(&mut self, batch: &mut Batch, rows: &[Row]) {
         let (flags, flag_of) = time::flags();
         let moved = |row: &Row| row.time_flag.is_some_and(TimeFlag::moves_date);
-        batch.set("date", time::dates(rows.iter().map(|row| time::day(if moved(row) { row.arrival } else { row.time }))));
-        batch.set("tenant", build::words(&self.tenants.take(), rows.iter().map(|row| row.tenant)));
+        batch.set(
+            "date",
+            time::dates(
+                rows.iter()
+                    .map(|row| time::day(if moved(row) { row.arrival } else { row.time })),
+            ),
+        );
+        batch.set(
+            "tenant",
+            build::words(&self.tenants.take(), rows.iter().map(|row| row.tenant)),
+        );
         batch.set("ts", time::timestamps(rows.iter().map(|row| row.time)));
-        batch.set("ts_ns", Arc::new(build::primitive::<Int16Type>(rows.iter().map(|row| time::below_us(row.time)))));
-        batch.set("ts_flag", build::words(&flags, rows.iter().map(|row| flag_of(row.time_flag))));
-        batch.set("observed_ts", time::timestamps_or_null(rows.iter().map(|row| row.observed)));
-        let observed_ns = rows.iter().map(|row| (row.observed != 0).then(|| time::below_us(row.observed)));
+        batch.set(
+            "ts_ns",
+            Arc::new(build::primitive::<Int16Type>(
+                rows.iter().map(|row| time::below_us(row.time)),
+            )),
+        );
+        if rows.iter().any(|row| row.time_flag.is_some()) {
+            batch.set(
+                "ts_flag",
+                build::words(&flags, rows.iter().map(|row| flag_of(row.time_flag))),
+            );
+        }
+        batch.set(
+            "observed_ts",
+            time::timestamps_or_null(rows.iter().map(|row| row.observed)),
+        );
+        let observed_ns = rows
+            .iter()
+            .map(|row| (row.observed != 0).then(|| time::below_us(row.observed)));
         batch.set("observed_ts_ns", Arc::new(build::optional::<Int16Type>(observed_ns)));
-        batch.set("severity_number", Arc::new(build::primitive::<Int8Type>(rows.iter().map(|row| row.severity))));
-        batch.set("severity_text", build::words(&self.severities.take(), rows.iter().map(|row| row.severity_text)));
-        batch.set("event_name", build::words(&self.event_names.take(), rows.iter().map(|row| row.event_name)));
+        batch.set(
+            "severity_number",
+            Arc::new(build::primitive::<Int8Type>(rows.iter().map(|row| row.severity))),
+        );
+        batch.set_words(
+            "severity_text",
+            &self.severities.take(),
+            rows.iter().map(|row| row.severity_text),
+        );
+        batch.set_words(
+            "event_name",
+            &self.event_names.take(),
+            rows.iter().map(|row| row.event_name),
+        );
         batch.set("body", self.texts(rows, Body::Text));
         batch.set("body_json", self.texts(rows, Body::Json));
         batch.set("trace_id", build::ids_or_null(rows.iter().map(|row| row.trace_id)));
         batch.set("span_id", build::ids_or_null(rows.iter().map(|row| row.span_id)));
         batch.set("flags", time::bits_or_null(rows.iter().map(|row| row.flags)));
-        batch.set("dropped_attrs", Arc::new(build::primitive::<Int32Type>(rows.iter().map(|row| time::count(row.dropped)))));
+        batch.set(
+            "dropped_attrs",
+            Arc::new(build::primitive::<Int32Type>(
+                rows.iter().map(|row| time::count(row.dropped)),
+            )),
+        );
         batch.set("ingest_ts", time::timestamps(rows.iter().map(|row| row.arrival)));
     }
 
     fn texts(&self, rows: &[Row], which: Body) -> ArrayRef {
-        let (mut bytes, mut offsets) = (Vec::with_capacity(self.bodies.len()), Vec::with_capacity(rows.len() + 1));
+        let (mut bytes, mut offsets) = (
+            Vec::with_capacity(self.bodies.len()),
+            Vec::with_capacity(rows.len() + 1),
+        );
         offsets.push(0i32);
         for row in rows {
             if row.body_is == which {
@@ -213,9 +272,15 @@ impl LogColumns {
             }
             offsets.push(bytes.len() as i32);
         }
-        let nulls = NullBuffer::new(BooleanBuffer::collect_bool(rows.len(), |index| rows[index].body_is == which));
+        let nulls = NullBuffer::new(BooleanBuffer::collect_bool(rows.len(), |index| {
+            rows[index].body_is == which
+        }));
         let nulls = (nulls.null_count() > 0).then_some(nulls);
-        Arc::new(StringArray::new(OffsetBuffer::new(ScalarBuffer::from(offsets)), Buffer::from_vec(bytes), nulls))
+        Arc::new(StringArray::new(
+            OffsetBuffer::new(ScalarBuffer::from(offsets)),
+            Buffer::from_vec(bytes),
+            nulls,
+        ))
     }
 }
 
@@ -234,7 +299,10 @@ struct Push<'c, 'r> {
 
 impl<'a> Visit<'a> for Push<'_, '_> {
     fn resource(&mut self, resource: Origin<'a>) -> Wire<()> {
-        self.resource = self.to.origins.resource(&resource, &self.to.caps, &mut self.pushed.tally)?;
+        self.resource = self
+            .to
+            .origins
+            .resource(&resource, &self.to.caps, &mut self.pushed.tally)?;
         Ok(())
     }
 
@@ -256,7 +324,9 @@ impl<'a> Visit<'a> for Push<'_, '_> {
         self.scope = self.to.origins.scope(&scope, &self.to.caps, &mut tally)?;
         // The scope was counted when it began; only what its URL adds is new.
         self.pushed.tally.add_difference(tally, known);
-        self.to.rows[self.mark.rows.0..].iter_mut().for_each(|row| row.scope = self.scope);
+        self.to.rows[self.mark.rows.0..]
+            .iter_mut()
+            .for_each(|row| row.scope = self.scope);
         Ok(())
     }
 
@@ -270,11 +340,19 @@ impl<'a> Visit<'a> for Push<'_, '_> {
     #[inline]
     fn entry(&mut self, entry: &'a [u8]) -> Wire<()> {
         let (ordinal, listed) = self.ordinals.step();
-        let Some(sampling) = self.chosen.entry(ordinal).filter(|_| !listed) else { return Ok(()) };
+        let Some(sampling) = self.chosen.entry(ordinal).filter(|_| !listed) else {
+            return Ok(());
+        };
         let to = &mut *self.to;
         let row = to.rows.len();
         to.attrs.begin(&mut to.keys, row);
-        let mut parts = LogParts { caps: &to.caps, keys: &mut to.keys, attrs: &mut to.attrs, tally: Tally::default(), depth: 1 };
+        let mut parts = LogParts {
+            caps: &to.caps,
+            keys: &mut to.keys,
+            attrs: &mut to.attrs,
+            tally: Tally::default(),
+            depth: 1,
+        };
         let head = item::log(entry, &mut parts)?;
         let (mut depth, tally) = (parts.depth, parts.tally);
         let body = match head.body {
@@ -287,7 +365,10 @@ impl<'a> Visit<'a> for Push<'_, '_> {
             }
             None => None,
         };
-        if let Some(reason) = self.rejected.or_else(|| judge::log(&head, entry.len(), depth, &to.caps)) {
+        if let Some(reason) = self
+            .rejected
+            .or_else(|| judge::log(&head, entry.len(), depth, &to.caps))
+        {
             to.truncate(row);
             self.pushed.refused.push((ordinal, reason));
             return Ok(());
@@ -392,4 +473,3 @@ impl<'a> Parts<'a> for LogParts<'_> {
         Ok(())
     }
 }
-

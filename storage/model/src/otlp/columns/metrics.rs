@@ -130,12 +130,24 @@ impl MetricColumns {
     ///
     /// # Errors
     /// [`PushError`]; nothing was added then, except that `seen` may know series whose rows were dropped.
-    pub fn push_request(&mut self, payload: &[u8], info: &RequestInfo<'_>, seen: &mut SeriesSeen) -> Result<Pushed, PushError> {
+    pub fn push_request(
+        &mut self,
+        payload: &[u8],
+        info: &RequestInfo<'_>,
+        seen: &mut SeriesSeen,
+    ) -> Result<Pushed, PushError> {
         if self.bytes() > BATCH_BYTES_MAX {
             return Err(PushError::Full);
         }
-        let from = (self.numbers.rows.len(), self.dists.rows.len(), self.series.len(), self.row_bytes);
-        let tenant = self.tenants.put(info.tenant.as_bytes(), usize::MAX, &mut Tally::default());
+        let from = (
+            self.numbers.rows.len(),
+            self.dists.rows.len(),
+            self.series.len(),
+            self.row_bytes,
+        );
+        let tenant = self
+            .tenants
+            .put(info.tenant.as_bytes(), usize::MAX, &mut Tally::default());
         let mut push = Push {
             tenant_hash: xxhash_rust::xxh3::xxh3_64(info.tenant.as_bytes()),
             to: self,
@@ -169,7 +181,8 @@ impl MetricColumns {
         let (tenant_ranks, name_ranks) = (self.tenants.ranks(), self.names.ranks());
         let metrics = std::mem::take(&mut self.metrics);
         let place = |tenant: i32, metric: u32| {
-            u64::from(tenant_ranks[tenant as usize]) << 32 | u64::from(name_ranks[metrics[metric as usize].name as usize])
+            u64::from(tenant_ranks[tenant as usize]) << 32
+                | u64::from(name_ranks[metrics[metric as usize].name as usize])
         };
         let origins = self.origins.take_strings();
         let identity = Identity {
@@ -188,17 +201,52 @@ impl MetricColumns {
         let mut batch = Batch::new(Table::MetricSeries, series.len());
         let metric = |row: &Series| metrics[row.metric as usize];
         batch.set("date", time::dates(series.iter().map(|row| time::day(row.first))));
-        batch.set("tenant", build::words(&identity.tenants, series.iter().map(|row| row.tenant)));
-        batch.set("series_id", Arc::new(build::primitive::<Int64Type>(series.iter().map(|row| row.id))));
-        batch.set("metric_name", build::words(&identity.names, series.iter().map(|row| metric(row).name)));
-        batch.set("type", Arc::new(build::primitive::<Int8Type>(series.iter().map(|row| metric(row).shape as i8))));
-        batch.set("temporality", Arc::new(build::primitive::<Int8Type>(series.iter().map(|row| metric(row).temporality))));
-        batch.set("monotonic", build::optional_booleans(series.iter().map(|row| metric(row).monotonic)));
-        batch.set("unit", build::words(&identity.units, series.iter().map(|row| metric(row).unit)));
-        batch.set("description", build::words(&self.descriptions.take(), series.iter().map(|row| metric(row).description)));
-        batch.set("service_name", build::words(origins.services(), series.iter().map(|row| self.origins.service(row.resource))));
+        batch.set(
+            "tenant",
+            build::words(&identity.tenants, series.iter().map(|row| row.tenant)),
+        );
+        batch.set(
+            "series_id",
+            Arc::new(build::primitive::<Int64Type>(series.iter().map(|row| row.id))),
+        );
+        batch.set(
+            "metric_name",
+            build::words(&identity.names, series.iter().map(|row| metric(row).name)),
+        );
+        batch.set(
+            "type",
+            Arc::new(build::primitive::<Int8Type>(
+                series.iter().map(|row| metric(row).shape as i8),
+            )),
+        );
+        batch.set(
+            "temporality",
+            Arc::new(build::primitive::<Int8Type>(
+                series.iter().map(|row| metric(row).temporality),
+            )),
+        );
+        batch.set(
+            "monotonic",
+            build::optional_booleans(series.iter().map(|row| metric(row).monotonic)),
+        );
+        batch.set_words("unit", &identity.units, series.iter().map(|row| metric(row).unit));
+        batch.set_words(
+            "description",
+            &self.descriptions.take(),
+            series.iter().map(|row| metric(row).description),
+        );
+        batch.set_words(
+            "service_name",
+            origins.services(),
+            series.iter().map(|row| self.origins.service(row.resource)),
+        );
         let (keys, values) = (self.label_keys.take(), self.labels.take_strings());
-        let labels = self.labels.array(&batch.data_type("labels"), &keys, &values, series.iter().map(|row| row.labels));
+        let labels = self.labels.array(
+            &batch.data_type("labels"),
+            &keys,
+            &values,
+            series.iter().map(|row| row.labels),
+        );
         batch.set("labels", labels);
         let first = build::primitive::<TimestampMicrosecondType>(series.iter().map(|row| time::us(row.first)));
         batch.set("first_ts", Arc::new(first.with_timezone("UTC")));
@@ -207,7 +255,11 @@ impl MetricColumns {
         self.labels.clear();
         self.metric_of.clear();
         self.row_bytes = 0;
-        MetricBatches { points, dists, series: batch.finish() }
+        MetricBatches {
+            points,
+            dists,
+            series: batch.finish(),
+        }
     }
 
     /// Index of a metric; heads seen in this batch are found by hash.
@@ -228,8 +280,21 @@ impl MetricColumns {
         let next = self.metrics.len() as u32;
         let index = *self.metric_of.entry(hash).or_insert(next);
         let same = self.metrics.get(index as usize).is_some_and(|known| {
-            (known.name, known.unit, known.description, known.shape, known.temporality, known.monotonic)
-                == (metric.name, metric.unit, metric.description, metric.shape, metric.temporality, metric.monotonic)
+            (
+                known.name,
+                known.unit,
+                known.description,
+                known.shape,
+                known.temporality,
+                known.monotonic,
+            ) == (
+                metric.name,
+                metric.unit,
+                metric.description,
+                metric.shape,
+                metric.temporality,
+                metric.monotonic,
+            )
         });
         if same {
             return index;
@@ -260,7 +325,10 @@ struct Push<'c, 'r, 'a> {
 
 impl<'a> Visit<'a> for Push<'_, '_, 'a> {
     fn resource(&mut self, resource: Origin<'a>) -> Wire<()> {
-        self.resource = self.to.origins.resource(&resource, &self.to.caps, &mut self.pushed.tally)?;
+        self.resource = self
+            .to
+            .origins
+            .resource(&resource, &self.to.caps, &mut self.pushed.tally)?;
         self.origin = Some(resource);
         Ok(())
     }
@@ -269,7 +337,11 @@ impl<'a> Visit<'a> for Push<'_, '_, 'a> {
         self.mark = Mark {
             pushed: self.pushed.mark(),
             ordinals: self.ordinals,
-            rows: (self.to.numbers.rows.len(), self.to.dists.rows.len(), self.to.series.len()),
+            rows: (
+                self.to.numbers.rows.len(),
+                self.to.dists.rows.len(),
+                self.to.series.len(),
+            ),
             row_bytes: self.to.row_bytes,
         };
         self.scope = self.to.origins.scope(&scope, &self.to.caps, &mut self.pushed.tally)?;
@@ -285,8 +357,12 @@ impl<'a> Visit<'a> for Push<'_, '_, 'a> {
         // The scope was counted when it began; only what its URL adds is new.
         self.pushed.tally.add_difference(tally, known);
         let new = self.scope;
-        self.to.numbers.rows[self.mark.rows.0..].iter_mut().for_each(|row| row.scope = new);
-        self.to.dists.rows[self.mark.rows.1..].iter_mut().for_each(|row| row.scope = new);
+        self.to.numbers.rows[self.mark.rows.0..]
+            .iter_mut()
+            .for_each(|row| row.scope = new);
+        self.to.dists.rows[self.mark.rows.1..]
+            .iter_mut()
+            .for_each(|row| row.scope = new);
         Ok(())
     }
 
@@ -318,10 +394,18 @@ impl<'a> Push<'_, '_, 'a> {
         }
         let to = &mut *self.to;
         let number = matches!(shape, Shape::Gauge | Shape::Sum);
-        let (keys, nested_keys, attrs, exemplars, row) =
-            if number { to.numbers.open() } else { to.dists.open() };
+        let (keys, nested_keys, attrs, exemplars, row) = if number { to.numbers.open() } else { to.dists.open() };
         attrs.begin(keys, row);
-        let mut parts = PointParts { caps: &to.caps, keys, nested_keys, attrs, exemplars, tally: Tally::default(), depth: 1, hash: 0 };
+        let mut parts = PointParts {
+            caps: &to.caps,
+            keys,
+            nested_keys,
+            attrs,
+            exemplars,
+            tally: Tally::default(),
+            depth: 1,
+            hash: 0,
+        };
         to.point.read(shape, message, &mut parts)?;
         let PointParts { tally, depth, hash, .. } = parts;
         let own = || judge::point(shape, &to.point, message.len(), depth, self.arrival, &to.caps);
@@ -385,13 +469,17 @@ impl<'a> Push<'_, '_, 'a> {
         if let Some(resource) = self.origin {
             resource.resource_attributes(|pair| {
                 let key = prefix("resource.", pair.key);
-                labels.push(keys, &KeyValue { key: &key, ..pair }, usize::MAX, caps, tally).map(drop)
+                labels
+                    .push(keys, &KeyValue { key: &key, ..pair }, usize::MAX, caps, tally)
+                    .map(drop)
             })?;
         }
         if let Some(scope) = self.scope_origin {
             let (name, version) = scope.scope_attributes(|pair| {
                 let key = prefix("scope.", pair.key);
-                labels.push(keys, &KeyValue { key: &key, ..pair }, usize::MAX, caps, tally).map(drop)
+                labels
+                    .push(keys, &KeyValue { key: &key, ..pair }, usize::MAX, caps, tally)
+                    .map(drop)
             })?;
             for (key, value) in [("scope.name", name), ("scope.version", version)] {
                 if !value.is_empty() {
@@ -461,11 +549,17 @@ impl<'a> Parts<'a> for PointParts<'_> {
     fn event(&mut self, message: &'a [u8]) -> Wire<()> {
         let keep = self.exemplars.open() < self.caps.exemplars;
         self.tally.truncated += u64::from(!keep);
-        self.exemplars.push(message, keep, self.nested_keys, &mut self.depth, self.caps, &mut self.tally)
+        self.exemplars.push(
+            message,
+            keep,
+            self.nested_keys,
+            &mut self.depth,
+            self.caps,
+            &mut self.tally,
+        )
     }
 
     fn link(&mut self, _: &'a [u8]) -> Wire<()> {
         Ok(())
     }
 }
-

@@ -46,7 +46,11 @@ impl Blobs {
             offsets.push(bytes.len() as i32);
         }
         let nulls = nullable.then(|| NullBuffer::from(valid));
-        Arc::new(BinaryArray::new(OffsetBuffer::new(ScalarBuffer::from(offsets)), Buffer::from_vec(bytes), nulls))
+        Arc::new(BinaryArray::new(
+            OffsetBuffer::new(ScalarBuffer::from(offsets)),
+            Buffer::from_vec(bytes),
+            nulls,
+        ))
     }
 }
 
@@ -101,12 +105,24 @@ impl Events {
     }
 
     /// Adds an event to the row begun, `keep` or not: its depth counts either way.
-    pub(super) fn push(&mut self, message: &[u8], keep: bool, keys: &mut Keys, deepest: &mut usize, caps: &Caps, tally: &mut Tally) -> Wire<()> {
+    pub(super) fn push(
+        &mut self,
+        message: &[u8],
+        keep: bool,
+        keys: &mut Keys,
+        deepest: &mut usize,
+        caps: &Caps,
+        tally: &mut Tally,
+    ) -> Wire<()> {
         let from = self.maps.mark();
         let mut cut = 0;
         let maps = &mut self.maps;
         maps.begin(keys);
-        let EventHead { time, name, dropped_attributes } = item::event(message, |message| {
+        let EventHead {
+            time,
+            name,
+            dropped_attributes,
+        } = item::event(message, |message| {
             let pair = pair(message, NESTED_VALUE_LEVEL, deepest)?;
             if keep && *deepest <= caps.depth {
                 cut += u32::from(!maps.push(keys, &pair, caps.nested_attributes, caps, tally)?);
@@ -148,10 +164,15 @@ impl Events {
         let attrs = order.iter().map(|index| self.attrs[at(index)]);
         let columns: Vec<ArrayRef> = vec![
             time::timestamps(order.iter().map(|index| self.times[at(index)])),
-            Arc::new(build::primitive::<Int16Type>(order.iter().map(|index| time::below_us(self.times[at(index)])))),
+            Arc::new(build::primitive::<Int16Type>(
+                order.iter().map(|index| time::below_us(self.times[at(index)])),
+            )),
             build::words(&names, order.iter().map(|index| self.names[at(index)])),
-            self.maps.array(&build::struct_field(&data_type, "attrs"), keys, &values, attrs),
-            Arc::new(build::primitive::<Int32Type>(order.iter().map(|index| time::count(self.dropped[at(index)])))),
+            self.maps
+                .array(&build::struct_field(&data_type, "attrs"), keys, &values, attrs),
+            Arc::new(build::primitive::<Int32Type>(
+                order.iter().map(|index| time::count(self.dropped[at(index)])),
+            )),
         ];
         batch.set("events", build::list_of_structs(&data_type, offsets, columns));
         self.truncate(0);
@@ -178,12 +199,26 @@ impl Links {
         self.flags.len() - self.rows.ends.last().map_or(0, |end| *end as usize)
     }
 
-    pub(super) fn push(&mut self, message: &[u8], keep: bool, keys: &mut Keys, deepest: &mut usize, caps: &Caps, tally: &mut Tally) -> Wire<()> {
+    pub(super) fn push(
+        &mut self,
+        message: &[u8],
+        keep: bool,
+        keys: &mut Keys,
+        deepest: &mut usize,
+        caps: &Caps,
+        tally: &mut Tally,
+    ) -> Wire<()> {
         let from = self.maps.mark();
         let mut cut = 0;
         let maps = &mut self.maps;
         maps.begin(keys);
-        let LinkHead { trace_id, span_id, trace_state, flags, dropped_attributes } = item::link(message, |message| {
+        let LinkHead {
+            trace_id,
+            span_id,
+            trace_state,
+            flags,
+            dropped_attributes,
+        } = item::link(message, |message| {
             let pair = pair(message, NESTED_VALUE_LEVEL, deepest)?;
             if keep && *deepest <= caps.depth {
                 cut += u32::from(!maps.push(keys, &pair, caps.nested_attributes, caps, tally)?);
@@ -193,7 +228,8 @@ impl Links {
         if keep {
             self.trace_ids.push(trace_id);
             self.span_ids.push(span_id);
-            self.states.push(self.state_dict.put_some(trace_state, caps.text_bytes, tally));
+            self.states
+                .push(self.state_dict.put_some(trace_state, caps.text_bytes, tally));
             self.flags.push(flags);
             self.attrs.push((from, self.maps.mark()));
             self.dropped.push(dropped_attributes.saturating_add(cut));
@@ -231,9 +267,14 @@ impl Links {
             self.trace_ids.array(&order, false),
             self.span_ids.array(&order, false),
             build::words(&states, order.iter().map(|index| self.states[at(index)])),
-            Arc::new(build::primitive::<Int32Type>(order.iter().map(|index| self.flags[at(index)] as i32))),
-            self.maps.array(&build::struct_field(&data_type, "attrs"), keys, &values, attrs),
-            Arc::new(build::primitive::<Int32Type>(order.iter().map(|index| time::count(self.dropped[at(index)])))),
+            Arc::new(build::primitive::<Int32Type>(
+                order.iter().map(|index| self.flags[at(index)] as i32),
+            )),
+            self.maps
+                .array(&build::struct_field(&data_type, "attrs"), keys, &values, attrs),
+            Arc::new(build::primitive::<Int32Type>(
+                order.iter().map(|index| time::count(self.dropped[at(index)])),
+            )),
         ];
         batch.set("links", build::list_of_structs(&data_type, offsets, columns));
         self.truncate(0);
@@ -258,7 +299,15 @@ impl Exemplars {
         self.times.len() - self.rows.ends.last().map_or(0, |end| *end as usize)
     }
 
-    pub(super) fn push(&mut self, message: &[u8], keep: bool, keys: &mut Keys, deepest: &mut usize, caps: &Caps, tally: &mut Tally) -> Result<(), Malformed> {
+    pub(super) fn push(
+        &mut self,
+        message: &[u8],
+        keep: bool,
+        keys: &mut Keys,
+        deepest: &mut usize,
+        caps: &Caps,
+        tally: &mut Tally,
+    ) -> Result<(), Malformed> {
         let from = self.maps.mark();
         let maps = &mut self.maps;
         maps.begin(keys);
@@ -310,15 +359,19 @@ impl Exemplars {
         let attrs = order.iter().map(|index| self.attrs[at(index)]);
         let columns: Vec<ArrayRef> = vec![
             time::timestamps(order.iter().map(|index| self.times[at(index)])),
-            Arc::new(build::primitive::<Int16Type>(order.iter().map(|index| time::below_us(self.times[at(index)])))),
-            Arc::new(build::optional::<Float64Type>(order.iter().map(|index| self.values[at(index)]))),
+            Arc::new(build::primitive::<Int16Type>(
+                order.iter().map(|index| time::below_us(self.times[at(index)])),
+            )),
+            Arc::new(build::optional::<Float64Type>(
+                order.iter().map(|index| self.values[at(index)]),
+            )),
             self.trace_ids.array(&order, true),
             self.span_ids.array(&order, true),
-            self.maps.array(&build::struct_field(&data_type, "attrs"), keys, &values, attrs),
+            self.maps
+                .array(&build::struct_field(&data_type, "attrs"), keys, &values, attrs),
         ];
         batch.set("exemplars", build::list_of_structs(&data_type, offsets, columns));
         self.truncate(0);
         self.maps.clear();
     }
 }
-

@@ -94,9 +94,21 @@ impl OriginStrings {
 
 impl Origins {
     pub(super) fn new() -> Origins {
-        let slot = |column: &str| Slot::Word(WORDS.iter().position(|word| *word == column).expect("every promoted resource column is listed") as u8);
+        let slot = |column: &str| {
+            Slot::Word(
+                WORDS
+                    .iter()
+                    .position(|word| *word == column)
+                    .expect("every promoted resource column is listed") as u8,
+            )
+        };
         Origins {
-            resource_keys: Keys::new(promote::RESOURCE.iter().map(|promotion| (promotion.key, slot(promotion.column))).collect()),
+            resource_keys: Keys::new(
+                promote::RESOURCE
+                    .iter()
+                    .map(|promotion| (promotion.key, slot(promotion.column)))
+                    .collect(),
+            ),
             scope_keys: Keys::new(Vec::new()),
             resources: Vec::new(),
             scopes: Vec::new(),
@@ -153,7 +165,9 @@ impl Origins {
             }
             hash = hash.wrapping_add(pair_hash(pair.key, pair.raw));
             if let Any::Str(raw) = pair.value
-                && let Some(promotion) = promote::RESOURCE.iter().find(|promotion| promotion.key.as_bytes() == pair.key)
+                && let Some(promotion) = promote::RESOURCE
+                    .iter()
+                    .find(|promotion| promotion.key.as_bytes() == pair.key)
                 && let Some(index) = WORDS.iter().position(|word| *word == promotion.column)
                 && words[index] == NONE
             {
@@ -225,7 +239,9 @@ impl Origins {
 
     /// Why all items of this resource and scope are rejected, if they are.
     pub(super) fn rejected(&self, resource: u32, scope: u32) -> Option<Reason> {
-        self.resources[resource as usize].rejected.or(self.scopes[scope as usize].rejected)
+        self.resources[resource as usize]
+            .rejected
+            .or(self.scopes[scope as usize].rejected)
     }
 
     /// `service_name` of a resource, as an id of [`OriginStrings::services`].
@@ -241,18 +257,28 @@ impl Origins {
     /// Rank of each resource by service name, those without one first.
     pub(super) fn service_ranks(&self) -> Vec<u32> {
         let ranks = self.words[0].ranks();
-        self.resources.iter().map(|resource| usize::try_from(resource.words[0]).map_or(0, |id| ranks[id] + 1)).collect()
+        self.resources
+            .iter()
+            .map(|resource| usize::try_from(resource.words[0]).map_or(0, |id| ranks[id] + 1))
+            .collect()
     }
 
     pub(super) fn bytes(&self) -> usize {
         let words: usize = self.words.iter().map(Dict::bytes).sum();
-        words + self.resource_keys.bytes() + self.scope_keys.bytes() + self.resource_attrs.bytes() + self.scope_attrs.bytes()
+        words
+            + self.resource_keys.bytes()
+            + self.scope_keys.bytes()
+            + self.resource_attrs.bytes()
+            + self.scope_attrs.bytes()
     }
 
     /// Bytes that a row of this resource and scope takes.
     pub(super) fn row_bytes(&self, resource: u32, scope: u32) -> usize {
         let len = |(from, to): (u32, u32)| 8 * (to - from) as usize;
-        4 * (WORDS.len() + 4) + 8 + len(self.resources[resource as usize].attrs) + len(self.scopes[scope as usize].attrs)
+        4 * (WORDS.len() + 4)
+            + 8
+            + len(self.resources[resource as usize].attrs)
+            + len(self.scopes[scope as usize].attrs)
     }
 
     /// The strings of all columns. Indexes stay valid until [`Origins::clear`].
@@ -271,23 +297,55 @@ impl Origins {
     }
 
     /// Sets the origin columns of a batch for rows with these (resource, scope).
-    pub(super) fn set(&self, batch: &mut Batch, strings: &OriginStrings, rows: impl ExactSizeIterator<Item = (u32, u32)> + Clone) {
+    pub(super) fn set(
+        &self,
+        batch: &mut Batch,
+        strings: &OriginStrings,
+        rows: impl ExactSizeIterator<Item = (u32, u32)> + Clone,
+    ) {
         let resource = |index: u32| &self.resources[index as usize];
         let scope = |index: u32| &self.scopes[index as usize];
         for (word, (name, column)) in WORDS.iter().zip(&strings.words).enumerate() {
             if self.resources.iter().any(|resource| resource.words[word] != NONE) {
-                batch.set(name, build::words(column, rows.clone().map(|(index, _)| resource(index).words[word])));
+                batch.set(
+                    name,
+                    build::words(column, rows.clone().map(|(index, _)| resource(index).words[word])),
+                );
             }
         }
         let data_type = batch.data_type("resource_attrs");
         let attrs = rows.clone().map(|(index, _)| resource(index).attrs);
-        batch.set("resource_attrs", self.resource_attrs.array(&data_type, &strings.resource_keys, &strings.resource_values, attrs));
+        batch.set(
+            "resource_attrs",
+            self.resource_attrs
+                .array(&data_type, &strings.resource_keys, &strings.resource_values, attrs),
+        );
         let attrs = rows.clone().map(|(_, index)| scope(index).attrs);
-        batch.set("scope_attrs", self.scope_attrs.array(&data_type, &strings.scope_keys, &strings.scope_values, attrs));
-        batch.set("resource_schema_url", build::words(&strings.resource_urls, rows.clone().map(|(index, _)| resource(index).schema_url)));
-        batch.set("scope_name", build::words(&strings.scope_names, rows.clone().map(|(_, index)| scope(index).name)));
-        batch.set("scope_version", build::words(&strings.scope_versions, rows.clone().map(|(_, index)| scope(index).version)));
-        batch.set("scope_schema_url", build::words(&strings.scope_urls, rows.map(|(_, index)| scope(index).schema_url)));
+        batch.set(
+            "scope_attrs",
+            self.scope_attrs
+                .array(&data_type, &strings.scope_keys, &strings.scope_values, attrs),
+        );
+        batch.set_words(
+            "resource_schema_url",
+            &strings.resource_urls,
+            rows.clone().map(|(index, _)| resource(index).schema_url),
+        );
+        batch.set_words(
+            "scope_name",
+            &strings.scope_names,
+            rows.clone().map(|(_, index)| scope(index).name),
+        );
+        batch.set_words(
+            "scope_version",
+            &strings.scope_versions,
+            rows.clone().map(|(_, index)| scope(index).version),
+        );
+        batch.set_words(
+            "scope_schema_url",
+            &strings.scope_urls,
+            rows.map(|(_, index)| scope(index).schema_url),
+        );
     }
 
     /// Forgets everything.

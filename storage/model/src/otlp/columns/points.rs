@@ -75,7 +75,13 @@ impl<V: Values> Sink<V> {
     /// What the parts of the next row go into, and its number.
     #[inline]
     pub(super) fn open(&mut self) -> (&mut Keys, &mut Keys, &mut Attrs, &mut Exemplars, usize) {
-        (&mut self.keys, &mut self.nested_keys, &mut self.attrs, &mut self.exemplars, self.rows.len())
+        (
+            &mut self.keys,
+            &mut self.nested_keys,
+            &mut self.attrs,
+            &mut self.exemplars,
+            self.rows.len(),
+        )
     }
 
     #[inline]
@@ -94,7 +100,12 @@ impl<V: Values> Sink<V> {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        90 * self.rows.len() + self.values.bytes() + self.keys.bytes() + self.nested_keys.bytes() + self.attrs.bytes() + self.exemplars.bytes()
+        90 * self.rows.len()
+            + self.values.bytes()
+            + self.keys.bytes()
+            + self.nested_keys.bytes()
+            + self.attrs.bytes()
+            + self.exemplars.bytes()
     }
 
     /// The batch, sorted by `place`, series, time. Empties this.
@@ -113,21 +124,57 @@ impl<V: Values> Sink<V> {
         let mut batch = Batch::new(self.table, rows.len());
         let metric = |row: &Row| identity.metrics[row.metric as usize];
         batch.set("date", time::dates(rows.iter().map(|row| time::day(row.time))));
-        batch.set("tenant", build::words(&identity.tenants, rows.iter().map(|row| row.tenant)));
+        batch.set(
+            "tenant",
+            build::words(&identity.tenants, rows.iter().map(|row| row.tenant)),
+        );
         batch.set("ts", time::timestamps(rows.iter().map(|row| row.time)));
-        batch.set("ts_ns", Arc::new(build::primitive::<Int16Type>(rows.iter().map(|row| time::below_us(row.time)))));
+        batch.set(
+            "ts_ns",
+            Arc::new(build::primitive::<Int16Type>(
+                rows.iter().map(|row| time::below_us(row.time)),
+            )),
+        );
         batch.set("start_ts", time::timestamps_or_null(rows.iter().map(|row| row.start)));
-        let start_ns = rows.iter().map(|row| (row.start != 0).then(|| time::below_us(row.start)));
+        let start_ns = rows
+            .iter()
+            .map(|row| (row.start != 0).then(|| time::below_us(row.start)));
         batch.set("start_ts_ns", Arc::new(build::optional::<Int16Type>(start_ns)));
-        batch.set("metric_name", build::words(&identity.names, rows.iter().map(|row| metric(row).name)));
-        batch.set("series_id", Arc::new(build::primitive::<Int64Type>(rows.iter().map(|row| row.series))));
-        batch.set("type", Arc::new(build::primitive::<Int8Type>(rows.iter().map(|row| metric(row).shape as i8))));
-        batch.set("temporality", Arc::new(build::primitive::<Int8Type>(rows.iter().map(|row| metric(row).temporality))));
-        batch.set("monotonic", build::optional_booleans(rows.iter().map(|row| metric(row).monotonic)));
-        batch.set("unit", build::words(&identity.units, rows.iter().map(|row| metric(row).unit)));
-        batch.set("flags", Arc::new(build::primitive::<Int32Type>(rows.iter().map(|row| row.flags as i32))));
+        batch.set(
+            "metric_name",
+            build::words(&identity.names, rows.iter().map(|row| metric(row).name)),
+        );
+        batch.set(
+            "series_id",
+            Arc::new(build::primitive::<Int64Type>(rows.iter().map(|row| row.series))),
+        );
+        batch.set(
+            "type",
+            Arc::new(build::primitive::<Int8Type>(
+                rows.iter().map(|row| metric(row).shape as i8),
+            )),
+        );
+        batch.set(
+            "temporality",
+            Arc::new(build::primitive::<Int8Type>(
+                rows.iter().map(|row| metric(row).temporality),
+            )),
+        );
+        batch.set(
+            "monotonic",
+            build::optional_booleans(rows.iter().map(|row| metric(row).monotonic)),
+        );
+        batch.set_words("unit", &identity.units, rows.iter().map(|row| metric(row).unit));
+        batch.set(
+            "flags",
+            Arc::new(build::primitive::<Int32Type>(rows.iter().map(|row| row.flags as i32))),
+        );
         batch.set("ingest_ts", time::timestamps(rows.iter().map(|row| row.arrival)));
-        identity.origins.set(&mut batch, identity.strings, rows.iter().map(|row| (row.resource, row.scope)));
+        identity.origins.set(
+            &mut batch,
+            identity.strings,
+            rows.iter().map(|row| (row.resource, row.scope)),
+        );
         let (keys, nested_keys) = (self.keys.take(), self.nested_keys.take());
         self.attrs.take(&mut batch, &keys, &order);
         self.exemplars.take(&mut batch, &nested_keys, &order);
@@ -146,7 +193,9 @@ pub(super) struct Numbers {
 fn beyond_double(number: Number) -> Option<i64> {
     match number {
         // The second test catches i64::MAX, which rounds up to 2^63 and would saturate back to itself.
-        Number::Int(value) if value as f64 as i64 != value || value as f64 >= 9_223_372_036_854_775_808.0 => Some(value),
+        Number::Int(value) if value as f64 as i64 != value || value as f64 >= 9_223_372_036_854_775_808.0 => {
+            Some(value)
+        }
         _ => None,
     }
 }
@@ -173,8 +222,14 @@ impl Values for Numbers {
             Number::Int(value) => Some(value as f64),
         });
         batch.set("value", Arc::new(build::optional::<Float64Type>(doubles)));
-        batch.set("value_int", Arc::new(build::optional::<Int64Type>(values.clone().map(beyond_double))));
-        batch.set("is_int", build::booleans(values.map(|number| matches!(number, Number::Int(_)))));
+        batch.set(
+            "value_int",
+            Arc::new(build::optional::<Int64Type>(values.clone().map(beyond_double))),
+        );
+        batch.set(
+            "is_int",
+            build::booleans(values.map(|number| matches!(number, Number::Int(_)))),
+        );
         self.values.clear();
     }
 }
@@ -253,7 +308,8 @@ impl Values for Dists {
         let last = self.dists.last();
         self.bounds.truncate(last.map_or(0, |dist| dist.bounds.1 as usize));
         self.counts.truncate(last.map_or(0, |dist| dist.neg_counts.1 as usize));
-        self.quantiles.truncate(last.map_or(0, |dist| dist.quantiles.1 as usize));
+        self.quantiles
+            .truncate(last.map_or(0, |dist| dist.quantiles.1 as usize));
     }
 
     fn bytes(&self) -> usize {
@@ -263,20 +319,40 @@ impl Values for Dists {
     fn take(&mut self, batch: &mut Batch, order: &[u32]) {
         let dists = order.iter().map(|row| self.dists[*row as usize]);
         let exponentials = dists.clone().map(|dist| dist.exponential);
-        batch.set("count", Arc::new(build::primitive::<Int64Type>(dists.clone().map(|dist| dist.count as i64))));
-        batch.set("sum", Arc::new(build::optional::<Float64Type>(dists.clone().map(|dist| dist.sum))));
-        batch.set("min", Arc::new(build::optional::<Float64Type>(dists.clone().map(|dist| dist.min))));
-        batch.set("max", Arc::new(build::optional::<Float64Type>(dists.clone().map(|dist| dist.max))));
+        batch.set(
+            "count",
+            Arc::new(build::primitive::<Int64Type>(
+                dists.clone().map(|dist| dist.count as i64),
+            )),
+        );
+        batch.set(
+            "sum",
+            Arc::new(build::optional::<Float64Type>(dists.clone().map(|dist| dist.sum))),
+        );
+        batch.set(
+            "min",
+            Arc::new(build::optional::<Float64Type>(dists.clone().map(|dist| dist.min))),
+        );
+        batch.set(
+            "max",
+            Arc::new(build::optional::<Float64Type>(dists.clone().map(|dist| dist.max))),
+        );
         let this = &*self;
         let number_lists = |batch: &mut Batch, name: &str, ranges: fn(&Dist) -> (u32, u32)| {
             let ranges = order.iter().map(move |row| ranges(&this.dists[*row as usize]));
-            batch.set(name, build::number_lists::<Int64Type>(&batch.data_type(name), &this.counts, ranges));
+            batch.set(
+                name,
+                build::number_lists::<Int64Type>(&batch.data_type(name), &this.counts, ranges),
+            );
         };
         number_lists(batch, "counts", |dist| dist.counts);
         number_lists(batch, "pos_counts", |dist| dist.pos_counts);
         number_lists(batch, "neg_counts", |dist| dist.neg_counts);
         let bounds = dists.clone().map(|dist| dist.bounds);
-        batch.set("bounds", build::number_lists::<Float64Type>(&batch.data_type("bounds"), &self.bounds, bounds));
+        batch.set(
+            "bounds",
+            build::number_lists::<Float64Type>(&batch.data_type("bounds"), &self.bounds, bounds),
+        );
         let scales = exponentials.clone().map(|dist| dist.map(|dist| dist.scale));
         batch.set("scale", Arc::new(build::optional::<Int32Type>(scales)));
         let zeros = exponentials.clone().map(|dist| dist.map(|dist| dist.zero_count as i64));
@@ -289,13 +365,21 @@ impl Values for Dists {
         batch.set("neg_offset", Arc::new(build::optional::<Int32Type>(offsets)));
         let ranges = dists.map(|dist| dist.quantiles);
         let offsets = build::offsets(ranges.clone().map(|(from, to)| (to - from) as usize));
-        let quantiles: Vec<(f64, f64)> =
-            ranges.flat_map(|(from, to)| self.quantiles[from as usize..to as usize].iter().copied()).collect();
+        let quantiles: Vec<(f64, f64)> = ranges
+            .flat_map(|(from, to)| self.quantiles[from as usize..to as usize].iter().copied())
+            .collect();
         let columns: Vec<ArrayRef> = vec![
-            Arc::new(build::primitive::<Float64Type>(quantiles.iter().map(|(quantile, _)| *quantile))),
-            Arc::new(build::primitive::<Float64Type>(quantiles.iter().map(|(_, value)| *value))),
+            Arc::new(build::primitive::<Float64Type>(
+                quantiles.iter().map(|(quantile, _)| *quantile),
+            )),
+            Arc::new(build::primitive::<Float64Type>(
+                quantiles.iter().map(|(_, value)| *value),
+            )),
         ];
-        batch.set("quantiles", build::list_of_structs(&batch.data_type("quantiles"), offsets, columns));
+        batch.set(
+            "quantiles",
+            build::list_of_structs(&batch.data_type("quantiles"), offsets, columns),
+        );
         self.truncate(0);
     }
 }

@@ -100,7 +100,10 @@ impl Chosen<'_> {
     pub(super) fn entry(&self, ordinal: u32) -> Option<u32> {
         match self.of {
             None => Some(self.first),
-            Some(of) => of.get(ordinal as usize).filter(|index| **index < self.len).map(|index| self.first + index),
+            Some(of) => of
+                .get(ordinal as usize)
+                .filter(|index| **index < self.len)
+                .map(|index| self.first + index),
         }
     }
 }
@@ -113,7 +116,11 @@ impl Samplings {
                 if self.entries.last() != Some(&entry) {
                     self.entries.push(entry);
                 }
-                Chosen { of: None, first: self.entries.len() as u32 - 1, len: 1 }
+                Chosen {
+                    of: None,
+                    first: self.entries.len() as u32 - 1,
+                    len: 1,
+                }
             }
             Choice::Each { verdicts, of } => {
                 let first = self.entries.len() as u32;
@@ -121,14 +128,20 @@ impl Samplings {
                     let entry = self.entry(sampling);
                     self.entries.push(entry);
                 }
-                Chosen { of: Some(of), first, len: verdicts.len() as u32 }
+                Chosen {
+                    of: Some(of),
+                    first,
+                    len: verdicts.len() as u32,
+                }
             }
         }
     }
 
     fn entry(&mut self, sampling: &Sampling<'_>) -> Entry {
         let tally = &mut Tally::default();
-        let mut word = |dict: &mut Dict, text: Option<&str>| text.map_or(NONE, |text| dict.put(text.as_bytes(), usize::MAX, tally));
+        let mut word = |dict: &mut Dict, text: Option<&str>| {
+            text.map_or(NONE, |text| dict.put(text.as_bytes(), usize::MAX, tally))
+        };
         Entry {
             weight: sampling.sample_weight,
             threshold: sampling.sample_threshold,
@@ -142,20 +155,60 @@ impl Samplings {
     }
 
     pub(super) fn take_strings(&mut self) -> SamplingStrings {
-        SamplingStrings { reasons: self.reasons.take(), qualities: self.qualities.take(), triggers: self.triggers.take() }
+        SamplingStrings {
+            reasons: self.reasons.take(),
+            qualities: self.qualities.take(),
+            triggers: self.triggers.take(),
+        }
     }
 
     /// Sets the sampling columns for rows with these entries.
-    pub(super) fn set(&self, batch: &mut Batch, strings: &SamplingStrings, rows: impl ExactSizeIterator<Item = u32> + Clone) {
+    pub(super) fn set(
+        &self,
+        batch: &mut Batch,
+        strings: &SamplingStrings,
+        rows: impl ExactSizeIterator<Item = u32> + Clone,
+    ) {
         let entry = |index: u32| &self.entries[index as usize];
-        batch.set("sample_weight", Arc::new(build::optional::<Float64Type>(rows.clone().map(|index| entry(index).weight))));
-        batch.set("sample_threshold", Arc::new(build::optional::<Int64Type>(rows.clone().map(|index| entry(index).threshold))));
-        batch.set("sample_reason", build::words(&strings.reasons, rows.clone().map(|index| entry(index).reason)));
-        batch.set("weight_quality", build::words(&strings.qualities, rows.clone().map(|index| entry(index).quality)));
-        batch.set("trigger", build::words(&strings.triggers, rows.clone().map(|index| entry(index).trigger)));
-        batch.set("partial", build::optional_booleans(rows.clone().map(|index| entry(index).partial)));
-        batch.set("late", build::optional_booleans(rows.clone().map(|index| entry(index).late)));
-        batch.set("policy_epoch", Arc::new(build::optional::<Int64Type>(rows.map(|index| entry(index).epoch))));
+        batch.set(
+            "sample_weight",
+            Arc::new(build::optional::<Float64Type>(
+                rows.clone().map(|index| entry(index).weight),
+            )),
+        );
+        batch.set(
+            "sample_threshold",
+            Arc::new(build::optional::<Int64Type>(
+                rows.clone().map(|index| entry(index).threshold),
+            )),
+        );
+        batch.set_words(
+            "sample_reason",
+            &strings.reasons,
+            rows.clone().map(|index| entry(index).reason),
+        );
+        batch.set_words(
+            "weight_quality",
+            &strings.qualities,
+            rows.clone().map(|index| entry(index).quality),
+        );
+        batch.set_words(
+            "trigger",
+            &strings.triggers,
+            rows.clone().map(|index| entry(index).trigger),
+        );
+        batch.set(
+            "partial",
+            build::optional_booleans(rows.clone().map(|index| entry(index).partial)),
+        );
+        batch.set(
+            "late",
+            build::optional_booleans(rows.clone().map(|index| entry(index).late)),
+        );
+        batch.set(
+            "policy_epoch",
+            Arc::new(build::optional::<Int64Type>(rows.map(|index| entry(index).epoch))),
+        );
     }
 
     pub(super) fn clear(&mut self) {

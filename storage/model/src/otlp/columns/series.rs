@@ -14,7 +14,11 @@ pub struct SeriesSeen {
 impl SeriesSeen {
     /// Remembers at most `max` pairs; beyond that it starts anew.
     pub fn new(max: usize) -> SeriesSeen {
-        SeriesSeen { seen: HashSet::default(), newest_day: i32::MIN, max: max.max(1) }
+        SeriesSeen {
+            seen: HashSet::default(),
+            newest_day: i32::MIN,
+            max: max.max(1),
+        }
     }
 
     /// Pairs remembered.

@@ -146,13 +146,20 @@ impl SpanColumns {
     ///
     /// # Errors
     /// [`PushError`]; nothing was added then.
-    pub fn push_request(&mut self, payload: &[u8], info: &RequestInfo<'_>, choice: Choice<'_>) -> Result<Pushed, PushError> {
+    pub fn push_request(
+        &mut self,
+        payload: &[u8],
+        info: &RequestInfo<'_>,
+        choice: Choice<'_>,
+    ) -> Result<Pushed, PushError> {
         if self.bytes() > BATCH_BYTES_MAX {
             return Err(PushError::Full);
         }
         let (from, row_bytes) = (self.rows.len(), self.row_bytes);
         let chosen = self.samplings.choose(choice);
-        let tenant = self.tenants.put(info.tenant.as_bytes(), usize::MAX, &mut Tally::default());
+        let tenant = self
+            .tenants
+            .put(info.tenant.as_bytes(), usize::MAX, &mut Tally::default());
         let mut push = Push {
             to: self,
             pushed: Pushed::default(),
@@ -190,7 +197,11 @@ impl SpanColumns {
             arrival: row.arrival,
             service: self.origins.service(row.resource),
             name: row.name,
-            route: if is_root { self.attrs.word_id("http_route", index) } else { NONE },
+            route: if is_root {
+                self.attrs.word_id("http_route", index)
+            } else {
+                NONE
+            },
             kind: row.kind,
             status: row.status,
             is_root,
@@ -215,8 +226,9 @@ impl SpanColumns {
         let mut batch = Batch::new(Table::Spans, rows.len());
 
         let tenant_ranks = self.tenants.ranks();
-        let tenant_texts: Vec<String> =
-            (0..self.tenants.len()).map(|id| String::from_utf8_lossy(self.tenants.get(id as i32)).into_owned()).collect();
+        let tenant_texts: Vec<String> = (0..self.tenants.len())
+            .map(|id| String::from_utf8_lossy(self.tenants.get(id as i32)).into_owned())
+            .collect();
         let tenants = self.tenants.take();
         let names = self.names.take();
         let origins = self.origins.take_strings();
@@ -225,8 +237,10 @@ impl SpanColumns {
         let (flags, flag_of) = time::flags();
 
         self.set_own(&mut batch, &rows, &tenants, &names, &flags, flag_of);
-        self.origins.set(&mut batch, &origins, rows.iter().map(|row| (row.resource, row.scope)));
-        self.samplings.set(&mut batch, &sampling, rows.iter().map(|row| row.sampling));
+        self.origins
+            .set(&mut batch, &origins, rows.iter().map(|row| (row.resource, row.scope)));
+        self.samplings
+            .set(&mut batch, &sampling, rows.iter().map(|row| row.sampling));
         let routes = self.attrs.take(&mut batch, &keys, &order);
         self.events.take(&mut batch, &nested_keys, &order);
         self.links.take(&mut batch, &nested_keys, &order);
@@ -239,13 +253,21 @@ impl SpanColumns {
             flags: &flags,
             sampling: &sampling,
         };
-        let traces = self.parts.take(&tenant_ranks, &strings, &self.samplings, &self.caps, flag_of, |tenant, trace| {
-            part_of(&tenant_texts[tenant as usize], trace)
-        });
+        let traces = self.parts.take(
+            &tenant_ranks,
+            &strings,
+            &self.samplings,
+            &self.caps,
+            flag_of,
+            |tenant, trace| part_of(&tenant_texts[tenant as usize], trace),
+        );
         self.origins.clear();
         self.samplings.clear();
         self.row_bytes = 0;
-        SpanBatches { spans: batch.finish(), traces }
+        SpanBatches {
+            spans: batch.finish(),
+            traces,
+        }
     }
 
     /// Rows by tenant, service, name, time. Strings are compared once per dictionary, then their ranks are.
@@ -257,7 +279,8 @@ impl SpanColumns {
             .enumerate()
             .map(|(index, row)| {
                 let service = u64::from(services[row.resource as usize]);
-                let place = u64::from(tenants[row.tenant as usize]) << 48 | service << 24 | u64::from(names[row.name as usize]);
+                let place =
+                    u64::from(tenants[row.tenant as usize]) << 48 | service << 24 | u64::from(names[row.name as usize]);
                 (place, row.start, index as u32)
             })
             .collect();
@@ -275,28 +298,66 @@ impl SpanColumns {
         flag_of: impl Fn(Option<TimeFlag>) -> i32,
     ) {
         let moved = |row: &Row| row.time_flag.is_some_and(TimeFlag::moves_date);
-        batch.set("date", time::dates(rows.iter().map(|row| time::day(if moved(row) { row.arrival } else { row.start }))));
+        batch.set(
+            "date",
+            time::dates(
+                rows.iter()
+                    .map(|row| time::day(if moved(row) { row.arrival } else { row.start })),
+            ),
+        );
         batch.set("tenant", build::words(tenants, rows.iter().map(|row| row.tenant)));
         batch.set("ts", time::timestamps(rows.iter().map(|row| row.start)));
-        batch.set("ts_ns", Arc::new(build::primitive::<Int16Type>(rows.iter().map(|row| time::below_us(row.start)))));
-        batch.set("ts_flag", build::words(flags, rows.iter().map(|row| flag_of(row.time_flag))));
+        batch.set(
+            "ts_ns",
+            Arc::new(build::primitive::<Int16Type>(
+                rows.iter().map(|row| time::below_us(row.start)),
+            )),
+        );
+        if rows.iter().any(|row| row.time_flag.is_some()) {
+            batch.set(
+                "ts_flag",
+                build::words(flags, rows.iter().map(|row| flag_of(row.time_flag))),
+            );
+        }
         let durations = rows.iter().map(|row| row.end.saturating_sub(row.start) as i64);
         batch.set("duration_ns", Arc::new(build::primitive::<Int64Type>(durations)));
         let ends = rows.iter().map(|row| (row.end < row.start).then_some(row.end as i64));
         batch.set("end_ns", Arc::new(build::optional::<Int64Type>(ends)));
         batch.set("name", build::words(names, rows.iter().map(|row| row.name)));
-        batch.set("kind", Arc::new(build::primitive::<Int8Type>(rows.iter().map(|row| row.kind))));
-        batch.set("status_code", Arc::new(build::primitive::<Int8Type>(rows.iter().map(|row| row.status))));
-        batch.set("status_message", build::words(&self.status_messages.take(), rows.iter().map(|row| row.status_message)));
+        batch.set(
+            "kind",
+            Arc::new(build::primitive::<Int8Type>(rows.iter().map(|row| row.kind))),
+        );
+        batch.set(
+            "status_code",
+            Arc::new(build::primitive::<Int8Type>(rows.iter().map(|row| row.status))),
+        );
+        batch.set_words(
+            "status_message",
+            &self.status_messages.take(),
+            rows.iter().map(|row| row.status_message),
+        );
         batch.set("trace_id", build::ids(rows.iter().map(|row| row.trace_id)));
         batch.set("span_id", build::ids(rows.iter().map(|row| row.span_id)));
         batch.set("parent_span_id", build::ids_or_null(rows.iter().map(|row| row.parent)));
-        batch.set("trace_state", build::words(&self.trace_states.take(), rows.iter().map(|row| row.trace_state)));
+        batch.set_words(
+            "trace_state",
+            &self.trace_states.take(),
+            rows.iter().map(|row| row.trace_state),
+        );
         batch.set("flags", time::bits_or_null(rows.iter().map(|row| row.flags)));
         batch.set("is_root", build::booleans(rows.iter().map(Row::is_root)));
         batch.set("is_entry", build::booleans(rows.iter().map(Row::is_entry)));
-        for (index, name) in ["dropped_attrs", "dropped_events", "dropped_links"].into_iter().enumerate() {
-            batch.set(name, Arc::new(build::primitive::<Int32Type>(rows.iter().map(|row| time::count(row.dropped[index])))));
+        for (index, name) in ["dropped_attrs", "dropped_events", "dropped_links"]
+            .into_iter()
+            .enumerate()
+        {
+            batch.set(
+                name,
+                Arc::new(build::primitive::<Int32Type>(
+                    rows.iter().map(|row| time::count(row.dropped[index])),
+                )),
+            );
         }
         batch.set("ingest_ts", time::timestamps(rows.iter().map(|row| row.arrival)));
     }
@@ -318,7 +379,10 @@ struct Push<'c, 'r> {
 
 impl<'a> Visit<'a> for Push<'_, '_> {
     fn resource(&mut self, resource: Origin<'a>) -> Wire<()> {
-        self.resource = self.to.origins.resource(&resource, &self.to.caps, &mut self.pushed.tally)?;
+        self.resource = self
+            .to
+            .origins
+            .resource(&resource, &self.to.caps, &mut self.pushed.tally)?;
         Ok(())
     }
 
@@ -340,7 +404,9 @@ impl<'a> Visit<'a> for Push<'_, '_> {
         self.scope = self.to.origins.scope(&scope, &self.to.caps, &mut tally)?;
         // The scope was counted when it began; only what its URL adds is new.
         self.pushed.tally.add_difference(tally, known);
-        self.to.rows[self.mark.rows.0..].iter_mut().for_each(|row| row.scope = self.scope);
+        self.to.rows[self.mark.rows.0..]
+            .iter_mut()
+            .for_each(|row| row.scope = self.scope);
         Ok(())
     }
 
@@ -354,7 +420,9 @@ impl<'a> Visit<'a> for Push<'_, '_> {
     #[inline]
     fn entry(&mut self, entry: &'a [u8]) -> Wire<()> {
         let (ordinal, listed) = self.ordinals.step();
-        let Some(sampling) = self.chosen.entry(ordinal).filter(|_| !listed) else { return Ok(()) };
+        let Some(sampling) = self.chosen.entry(ordinal).filter(|_| !listed) else {
+            return Ok(());
+        };
         let to = &mut *self.to;
         let row = to.rows.len();
         to.attrs.begin(&mut to.keys, row);
@@ -371,7 +439,10 @@ impl<'a> Visit<'a> for Push<'_, '_> {
         };
         let head = item::span(entry, &mut parts)?;
         let (depth, cut, tally) = (parts.depth, parts.cut, parts.tally);
-        if let Some(reason) = self.rejected.or_else(|| judge::span(&head, entry.len(), depth, &to.caps)) {
+        if let Some(reason) = self
+            .rejected
+            .or_else(|| judge::span(&head, entry.len(), depth, &to.caps))
+        {
             to.truncate(row);
             self.pushed.refused.push((ordinal, reason));
             return Ok(());
@@ -462,13 +533,27 @@ impl<'a> Parts<'a> for SpanParts<'_> {
         let keep = self.events.open() < self.caps.events;
         self.cut[0] += u32::from(!keep);
         self.tally.truncated += u64::from(!keep);
-        self.events.push(message, keep, self.nested_keys, &mut self.depth, self.caps, &mut self.tally)
+        self.events.push(
+            message,
+            keep,
+            self.nested_keys,
+            &mut self.depth,
+            self.caps,
+            &mut self.tally,
+        )
     }
 
     fn link(&mut self, message: &'a [u8]) -> Wire<()> {
         let keep = self.links.open() < self.caps.links;
         self.cut[1] += u32::from(!keep);
         self.tally.truncated += u64::from(!keep);
-        self.links.push(message, keep, self.nested_keys, &mut self.depth, self.caps, &mut self.tally)
+        self.links.push(
+            message,
+            keep,
+            self.nested_keys,
+            &mut self.depth,
+            self.caps,
+            &mut self.tally,
+        )
     }
 }

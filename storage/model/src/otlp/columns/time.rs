@@ -50,11 +50,15 @@ pub(super) fn dates(days: impl Iterator<Item = i32>) -> ArrayRef {
 
 /// A column of bits in which 0 is null.
 pub(super) fn bits_or_null(bits: impl ExactSizeIterator<Item = u32>) -> ArrayRef {
-    Arc::new(build::optional::<Int32Type>(bits.map(|bits| (bits != 0).then_some(bits as i32))))
+    Arc::new(build::optional::<Int32Type>(
+        bits.map(|bits| (bits != 0).then_some(bits as i32)),
+    ))
 }
 
 /// Strings of column `ts_flag`, and the id of each flag.
 pub(super) fn flags() -> (ArrayRef, impl Fn(Option<TimeFlag>) -> i32 + Copy) {
     let strings = StringArray::from_iter_values(TimeFlag::ALL.map(TimeFlag::name));
-    (Arc::new(strings), |flag: Option<TimeFlag>| flag.map_or(NONE, |flag| flag as i32))
+    (Arc::new(strings), |flag: Option<TimeFlag>| {
+        flag.map_or(NONE, |flag| flag as i32)
+    })
 }

@@ -147,33 +147,61 @@ impl Parts {
         let mut parts = std::mem::take(&mut self.parts);
         self.clear();
         parts.sort_unstable_by_key(|part| (ranks[part.first.tenant as usize], part.first.trace_id));
-        let flags: Vec<Option<TimeFlag>> = parts.iter().map(|part| TimeFlag::of(part.min, part.arrival, caps)).collect();
+        let flags: Vec<Option<TimeFlag>> = parts
+            .iter()
+            .map(|part| TimeFlag::of(part.min, part.arrival, caps))
+            .collect();
         let mut batch = Batch::new(Table::Traces, parts.len());
-        let days = parts.iter().zip(&flags).map(|(part, flag)| time::day(if flag.is_some() { part.arrival } else { part.min }));
+        let days = parts
+            .iter()
+            .zip(&flags)
+            .map(|(part, flag)| time::day(if flag.is_some() { part.arrival } else { part.min }));
         batch.set("date", time::dates(days));
-        batch.set("tenant", build::words(strings.tenants, parts.iter().map(|part| part.first.tenant)));
+        batch.set(
+            "tenant",
+            build::words(strings.tenants, parts.iter().map(|part| part.first.tenant)),
+        );
         batch.set("trace_id", build::ids(parts.iter().map(|part| part.first.trace_id)));
         batch.set("ts_min", time::timestamps(parts.iter().map(|part| part.min)));
         batch.set("ts_max", time::timestamps(parts.iter().map(|part| part.max)));
-        batch.set("ts_flag", build::words(strings.flags, flags.iter().map(|flag| flag_of(*flag))));
-        let numbers = parts.iter().map(|part| part_of(part.first.tenant, TraceId(part.first.trace_id)));
+        batch.set(
+            "ts_flag",
+            build::words(strings.flags, flags.iter().map(|flag| flag_of(*flag))),
+        );
+        let numbers = parts
+            .iter()
+            .map(|part| part_of(part.first.tenant, TraceId(part.first.trace_id)));
         batch.set("part", Arc::new(build::primitive::<Int32Type>(numbers)));
         let durations = parts.iter().map(|part| part.max.saturating_sub(part.min) as i64);
         batch.set("duration_ns", Arc::new(build::primitive::<Int64Type>(durations)));
         let root = |field: fn(&Addition) -> i32| parts.iter().map(move |part| part.root.as_ref().map_or(NONE, field));
-        batch.set("root_service", build::words(strings.services, root(|root| root.service)));
-        batch.set("root_name", build::words(strings.names, root(|root| root.name)));
-        batch.set("http_route", build::words(strings.routes, root(|root| root.route)));
+        batch.set_words("root_service", strings.services, root(|root| root.service));
+        batch.set_words("root_name", strings.names, root(|root| root.name));
+        batch.set_words("http_route", strings.routes, root(|root| root.route));
         let kinds = parts.iter().map(|part| part.root.map(|root| root.kind));
         batch.set("root_kind", Arc::new(build::optional::<Int8Type>(kinds)));
         let statuses = parts.iter().map(|part| part.root.map(|root| root.status));
         batch.set("root_status", Arc::new(build::optional::<Int8Type>(statuses)));
-        batch.set("span_count", Arc::new(build::primitive::<Int32Type>(parts.iter().map(|part| time::count(part.spans)))));
-        batch.set("error_count", Arc::new(build::primitive::<Int32Type>(parts.iter().map(|part| time::count(part.errors)))));
+        batch.set(
+            "span_count",
+            Arc::new(build::primitive::<Int32Type>(
+                parts.iter().map(|part| time::count(part.spans)),
+            )),
+        );
+        batch.set(
+            "error_count",
+            Arc::new(build::primitive::<Int32Type>(
+                parts.iter().map(|part| time::count(part.errors)),
+            )),
+        );
         let offsets = build::offsets(parts.iter().map(|part| part.services.len + part.services.more.len()));
         let services = build::words(strings.services, parts.iter().flat_map(|part| part.services.iter()));
         batch.set("services", build::list(&batch.data_type("services"), offsets, services));
-        samplings.set(&mut batch, strings.sampling, parts.iter().map(|part| part.first.sampling));
+        samplings.set(
+            &mut batch,
+            strings.sampling,
+            parts.iter().map(|part| part.first.sampling),
+        );
         batch.set("ingest_ts", time::timestamps(parts.iter().map(|part| part.arrival)));
         batch.finish()
     }

@@ -13,7 +13,8 @@ use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequ
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use opentelemetry_proto::tonic::metrics::v1::{
-    Histogram, HistogramDataPoint, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, metric, number_data_point,
+    Histogram, HistogramDataPoint, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, metric,
+    number_data_point,
 };
 use opentelemetry_proto::tonic::trace::v1::span::{Event, Link};
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
@@ -55,8 +56,17 @@ fn value() -> impl Strategy<Value = Value> {
 }
 
 fn pairs() -> impl Strategy<Value = Vec<KeyValue>> {
-    let key = prop_oneof!["[a-c]{0,5}", Just("http.route".to_string()), Just("http.method".into()), Just("http.status_code".into())];
-    let pair = (key, proptest::option::of(value())).prop_map(|(key, value)| KeyValue { key, value: value.map(super::any), ..KeyValue::default() });
+    let key = prop_oneof![
+        "[a-c]{0,5}",
+        Just("http.route".to_string()),
+        Just("http.method".into()),
+        Just("http.status_code".into())
+    ];
+    let pair = (key, proptest::option::of(value())).prop_map(|(key, value)| KeyValue {
+        key,
+        value: value.map(super::any),
+        ..KeyValue::default()
+    });
     proptest::collection::vec(pair, 0..6)
 }
 
@@ -69,89 +79,165 @@ fn moment() -> impl Strategy<Value = u64> {
 }
 
 fn origin() -> impl Strategy<Value = Option<Resource>> {
-    proptest::option::of(pairs().prop_map(|attributes| Resource { attributes, ..Resource::default() }))
+    proptest::option::of(pairs().prop_map(|attributes| Resource {
+        attributes,
+        ..Resource::default()
+    }))
 }
 
 fn span() -> impl Strategy<Value = Span> {
     let nested = (
-        proptest::collection::vec((moment(), pairs()).prop_map(|(time_unix_nano, attributes)| Event { time_unix_nano, attributes, ..Event::default() }), 0..3),
-        proptest::collection::vec((id(16), pairs()).prop_map(|(trace_id, attributes)| Link { trace_id, attributes, ..Link::default() }), 0..3),
+        proptest::collection::vec(
+            (moment(), pairs()).prop_map(|(time_unix_nano, attributes)| Event {
+                time_unix_nano,
+                attributes,
+                ..Event::default()
+            }),
+            0..3,
+        ),
+        proptest::collection::vec(
+            (id(16), pairs()).prop_map(|(trace_id, attributes)| Link {
+                trace_id,
+                attributes,
+                ..Link::default()
+            }),
+            0..3,
+        ),
     );
-    (id(16), id(8), id(8), "[a-z]{0,12}", moment(), moment(), pairs(), nested, 0..4).prop_map(
-        |(trace_id, span_id, parent_span_id, name, start_time_unix_nano, end_time_unix_nano, attributes, (events, links), code)| Span {
-            trace_id,
-            span_id,
-            parent_span_id,
-            name,
-            start_time_unix_nano,
-            end_time_unix_nano,
-            attributes,
-            events,
-            links,
-            status: Some(Status { code, ..Status::default() }),
-            ..Span::default()
-        },
+    (
+        id(16),
+        id(8),
+        id(8),
+        "[a-z]{0,12}",
+        moment(),
+        moment(),
+        pairs(),
+        nested,
+        0..4,
     )
+        .prop_map(
+            |(
+                trace_id,
+                span_id,
+                parent_span_id,
+                name,
+                start_time_unix_nano,
+                end_time_unix_nano,
+                attributes,
+                (events, links),
+                code,
+            )| Span {
+                trace_id,
+                span_id,
+                parent_span_id,
+                name,
+                start_time_unix_nano,
+                end_time_unix_nano,
+                attributes,
+                events,
+                links,
+                status: Some(Status {
+                    code,
+                    ..Status::default()
+                }),
+                ..Span::default()
+            },
+        )
 }
 
 fn traces() -> impl Strategy<Value = Vec<u8>> {
     let group = (origin(), proptest::collection::vec(span(), 0..4)).prop_map(|(resource, spans)| ResourceSpans {
         resource,
-        scope_spans: vec![ScopeSpans { spans, ..ScopeSpans::default() }],
+        scope_spans: vec![ScopeSpans {
+            spans,
+            ..ScopeSpans::default()
+        }],
         ..ResourceSpans::default()
     });
-    proptest::collection::vec(group, 0..3).prop_map(|resource_spans| ExportTraceServiceRequest { resource_spans }.encode_to_vec())
+    proptest::collection::vec(group, 0..3)
+        .prop_map(|resource_spans| ExportTraceServiceRequest { resource_spans }.encode_to_vec())
 }
 
 fn logs() -> impl Strategy<Value = Vec<u8>> {
-    let record = (moment(), moment(), proptest::option::of(value()), pairs(), id(16), id(8)).prop_map(
-        |(time_unix_nano, observed_time_unix_nano, body, attributes, trace_id, span_id)| LogRecord {
-            time_unix_nano,
-            observed_time_unix_nano,
-            body: body.map(super::any),
-            attributes,
-            trace_id,
-            span_id,
-            ..LogRecord::default()
-        },
-    );
+    let record = (
+        moment(),
+        moment(),
+        proptest::option::of(value()),
+        pairs(),
+        id(16),
+        id(8),
+    )
+        .prop_map(
+            |(time_unix_nano, observed_time_unix_nano, body, attributes, trace_id, span_id)| LogRecord {
+                time_unix_nano,
+                observed_time_unix_nano,
+                body: body.map(super::any),
+                attributes,
+                trace_id,
+                span_id,
+                ..LogRecord::default()
+            },
+        );
     let group = (origin(), proptest::collection::vec(record, 0..4)).prop_map(|(resource, log_records)| ResourceLogs {
         resource,
-        scope_logs: vec![ScopeLogs { log_records, ..ScopeLogs::default() }],
+        scope_logs: vec![ScopeLogs {
+            log_records,
+            ..ScopeLogs::default()
+        }],
         ..ResourceLogs::default()
     });
-    proptest::collection::vec(group, 0..3).prop_map(|resource_logs| ExportLogsServiceRequest { resource_logs }.encode_to_vec())
+    proptest::collection::vec(group, 0..3)
+        .prop_map(|resource_logs| ExportLogsServiceRequest { resource_logs }.encode_to_vec())
 }
 
 fn metrics() -> impl Strategy<Value = Vec<u8>> {
-    let number = (moment(), moment(), pairs(), any::<i64>()).prop_map(|(time_unix_nano, start_time_unix_nano, attributes, int)| NumberDataPoint {
-        time_unix_nano,
-        start_time_unix_nano,
-        attributes,
-        value: Some(number_data_point::Value::AsInt(int)),
-        ..NumberDataPoint::default()
-    });
+    let number = (moment(), moment(), pairs(), any::<i64>()).prop_map(
+        |(time_unix_nano, start_time_unix_nano, attributes, int)| NumberDataPoint {
+            time_unix_nano,
+            start_time_unix_nano,
+            attributes,
+            value: Some(number_data_point::Value::AsInt(int)),
+            ..NumberDataPoint::default()
+        },
+    );
     let counts = proptest::collection::vec(any::<u64>().prop_map(|count| count >> 1), 0..4);
-    let bounds = proptest::collection::vec(-3i8..4, 0..3).prop_map(|bounds| bounds.into_iter().map(f64::from).collect());
-    let histogram = (moment(), pairs(), counts, bounds).prop_map(|(time_unix_nano, attributes, bucket_counts, explicit_bounds)| HistogramDataPoint {
-        time_unix_nano,
-        attributes,
-        bucket_counts,
-        explicit_bounds,
-        ..HistogramDataPoint::default()
-    });
+    let bounds =
+        proptest::collection::vec(-3i8..4, 0..3).prop_map(|bounds| bounds.into_iter().map(f64::from).collect());
+    let histogram =
+        (moment(), pairs(), counts, bounds).prop_map(|(time_unix_nano, attributes, bucket_counts, explicit_bounds)| {
+            HistogramDataPoint {
+                time_unix_nano,
+                attributes,
+                bucket_counts,
+                explicit_bounds,
+                ..HistogramDataPoint::default()
+            }
+        });
     let data = prop_oneof![
-        proptest::collection::vec(number, 0..4).prop_map(|data_points| metric::Data::Sum(Sum { data_points, ..Sum::default() })),
-        proptest::collection::vec(histogram, 0..4)
-            .prop_map(|data_points| metric::Data::Histogram(Histogram { data_points, ..Histogram::default() })),
+        proptest::collection::vec(number, 0..4).prop_map(|data_points| metric::Data::Sum(Sum {
+            data_points,
+            ..Sum::default()
+        })),
+        proptest::collection::vec(histogram, 0..4).prop_map(|data_points| metric::Data::Histogram(Histogram {
+            data_points,
+            ..Histogram::default()
+        })),
     ];
-    let metric = ("[a-c]{0,2}", data).prop_map(|(name, data)| Metric { name, data: Some(data), ..Metric::default() });
+    let metric = ("[a-c]{0,2}", data).prop_map(|(name, data)| Metric {
+        name,
+        data: Some(data),
+        ..Metric::default()
+    });
     let group = (origin(), proptest::collection::vec(metric, 0..3)).prop_map(|(resource, metrics)| ResourceMetrics {
         resource,
-        scope_metrics: vec![ScopeMetrics { metrics, ..ScopeMetrics::default() }],
+        scope_metrics: vec![ScopeMetrics {
+            metrics,
+            ..ScopeMetrics::default()
+        }],
         ..ResourceMetrics::default()
     });
-    proptest::collection::vec(group, 0..3).prop_map(|resource_metrics| ExportMetricsServiceRequest { resource_metrics }.encode_to_vec())
+    proptest::collection::vec(group, 0..3)
+        .prop_map(|resource_metrics| ExportMetricsServiceRequest { resource_metrics }.encode_to_vec())
 }
 
 /// Pushes into fresh columns and checks the batches. `rejected` as `RequestInfo` has it.
@@ -191,11 +277,16 @@ fn check_agreement(signal: Signal, payload: &[u8]) {
     let inspected = peek::inspect(signal, payload, NOW, &caps()).ok();
     let pushed = push(signal, payload, &[]);
     assert_eq!(inspected.is_some(), pushed.is_some(), "one calls it malformed");
-    let Some((inspected, pushed)) = inspected.zip(pushed) else { return };
+    let Some((inspected, pushed)) = inspected.zip(pushed) else {
+        return;
+    };
     assert_eq!(pushed.refused, inspected.rejected);
     assert_eq!(pushed.rows, inspected.accepted());
     let again = push(signal, payload, &inspected.ordinals()).expect("the same bytes");
-    assert_eq!((again.rows, again.bytes, again.refused.len()), (pushed.rows, pushed.bytes, 0));
+    assert_eq!(
+        (again.rows, again.bytes, again.refused.len()),
+        (pushed.rows, pushed.bytes, 0)
+    );
     if signal == Signal::Traces {
         let mut spans = 0;
         peek::spans(payload, &Keys::new(["http.route"]), |span| {
@@ -243,17 +334,42 @@ proptest! {
 #[test]
 fn peek_finds_what_was_asked_for() {
     let spans = vec![
-        Span { attributes: attrs(vec![("a", text("x")), ("b", Value::IntValue(1)), ("a", text("y"))]), name: "one".into(), ..Span::default() },
-        Span { attributes: attrs(vec![("longer.key", text("z"))]), name: "two".into(), ..Span::default() },
+        Span {
+            attributes: attrs(vec![("a", text("x")), ("b", Value::IntValue(1)), ("a", text("y"))]),
+            name: "one".into(),
+            ..Span::default()
+        },
+        Span {
+            attributes: attrs(vec![("longer.key", text("z"))]),
+            name: "two".into(),
+            ..Span::default()
+        },
     ];
-    let origin = resource(vec![("service.name", text("s")), ("service.namespace", text("n")), ("a", text("of resource"))]);
-    let scope_spans = vec![ScopeSpans { spans: spans.clone(), ..ScopeSpans::default() }];
-    let resource_spans = vec![ResourceSpans { resource: origin, scope_spans, ..ResourceSpans::default() }];
+    let origin = resource(vec![
+        ("service.name", text("s")),
+        ("service.namespace", text("n")),
+        ("a", text("of resource")),
+    ]);
+    let scope_spans = vec![ScopeSpans {
+        spans: spans.clone(),
+        ..ScopeSpans::default()
+    }];
+    let resource_spans = vec![ResourceSpans {
+        resource: origin,
+        scope_spans,
+        ..ResourceSpans::default()
+    }];
     let payload = ExportTraceServiceRequest { resource_spans }.encode_to_vec();
     let mut seen = Vec::new();
     peek::spans(&payload, &Keys::new(["a", "b"]), |span| {
-        assert_eq!(Span::decode(&payload[span.offset..span.offset + span.len]).unwrap(), spans[span.ordinal as usize]);
-        assert_eq!((span.service_name, span.service_namespace), (b"s".as_slice(), b"n".as_slice()));
+        assert_eq!(
+            Span::decode(&payload[span.offset..span.offset + span.len]).unwrap(),
+            spans[span.ordinal as usize]
+        );
+        assert_eq!(
+            (span.service_name, span.service_namespace),
+            (b"s".as_slice(), b"n".as_slice())
+        );
         seen.push((span.head.name.to_vec(), format!("{:?}", span.values)));
         true
     })

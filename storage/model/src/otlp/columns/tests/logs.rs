@@ -11,22 +11,39 @@ use crate::otlp::reject::Reason;
 use crate::signal::Signal;
 
 fn request(service: &str, log_records: Vec<LogRecord>) -> Vec<u8> {
-    let scope_logs = vec![ScopeLogs { scope: scope("lib", ""), log_records, ..ScopeLogs::default() }];
-    let resource_logs = vec![ResourceLogs { resource: resource(vec![("service.name", text(service))]), scope_logs, ..ResourceLogs::default() }];
+    let scope_logs = vec![ScopeLogs {
+        scope: scope("lib", ""),
+        log_records,
+        ..ScopeLogs::default()
+    }];
+    let resource_logs = vec![ResourceLogs {
+        resource: resource(vec![("service.name", text(service))]),
+        scope_logs,
+        ..ResourceLogs::default()
+    }];
     ExportLogsServiceRequest { resource_logs }.encode_to_vec()
 }
 
 fn record(body: Value) -> LogRecord {
-    LogRecord { time_unix_nano: NOW - 1, body: Some(any(body)), ..LogRecord::default() }
+    LogRecord {
+        time_unix_nano: NOW - 1,
+        body: Some(any(body)),
+        ..LogRecord::default()
+    }
 }
 
 fn decode(caps: Caps, payload: &[u8]) -> (Pushed, RecordBatch) {
     let inspected = peek::inspect(Signal::Logs, payload, NOW, &caps).unwrap();
     let mut columns = LogColumns::new(caps);
-    let pushed = columns.push_request(payload, &info("default"), Choice::All(Sampling::ALL)).unwrap();
+    let pushed = columns
+        .push_request(payload, &info("default"), Choice::All(Sampling::ALL))
+        .unwrap();
     assert_eq!(pushed.refused, inspected.rejected);
     assert_eq!(pushed.rows, inspected.accepted());
-    assert_eq!((pushed.tally.sanitized, pushed.tally.truncated), (inspected.sanitized, inspected.truncated));
+    assert_eq!(
+        (pushed.tally.sanitized, pushed.tally.truncated),
+        (inspected.sanitized, inspected.truncated)
+    );
     let batch = columns.finish_sorted();
     check_sound(&batch, Table::Logs);
     (pushed, batch)
@@ -42,7 +59,12 @@ fn every_field_of_a_record_has_its_place() {
         observed_time_unix_nano: NOW + 2,
         severity_number: 17,
         severity_text: "ERROR".into(),
-        attributes: attrs(vec![("exception.type", text("Boom")), ("http.route", text("/r")), ("n", Value::IntValue(1)), ("e", array(vec![]))]),
+        attributes: attrs(vec![
+            ("exception.type", text("Boom")),
+            ("http.route", text("/r")),
+            ("n", Value::IntValue(1)),
+            ("e", array(vec![])),
+        ]),
         dropped_attributes_count: 3,
         flags: 1,
         trace_id: vec![1; 16],
@@ -84,14 +106,30 @@ fn every_field_of_a_record_has_its_place() {
 #[test]
 fn bodies_of_any_type() {
     let check = |body: Option<Value>, text: &str, json: &str| {
-        let record = LogRecord { time_unix_nano: NOW, body: body.map(any), ..LogRecord::default() };
+        let record = LogRecord {
+            time_unix_nano: NOW,
+            body: body.map(any),
+            ..LogRecord::default()
+        };
         check_row(&decode_one(record), &[("body", text), ("body_json", json)]);
     };
     check(None, "null", "null");
     check(Some(text("")), "", "null");
-    check(Some(Value::IntValue(i64::MIN)), "null", "{\"intValue\":\"-9223372036854775808\"}");
-    check(Some(Value::DoubleValue(f64::NEG_INFINITY)), "null", "{\"doubleValue\":\"-Infinity\"}");
-    check(Some(Value::BytesValue(b"abcd".to_vec())), "null", "{\"bytesValue\":\"YWJjZA==\"}");
+    check(
+        Some(Value::IntValue(i64::MIN)),
+        "null",
+        "{\"intValue\":\"-9223372036854775808\"}",
+    );
+    check(
+        Some(Value::DoubleValue(f64::NEG_INFINITY)),
+        "null",
+        "{\"doubleValue\":\"-Infinity\"}",
+    );
+    check(
+        Some(Value::BytesValue(b"abcd".to_vec())),
+        "null",
+        "{\"bytesValue\":\"YWJjZA==\"}",
+    );
     check(
         Some(kvlist(vec![("a\n\u{1}", array(vec![Value::BoolValue(true)]))])),
         "null",
@@ -102,8 +140,15 @@ fn bodies_of_any_type() {
 #[test]
 fn a_record_without_time_shows_when_it_was_observed_or_arrived() {
     let check = |time: u64, observed: u64, ts: u64, flag: &str| {
-        let record = LogRecord { time_unix_nano: time, observed_time_unix_nano: observed, ..record(text("x")) };
-        check_row(&decode_one(record), &[("ts", &(ts / 1000).to_string()), ("ts_flag", flag)]);
+        let record = LogRecord {
+            time_unix_nano: time,
+            observed_time_unix_nano: observed,
+            ..record(text("x"))
+        };
+        check_row(
+            &decode_one(record),
+            &[("ts", &(ts / 1000).to_string()), ("ts_flag", flag)],
+        );
     };
     check(NOW - 1000, NOW, NOW - 1000, "null");
     check(0, NOW - 2000, NOW - 2000, "observed");
@@ -115,7 +160,11 @@ fn a_record_without_time_shows_when_it_was_observed_or_arrived() {
 #[test]
 fn ids_that_are_not_valid_link_to_nothing() {
     let check = |trace_id: Vec<u8>, span_id: Vec<u8>, expect: (&str, &str)| {
-        let record = LogRecord { trace_id, span_id, ..record(text("x")) };
+        let record = LogRecord {
+            trace_id,
+            span_id,
+            ..record(text("x"))
+        };
         check_row(&decode_one(record), &[("trace_id", expect.0), ("span_id", expect.1)]);
     };
     let (trace, span) = ("01".repeat(16), "02".repeat(8));
@@ -129,15 +178,36 @@ fn ids_that_are_not_valid_link_to_nothing() {
 #[test]
 fn bad_records_are_rejected_alone() {
     let bad = |bad: LogRecord, reason: Reason| {
-        let (pushed, batch) = decode(Caps::default(), &request("s", vec![record(text("a")), bad, record(text("b"))]));
+        let (pushed, batch) = decode(
+            Caps::default(),
+            &request("s", vec![record(text("a")), bad, record(text("b"))]),
+        );
         assert_eq!(pushed.refused, [(1, reason)]);
         assert_eq!(column(&batch, "body"), ["a", "b"]);
     };
-    bad(LogRecord { time_unix_nano: 1 << 63, ..record(text("x")) }, Reason::TimestampOverflow);
-    bad(LogRecord { observed_time_unix_nano: u64::MAX, ..record(text("x")) }, Reason::TimestampOverflow);
+    bad(
+        LogRecord {
+            time_unix_nano: 1 << 63,
+            ..record(text("x"))
+        },
+        Reason::TimestampOverflow,
+    );
+    bad(
+        LogRecord {
+            observed_time_unix_nano: u64::MAX,
+            ..record(text("x"))
+        },
+        Reason::TimestampOverflow,
+    );
     bad(record(text(&"x".repeat(1 << 20))), Reason::TooLarge);
     bad(record(nest(16)), Reason::TooDeep);
-    bad(LogRecord { attributes: attrs(vec![("deep", nest(20))]), ..record(text("x")) }, Reason::TooDeep);
+    bad(
+        LogRecord {
+            attributes: attrs(vec![("deep", nest(20))]),
+            ..record(text("x"))
+        },
+        Reason::TooDeep,
+    );
 }
 
 #[test]
@@ -156,8 +226,14 @@ fn depth_16_is_stored_and_beyond_the_decoders_limit_is_malformed() {
 
 #[test]
 fn a_body_beyond_its_cap_is_cut() {
-    let caps = Caps { body_bytes: 4, ..Caps::default() };
-    let (_, batch) = decode(caps, &request("s", vec![record(text("12345")), record(array(vec![text("12345")]))]));
+    let caps = Caps {
+        body_bytes: 4,
+        ..Caps::default()
+    };
+    let (_, batch) = decode(
+        caps,
+        &request("s", vec![record(text("12345")), record(array(vec![text("12345")]))]),
+    );
     assert_eq!(column(&batch, "body"), ["1234", "null"]);
     assert_eq!(column(&batch, "body_json"), ["null", "null"]);
 }
@@ -165,9 +241,18 @@ fn a_body_beyond_its_cap_is_cut() {
 #[test]
 fn rows_are_sorted_by_service_and_time() {
     let mut columns = LogColumns::new(Caps::default());
-    let at = |body: &str, time: u64| LogRecord { time_unix_nano: NOW + time, ..record(text(body)) };
-    for (service, records) in [("b", vec![at("4", 9), at("3", 1)]), ("a", vec![at("2", 5)]), ("", vec![at("1", 7)])] {
-        columns.push_request(&request(service, records), &info("t"), Choice::All(Sampling::ALL)).unwrap();
+    let at = |body: &str, time: u64| LogRecord {
+        time_unix_nano: NOW + time,
+        ..record(text(body))
+    };
+    for (service, records) in [
+        ("b", vec![at("4", 9), at("3", 1)]),
+        ("a", vec![at("2", 5)]),
+        ("", vec![at("1", 7)]),
+    ] {
+        columns
+            .push_request(&request(service, records), &info("t"), Choice::All(Sampling::ALL))
+            .unwrap();
     }
     let batch = columns.finish_sorted();
     check_sound(&batch, Table::Logs);

@@ -8,7 +8,9 @@ mod spans;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Date32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimestampMicrosecondType};
+use arrow::datatypes::{
+    DataType, Date32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimestampMicrosecondType,
+};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList};
 use opentelemetry_proto::tonic::resource::v1::Resource;
@@ -20,7 +22,11 @@ use crate::table::{self, Table};
 pub(super) const NOW: u64 = 1_767_225_600_000_000_000;
 
 pub(super) fn info(tenant: &str) -> RequestInfo<'_> {
-    RequestInfo { tenant, arrival_ns: NOW, rejected: &[] }
+    RequestInfo {
+        tenant,
+        arrival_ns: NOW,
+        rejected: &[],
+    }
 }
 
 pub(super) fn any(value: Value) -> AnyValue {
@@ -32,7 +38,9 @@ pub(super) fn text(value: &str) -> Value {
 }
 
 pub(super) fn array(values: Vec<Value>) -> Value {
-    Value::ArrayValue(ArrayValue { values: values.into_iter().map(any).collect() })
+    Value::ArrayValue(ArrayValue {
+        values: values.into_iter().map(any).collect(),
+    })
 }
 
 pub(super) fn kvlist(pairs: Vec<(&str, Value)>) -> Value {
@@ -45,15 +53,29 @@ pub(super) fn nest(levels: usize) -> Value {
 }
 
 pub(super) fn attrs(pairs: Vec<(&str, Value)>) -> Vec<KeyValue> {
-    pairs.into_iter().map(|(key, value)| KeyValue { key: key.into(), value: Some(any(value)), ..KeyValue::default() }).collect()
+    pairs
+        .into_iter()
+        .map(|(key, value)| KeyValue {
+            key: key.into(),
+            value: Some(any(value)),
+            ..KeyValue::default()
+        })
+        .collect()
 }
 
 pub(super) fn resource(pairs: Vec<(&str, Value)>) -> Option<Resource> {
-    Some(Resource { attributes: attrs(pairs), ..Resource::default() })
+    Some(Resource {
+        attributes: attrs(pairs),
+        ..Resource::default()
+    })
 }
 
 pub(super) fn scope(name: &str, version: &str) -> Option<InstrumentationScope> {
-    Some(InstrumentationScope { name: name.into(), version: version.into(), ..InstrumentationScope::default() })
+    Some(InstrumentationScope {
+        name: name.into(),
+        version: version.into(),
+        ..InstrumentationScope::default()
+    })
 }
 
 /// A cell as text: null, numbers in decimal, ids in hex, lists `[a, b]`, maps `{k: v}` in stored order.
@@ -80,13 +102,19 @@ pub(super) fn cell(column: &ArrayRef, row: usize) -> String {
         }
         DataType::Struct(fields) => {
             let columns = column.as_struct().columns();
-            let cells: Vec<String> = fields.iter().zip(columns).map(|(field, column)| format!("{}: {}", field.name(), cell(column, row))).collect();
+            let cells: Vec<String> = fields
+                .iter()
+                .zip(columns)
+                .map(|(field, column)| format!("{}: {}", field.name(), cell(column, row)))
+                .collect();
             format!("({})", cells.join(", "))
         }
         DataType::Map(..) => {
             let entries: ArrayRef = std::sync::Arc::new(column.as_map().value(row));
             let (keys, values) = (entries.as_struct().column(0), entries.as_struct().column(1));
-            let cells: Vec<String> = (0..entries.len()).map(|index| format!("{}: {}", cell(keys, index), cell(values, index))).collect();
+            let cells: Vec<String> = (0..entries.len())
+                .map(|index| format!("{}: {}", cell(keys, index), cell(values, index)))
+                .collect();
             format!("{{{}}}", cells.join(", "))
         }
         other => panic!("no column has type {other}"),
@@ -111,8 +139,15 @@ pub(super) fn check_row(batch: &RecordBatch, expect: &[(&str, &str)]) {
 pub(super) fn check_sound(batch: &RecordBatch, table: Table) {
     assert_eq!(batch.schema(), table::frame_schema(table));
     for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
-        column.to_data().validate_full().unwrap_or_else(|error| panic!("{}: {error}", field.name()));
-        let lake = table::schema(table).field_with_name(field.name()).unwrap().data_type().clone();
+        column
+            .to_data()
+            .validate_full()
+            .unwrap_or_else(|error| panic!("{}: {error}", field.name()));
+        let lake = table::schema(table)
+            .field_with_name(field.name())
+            .unwrap()
+            .data_type()
+            .clone();
         let cast = cast(column, &lake).unwrap_or_else(|error| panic!("{}: {error}", field.name()));
         assert_eq!(cast.data_type(), &lake);
         for row in 0..batch.num_rows() {
@@ -127,20 +162,35 @@ pub(super) fn check_sound(batch: &RecordBatch, table: Table) {
                 DataType::Dictionary(..) => cast(values, &DataType::Utf8).unwrap(),
                 _ => values.clone(),
             };
-            arrow::compute::SortColumn { values, options: Some(arrow::compute::SortOptions { descending: false, nulls_first: true }) }
+            arrow::compute::SortColumn {
+                values,
+                options: Some(arrow::compute::SortOptions {
+                    descending: false,
+                    nulls_first: true,
+                }),
+            }
         })
         .collect();
     if batch.num_rows() > 0 {
         let comparator = arrow::compute::LexicographicalComparator::try_new(&keys).unwrap();
         for row in 1..batch.num_rows() {
-            assert_ne!(comparator.compare(row - 1, row), std::cmp::Ordering::Greater, "rows {} and {row}", row - 1);
+            assert_ne!(
+                comparator.compare(row - 1, row),
+                std::cmp::Ordering::Greater,
+                "rows {} and {row}",
+                row - 1
+            );
         }
     }
     let mut bytes = Vec::new();
     let mut writer = arrow::ipc::writer::StreamWriter::try_new(&mut bytes, &batch.schema()).unwrap();
     writer.write(batch).unwrap();
     writer.finish().unwrap();
-    let back = arrow::ipc::reader::StreamReader::try_new(bytes.as_slice(), None).unwrap().next().unwrap().unwrap();
+    let back = arrow::ipc::reader::StreamReader::try_new(bytes.as_slice(), None)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap();
     for name in batch.schema().fields().iter().map(|field| field.name()) {
         assert_eq!(column(&back, name), column(batch, name), "{name}");
     }
