@@ -1,6 +1,5 @@
 //! One request from its first byte to its end: attempts, waits, counters, ledger.
 
-use std::future::Future;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -132,10 +131,8 @@ impl Sender {
 }
 
 /// Completes when the run stops; never, when nobody can stop it any more.
-pub fn stopped(stop: &mut watch::Receiver<bool>) -> impl Future<Output = ()> + Send + '_ {
-    async {
-        if stop.wait_for(|stop| *stop).await.is_err() {
-            std::future::pending::<()>().await;
-        }
+pub async fn stopped(stop: &mut watch::Receiver<bool>) {
+    if stop.wait_for(|stop| *stop).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }

@@ -174,7 +174,7 @@ fn errors_name_file_and_line() {
 #[test]
 fn times_move_together_and_zero_stays() {
     let (_dir, path) = file(TRACE.as_bytes());
-    assert_eq!(newest(&[path.clone()], 2).unwrap(), 9_000);
+    assert_eq!(newest(std::slice::from_ref(&path), 2).unwrap(), 9_000);
     let replay = Replay {
         rate: Rate::Max,
         files: vec![path],
