@@ -101,7 +101,9 @@ pub async fn run(role: Role, shutdown: Shutdown) -> io::Result<()> {
 /// Removes what queries of a process that was killed left behind. The directory is the role's own.
 fn clear(temp: &Path) {
     let Ok(entries) = std::fs::read_dir(temp) else { return };
-    let left = entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with("datafusion-"));
+    let left = entries
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("datafusion-"));
     for entry in left {
         if let Err(error) = std::fs::remove_dir_all(entry.path()) {
             tracing::warn!(path = %entry.path().display(), %error, "temporary files of an earlier run stay");

@@ -1,8 +1,9 @@
 //! Many sketches in flat memory: one per group of an aggregation.
 //!
-//! A group is a fixed-size record; its buckets are a window of counts in one shared arena. Adding a value is an index computation
-//! and one addition; memory is asked for only when a group meets a value outside its window. Windows come in power-of-two
-//! sizes and freed ones are used again, so the arena is at most about twice what the groups need.
+//! A group is a fixed-size record; its buckets are a window of one shared arena. A group of few values keeps pairs of index and
+//! count, sorted (sparse, up to 64 of them); beyond, or where it takes no more room, one count for every bucket of its range (dense). Adding a
+//! value is then an index computation and one addition; memory is asked for only when a group meets a value that its window has no place for.
+//! Windows come in power-of-two sizes and freed ones are used again, so the arena is at most about twice what the groups need.
 
 use super::encoding::{
     EMPTY, FLOAT_COUNTS, INFINITIES, INTEGER_MAX, Malformed, NEGATIVES, VERSION, put_varint, zigzag,
@@ -36,14 +37,28 @@ struct Group {
     any: bool,
 }
 
-/// `16 << class` counts at `start * 16` of the arena; the first one is that of bucket `first`.
+/// `16 << class` numbers at `start * 16` of the arena.
 #[derive(Debug, Clone, Copy)]
 struct Window {
     start: u32,
+    /// Dense: the bucket of the first count. Sparse: how many pairs there are.
     first: i32,
     class: u8,
-    used: bool,
+    form: Form,
 }
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// No buckets, no place in the arena.
+    Empty,
+    /// Pairs of index and count, by ascending index.
+    Sparse,
+    /// Counts of consecutive buckets.
+    Dense,
+}
+
+/// Largest window of pairs: 64 of them.
+const SPARSE_CLASS_MAX: u8 = 3;
 
 #[derive(Debug, Clone, Default)]
 struct Arena {
@@ -56,7 +71,7 @@ const NEW_WINDOW: Window = Window {
     start: 0,
     first: 0,
     class: 0,
-    used: false,
+    form: Form::Empty,
 };
 const NEW_GROUP: Group = Group {
     zero: 0.0,
@@ -173,14 +188,14 @@ impl Sketches {
             out.extend_from_slice(&[VERSION, EMPTY, group.scale as u8]);
             return;
         }
-        let positive = self.arena.window(group.positive);
-        let negative = self.arena.window(group.negative);
-        let whole = |count: &f64| count.fract() == 0.0 && *count < INTEGER_MAX;
-        let integers = [group.zero, group.below_all, group.above_all].iter().all(whole)
-            && positive.iter().all(whole)
-            && negative.iter().all(whole);
+        let (positive, negative) = (group.positive, group.negative);
+        let whole = |count: f64| count.fract() == 0.0 && count < INTEGER_MAX;
+        let all_whole = |window| self.arena.buckets(window).all(|(_, count)| whole(count));
+        let integers = [group.zero, group.below_all, group.above_all].into_iter().all(whole)
+            && all_whole(positive)
+            && all_whole(negative);
         let infinities = group.below_all > 0.0 || group.above_all > 0.0;
-        let has_negatives = negative.iter().any(|count| *count > 0.0);
+        let has_negatives = self.arena.buckets(negative).next().is_some();
         let flag = |on: bool, bit: u8| if on { bit } else { 0 };
         out.push(VERSION);
         out.push(flag(!integers, FLOAT_COUNTS) | flag(infinities, INFINITIES) | flag(has_negatives, NEGATIVES));
@@ -194,9 +209,9 @@ impl Sketches {
             put_count(out, group.above_all, integers);
         }
         if has_negatives {
-            put_buckets(out, group.negative.first, negative, integers);
+            put_buckets(out, || self.arena.buckets(negative), integers);
         }
-        put_buckets(out, group.positive.first, positive, integers);
+        put_buckets(out, || self.arena.buckets(positive), integers);
     }
 
     /// Forgets the first `n` groups; the others move down.
@@ -220,13 +235,12 @@ fn put_count(out: &mut Vec<u8>, count: f64, integers: bool) {
     }
 }
 
-fn put_buckets(out: &mut Vec<u8>, first: i32, counts: &[f64], integers: bool) {
-    put_varint(out, counts.iter().filter(|count| **count > 0.0).count() as u64);
+fn put_buckets<B: Iterator<Item = (i32, f64)>>(out: &mut Vec<u8>, buckets: impl Fn() -> B, integers: bool) {
+    put_varint(out, buckets().count() as u64);
     let mut next = None;
-    for (slot, count) in counts.iter().enumerate().filter(|(_, count)| **count > 0.0) {
-        let at = first + slot as i32;
+    for (at, count) in buckets() {
         put_varint(out, next.map_or_else(|| zigzag(at), |next: i32| (at - next) as u64));
-        put_count(out, *count, integers);
+        put_count(out, count, integers);
         next = Some(at + 1);
     }
 }
@@ -249,9 +263,9 @@ impl Group {
     fn add(&mut self, arena: &mut Arena, sign: Sign, at: i32, weight: f64) {
         let window = *self.window(sign);
         let slot = at.wrapping_sub(window.first) as u32 as usize;
-        if window.used && slot < UNIT << window.class {
+        if window.form == Form::Dense && slot < UNIT << window.class {
             arena.counts[window.start as usize * UNIT + slot] += weight;
-        } else {
+        } else if !arena.add_to_pair(window, at, weight) {
             self.add_outside(arena, sign, at, weight);
         }
     }
@@ -273,9 +287,31 @@ impl Group {
             // The window may have moved; what it holds and `at` now fit together.
             return self.add(arena, sign, at >> shift, weight);
         }
-        let moved = arena.resize(window, low, high, at);
+        let dense_fits = ((high - low) as usize) < (UNIT << (window.class + 1));
+        let moved = match window.form {
+            Form::Empty => arena.sparse(0, [(at, weight)].into_iter()),
+            Form::Sparse if (window.first as usize) < pairs_max(window.class) => {
+                arena.insert_pair(window, at, weight);
+                Window {
+                    first: window.first + 1,
+                    ..window
+                }
+            }
+            Form::Sparse if window.class < SPARSE_CLASS_MAX && !dense_fits => {
+                let larger = arena.larger_sparse(window);
+                arena.insert_pair(larger, at, weight);
+                Window {
+                    first: larger.first + 1,
+                    ..larger
+                }
+            }
+            Form::Sparse | Form::Dense => {
+                let moved = arena.resize(window, low, high, at);
+                arena.counts[moved.start as usize * UNIT + (at - moved.first) as usize] += weight;
+                moved
+            }
+        };
         *self.window(sign) = moved;
-        arena.counts[moved.start as usize * UNIT + (at - moved.first) as usize] += weight;
     }
 
     fn add_all(
@@ -300,38 +336,119 @@ impl Group {
     }
 }
 
+/// How many pairs a window of this class holds.
+fn pairs_max(class: u8) -> usize {
+    (UNIT << class) / 2
+}
+
 impl Arena {
-    fn window(&self, window: Window) -> &[f64] {
-        if !window.used {
-            return &[];
-        }
+    /// The numbers of a window that mean something.
+    fn numbers(&self, window: Window) -> &[f64] {
         let start = window.start as usize * UNIT;
-        &self.counts[start..start + (UNIT << window.class)]
+        match window.form {
+            Form::Empty => &[],
+            Form::Sparse => &self.counts[start..start + 2 * window.first as usize],
+            Form::Dense => &self.counts[start..start + (UNIT << window.class)],
+        }
+    }
+
+    /// Buckets that have a count, by ascending index.
+    fn buckets(&self, window: Window) -> impl Iterator<Item = (i32, f64)> {
+        let numbers = self.numbers(window);
+        let (pairs, counts) = match window.form {
+            Form::Dense => (&numbers[..0], numbers),
+            Form::Sparse | Form::Empty => (numbers, &numbers[..0]),
+        };
+        let dense = counts.iter().enumerate().filter(|(_, count)| **count > 0.0);
+        let dense = dense.map(move |(slot, count)| (window.first + slot as i32, *count));
+        pairs.chunks_exact(2).map(|pair| (pair[0] as i32, pair[1])).chain(dense)
     }
 
     /// First and last bucket of a window that have a count.
     fn occupied(&self, window: Window) -> Option<(i32, i32)> {
-        let counts = self.window(window);
-        let first = counts.iter().position(|count| *count > 0.0)?;
-        let last = counts.iter().rposition(|count| *count > 0.0)?;
+        let numbers = self.numbers(window);
+        if window.form == Form::Sparse {
+            return Some((*numbers.first()? as i32, numbers[numbers.len() - 2] as i32));
+        }
+        let first = numbers.iter().position(|count| *count > 0.0)?;
+        let last = numbers.iter().rposition(|count| *count > 0.0)?;
         Some((window.first + first as i32, window.first + last as i32))
     }
 
-    /// A window of the same counts that reaches from `low` to `high`, with room on the side where `at` came in.
+    /// Which pair of a sparse window has this index, or would have.
+    fn pair(&self, window: Window, at: i32) -> Result<usize, usize> {
+        let pairs = self.numbers(window);
+        let (mut low, mut high) = (0, pairs.len() / 2);
+        while low < high {
+            let middle = (low + high) / 2;
+            match (pairs[2 * middle] as i32).cmp(&at) {
+                std::cmp::Ordering::Less => low = middle + 1,
+                std::cmp::Ordering::Greater => high = middle,
+                std::cmp::Ordering::Equal => return Ok(middle),
+            }
+        }
+        Err(low)
+    }
+
+    fn add_to_pair(&mut self, window: Window, at: i32, weight: f64) -> bool {
+        if window.form != Form::Sparse {
+            return false;
+        }
+        match self.pair(window, at) {
+            Ok(pair) => {
+                self.counts[window.start as usize * UNIT + 2 * pair + 1] += weight;
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Puts a pair into a window that has room for it.
+    fn insert_pair(&mut self, window: Window, at: i32, weight: f64) {
+        let place = self.pair(window, at).unwrap_or_else(|place| place);
+        let start = window.start as usize * UNIT;
+        let (from, end) = (start + 2 * place, start + 2 * window.first as usize);
+        self.counts.copy_within(from..end, from + 2);
+        self.counts[from] = f64::from(at);
+        self.counts[from + 1] = weight;
+    }
+
+    /// A window of these pairs, which ascend.
+    fn sparse(&mut self, class: u8, pairs: impl Iterator<Item = (i32, f64)>) -> Window {
+        let mut window = Window {
+            form: Form::Sparse,
+            ..self.allocate(class, 0)
+        };
+        let start = window.start as usize * UNIT;
+        for (at, count) in pairs {
+            let pair = start + 2 * window.first as usize;
+            self.counts[pair] = f64::from(at);
+            self.counts[pair + 1] = count;
+            window.first += 1;
+        }
+        window
+    }
+
+    /// The same pairs with twice the room.
+    fn larger_sparse(&mut self, old: Window) -> Window {
+        let new = self.allocate(old.class + 1, 0);
+        let from = old.start as usize * UNIT;
+        self.counts
+            .copy_within(from..from + 2 * old.first as usize, new.start as usize * UNIT);
+        self.release(old);
+        Window {
+            form: Form::Sparse,
+            first: old.first,
+            ..new
+        }
+    }
+
+    /// A dense window of the same counts that reaches from `low` to `high`, with room on the side where `at` came in.
     fn resize(&mut self, old: Window, low: i32, high: i32, at: i32) -> Window {
         let span = (high - low + 1) as usize;
-        let wanted = if old.used {
-            (span + span / 2).min(BUCKETS_MAX)
-        } else {
-            span
-        };
-        let class = wanted.div_ceil(UNIT).next_power_of_two().trailing_zeros() as u8;
+        let class = class_of((span + span / 2).min(BUCKETS_MAX));
         let spare = (UNIT << class) - span;
-        let below = match (old.used, at == low) {
-            (false, _) => spare / 2,
-            (true, true) => spare - spare / 4,
-            (true, false) => spare / 4,
-        };
+        let below = if at == low { spare - spare / 4 } else { spare / 4 };
         let new = self.allocate(class, low - below as i32);
         self.add_window(old, new, 0);
         self.release(old);
@@ -345,31 +462,33 @@ impl Arena {
             return NEW_WINDOW;
         };
         let (low, high) = (low >> shift, high >> shift);
-        let class = ((high - low + 1) as usize)
-            .div_ceil(UNIT)
-            .next_power_of_two()
-            .trailing_zeros() as u8;
-        let new = self.allocate(class, low);
+        let new = self.allocate(class_of((high - low + 1) as usize), low);
         self.add_window(old, new, shift);
         self.release(old);
         new
     }
 
+    /// Adds what `old` counts to the dense window `new`.
     fn add_window(&mut self, old: Window, new: Window, shift: u32) {
-        if !old.used {
-            return;
-        }
-        let (from, to) = (old.start as usize * UNIT, new.start as usize * UNIT);
-        for slot in 0..UNIT << old.class {
-            let count = self.counts[from + slot];
+        let to = new.start as usize * UNIT;
+        let from = old.start as usize * UNIT;
+        let steps = match old.form {
+            Form::Empty => 0,
+            Form::Sparse => old.first as usize,
+            Form::Dense => UNIT << old.class,
+        };
+        for step in 0..steps {
+            let (at, count) = match old.form {
+                Form::Dense => (old.first + step as i32, self.counts[from + step]),
+                _ => (self.counts[from + 2 * step] as i32, self.counts[from + 2 * step + 1]),
+            };
             if count > 0.0 {
-                let at = (old.first + slot as i32) >> shift;
-                self.counts[to + (at - new.first) as usize] += count;
+                self.counts[to + ((at >> shift) - new.first) as usize] += count;
             }
         }
     }
 
-    /// A zeroed window.
+    /// A dense window of zeros.
     fn allocate(&mut self, class: u8, first: i32) -> Window {
         let len = UNIT << class;
         let start = match self.free[class as usize].pop() {
@@ -388,13 +507,18 @@ impl Arena {
             start,
             first,
             class,
-            used: true,
+            form: Form::Dense,
         }
     }
 
     fn release(&mut self, window: Window) {
-        if window.used {
+        if window.form != Form::Empty {
             self.free[window.class as usize].push(window.start);
         }
     }
+}
+
+/// The smallest class of this many numbers.
+fn class_of(numbers: usize) -> u8 {
+    numbers.div_ceil(UNIT).next_power_of_two().trailing_zeros() as u8
 }

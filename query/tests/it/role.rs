@@ -13,7 +13,10 @@ use tokio::net::TcpStream;
 /// Status and body of one request on a connection of its own.
 async fn request(address: SocketAddr, method: &str, path: &str, body: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let head = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut reply = String::new();
     stream.read_to_string(&mut reply).await.unwrap();
@@ -30,10 +33,24 @@ async fn it_waits_for_the_lake_answers_and_drains() {
     let [query, admin] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     let (address, admin_address) = (query.local_addr().unwrap(), admin.local_addr().unwrap());
     let shutdown = Shutdown::new();
-    let limits = Limits { threads: 1, ..Limits::default() };
-    let engine = EngineConfig { lake: lake.clone(), outbox: None, temp: Some(temp.clone()), limits };
+    let limits = Limits {
+        threads: 1,
+        ..Limits::default()
+    };
+    let engine = EngineConfig {
+        lake: lake.clone(),
+        outbox: None,
+        temp: Some(temp.clone()),
+        limits,
+    };
     let data = directory.path().to_path_buf();
-    let config = Role { engine, query, admin, metrics: Metrics::new(), data: Some(data.clone()) };
+    let config = Role {
+        engine,
+        query,
+        admin,
+        metrics: Metrics::new(),
+        data: Some(data.clone()),
+    };
     let running = tokio::spawn(role::run(config, shutdown.clone()));
 
     // Connections queue in the listener until it serves.
@@ -50,7 +67,10 @@ async fn it_waits_for_the_lake_answers_and_drains() {
     assert_eq!((status, body.contains("\"rows\":[\n[0]]")), (200, true), "{body}");
     let (_, metrics) = request(admin_address, "GET", "/metrics", "").await;
     assert!(metrics.contains("tailwater_query_answered_total 1"), "{metrics}");
-    assert!(metrics.contains("tailwater_query_failed_unavailable_total 1"), "{metrics}");
+    assert!(
+        metrics.contains("tailwater_query_failed_unavailable_total 1"),
+        "{metrics}"
+    );
     let file = tailwater_runtime::run_dir::read(&data, "query").unwrap().unwrap();
     assert_eq!(file.reach("query.listen"), Some(address));
 
