@@ -155,10 +155,11 @@ impl Committer {
             };
             let at = self.txn(&snapshot)?;
             if at != v {
-                if let Some(pending) = slot.as_ref() {
-                    if let (true, Some(version)) = (at >= hi, landed(log, pending).await?) {
-                        return Ok(committed(pending, version, attempt, started));
-                    }
+                if let Some(pending) = slot.as_ref()
+                    && at >= hi
+                    && let Some(version) = landed(log, pending).await?
+                {
+                    return Ok(committed(pending, version, attempt, started));
                 }
                 // Another writer with our id put other files there.
                 if let Some(pending) = slot.take() {
@@ -219,13 +220,12 @@ impl Committer {
     async fn encode(&self, range: (u64, u64), schema: SchemaRef, batches: &[RecordBatch]) -> Result<Pending> {
         let started = Instant::now();
         schema::check(&lake_schema(self.table), &schema)?;
-        let (maker, batches, columns) = (self.maker.clone(), batches.to_vec(), schema.clone());
+        let (batches, columns) = (batches.to_vec(), schema.clone());
         let now_ms = Utc::now().timestamp_millis();
-        let encoded = tokio::task::spawn_blocking(move || encode(&maker, &columns, batches, range.1, now_ms)).await?;
-        let mut written = encoded?;
-        for file in &mut written {
-            self.maker.upload(file).await?;
-        }
+        let make = move |maker: &FileMaker, written: &mut Vec<Written>| {
+            encode(maker, &columns, batches, range.1, now_ms, written)
+        };
+        let written = self.maker.make(make).await?;
         let encode_ms = started.elapsed().as_millis() as u64;
         Ok(Pending {
             range,
@@ -364,15 +364,15 @@ fn encode(
     batches: Vec<RecordBatch>,
     hi: u64,
     now_ms: i64,
-) -> Result<Vec<Written>> {
+    written: &mut Vec<Written>,
+) -> Result<()> {
     let batches = match additive::sums(maker.table) {
         Some(columns) if !batches.is_empty() => vec![additive::summed(maker.table, columns, &batches, hi)?],
         _ => one_schema(maker.table, table_schema, batches)?,
     };
     let Some(schema) = batches.first().map(|batch| batch.schema()) else {
-        return Ok(Vec::new());
+        return Ok(());
     };
-    let mut written = Vec::new();
     let own: Vec<usize> = (0..schema.fields().len()).collect();
     for (date, batches) in by_date(&batches)? {
         let (batches, order) = words::shared(batches, sort_columns(maker.table))?;
@@ -389,7 +389,7 @@ fn encode(
         }
         written.push(file.finish()?);
     }
-    Ok(written)
+    Ok(())
 }
 
 /// The batches with the columns that table and program have in common, all of one schema.

@@ -107,15 +107,39 @@ impl FileMaker {
         })
     }
 
-    /// Makes a finished file durable, if finishing it did not already.
+    /// Runs `make` on a thread that may block, and makes the files that it finished durable. If it fails, or the store does,
+    /// none of them is left: a full disk must not fill up with the remains of attempts.
     ///
     /// # Errors
-    /// [`ErrorKind::Store`].
-    pub async fn upload(&self, written: &mut Written) -> Result<()> {
-        if let Some(bytes) = written.upload.take() {
-            self.store
-                .put(&Path::from(written.add.path.as_str()), bytes.into())
-                .await?;
+    /// What `make` says; [`ErrorKind::Store`].
+    pub async fn make(
+        &self,
+        make: impl FnOnce(&FileMaker, &mut Vec<Written>) -> Result<()> + Send + 'static,
+    ) -> Result<Vec<Written>> {
+        let maker = self.clone();
+        let made = tokio::task::spawn_blocking(move || {
+            let mut written = Vec::new();
+            let outcome = make(&maker, &mut written);
+            (written, outcome)
+        });
+        let (mut written, mut outcome) = made.await?;
+        if outcome.is_ok() {
+            outcome = self.upload(&mut written).await;
+        }
+        if let Err(error) = outcome {
+            self.discard(&written).await;
+            return Err(error);
+        }
+        Ok(written)
+    }
+
+    async fn upload(&self, written: &mut [Written]) -> Result<()> {
+        for file in written {
+            if let Some(bytes) = file.upload.take() {
+                self.store
+                    .put(&Path::from(file.add.path.as_str()), bytes.into())
+                    .await?;
+            }
         }
         Ok(())
     }
@@ -166,7 +190,7 @@ impl DataFile {
         Ok(self.writer.bytes_written() as u64 >= target)
     }
 
-    /// Ends the file. On this machine it is durable now; otherwise [`FileMaker::upload`] makes it so.
+    /// Ends the file. On this machine it is durable now; otherwise [`FileMaker::make`] makes it so.
     ///
     /// # Errors
     /// [`ErrorKind::Store`].

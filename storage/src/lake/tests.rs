@@ -52,6 +52,13 @@ pub(crate) async fn lake() -> (tempfile::TempDir, Lake) {
     (dir, lake)
 }
 
+#[test]
+fn table_codes_are_dense_in_the_order_of_all() {
+    for (place, table) in Table::ALL.into_iter().enumerate() {
+        assert_eq!(table as usize, place + 1);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_are_made_once_with_protocol_1_2_and_our_properties() {
     let (_dir, lake) = lake().await;
@@ -250,6 +257,21 @@ mod commits {
         assert_eq!(error.kind(), ErrorKind::Store);
         assert_eq!(committer.version().await.unwrap(), 1);
         once(&lake, &given, 1).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_commit_that_cannot_be_encoded_leaves_no_file() {
+        let (dir, lake) = super::lake().await;
+        // The second date has no calendar day, so the first file is finished by then.
+        let batches = vec![lake_rows(TABLE, 10, 1, TODAY, 1), lake_rows(TABLE, 10, 2, i32::MAX, 1)];
+        let error = lake.committer(TABLE, APP).commit(0, 1, batches).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert_eq!(data_files(&lake, TABLE).await, 0);
+        let path = dir.path().join("half.parquet");
+        let half = crate::store::PacedFile::create(&path, &Syncs::default()).unwrap();
+        assert!(path.exists());
+        drop(half);
+        assert!(!path.exists());
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::plan::Group;
 use super::{Keeper, Report, files};
 use crate::lake::{
-    Attempt, Change, FileEntry, FileMaker, Merge, Snapshot, Source, Tier, Written, commit_once, format_date, is_marked,
+    Attempt, Change, FileEntry, FileMaker, Merge, Snapshot, Tier, Written, commit_once, format_date, is_marked,
 };
 use crate::{Error, ErrorKind, Result};
 
@@ -37,25 +37,17 @@ impl Keeper {
             opened.push((file.path.clone(), files::open(&self.lake, self.table, file).await?));
         }
         let schema = without_date(&snapshot.schema);
-        let (work, date) = (maker.clone(), group.date);
+        let date = group.date;
         let target = self.policy.target_bytes.max(self.policy.large_bytes);
         let order = sort_columns(self.table);
-        let merged = tokio::task::spawn_blocking({
-            let schema = schema.clone();
-            move || {
-                let sources = opened.into_iter().map(|(path, file)| file.rows(&path, &schema, None));
-                merge(
-                    &work,
-                    &schema,
-                    order,
-                    sources.collect::<Result<_>>()?,
-                    date,
-                    target,
-                    now_ms,
-                )
-            }
-        });
-        let mut written = merged.await??;
+        let columns = schema.clone();
+        let make = move |maker: &FileMaker, written: &mut Vec<Written>| {
+            let sources = opened.into_iter().map(|(path, file)| file.rows(&path, &columns, None));
+            let sources = sources.collect::<Result<_>>()?;
+            let merged = Merge::new(&columns, order, sources, CHUNK_ROWS)?;
+            write_merged(maker, &columns, merged, date, target, now_ms, written)
+        };
+        let mut written = maker.make(make).await?;
         let rows: u64 = group.files.iter().map(|file| file.rows).sum();
         let merged_rows: u64 = written.iter().map(|file| file.rows).sum();
         if rows != merged_rows {
@@ -63,10 +55,7 @@ impl Keeper {
             let text = format!("merging {rows} rows of {} gave {merged_rows}", self.table.name());
             return Err(Error::new(ErrorKind::Damaged, text));
         }
-        for file in &mut written {
-            file.add.data_change = false;
-            maker.upload(file).await?;
-        }
+        written.iter_mut().for_each(|file| file.add.data_change = false);
         let adds: Vec<Action> = written.iter().map(|file| Action::Add(file.add.clone())).collect();
         let target_size = i64::try_from(target).unwrap_or(i64::MAX);
         let built = self
@@ -187,37 +176,32 @@ fn wait(first: Duration, attempt: u32) -> Duration {
     whole.mul_f64(rand::rng().random_range(1.0..=1.5))
 }
 
-fn merge(
+fn write_merged(
     maker: &FileMaker,
     schema: &SchemaRef,
-    order: &[&str],
-    sources: Vec<Source>,
+    merged: Merge,
     date: i32,
     target: u64,
     now_ms: i64,
-) -> Result<Vec<Written>> {
-    let mut written = Vec::new();
+    written: &mut Vec<Written>,
+) -> Result<()> {
     let mut open = None;
-    let outcome = (|| -> Result<()> {
-        for rows in Merge::new(schema, order, sources, CHUNK_ROWS)? {
-            let mut file = match open.take() {
-                Some(file) => file,
-                None => maker.start(schema, date, now_ms)?,
-            };
-            file.write(&rows?)?;
-            if file.reached(target)? {
-                written.push(file.finish()?);
-            } else {
-                open = Some(file);
-            }
-        }
-        if let Some(file) = open.take() {
+    for rows in merged {
+        let mut file = match open.take() {
+            Some(file) => file,
+            None => maker.start(schema, date, now_ms)?,
+        };
+        file.write(&rows?)?;
+        if file.reached(target)? {
             written.push(file.finish()?);
+        } else {
+            open = Some(file);
         }
-        Ok(())
-    })();
-    // A half-written file, and finished ones of a merge that failed, are orphans: swept a day later.
-    outcome.map(|()| written)
+    }
+    if let Some(file) = open {
+        written.push(file.finish()?);
+    }
+    Ok(())
 }
 
 fn all_active(snapshot: &Snapshot, files: &[Arc<FileEntry>]) -> bool {

@@ -12,13 +12,14 @@ use super::{SyncEvent, Syncs, local, sys};
 /// Bytes written between two starts of write-back.
 const PACE_BYTES: u64 = 1 << 20;
 
-/// A new file, written front to back. Dropping it unfinished leaves a partial file, which the caller removes or the sweep does.
+/// A new file, written front to back. Dropped unfinished, it is removed; a crash leaves it to the sweep.
 #[derive(Debug)]
 pub struct PacedFile {
     file: File,
     path: PathBuf,
     written: u64,
     started: u64,
+    finished: bool,
     syncs: Syncs,
 }
 
@@ -37,6 +38,7 @@ impl PacedFile {
             path: path.to_path_buf(),
             written: 0,
             started: 0,
+            finished: false,
             syncs: syncs.clone(),
         })
     }
@@ -45,18 +47,28 @@ impl PacedFile {
     ///
     /// # Errors
     /// A failed sync: the file must be taken as lost, because the kernel may have dropped its dirty pages.
-    pub fn finish(self) -> io::Result<u64> {
+    pub fn finish(mut self) -> io::Result<u64> {
         self.file.sync_all()?;
         self.syncs.tell(|| SyncEvent::File(self.path.clone()));
         if let Some(parent) = self.path.parent() {
             File::open(parent)?.sync_all()?;
             self.syncs.tell(|| SyncEvent::Directory(parent.to_path_buf()));
         }
+        self.finished = true;
         // Advice only: a file system that refuses it costs memory, not data.
         if rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed).is_ok() {
             self.syncs.tell(|| SyncEvent::Forget(self.path.clone()));
         }
         Ok(self.written)
+    }
+}
+
+impl Drop for PacedFile {
+    fn drop(&mut self) {
+        if !self.finished {
+            // Nothing names it; on a full disk its room is wanted.
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
