@@ -178,10 +178,25 @@ impl Server {
         number(&self.sql(query)[0][0])
     }
 
-    /// SIGKILL, and nothing else.
+    /// SIGKILL to the process and its children, and nothing else.
     pub fn kill(&mut self) {
+        let children: Vec<i32> = ["collector", "query", "maintain"].iter().filter_map(|role| self.pid(role)).collect();
+        self.kill_alone();
+        for pid in children {
+            signal(pid, rustix::process::Signal::KILL);
+            wait_for("a killed process to end", || gone(pid).then_some(()));
+        }
+    }
+
+    /// SIGKILL to the process; its children learn of it by themselves.
+    pub fn kill_alone(&mut self) {
         self.child.kill().expect("the process is ours");
         self.child.wait().expect("the process is ours");
+    }
+
+    /// Waits until everything that was acknowledged is in a durable batch, which is when queries see it.
+    pub fn settle(&self) {
+        wait_for("items in flight to settle", || (self.counted("tailwater_items_in_flight", &[]) == 0.0).then_some(()));
     }
 
     /// SIGTERM, and the exit status.
@@ -217,6 +232,12 @@ impl Drop for Server {
         }
         let _ = std::fs::remove_file(&self.log);
     }
+}
+
+/// Whether a process has ended; a zombie has.
+pub fn gone(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.is_empty() || stat.contains(") Z ")
 }
 
 /// Sends a signal.

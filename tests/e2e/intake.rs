@@ -66,7 +66,7 @@ fn bad_requests_are_refused_with_the_code_of_their_row_and_neighbours_live() {
     check("encoding: zstd", "POST", "/v1/traces", &[PROTOBUF, ("content-encoding", "zstd")], &zstd_of(&sample::traces("cart", vec![sample::span(2)])), 200);
 
     // Row 20, on raw sockets: a lying length, and a body that breaks off.
-    let lying = format!("POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-protobuf\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", 1 << 40);
+    let lying = format!("POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-protobuf\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", 1u64 << 40);
     assert_eq!(raw(address, lying.as_bytes()).expect("an answer before the body").status, 413);
     let headless = "POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-protobuf\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n";
     assert!(raw(address, headless.as_bytes()).is_none_or(|reply| reply.status == 400));
@@ -75,6 +75,7 @@ fn bad_requests_are_refused_with_the_code_of_their_row_and_neighbours_live() {
         let name = format!("\"{reason}\"");
         assert!(server.counted("tailwater_requests_refused_total", &[&name, protocol]) >= 1.0, "{reason} is counted");
     }
+    server.settle();
     assert_eq!(server.sql_number("select count(*) from spans"), 2.0, "only the good ones are stored");
 }
 
@@ -116,6 +117,7 @@ fn bad_items_are_rejected_one_by_one_and_the_rest_of_the_batch_lives() {
     for reason in ["invalid_trace_id 2", "invalid_span_id 1", "too_large 1", "too_deep 1", "timestamp_overflow 1"] {
         assert!(message.contains(reason), "{reason} in {message}");
     }
+    server.settle();
     assert_eq!(server.sql_number("select count(*) from spans"), 3.0);
     assert_eq!(server.sql_number("select count(*) from spans where ts_flag is not null"), 2.0);
     assert_eq!(server.sql_number("select max(dropped_attrs) from spans"), 600.0 - 512.0);
@@ -129,6 +131,7 @@ fn bad_items_are_rejected_one_by_one_and_the_rest_of_the_batch_lives() {
     let at = request.windows(7).position(|window| window == b"replace").unwrap();
     request[at] = 0xff;
     assert_eq!(server.post("/v1/logs", &request).status, 200);
+    server.settle();
     let row = &server.sql("select body, trace_id is null, ts > to_timestamp(0) from logs")[0];
     assert_eq!(row[0].as_str(), Some("\u{fffd}eplace me"));
     assert_eq!((row[1].as_bool(), row[2].as_bool()), (Some(true), Some(true)));
@@ -146,6 +149,7 @@ fn bad_items_are_rejected_one_by_one_and_the_rest_of_the_batch_lives() {
     );
     let reply = http(address, "POST", "/v1/metrics", &[JSON], metrics.as_bytes());
     assert_eq!(rejected(&reply).as_deref(), Some("4"));
+    server.settle();
     assert_eq!(server.sql_number("select count(*) from metric_points where isnan(value)"), 1.0);
     for reason in ["zero_timestamp", "future", "past", "bad_histogram", "too_deep", "too_large"] {
         let label = format!("\"{reason}\"");

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 
 use rustix::process::Signal;
 
-use crate::harness::{Server, http, run, signal, tailwater, wait_for};
+use crate::harness::{Server, gone, http, run, signal, tailwater, wait_for};
 use crate::sample;
 
 #[test]
@@ -19,6 +19,7 @@ fn killing_the_query_child_leaves_ingest_untouched_and_it_comes_back() {
     }
     wait_for("the query role to come back", || server.pid("query").filter(|pid| *pid != query));
     server.wait_ready(&["query"]);
+    server.settle();
     assert_eq!(server.sql_number("select count(*) from spans"), 20.0);
     assert_eq!(server.pid("collector"), collector, "the collector never noticed");
     assert!(server.stop().success());
@@ -37,12 +38,9 @@ fn a_killed_collector_comes_back_on_the_same_ports_and_children_go_with_their_su
     wait_for("both spans", || (server.try_sql("select count(*) from spans").ok()?[0][0].as_i64()? == 2).then_some(()));
     let children: Vec<i32> = ["collector", "query", "maintain"].iter().filter_map(|role| server.pid(role)).collect();
     assert_eq!(children.len(), 3);
-    server.kill();
+    server.kill_alone();
     for pid in children {
-        wait_for("the children to end with their supervisor", || {
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            (stat.is_empty() || stat.contains(") Z ")).then_some(())
-        });
+        wait_for("the children to end with their supervisor", || gone(pid).then_some(()));
     }
 }
 

@@ -27,7 +27,7 @@ fn resource(service: &str) -> Option<Resource> {
 pub fn span(number: u64) -> Span {
     let start = now_ns();
     Span {
-        trace_id: [&(number / 4 + 1).to_be_bytes()[..], &number.rotate_left(17).to_be_bytes()].concat(),
+        trace_id: [&(number / 4 + 1).to_be_bytes()[..], &(number / 4 + 1).rotate_left(17).to_be_bytes()].concat(),
         span_id: (number + 1).to_be_bytes().to_vec(),
         name: format!("op-{}", number % 7),
         kind: 2,

@@ -45,9 +45,9 @@ fn an_acked_span_is_visible_once_within_two_seconds_and_after_a_restart() {
         run_ok(&["sql", "--data", &data, "--format", "csv", query])
     };
     let query = "select service_name, count(*) as n, exphist_quantile(exphist(duration_ns), 0.99) > 0 as p99 from spans group by 1";
-    assert_eq!(direct(query), "service_name,n,p99\ncart,500,true\n", "on a live directory, without its locks");
+    assert_eq!(direct(query), "service_name,n,p99\r\ncart,500,true\r\n", "on a live directory, without its locks");
     assert!(server.stop().success());
-    assert_eq!(direct(query), "service_name,n,p99\ncart,500,true\n", "on one at rest");
+    assert_eq!(direct(query), "service_name,n,p99\r\ncart,500,true\r\n", "on one at rest");
     let data = data.path().display().to_string();
     run_ok(&["lake", "verify", "--data", &data]);
 }
@@ -64,6 +64,7 @@ fn all_three_signals_survive_a_kill_before_anything_was_committed() {
     server.kill();
 
     let server = Server::start("run", data.path(), &[]);
+    server.settle();
     assert_eq!(count(&server), (10.0, 10.0));
     assert_eq!(server.sql_number("select count(distinct body) from logs"), 20.0);
     let in_flight = server.counted("tailwater_items_in_flight", &[]);
@@ -85,6 +86,7 @@ fn a_repeated_request_gets_the_first_answer_and_is_stored_once_also_after_a_kill
     server.kill();
     let server = Server::start("run", data.path(), &[]);
     assert_eq!(server.post("/v1/traces", &request).body, first.body);
+    server.settle();
     assert_eq!(count(&server), (3.0, 3.0));
     assert_eq!(server.counted("tailwater_items_total", &["\"deduplicated\""]), 8.0);
     assert_eq!(server.counted("tailwater_items_total", &["\"rejected\"", "\"invalid_trace_id\""]), 1.0);
