@@ -204,6 +204,8 @@ mod tests {
             ("storage.retention.logs", "36h"),
             ("storage.compact.target_file", "10MiB"),
             ("storage.vacuum_after", "10m"),
+            ("storage.log_retention", "5m"),
+            ("intake.caps.past", "36h"),
         ])
         .unwrap();
         let logs = policy(&config, Table::Logs);
@@ -212,6 +214,6 @@ mod tests {
             (Some(2), Some(30))
         );
         assert_eq!((logs.target_bytes, logs.large_bytes), (10 << 20, 5 << 20));
-        assert_eq!((logs.vacuum_after_ms, logs.sweep_every_ms), (600_000, 600_000));
+        assert_eq!((logs.vacuum_after_ms, logs.sweep_every_ms), (600_000, 300_000));
     }
 }
