@@ -22,6 +22,7 @@ use object_store::path::Path;
 use tailwater_model::table::{self, Table};
 use tailwater_storage::lake::FileEntry;
 
+use super::named::NamedReaders;
 use super::prune::scalar;
 
 /// Up to this many files carry their statistics into the plan, for top-k queries to begin with the right file and skip others
@@ -74,10 +75,11 @@ impl Scan<'_> {
 
         let url = store_url(self.table);
         let runtime = state.runtime_env();
-        let reader = CachedParquetFileReaderFactory::new(
-            runtime.object_store(&url)?,
-            runtime.cache_manager.get_file_metadata_cache(),
-        );
+        let footers = runtime.cache_manager.get_file_metadata_cache();
+        let reader = NamedReaders {
+            table: self.table.name(),
+            inner: CachedParquetFileReaderFactory::new(runtime.object_store(&url)?, footers),
+        };
         let options = state.table_options().parquet.clone();
         let mut source = ParquetSource::new(table_schema.clone())
             .with_table_parquet_options(options)

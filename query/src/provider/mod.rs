@@ -11,6 +11,7 @@
 
 mod files;
 mod hot;
+mod named;
 mod prune;
 mod window;
 

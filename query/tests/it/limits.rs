@@ -258,6 +258,12 @@ async fn no_lake_yet_and_damage() {
     std::fs::write(&file, bytes).unwrap();
     let error = fixture.ask("select sum(duration_ns) from spans").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains(&format!("spans/{}", snapshot.files()[0].path)),
+        "{error}"
+    );
 }
 
 fn files_below(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
