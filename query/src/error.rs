@@ -136,6 +136,14 @@ impl Error {
         if let Some(damage) = find::<tailwater_storage::Error>(&error) {
             return Error::new(storage_kind(damage.kind()), damage.to_string());
         }
+        if let Some(store) = find::<object_store::Error>(&error) {
+            // A file that the log names and that is gone will not come back by waiting.
+            let kind = match store {
+                object_store::Error::NotFound { .. } => ErrorKind::Damaged,
+                _ => ErrorKind::Unavailable,
+            };
+            return Error::new(kind, store.to_string());
+        }
         let position = error.diagnostic().and_then(|diagnostic| diagnostic.span);
         let position = position.map(|span| Position {
             line: span.start.line,
