@@ -127,14 +127,15 @@ impl Scan<'_> {
     ) -> (Vec<FileGroup>, Option<LexOrdering>) {
         if let Some(order) = self.order(scanned) {
             let one = [FileGroup::new(files.clone())];
-            // Bounds say nothing of nulls, which come first.
+            // Spread over all threads: one long chain of files would be read by one. Bounds say nothing of nulls, which come first.
             let no_nulls = |column: &&str| {
                 self.files
                     .iter()
                     .all(|file| file.range(column).is_some_and(|range| range.nulls == Some(0)))
             };
             if table::sort_columns(self.table).iter().all(no_nulls)
-                && let Ok(groups) = FileScanConfig::split_groups_by_statistics(scanned, &one, &order)
+                && let Ok(groups) =
+                    FileScanConfig::split_groups_by_statistics_with_target_partitions(scanned, &one, &order, threads)
                 && groups.len() <= threads
             {
                 return (groups, Some(order));
