@@ -1,5 +1,6 @@
 //! Spans and log records as borrowed heads: the fields that stand once. What stands many times goes to a visitor.
 
+use super::value;
 use super::wire::{self, Reader, Wire};
 
 /// Messages around the AnyValue of a span's, record's attribute: group, block, item, pair, value.
@@ -234,7 +235,13 @@ pub fn log<'a>(message: &'a [u8], parts: &mut impl Parts<'a>) -> Wire<LogHead<'a
             TIME => head.time = reader.fixed64()?,
             SEVERITY_NUMBER => head.severity_number = reader.varint()? as i32,
             SEVERITY_TEXT => head.severity_text = reader.bytes()?,
-            BODY => head.body = Some(reader.bytes()?),
+            BODY => {
+                // As in a KeyValue: of two the last that has a value.
+                let raw = reader.bytes()?;
+                if head.body.is_none() || value::Any::read(raw)? != value::Any::Empty {
+                    head.body = Some(raw);
+                }
+            }
             ATTRIBUTE => parts.attribute(reader.bytes()?)?,
             DROPPED => head.dropped_attributes = reader.uint32()?,
             FLAGS => head.flags = reader.fixed32()?,

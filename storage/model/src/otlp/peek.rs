@@ -423,25 +423,32 @@ struct Peeker<'a, 'k, F> {
 }
 
 impl<'a, F: FnMut(&SpanPeek<'a, '_>) -> bool> Visit<'a> for Peeker<'a, '_, F> {
+    const SCOPES: bool = false;
+
     fn resource(&mut self, resource: Origin<'a>) -> Wire<()> {
         (self.service_name, self.service_namespace) = (&[], &[]);
         self.of_resource.fill(None);
+        // Of equal keys the first wins, also if its value is no text, as in the columns.
+        let (mut name, mut namespace) = (None, None);
         resource.resource_attributes(|pair| {
-            match (pair.key, pair.value) {
-                (b"service.name", Any::Str(name)) if self.service_name.is_empty() => self.service_name = name,
-                (b"service.namespace", Any::Str(name)) if self.service_namespace.is_empty() => {
-                    self.service_namespace = name
-                }
+            match pair.key {
+                b"service.name" => drop(name.get_or_insert(pair.value)),
+                b"service.namespace" => drop(namespace.get_or_insert(pair.value)),
                 _ => {}
             }
             if let Some(index) = self.keys.find(pair.key) {
                 self.of_resource[index].get_or_insert(pair.value);
             }
             Ok(())
-        })
+        })?;
+        if let Some(Any::Str(text)) = name {
+            self.service_name = text;
+        }
+        if let Some(Any::Str(text)) = namespace {
+            self.service_namespace = text;
+        }
+        Ok(())
     }
-
-    const SCOPES: bool = false;
 
     fn scope(&mut self, _: Origin<'a>) -> Wire<()> {
         Ok(())

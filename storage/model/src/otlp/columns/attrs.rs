@@ -410,14 +410,18 @@ impl TextMaps {
         tally: &mut Tally,
     ) -> Wire<bool> {
         self.count += 1;
-        let too_long = !matches!(pair.value, Any::Str(_)) && pair.raw.len() > caps.value_bytes;
-        if self.count > cap || too_long {
+        if self.count > cap {
             tally.truncated += 1;
             return Ok(false);
         }
         let Some(key) = keys.next(pair.key, caps.key_bytes, tally) else {
             return Ok(true);
         };
+        // Only now: a key whose value is left out has been seen all the same.
+        if !matches!(pair.value, Any::Str(_)) && pair.raw.len() > caps.value_bytes {
+            tally.truncated += 1;
+            return Ok(false);
+        }
         let id = match pair.value {
             Any::Str(raw) => self.dict.put(raw, caps.value_bytes, tally),
             other => {

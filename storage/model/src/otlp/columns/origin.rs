@@ -154,7 +154,7 @@ impl Origins {
 
     fn read_resource(&mut self, origin: &Origin<'_>, caps: &Caps, tally: &mut Tally) -> Wire<Resource> {
         let from = self.resource_attrs.mark();
-        let (mut words, mut depth, mut hash) = ([NONE; WORDS.len()], 1, 0u64);
+        let (mut words, mut depth, mut hash, mut count) = ([NONE; WORDS.len()], 1, 0u64, 0);
         let (keys, attrs, dicts) = (&mut self.resource_keys, &mut self.resource_attrs, &mut self.words);
         attrs.begin(keys);
         origin.resource_attributes(|pair| {
@@ -164,6 +164,12 @@ impl Origins {
                 return Ok(());
             }
             hash = hash.wrapping_add(pair_hash(pair.key, pair.raw));
+            // Those with a column count too, as `inspect` counts them.
+            count += 1;
+            if count > caps.origin_attributes {
+                tally.truncated += 1;
+                return Ok(());
+            }
             if let Any::Str(raw) = pair.value
                 && let Some(promotion) = promote::RESOURCE
                     .iter()
