@@ -35,15 +35,51 @@ fn main() {
     println!("server on core {SERVER_CORE}, generator on core {CLIENT_CORE}, {seconds} s each\n");
     let rate = |full: &'static str, small: &'static str| if measuring { full } else { small };
 
-    let fsync = measure("traces, ack after fsync", "fsync", "traces", rate("max", "2000"), seconds, true);
-    let write = measure("traces, ack after write", "write", "traces", rate("max", "2000"), seconds.min(20), true);
-    println!("    fsync / write: {:.2} of its items/s\n", fsync.items_per_second / write.items_per_second);
+    let fsync = measure(
+        "traces, ack after fsync",
+        "fsync",
+        "traces",
+        rate("max", "2000"),
+        seconds,
+        true,
+    );
+    let write = measure(
+        "traces, ack after write",
+        "write",
+        "traces",
+        rate("max", "2000"),
+        seconds.min(20),
+        true,
+    );
+    println!(
+        "    fsync / write: {:.2} of its items/s\n",
+        fsync.items_per_second / write.items_per_second
+    );
     measure("logs", "fsync", "logs", rate("max", "2000"), seconds.min(20), true);
-    measure("metrics", "fsync", "metrics", rate("max", "2000"), seconds.min(20), true);
+    measure(
+        "metrics",
+        "fsync",
+        "metrics",
+        rate("max", "2000"),
+        seconds.min(20),
+        true,
+    );
 
-    let paced = measure("traces, open loop at 100k/s", "fsync", "traces", rate("100000", "1000"), seconds.min(20), false);
+    let paced = measure(
+        "traces, open loop at 100k/s",
+        "fsync",
+        "traces",
+        rate("100000", "1000"),
+        seconds.min(20),
+        false,
+    );
     let bare = bare_append_p99(225 * 1024, if measuring { 2000 } else { 20 });
-    println!("    ack P99 {:.2} ms; bare append+fdatasync of 225 KiB: P99 {:.2} ms; ratio {:.1}", paced.ack_p99_ms, bare, paced.ack_p99_ms / bare);
+    println!(
+        "    ack P99 {:.2} ms; bare append+fdatasync of 225 KiB: P99 {:.2} ms; ratio {:.1}",
+        paced.ack_p99_ms,
+        bare,
+        paced.ack_p99_ms / bare
+    );
 }
 
 struct Measured {
@@ -58,17 +94,44 @@ fn measure(what: &str, ack: &str, signal: &str, rate: &str, seconds: u64, closed
     let duration = format!("{seconds}s");
     let in_flight = if closed { "16" } else { "64" };
     let load = pinned(CLIENT_CORE)
-        .args(["load", "--protocol", "http", "--signals", signal, "--rate", rate, "--duration", &duration])
-        .args(["--in-flight", in_flight, "--connections", "16", "--format", "json", "--endpoint", &endpoint])
+        .args([
+            "load",
+            "--protocol",
+            "http",
+            "--signals",
+            signal,
+            "--rate",
+            rate,
+            "--duration",
+            &duration,
+        ])
+        .args([
+            "--in-flight",
+            in_flight,
+            "--connections",
+            "16",
+            "--format",
+            "json",
+            "--endpoint",
+            &endpoint,
+        ])
         .output()
         .unwrap();
     let report: Value = serde_json::from_slice(&load.stdout).unwrap_or_else(|error| {
-        panic!("{error}: {}{}", String::from_utf8_lossy(&load.stdout), String::from_utf8_lossy(&load.stderr))
+        panic!(
+            "{error}: {}{}",
+            String::from_utf8_lossy(&load.stdout),
+            String::from_utf8_lossy(&load.stderr)
+        )
     });
     let total = report["signals"][signal].clone();
     let metrics = server.metrics();
     let metric = |name: &str, label: &str| -> f64 {
-        metrics.lines().filter(|line| line.starts_with(name) && line.contains(label)).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+        metrics
+            .lines()
+            .filter(|line| line.starts_with(name) && line.contains(label))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
     };
     let items = number(&total["acked"]);
     let deduplicated = metric("tailwater_items_total", "\"deduplicated\"");
@@ -78,7 +141,11 @@ fn measure(what: &str, ack: &str, signal: &str, rate: &str, seconds: u64, closed
     let outbox = metric("tailwater_outbox_written_bytes_total", "");
     server.stop();
     let parquet = parquet_bytes(&data.path().join("lake"));
-    let verify = Command::new(BINARY).args(["lake", "verify", "--data"]).arg(data.path()).output().unwrap();
+    let verify = Command::new(BINARY)
+        .args(["lake", "verify", "--data"])
+        .arg(data.path())
+        .output()
+        .unwrap();
     let elapsed = report["seconds"].as_f64().unwrap_or(seconds as f64);
     let per_second = items / elapsed;
     let mb = |bytes: f64| bytes / elapsed / 1e6;
@@ -101,8 +168,15 @@ fn measure(what: &str, ack: &str, signal: &str, rate: &str, seconds: u64, closed
     if deduplicated != 0.0 {
         println!("    VOID: {deduplicated} items were taken for repeats");
     }
-    assert!(verify.status.success(), "VOID, the ledger does not add up: {}", String::from_utf8_lossy(&verify.stdout));
-    Measured { items_per_second: per_second, ack_p99_ms: number(&total["ack_p99_ms"]) }
+    assert!(
+        verify.status.success(),
+        "VOID, the ledger does not add up: {}",
+        String::from_utf8_lossy(&verify.stdout)
+    );
+    Measured {
+        items_per_second: per_second,
+        ack_p99_ms: number(&total["ack_p99_ms"]),
+    }
 }
 
 fn number(value: &Value) -> f64 {
@@ -113,7 +187,12 @@ fn number(value: &Value) -> f64 {
 fn pinned(core: &str) -> Command {
     let mut command = Command::new("taskset");
     command.args(["-c", core, BINARY]);
-    if Command::new("taskset").arg("-V").stdout(Stdio::null()).status().is_err() {
+    if Command::new("taskset")
+        .arg("-V")
+        .stdout(Stdio::null())
+        .status()
+        .is_err()
+    {
         println!("    taskset is absent: not pinned");
         return Command::new(BINARY);
     }
@@ -134,13 +213,22 @@ impl Server {
         }
         command.args(["--set", &format!("storage.ack={ack}"), "--set", "log.level=warn"]);
         let child = command.spawn().unwrap();
-        let server = Server { child, run_file: data.join("run/collector.json") };
+        let server = Server {
+            child,
+            run_file: data.join("run/collector.json"),
+        };
         let started = Instant::now();
         while !server.run_file.exists() {
-            assert!(started.elapsed() < Duration::from_secs(30), "the collector does not come up");
+            assert!(
+                started.elapsed() < Duration::from_secs(30),
+                "the collector does not come up"
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
-        println!("    (ready {:.0} ms after its start)", started.elapsed().as_secs_f64() * 1e3);
+        println!(
+            "    (ready {:.0} ms after its start)",
+            started.elapsed().as_secs_f64() * 1e3
+        );
         server
     }
 
@@ -152,7 +240,9 @@ impl Server {
     fn metrics(&self) -> String {
         use std::io::Read;
         let mut stream = std::net::TcpStream::connect(self.address("admin.collector")).unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+        stream
+            .write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            .unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
         text
@@ -180,7 +270,9 @@ fn parquet_bytes(directory: &Path) -> f64 {
             let path = entry.path();
             match path.is_dir() {
                 true => parquet_bytes(&path),
-                false if path.extension().is_some_and(|extension| extension == "parquet") => entry.metadata().map_or(0, |data| data.len()) as f64,
+                false if path.extension().is_some_and(|extension| extension == "parquet") => {
+                    entry.metadata().map_or(0, |data| data.len()) as f64
+                }
                 false => 0.0,
             }
         })
@@ -206,12 +298,18 @@ fn bare_append_p99(size: usize, times: usize) -> f64 {
 
 fn machine() -> String {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).map_or("?", |text| text.trim_start_matches([' ', '\t', ':']));
+    let model = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .map_or("?", |text| text.trim_start_matches([' ', '\t', ':']));
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     format!("{model}, {cores} cores; commit {}", commit())
 }
 
 fn commit() -> String {
     let output = Command::new("git").args(["rev-parse", "--short", "HEAD"]).output();
-    output.ok().and_then(|output| String::from_utf8(output.stdout).ok()).map_or_else(|| "?".into(), |text| text.trim().to_owned())
+    output
+        .ok()
+        .and_then(|output| String::from_utf8(output.stdout).ok())
+        .map_or_else(|| "?".into(), |text| text.trim().to_owned())
 }

@@ -29,7 +29,10 @@ pub struct Budget {
 impl Budget {
     /// A budget of `limit` bytes.
     pub fn new(limit: u64) -> Arc<Budget> {
-        Arc::new(Budget { used: AtomicU64::new(0), limit })
+        Arc::new(Budget {
+            used: AtomicU64::new(0),
+            limit,
+        })
     }
 
     /// Bytes held now.
@@ -75,7 +78,10 @@ pub enum Exhausted {
 impl Held {
     /// Takes `bytes` from both budgets, or none.
     pub fn take(process: &Arc<Budget>, tenant: &Arc<Budget>, bytes: u64) -> Result<Held, Exhausted> {
-        let mut held = Held { budgets: [process.clone(), tenant.clone()], bytes: 0 };
+        let mut held = Held {
+            budgets: [process.clone(), tenant.clone()],
+            bytes: 0,
+        };
         held.grow(bytes)?;
         Ok(held)
     }
@@ -144,7 +150,11 @@ impl Tenant {
         let rate = rate.map(|(bytes_per_sec, burst)| {
             RateLimiter::direct(Quota::per_second(units(bytes_per_sec)).allow_burst(units(burst)))
         });
-        Tenant { name: Arc::from(name), memory: Budget::new(share), rate }
+        Tenant {
+            name: Arc::from(name),
+            memory: Budget::new(share),
+            rate,
+        }
     }
 
     /// Takes `bytes` from the bucket. The error is how long until they would be there; a request larger than the whole
@@ -182,12 +192,18 @@ impl Backlog {
     /// Room for `limit` bytes; a request waits at most `wait` for its place.
     pub fn new(limit: u64, wait: Duration) -> Backlog {
         let limit = u32::try_from((limit / BACKLOG_UNIT).max(1)).unwrap_or(u32::MAX >> 4);
-        Backlog { units: Arc::new(Semaphore::new(limit as usize)), limit, wait }
+        Backlog {
+            units: Arc::new(Semaphore::new(limit as usize)),
+            limit,
+            wait,
+        }
     }
 
     /// A place for `bytes`; `None` when none came free in time. A request larger than the whole backlog takes all of it.
     pub async fn enter(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
-        let units = u32::try_from(bytes.div_ceil(BACKLOG_UNIT)).unwrap_or(u32::MAX).clamp(1, self.limit);
+        let units = u32::try_from(bytes.div_ceil(BACKLOG_UNIT))
+            .unwrap_or(u32::MAX)
+            .clamp(1, self.limit);
         let place = self.units.clone().acquire_many_owned(units);
         tokio::time::timeout(self.wait, place).await.ok()?.ok()
     }

@@ -35,7 +35,12 @@ pub struct Ticket {
 impl Dedup {
     /// Wraps a register that recovery has filled.
     pub fn new(register: Register) -> Arc<Dedup> {
-        Arc::new(Dedup { inner: Mutex::new(Inner { register, waiting: HashMap::default() }) })
+        Arc::new(Dedup {
+            inner: Mutex::new(Inner {
+                register,
+                waiting: HashMap::default(),
+            }),
+        })
     }
 
     /// Asks for a request; waits while another copy of it is under way.
@@ -45,7 +50,11 @@ impl Dedup {
                 let mut inner = self.inner.lock();
                 match inner.register.begin(digest, now_ns) {
                     Begin::First(token) => {
-                        return Admitted::First(Ticket { dedup: self.clone(), digest, token: Some(token) });
+                        return Admitted::First(Ticket {
+                            dedup: self.clone(),
+                            digest,
+                            token: Some(token),
+                        });
                     }
                     Begin::Hit(answer) => return Admitted::Repeat(answer.clone()),
                     Begin::Pending(token) => inner.waiting.entry(token).or_default().clone().notified_owned(),
@@ -82,7 +91,8 @@ impl Ticket {
     /// passes the record without its digest.
     pub fn done(mut self, answer: Answer) {
         if let Some(token) = self.token.take() {
-            self.dedup.finish(token, |register| register.done(self.digest, token, answer));
+            self.dedup
+                .finish(token, |register| register.done(self.digest, token, answer));
         }
     }
 }

@@ -150,7 +150,10 @@ impl Delivery {
             other => other?,
         };
         let known = (version > 0).then_some(BatchSeq(version));
-        self.journal.lock().read_version(table, known).map_err(|error| Trouble::Final(error.to_string()))?;
+        self.journal
+            .lock()
+            .read_version(table, known)
+            .map_err(|error| Trouble::Final(error.to_string()))?;
         self.waiting.committed(table, BatchSeq(version));
         Ok(())
     }
@@ -164,7 +167,11 @@ impl Delivery {
                 _ => return Ok(()),
             }
         }
-        let _turn = self.turn.acquire().await.map_err(|_| Trouble::Final("delivery has ended".into()))?;
+        let _turn = self
+            .turn
+            .acquire()
+            .await
+            .map_err(|_| Trouble::Final("delivery has ended".into()))?;
         Ok(self.lake.ensure_tables().await?)
     }
 
@@ -174,13 +181,24 @@ impl Delivery {
         let Some(plan) = self.journal.lock().plan_commit(table, durable) else {
             return Ok(if flush { Step::Done } else { Step::Wait });
         };
-        let Some((bytes, since)) = self.waiting.of(table) else { return Ok(Step::Wait) };
+        let Some((bytes, since)) = self.waiting.of(table) else {
+            return Ok(Step::Wait);
+        };
         if !flush && bytes < self.settings.bytes && since.elapsed() < self.settings.interval {
             return Ok(Step::Wait);
         }
-        let _turn = self.turn.acquire().await.map_err(|_| Trouble::Final("delivery has ended".into()))?;
-        let most = self.waiting.through(table, self.settings.bytes.saturating_mul(COMMIT_TIMES_MAX));
-        let plan = CommitPlan { through: most.map_or(plan.through, |most| most.min(plan.through)), ..plan };
+        let _turn = self
+            .turn
+            .acquire()
+            .await
+            .map_err(|_| Trouble::Final("delivery has ended".into()))?;
+        let most = self
+            .waiting
+            .through(table, self.settings.bytes.saturating_mul(COMMIT_TIMES_MAX));
+        let plan = CommitPlan {
+            through: most.map_or(plan.through, |most| most.min(plan.through)),
+            ..plan
+        };
         self.commit(committer, plan).await?;
         Ok(Step::Again)
     }
@@ -188,9 +206,10 @@ impl Delivery {
     async fn commit(&self, committer: &Committer, plan: CommitPlan) -> Result<(), Trouble> {
         let started = Instant::now();
         let frames = self.frames(plan)?;
-        let rows = tokio::task::spawn_blocking(move || frames.iter().map(FrameRef::read).collect::<Result<Vec<_>, _>>())
-            .await
-            .map_err(|error| Trouble::Final(format!("reading the outbox panicked: {error}")))??;
+        let rows =
+            tokio::task::spawn_blocking(move || frames.iter().map(FrameRef::read).collect::<Result<Vec<_>, _>>())
+                .await
+                .map_err(|error| Trouble::Final(format!("reading the outbox panicked: {error}")))??;
         let committed = committer.commit(plan.after.0, plan.through.0, rows).await?;
         self.journal.lock().committed(plan.table, plan.through);
         self.waiting.committed(plan.table, plan.through);
@@ -215,15 +234,30 @@ impl Delivery {
     fn frames(&self, plan: CommitPlan) -> Result<Vec<FrameRef>, Trouble> {
         let view = self.outbox.view()?;
         let (after, through) = (plan.after.0, plan.through.0);
-        for hole in view.holes.iter().filter(|(first, last)| *last > after && *first <= through) {
+        for hole in view
+            .holes
+            .iter()
+            .filter(|(first, last)| *last > after && *first <= through)
+        {
             // Media damage: what else there is goes on, and the loss stays visible.
-            error!(table = plan.table.name(), first = hole.0, last = hole.1, "outbox batches do not verify; their rows are lost");
+            error!(
+                table = plan.table.name(),
+                first = hole.0,
+                last = hole.1,
+                "outbox batches do not verify; their rows are lost"
+            );
             self.stats.batches_lost(plan.table.name(), hole.1 - hole.0 + 1);
             self.damaged.store(true, Ordering::Relaxed);
-            self.health.degraded(format!("outbox batches {} to {} are damaged, their rows are lost", hole.0, hole.1));
+            self.health.degraded(format!(
+                "outbox batches {} to {} are damaged, their rows are lost",
+                hole.0, hole.1
+            ));
         }
         if view.durable < through {
-            return Err(Trouble::Final(format!("outbox ends at batch {}, {through} was durable", view.durable)));
+            return Err(Trouble::Final(format!(
+                "outbox ends at batch {}, {through} was durable",
+                view.durable
+            )));
         }
         let frames = view.frames_after(plan.table, after).iter();
         Ok(frames.take_while(|frame| frame.seq.0 <= through).cloned().collect())

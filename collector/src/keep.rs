@@ -45,7 +45,9 @@ impl Keeper {
             ticks.tick().await;
             let state = {
                 let journal = self.journal.lock();
-                let versions = tailwater_model::table::Table::ALL.map(|table| journal.version(table)).to_vec();
+                let versions = tailwater_model::table::Table::ALL
+                    .map(|table| journal.version(table))
+                    .to_vec();
                 (journal.batch(), versions)
             };
             if state == last {
@@ -78,7 +80,9 @@ impl Keeper {
             return Err(std::io::Error::other("the outbox has ended"));
         }
         let (data, size) = (self.data.clone(), bytes.len());
-        tokio::task::spawn_blocking(move || checkpoint::store(&data, &bytes)).await.map_err(std::io::Error::other)??;
+        tokio::task::spawn_blocking(move || checkpoint::store(&data, &bytes))
+            .await
+            .map_err(std::io::Error::other)??;
         let trim = {
             let mut journal = self.journal.lock();
             journal.checkpointed(mark);
@@ -86,12 +90,20 @@ impl Keeper {
         };
         let (intake, outbox) = (self.intake.clone(), self.outbox.clone());
         let freed = tokio::task::spawn_blocking(move || {
-            Ok::<_, tailwater_wal::Error>(intake.trim_below(trim.intake_below.0)? + outbox.trim_below(trim.outbox_below.0)?)
+            Ok::<_, tailwater_wal::Error>(
+                intake.trim_below(trim.intake_below.0)? + outbox.trim_below(trim.outbox_below.0)?,
+            )
         })
         .await
         .map_err(std::io::Error::other)?
         .map_err(std::io::Error::other)?;
-        debug!(batch = mark.batch.0, low = mark.low.0, bytes = size, freed, "checkpoint");
+        debug!(
+            batch = mark.batch.0,
+            low = mark.low.0,
+            bytes = size,
+            freed,
+            "checkpoint"
+        );
         Ok(())
     }
 }

@@ -102,10 +102,22 @@ pub struct Log {
 
 impl Log {
     /// Starts the acker; durable records go to `road`.
-    pub fn start(wal: Arc<Wal>, road: mpsc::Sender<Accepted>, stats: Arc<Stats>) -> std::io::Result<(Arc<Log>, JoinHandle<()>)> {
+    pub fn start(
+        wal: Arc<Wal>,
+        road: mpsc::Sender<Accepted>,
+        stats: Arc<Stats>,
+    ) -> std::io::Result<(Arc<Log>, JoinHandle<()>)> {
         let (queue, waiting) = mpsc::channel();
-        let acker = std::thread::Builder::new().name("acker".into()).spawn(move || acknowledge(&waiting, &road, &stats))?;
-        Ok((Arc::new(Log { wal, queue: Mutex::new(Some(queue)) }), acker))
+        let acker = std::thread::Builder::new()
+            .name("acker".into())
+            .spawn(move || acknowledge(&waiting, &road, &stats))?;
+        Ok((
+            Arc::new(Log {
+                wal,
+                queue: Mutex::new(Some(queue)),
+            }),
+            acker,
+        ))
     }
 
     /// Appends a record. The receiver resolves when it is durable, or with the error that kept it from being so. Dropping
@@ -129,9 +141,20 @@ impl Log {
         .encode(&mut head);
         let (answer, answered) = oneshot::channel();
         let queue = self.queue.lock();
-        let Some(queue) = queue.as_ref() else { return Err(Refused::Closing) };
-        let durable = self.wal.append(head, Body::from(appended.payload.clone())).map_err(Refused::Log)?;
-        queue.send(Waiting { durable, appended, answer }).expect("the acker lives as long as its queue");
+        let Some(queue) = queue.as_ref() else {
+            return Err(Refused::Closing);
+        };
+        let durable = self
+            .wal
+            .append(head, Body::from(appended.payload.clone()))
+            .map_err(Refused::Log)?;
+        queue
+            .send(Waiting {
+                durable,
+                appended,
+                answer,
+            })
+            .expect("the acker lives as long as its queue");
         Ok(answered)
     }
 
@@ -147,10 +170,21 @@ impl Log {
 }
 
 fn acknowledge(waiting: &mpsc::Receiver<Waiting>, road: &mpsc::Sender<Accepted>, stats: &Stats) {
-    for Waiting { durable, appended, answer } in waiting {
+    for Waiting {
+        durable,
+        appended,
+        answer,
+    } in waiting
+    {
         match durable.wait() {
             Ok(lsn) => {
-                let Appended { entry, payload, ticket, held, place } = appended;
+                let Appended {
+                    entry,
+                    payload,
+                    ticket,
+                    held,
+                    place,
+                } = appended;
                 // Before the record goes on: no checkpoint may pass it without its digest.
                 if let Some(ticket) = ticket {
                     ticket.done(entry.rejected.answer());
@@ -158,7 +192,16 @@ fn acknowledge(waiting: &mpsc::Receiver<Waiting>, road: &mpsc::Sender<Accepted>,
                 stats.received(&entry);
                 // A client that has gone does not take its record with it.
                 let _ = answer.send(Ok(()));
-                if road.send(Accepted { lsn: Lsn(lsn), entry, payload, held: Some(held), place }).is_err() {
+                if road
+                    .send(Accepted {
+                        lsn: Lsn(lsn),
+                        entry,
+                        payload,
+                        held: Some(held),
+                        place,
+                    })
+                    .is_err()
+                {
                     // The road has stopped, which stops the process; replay finds the record in the log.
                     return;
                 }

@@ -147,7 +147,9 @@ pub fn open(directory: &Directory) -> Result<Opened, CollectorError> {
     report("intake log", &recovered);
     let lost: Vec<_> = recovered.lost().collect();
 
-    let mut register = directory.dedup_window_ns.map(|window| Register::new(DIGESTS_MAX, window));
+    let mut register = directory
+        .dedup_window_ns
+        .map(|window| Register::new(DIGESTS_MAX, window));
     if let Some(register) = &mut register {
         let mut from = 0;
         if let Some(checkpoint) = checkpoint {
@@ -172,7 +174,16 @@ pub fn open(directory: &Directory) -> Result<Opened, CollectorError> {
         digests = register.as_ref().map_or(0, Register::len),
         "data directory open"
     );
-    Ok(Opened { journal, register, intake: Arc::new(intake), outbox: Arc::new(outbox), heads, replay_from, lost, lock })
+    Ok(Opened {
+        journal,
+        register,
+        intake: Arc::new(intake),
+        outbox: Arc::new(outbox),
+        heads,
+        replay_from,
+        lost,
+        lock,
+    })
 }
 
 fn lock(data: &std::path::Path) -> Result<File, CollectorError> {
@@ -189,7 +200,10 @@ fn lock(data: &std::path::Path) -> Result<File, CollectorError> {
 
 fn report(log: &'static str, recovered: &Recovered) {
     for (first, last) in recovered.lost() {
-        error!(log, first, last, "records are lost to damage; what could be read of them is in quarantine");
+        error!(
+            log,
+            first, last, "records are lost to damage; what could be read of them is in quarantine"
+        );
     }
 }
 

@@ -57,7 +57,11 @@ impl Waiting {
             let queue = &mut tables[index(frame.table)];
             match queue.back_mut() {
                 Some(last) if last.seq == seq => last.bytes += frame.len,
-                _ => queue.push_back(Frames { seq, bytes: frame.len, since }),
+                _ => queue.push_back(Frames {
+                    seq,
+                    bytes: frame.len,
+                    since,
+                }),
             }
         }
     }
@@ -141,7 +145,10 @@ fn append(wal: &Wal, batch: &Sealed, health: &health::Handle) -> Result<(), tail
                 assert_eq!(seq, batch.cut.seq.0, "the outbox numbers batches as the journal does");
                 if let Some(since) = refused.take() {
                     let since: Instant = since;
-                    info!(waited_ms = since.elapsed().as_millis() as u64, "the outbox takes batches again");
+                    info!(
+                        waited_ms = since.elapsed().as_millis() as u64,
+                        "the outbox takes batches again"
+                    );
                     health.ready();
                 }
                 return Ok(());

@@ -19,7 +19,9 @@ use tailwater_journal::{Decision, Journal, Row};
 use tailwater_model::ids::{LogId, Lsn, Shard};
 use tailwater_model::ledger::{Account, Amount, Key, ledger_batch};
 use tailwater_model::otlp::caps::Caps;
-use tailwater_model::otlp::columns::{Choice, LogColumns, MetricColumns, RequestInfo, Sampling, SeriesSeen, SpanColumns};
+use tailwater_model::otlp::columns::{
+    Choice, LogColumns, MetricColumns, RequestInfo, Sampling, SeriesSeen, SpanColumns,
+};
 use tailwater_model::otlp::reject::Reason;
 use tailwater_model::signal::Signal;
 use tailwater_model::table::Table;
@@ -111,12 +113,26 @@ const LATER_PART: i32 = 1;
 impl Road {
     /// A road with nothing on it.
     pub fn new(parts: Parts) -> Road {
-        let Parts { settings, journal, sampler, outbox, stats, caps, now } = parts;
+        let Parts {
+            settings,
+            journal,
+            sampler,
+            outbox,
+            stats,
+            caps,
+            now,
+        } = parts;
         let verdict = sampler.unconditional();
         let (log_id, decision) = {
             let mut journal = journal.lock();
             let policy = journal.policy(verdict.reason, verdict.epoch);
-            (journal.log_id(), Decision { threshold: verdict.threshold.bits(), policy })
+            (
+                journal.log_id(),
+                Decision {
+                    threshold: verdict.threshold.bits(),
+                    policy,
+                },
+            )
         };
         Road {
             settings,
@@ -139,7 +155,13 @@ impl Road {
     }
 
     /// Walks the replay, then new records until their sender is gone; then cuts the last batch.
-    pub fn run(mut self, replay: impl Iterator<Item = Accepted>, records: &Receiver<Accepted>, replayed: impl FnOnce(u64), fatal: &Fatal) {
+    pub fn run(
+        mut self,
+        replay: impl Iterator<Item = Accepted>,
+        records: &Receiver<Accepted>,
+        replayed: impl FnOnce(u64),
+        fatal: &Fatal,
+    ) {
         if let Err(error) = self.walk_all(replay, records, replayed) {
             fatal.report("road", &error);
         }
@@ -175,8 +197,17 @@ impl Road {
     }
 
     fn walk(&mut self, record: Accepted) -> Result<(), RoadError> {
-        let Accepted { lsn, entry, payload, held, place } = record;
-        debug_assert!(self.walked.is_none_or(|walked| walked < lsn), "records come in LSN order");
+        let Accepted {
+            lsn,
+            entry,
+            payload,
+            held,
+            place,
+        } = record;
+        debug_assert!(
+            self.walked.is_none_or(|walked| walked < lsn),
+            "records come in LSN order"
+        );
         if entry.duplicate {
             self.count(&entry, Account::Deduplicated, "", entry.items, entry.wire_bytes);
         } else {
@@ -200,7 +231,11 @@ impl Road {
     /// Decodes a request into columns; answers how many rows it became, and their wire bytes.
     fn decode(&mut self, lsn: Lsn, entry: &Entry, payload: &[u8]) -> (u64, u64) {
         let rejected: Vec<u32> = entry.rejected.iter().map(|(ordinal, _)| ordinal).collect();
-        let info = RequestInfo { tenant: &entry.tenant, arrival_ns: entry.arrival_ns, rejected: &rejected };
+        let info = RequestInfo {
+            tenant: &entry.tenant,
+            arrival_ns: entry.arrival_ns,
+            rejected: &rejected,
+        };
         let pushed = match entry.signal {
             Signal::Traces => self.spans.push_request(payload, &info, Choice::All(self.sampling())),
             Signal::Logs => self.logs.push_request(payload, &info, Choice::All(self.sampling())),
@@ -261,7 +296,12 @@ impl Road {
     }
 
     fn count(&mut self, entry: &Entry, account: Account, reason: &'static str, items: u64, bytes: u64) {
-        let key = Key { tenant: entry.tenant.clone(), signal: entry.signal, account, reason };
+        let key = Key {
+            tenant: entry.tenant.clone(),
+            signal: entry.signal,
+            account,
+            reason,
+        };
         let amount = self.ledger.entry(key).or_default();
         amount.items += items;
         amount.bytes += bytes;
@@ -278,7 +318,9 @@ impl Road {
     /// Ends the open batch and sends it off. Waits while the outbox is a batch behind.
     fn cut(&mut self) -> Result<(), RoadError> {
         self.since = None;
-        let Some(walked) = self.walked.take() else { return Ok(()) };
+        let Some(walked) = self.walked.take() else {
+            return Ok(());
+        };
         let now_ns = (self.now)();
         let mut frames = Vec::with_capacity(Table::ALL.len());
         let cut = {
@@ -319,7 +361,11 @@ impl Road {
         if !cut.ledger.is_empty() {
             batch = batch.frame(Table::Ledger, &ledger_batch(&cut.ledger, now_ns - now_ns % SLICE_NS))?;
         }
-        let sealed = Sealed { cut, encoded: batch.finish(), places: std::mem::take(&mut self.places) };
+        let sealed = Sealed {
+            cut,
+            encoded: batch.finish(),
+            places: std::mem::take(&mut self.places),
+        };
         self.outbox.send(sealed).map_err(|_| RoadError::OutboxEnded)
     }
 }

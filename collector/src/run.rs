@@ -130,9 +130,15 @@ pub async fn run(
     let (durable_sender, durable) = watch::channel(BatchSeq(opened.outbox.durable()));
     let outbox_health = readiness.condition("outbox");
     outbox_health.ready();
-    let (sealed, outbox_thread) =
-        outbox::start(opened.outbox.clone(), waiting.clone(), durable_sender, stats.clone(), outbox_health, fatal.clone())
-            .map_err(|error| CollectorError::Io(format!("starting a thread: {error}")))?;
+    let (sealed, outbox_thread) = outbox::start(
+        opened.outbox.clone(),
+        waiting.clone(),
+        durable_sender,
+        stats.clone(),
+        outbox_health,
+        fatal.clone(),
+    )
+    .map_err(|error| CollectorError::Io(format!("starting a thread: {error}")))?;
     let (records_sender, records) = mpsc::channel();
     let (log, acker) = Log::start(opened.intake.clone(), records_sender, stats.clone())
         .map_err(|error| CollectorError::Io(format!("starting a thread: {error}")))?;
@@ -166,7 +172,10 @@ pub async fn run(
     let delivery_health = readiness.condition("tables");
     delivery_health.ready();
     let delivery = Arc::new(Delivery {
-        settings: deliver::Settings { interval: config.storage.commit.interval, bytes: config.storage.commit.bytes.bytes() },
+        settings: deliver::Settings {
+            interval: config.storage.commit.interval,
+            bytes: config.storage.commit.bytes.bytes(),
+        },
         journal: journal.clone(),
         waiting: waiting.clone(),
         outbox: Outbox::open_readonly(&directory.logs.join("outbox")),
@@ -218,7 +227,17 @@ pub async fn run(
         let stop = shutdown.clone();
         let limits = connection_limits(config);
         let intake = intake.clone();
-        serving.spawn(async move { serve(protocol, listener, limits, intake, async move { stop.begun().await }, DRAIN_REQUESTS).await });
+        serving.spawn(async move {
+            serve(
+                protocol,
+                listener,
+                limits,
+                intake,
+                async move { stop.begun().await },
+                DRAIN_REQUESTS,
+            )
+            .await
+        });
     }
     let registered = RunFile::new("collector", addresses.clone())
         .write(&directory.data)
@@ -266,7 +285,9 @@ pub async fn run(
 const DRAIN_REQUESTS: Duration = Duration::from_secs(5);
 
 fn unix_ns() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_nanos() as u64)
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, CollectorError> {
@@ -298,7 +319,9 @@ fn replayed(count: u64, lost: &[(u64, u64)], recovering: &tailwater_runtime::hea
         [] => recovering.ready(),
         lost => {
             let records: u64 = lost.iter().map(|(first, last)| last - first + 1).sum();
-            recovering.degraded(format!("{records} records of the intake log are lost to damage: {lost:?}"));
+            recovering.degraded(format!(
+                "{records} records of the intake log are lost to damage: {lost:?}"
+            ));
         }
     }
 }
@@ -319,14 +342,20 @@ fn directory(config: &Config, limits: &Limits) -> Result<Directory, CollectorErr
             segment_bytes: storage.intake_log.segment.bytes(),
             budget_bytes: storage.intake_log.budget.bytes(),
         },
-        outbox: LogOptions { segment_bytes: storage.outbox.segment.bytes(), budget_bytes: storage.outbox.budget.bytes() },
+        outbox: LogOptions {
+            segment_bytes: storage.outbox.segment.bytes(),
+            budget_bytes: storage.outbox.budget.bytes(),
+        },
         reserve_bytes: config.disk_reserve_bytes(disk.f_blocks * disk.f_frsize),
         ack: match storage.ack {
             Ack::Fsync => tailwater_wal::Ack::Fsync,
             Ack::Write => tailwater_wal::Ack::Write,
         },
         record_bytes_max: limits.body_bytes + RECORD_EXTRA,
-        dedup_window_ns: config.intake.dedup.then(|| config.intake.dedup_window.as_nanos() as u64),
+        dedup_window_ns: config
+            .intake
+            .dedup
+            .then(|| config.intake.dedup_window.as_nanos() as u64),
     })
 }
 
@@ -338,7 +367,9 @@ fn addresses(listeners: &Listeners) -> Result<Vec<(&'static str, std::net::Socke
     ];
     all.into_iter()
         .map(|(key, listener)| {
-            let address = listener.local_addr().map_err(|error| CollectorError::Io(format!("{key}: {error}")))?;
+            let address = listener
+                .local_addr()
+                .map_err(|error| CollectorError::Io(format!("{key}: {error}")))?;
             Ok((key, address))
         })
         .collect()
@@ -363,7 +394,10 @@ fn caps(config: &Config) -> Caps {
 fn request_limits(config: &Config, limits: &Limits, caps: Caps) -> intake::Limits {
     intake::Limits {
         wire_body: limits.wire_body_bytes,
-        inflate: inflate::Limits { body: limits.body_bytes, ratio: u64::from(config.intake.inflate_ratio) },
+        inflate: inflate::Limits {
+            body: limits.body_bytes,
+            ratio: u64::from(config.intake.inflate_ratio),
+        },
         body_idle: config.intake.connections.body_idle,
         request: config.intake.request_timeout,
         caps,
@@ -372,7 +406,10 @@ fn request_limits(config: &Config, limits: &Limits, caps: Caps) -> intake::Limit
 
 fn tenant(config: &Config, limits: &Limits) -> Tenant {
     let rate = &config.intake.rate;
-    let rate = rate.bytes_per_sec.get().map(|bytes_per_sec| (bytes_per_sec.bytes(), rate.burst.bytes()));
+    let rate = rate
+        .bytes_per_sec
+        .get()
+        .map(|bytes_per_sec| (bytes_per_sec.bytes(), rate.burst.bytes()));
     Tenant::new("default", limits.tenant_memory_bytes, rate)
 }
 
@@ -399,27 +436,55 @@ fn watch_figures(
     waiting: &Arc<Waiting>,
 ) {
     let of = intake.clone();
-    metrics.gauge_fn("tailwater_memory_used_bytes", "request bytes held in memory", move || of.memory.used() as f64);
+    metrics.gauge_fn(
+        "tailwater_memory_used_bytes",
+        "request bytes held in memory",
+        move || of.memory.used() as f64,
+    );
     let of = intake.clone();
-    metrics.gauge_fn("tailwater_memory_limit_bytes", "request bytes that may be held", move || of.memory.limit() as f64);
+    metrics.gauge_fn(
+        "tailwater_memory_limit_bytes",
+        "request bytes that may be held",
+        move || of.memory.limit() as f64,
+    );
     let of = intake.clone();
-    metrics.gauge_fn("tailwater_backlog_used_bytes", "accepted bytes not yet in a durable batch", move || of.backlog.used() as f64);
+    metrics.gauge_fn(
+        "tailwater_backlog_used_bytes",
+        "accepted bytes not yet in a durable batch",
+        move || of.backlog.used() as f64,
+    );
     let of = intake.clone();
-    metrics.gauge_fn("tailwater_backlog_limit_bytes", "accepted bytes there is room for", move || of.backlog.limit() as f64);
+    metrics.gauge_fn(
+        "tailwater_backlog_limit_bytes",
+        "accepted bytes there is room for",
+        move || of.backlog.limit() as f64,
+    );
     for (log, wal) in [("intake_log", intake_log), ("outbox", outbox)] {
         type Read = fn(&tailwater_wal::Stats) -> u64;
         let gauges: [(&str, &str, Read); 7] = [
             ("disk_bytes", "disk taken", |stats| stats.disk_bytes),
             ("budget_bytes", "disk that may be taken", |stats| stats.budget_bytes),
             ("segments", "live segments", |stats| stats.segments),
-            ("lag_records", "records accepted and not yet durable", tailwater_wal::Stats::lag),
+            (
+                "lag_records",
+                "records accepted and not yet durable",
+                tailwater_wal::Stats::lag,
+            ),
             ("queue_bytes", "bytes waiting for the disk", |stats| stats.queue_bytes),
-            ("queue_limit_bytes", "bytes that may wait for the disk", |stats| stats.queue_bytes_max),
-            ("kept_records", "records still on disk", |stats| stats.next_seq.saturating_sub(stats.first_seq)),
+            ("queue_limit_bytes", "bytes that may wait for the disk", |stats| {
+                stats.queue_bytes_max
+            }),
+            ("kept_records", "records still on disk", |stats| {
+                stats.next_seq.saturating_sub(stats.first_seq)
+            }),
         ];
         for (name, help, read) in gauges {
             let wal = wal.clone();
-            metrics.gauge_fn(&format!("tailwater_{log}_{name}"), &format!("{log}: {help}"), move || read(&wal.stats()) as f64);
+            metrics.gauge_fn(
+                &format!("tailwater_{log}_{name}"),
+                &format!("{log}: {help}"),
+                move || read(&wal.stats()) as f64,
+            );
         }
         let counters: [(&str, &str, Read); 4] = [
             ("written_bytes", "bytes written", |stats| stats.bytes),
@@ -429,11 +494,19 @@ fn watch_figures(
         ];
         for (name, help, read) in counters {
             let wal = wal.clone();
-            metrics.counter_fn(&format!("tailwater_{log}_{name}"), &format!("{log}: {help}"), move || read(&wal.stats()));
+            metrics.counter_fn(
+                &format!("tailwater_{log}_{name}"),
+                &format!("{log}: {help}"),
+                move || read(&wal.stats()),
+            );
         }
     }
     let of = journal.clone();
-    metrics.gauge_fn("tailwater_decisions_remembered", "decisions remembered for late spans", move || of.lock().remembered() as f64);
+    metrics.gauge_fn(
+        "tailwater_decisions_remembered",
+        "decisions remembered for late spans",
+        move || of.lock().remembered() as f64,
+    );
     for table in Table::ALL {
         let of = waiting.clone();
         metrics.gauge_fn(

@@ -128,13 +128,27 @@ impl Stats {
 
     /// A record is durable (or was found in the log again).
     pub fn received(&self, entry: &Entry) {
-        let key = Key { tenant: entry.tenant.clone(), signal: entry.signal, account: Account::Received, reason: "" };
-        self.add(&key, Amount { items: entry.items, bytes: entry.wire_bytes });
+        let key = Key {
+            tenant: entry.tenant.clone(),
+            signal: entry.signal,
+            account: Account::Received,
+            reason: "",
+        };
+        self.add(
+            &key,
+            Amount {
+                items: entry.items,
+                bytes: entry.wire_bytes,
+            },
+        );
     }
 
     /// A batch is durable: everything in its deltas but `received`, which was counted before.
     pub fn settled<'a>(&self, deltas: impl IntoIterator<Item = (&'a Key, &'a Amount)>) {
-        deltas.into_iter().filter(|(key, _)| key.account != Account::Received).for_each(|(key, amount)| self.add(key, *amount));
+        deltas
+            .into_iter()
+            .filter(|(key, _)| key.account != Account::Received)
+            .for_each(|(key, amount)| self.add(key, *amount));
     }
 
     /// Totals of the process before this one, all accounts.
@@ -170,7 +184,15 @@ impl Stats {
             .iter()
             .flat_map(|((tenant, signal), totals)| {
                 totals.accounts.iter().map(|((account, reason), amount)| {
-                    (Key { tenant: tenant.clone(), signal: *signal, account: *account, reason }, *amount)
+                    (
+                        Key {
+                            tenant: tenant.clone(),
+                            signal: *signal,
+                            account: *account,
+                            reason,
+                        },
+                        *amount,
+                    )
                 })
             })
             .collect();

@@ -16,8 +16,14 @@ const SPANS_A_REQUEST: u64 = 50;
 
 #[test]
 fn every_acked_span_is_there_once_after_kills_under_load() {
-    let rounds = std::env::var("TAILWATER_KILLS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(ROUNDS);
-    let seed = std::env::var("TAILWATER_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0x7a11);
+    let rounds = std::env::var("TAILWATER_KILLS")
+        .ok()
+        .and_then(|rounds| rounds.parse().ok())
+        .unwrap_or(ROUNDS);
+    let seed = std::env::var("TAILWATER_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or(0x7a11);
     eprintln!("{rounds} rounds, seed {seed}");
     let mut random = rand::rngs::SmallRng::seed_from_u64(seed);
     let data = tempfile::tempdir().unwrap();
@@ -37,7 +43,10 @@ fn every_acked_span_is_there_once_after_kills_under_load() {
     let mut server = Server::start("collector", data.path(), &settings);
     let address = server.http();
     let listen = [("intake.http.listen", address.to_string())];
-    let settings: Vec<(&str, &str)> = settings.into_iter().chain(listen.iter().map(|(key, value)| (*key, value.as_str()))).collect();
+    let settings: Vec<(&str, &str)> = settings
+        .into_iter()
+        .chain(listen.iter().map(|(key, value)| (*key, value.as_str())))
+        .collect();
 
     let stop = Arc::new(AtomicBool::new(false));
     let next = Arc::new(AtomicU64::new(0));
@@ -53,7 +62,13 @@ fn every_acked_span_is_there_once_after_kills_under_load() {
                     let body = sample::traces("cart", (first..first + SPANS_A_REQUEST).map(sample::span).collect());
                     // The same bytes again until somebody says yes: what was stored before a lost answer must not double.
                     loop {
-                        let reply = try_http(address, "POST", "/v1/traces", &[("content-type", "application/x-protobuf")], &body);
+                        let reply = try_http(
+                            address,
+                            "POST",
+                            "/v1/traces",
+                            &[("content-type", "application/x-protobuf")],
+                            &body,
+                        );
                         match reply.map(|reply| (reply.status, reply.body.len())) {
                             Some((200, 0)) => break,
                             Some((200, _)) => panic!("request {number} was not taken whole"),
@@ -70,7 +85,9 @@ fn every_acked_span_is_there_once_after_kills_under_load() {
         .collect();
     for round in 0..rounds {
         let (before, more) = (acked.load(Ordering::Relaxed), random.random_range(1..60));
-        crate::harness::wait_for("requests to be acknowledged", || (acked.load(Ordering::Relaxed) >= before + more).then_some(()));
+        crate::harness::wait_for("requests to be acknowledged", || {
+            (acked.load(Ordering::Relaxed) >= before + more).then_some(())
+        });
         // Anywhere in what the collector does from here on.
         std::thread::sleep(Duration::from_micros(random.random_range(0..50_000)));
         server.kill();
@@ -83,21 +100,35 @@ fn every_acked_span_is_there_once_after_kills_under_load() {
         }
     }
     let before = acked.load(Ordering::Relaxed);
-    crate::harness::wait_for("life after the last kill", || (acked.load(Ordering::Relaxed) > before + 5).then_some(()));
+    crate::harness::wait_for("life after the last kill", || {
+        (acked.load(Ordering::Relaxed) > before + 5).then_some(())
+    });
     stop.store(true, Ordering::Relaxed);
     let sent: HashSet<u64> = senders.into_iter().flat_map(|sender| sender.join().unwrap()).collect();
     server.wait_ready(&["collector"]);
     assert!(server.stop().success());
 
     let data = data.path().display().to_string();
-    let csv = run_ok(&["sql", "--data", &data, "--format", "csv", "--set", "query.rows=100000000", "select attrs_str['e2e.number'], count(*) from spans group by 1"]);
+    let csv = run_ok(&[
+        "sql",
+        "--data",
+        &data,
+        "--format",
+        "csv",
+        "--set",
+        "query.rows=100000000",
+        "select attrs_str['e2e.number'], count(*) from spans group by 1",
+    ]);
     let mut found = HashSet::new();
     for line in csv.lines().skip(1) {
         let (number, count) = line.split_once(',').unwrap();
         assert_eq!(count, "1", "span {number} is there more than once");
         found.insert(number.parse::<u64>().unwrap());
     }
-    let wanted: HashSet<u64> = sent.iter().flat_map(|request| request * SPANS_A_REQUEST..(request + 1) * SPANS_A_REQUEST).collect();
+    let wanted: HashSet<u64> = sent
+        .iter()
+        .flat_map(|request| request * SPANS_A_REQUEST..(request + 1) * SPANS_A_REQUEST)
+        .collect();
     let missing: Vec<_> = wanted.difference(&found).take(5).collect();
     assert!(missing.is_empty(), "acked and gone: {missing:?}");
     let extra: Vec<_> = found.difference(&wanted).take(5).collect();

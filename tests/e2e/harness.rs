@@ -25,7 +25,11 @@ pub fn tailwater() -> Command {
 pub fn run(args: &[&str]) -> (i32, String, String) {
     let output = tailwater().args(args).output().expect("the binary runs");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8 output");
-    (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+    (
+        output.status.code().unwrap_or(-1),
+        text(output.stdout),
+        text(output.stderr),
+    )
 }
 
 /// Runs the binary, which must succeed; answers its standard output.
@@ -88,11 +92,24 @@ impl Server {
         let file = std::fs::File::create(&log).expect("a log file");
         let mut command = tailwater();
         command.arg(role).arg("--data").arg(data);
-        for (key, value) in SETTINGS.iter().filter(|(key, _)| !settings.iter().any(|(set, _)| set == key)).chain(settings) {
+        for (key, value) in SETTINGS
+            .iter()
+            .filter(|(key, _)| !settings.iter().any(|(set, _)| set == key))
+            .chain(settings)
+        {
             command.arg("--set").arg(format!("{key}={value}"));
         }
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).spawn().expect("the binary starts");
-        Server { child, data: data.to_owned(), log }
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(file)
+            .spawn()
+            .expect("the binary starts");
+        Server {
+            child,
+            data: data.to_owned(),
+            log,
+        }
     }
 
     /// Waits until these roles answer ready.
@@ -108,7 +125,8 @@ impl Server {
 
     /// Where a role listens.
     pub fn address(&self, role: &str, key: &str) -> SocketAddr {
-        self.try_address(role, key).unwrap_or_else(|| panic!("{role} does not say where {key} is"))
+        self.try_address(role, key)
+            .unwrap_or_else(|| panic!("{role} does not say where {key} is"))
     }
 
     fn try_address(&self, role: &str, key: &str) -> Option<SocketAddr> {
@@ -136,12 +154,24 @@ impl Server {
 
     /// Posts a protobuf request.
     pub fn post(&self, path: &str, body: &[u8]) -> Reply {
-        http(self.http(), "POST", path, &[("content-type", "application/x-protobuf")], body)
+        http(
+            self.http(),
+            "POST",
+            path,
+            &[("content-type", "application/x-protobuf")],
+            body,
+        )
     }
 
     /// The collector's counters, by their full name with labels.
     pub fn metrics(&self) -> HashMap<String, f64> {
-        let reply = http(self.address("collector", "admin.collector"), "GET", "/metrics", &[], b"");
+        let reply = http(
+            self.address("collector", "admin.collector"),
+            "GET",
+            "/metrics",
+            &[],
+            b"",
+        );
         let text = String::from_utf8(reply.body).expect("UTF-8 metrics");
         text.lines()
             .filter(|line| !line.starts_with('#'))
@@ -153,7 +183,11 @@ impl Server {
     /// Sum of the counters whose name starts with `name` and contains every one of `labels`.
     pub fn counted(&self, name: &str, labels: &[&str]) -> f64 {
         let matching = |full: &str| full.starts_with(name) && labels.iter().all(|label| full.contains(label));
-        self.metrics().iter().filter(|(full, _)| matching(full)).map(|(_, value)| value).sum()
+        self.metrics()
+            .iter()
+            .filter(|(full, _)| matching(full))
+            .map(|(_, value)| value)
+            .sum()
     }
 
     /// Asks the query role; rows as JSON values, column by column.
@@ -163,14 +197,21 @@ impl Server {
 
     /// As [`Server::sql`], with the error of the server.
     pub fn try_sql(&self, query: &str) -> Result<Vec<Vec<Value>>, String> {
-        let address = self.try_address("query", "query.listen").ok_or("the query role is not up")?;
+        let address = self
+            .try_address("query", "query.listen")
+            .ok_or("the query role is not up")?;
         let reply = try_http(address, "POST", "/api/v1/sql?format=json", &[], query.as_bytes()).ok_or("no answer")?;
         let answer: Value = serde_json::from_slice(&reply.body).map_err(|error| error.to_string())?;
         if reply.status != 200 {
             return Err(format!("{} {answer}", reply.status));
         }
-        let rows = answer["rows"].as_array().ok_or_else(|| format!("no rows in {answer}"))?;
-        Ok(rows.iter().map(|row| row.as_array().cloned().unwrap_or_default()).collect())
+        let rows = answer["rows"]
+            .as_array()
+            .ok_or_else(|| format!("no rows in {answer}"))?;
+        Ok(rows
+            .iter()
+            .map(|row| row.as_array().cloned().unwrap_or_default())
+            .collect())
     }
 
     /// The first value of the first row as a number.
@@ -180,7 +221,10 @@ impl Server {
 
     /// SIGKILL to the process and its children, and nothing else.
     pub fn kill(&mut self) {
-        let children: Vec<i32> = ["collector", "query", "maintain"].iter().filter_map(|role| self.pid(role)).collect();
+        let children: Vec<i32> = ["collector", "query", "maintain"]
+            .iter()
+            .filter_map(|role| self.pid(role))
+            .collect();
         self.kill_alone();
         for pid in children {
             signal(pid, rustix::process::Signal::KILL);
@@ -196,7 +240,9 @@ impl Server {
 
     /// Waits until everything that was acknowledged is in a durable batch, which is when queries see it.
     pub fn settle(&self) {
-        wait_for("items in flight to settle", || (self.counted("tailwater_items_in_flight", &[]) == 0.0).then_some(()));
+        wait_for("items in flight to settle", || {
+            (self.counted("tailwater_items_in_flight", &[]) == 0.0).then_some(())
+        });
     }
 
     /// SIGTERM, and the exit status.
@@ -207,7 +253,11 @@ impl Server {
             if let Some(status) = self.child.try_wait().expect("the process is ours") {
                 return status;
             }
-            assert!(started.elapsed() < PATIENCE, "no end after SIGTERM; its log:\n{}", self.log());
+            assert!(
+                started.elapsed() < PATIENCE,
+                "no end after SIGTERM; its log:\n{}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -266,18 +316,23 @@ pub struct Reply {
 impl Reply {
     /// The body as JSON.
     pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.body)))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.body)))
     }
 }
 
 /// One HTTP/1.1 exchange.
 pub fn http(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
-    try_http(address, method, path, headers, body).unwrap_or_else(|| panic!("{method} {path}: no answer from {address}"))
+    try_http(address, method, path, headers, body)
+        .unwrap_or_else(|| panic!("{method} {path}: no answer from {address}"))
 }
 
 /// One HTTP/1.1 exchange; `None` when there was no whole answer.
 pub fn try_http(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Option<Reply> {
-    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
+    let mut head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {}\r\n",
+        body.len()
+    );
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
@@ -307,7 +362,10 @@ fn parse(answer: &[u8]) -> Option<Reply> {
         .collect();
     let mut body = &answer[end + 4..];
     let mut whole = Vec::new();
-    if headers.get("transfer-encoding").is_some_and(|encoding| encoding == "chunked") {
+    if headers
+        .get("transfer-encoding")
+        .is_some_and(|encoding| encoding == "chunked")
+    {
         loop {
             let line = body.windows(2).position(|window| window == b"\r\n")?;
             let size = usize::from_str_radix(std::str::from_utf8(&body[..line]).ok()?.trim(), 16).ok()?;
@@ -319,16 +377,25 @@ fn parse(answer: &[u8]) -> Option<Reply> {
             body = body.get(size + 2..)?;
         }
     } else {
-        let length = headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(body.len());
+        let length = headers
+            .get("content-length")
+            .and_then(|length| length.parse().ok())
+            .unwrap_or(body.len());
         whole.extend_from_slice(body.get(..length)?);
     }
-    Some(Reply { status, headers, body: whole })
+    Some(Reply {
+        status,
+        headers,
+        body: whole,
+    })
 }
 
 /// `../shared/data`, or what `$TAILWATER_TEST_DATA` names; says loudly when neither is there.
 pub fn test_data(what: &str) -> Option<PathBuf> {
-    let root = std::env::var_os("TAILWATER_TEST_DATA")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"), PathBuf::from);
+    let root = std::env::var_os("TAILWATER_TEST_DATA").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"),
+        PathBuf::from,
+    );
     let path = root.join(what);
     if path.exists() {
         return Some(path);

@@ -15,13 +15,30 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("slo", &["openslo", "model", "config"]),
     ("runtime", &["config"]),
     ("storage", &["model", "wal", "config", "runtime"]),
-    ("collector", &["journal", "sampling", "openslo", "storage", "model", "wal", "runtime", "config"]),
-    ("query", &["promql", "slo", "openslo", "storage", "model", "runtime", "config"]),
+    (
+        "collector",
+        &[
+            "journal", "sampling", "openslo", "storage", "model", "wal", "runtime", "config",
+        ],
+    ),
+    (
+        "query",
+        &["promql", "slo", "openslo", "storage", "model", "runtime", "config"],
+    ),
 ];
 
 /// Crates of which a second version would mean a second copy of every array, file format or connection.
-const ONE_VERSION: &[&str] =
-    &["arrow", "arrow-array", "arrow-schema", "parquet", "datafusion", "object_store", "tonic", "prost", "deltalake-core"];
+const ONE_VERSION: &[&str] = &[
+    "arrow",
+    "arrow-array",
+    "arrow-schema",
+    "parquet",
+    "datafusion",
+    "object_store",
+    "tonic",
+    "prost",
+    "deltalake-core",
+];
 
 fn metadata() -> serde_json::Value {
     let output = Command::new(env!("CARGO"))
@@ -29,7 +46,11 @@ fn metadata() -> serde_json::Value {
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
         .output()
         .expect("cargo runs");
-    assert!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "cargo metadata: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     serde_json::from_slice(&output.stdout).expect("cargo metadata prints JSON")
 }
 
@@ -37,7 +58,12 @@ fn metadata() -> serde_json::Value {
 fn crates_use_only_what_the_architecture_draws() {
     let allowed: BTreeMap<String, BTreeSet<String>> = ARROWS
         .iter()
-        .map(|(from, to)| (format!("tailwater-{from}"), to.iter().map(|to| format!("tailwater-{to}")).collect()))
+        .map(|(from, to)| {
+            (
+                format!("tailwater-{from}"),
+                to.iter().map(|to| format!("tailwater-{to}")).collect(),
+            )
+        })
         .collect();
     let metadata = metadata();
     let mut wrong = Vec::new();
@@ -74,7 +100,11 @@ fn what_must_be_one_version_is_one() {
             versions.entry(one).or_default().insert(package["version"].to_string());
         }
     }
-    assert_eq!(versions.len(), ONE_VERSION.len(), "all of them are in the tree: {versions:?}");
+    assert_eq!(
+        versions.len(),
+        ONE_VERSION.len(),
+        "all of them are in the tree: {versions:?}"
+    );
     let doubled: Vec<_> = versions.iter().filter(|(_, versions)| versions.len() > 1).collect();
     assert!(doubled.is_empty(), "more than one version of {doubled:?}");
 }

@@ -15,9 +15,16 @@ fn killing_the_query_child_leaves_ingest_untouched_and_it_comes_back() {
     let collector = server.pid("collector");
     signal(query, Signal::KILL);
     for number in 0..20u64 {
-        assert_eq!(server.post("/v1/traces", &sample::traces("cart", vec![sample::span(number)])).status, 200);
+        assert_eq!(
+            server
+                .post("/v1/traces", &sample::traces("cart", vec![sample::span(number)]))
+                .status,
+            200
+        );
     }
-    wait_for("the query role to come back", || server.pid("query").filter(|pid| *pid != query));
+    wait_for("the query role to come back", || {
+        server.pid("query").filter(|pid| *pid != query)
+    });
     server.wait_ready(&["query"]);
     server.settle();
     assert_eq!(server.sql_number("select count(*) from spans"), 20.0);
@@ -30,13 +37,29 @@ fn a_killed_collector_comes_back_on_the_same_ports_and_children_go_with_their_su
     let data = tempfile::tempdir().unwrap();
     let mut server = Server::start("run", data.path(), &[]);
     let (collector, address) = (server.pid("collector").unwrap(), server.http());
-    assert_eq!(server.post("/v1/traces", &sample::traces("cart", vec![sample::span(1)])).status, 200);
+    assert_eq!(
+        server
+            .post("/v1/traces", &sample::traces("cart", vec![sample::span(1)]))
+            .status,
+        200
+    );
     signal(collector, Signal::KILL);
     // The listener is the supervisor's: a request queues instead of being refused.
-    let reply = http(address, "POST", "/v1/traces", &[("content-type", "application/x-protobuf")], &sample::traces("cart", vec![sample::span(2)]));
+    let reply = http(
+        address,
+        "POST",
+        "/v1/traces",
+        &[("content-type", "application/x-protobuf")],
+        &sample::traces("cart", vec![sample::span(2)]),
+    );
     assert_eq!(reply.status, 200);
-    wait_for("both spans", || (server.try_sql("select count(*) from spans").ok()?[0][0].as_i64()? == 2).then_some(()));
-    let children: Vec<i32> = ["collector", "query", "maintain"].iter().filter_map(|role| server.pid(role)).collect();
+    wait_for("both spans", || {
+        (server.try_sql("select count(*) from spans").ok()?[0][0].as_i64()? == 2).then_some(())
+    });
+    let children: Vec<i32> = ["collector", "query", "maintain"]
+        .iter()
+        .filter_map(|role| server.pid(role))
+        .collect();
     assert_eq!(children.len(), 3);
     server.kill_alone();
     for pid in children {
@@ -67,13 +90,26 @@ fn settings_that_do_not_exist_or_contradict_each_other_end_with_78_before_anythi
             assert!(err.contains(part), "'{part}' in {err}");
         }
     };
-    check("intake:\n  htp:\n    listen: 127.0.0.1:1\n", &["tailwater.yaml:2", "htp", "http"]);
+    check(
+        "intake:\n  htp:\n    listen: 127.0.0.1:1\n",
+        &["tailwater.yaml:2", "htp", "http"],
+    );
     check("intake:\n  wire_body: 80MiB\n  body: 1MiB\n", &["wire_body", "body"]);
     check("intake:\n  grpc:\n    listen: 0.0.0.0:4317\n", &["allow_insecure"]);
-    check("storage:\n  commit:\n    interval: soon\n", &["tailwater.yaml:3", "interval"]);
-    let output = tailwater().arg("run").env("TAILWATER_INTAKE_HTTP_LISTN", "127.0.0.1:0").output().unwrap();
+    check(
+        "storage:\n  commit:\n    interval: soon\n",
+        &["tailwater.yaml:3", "interval"],
+    );
+    let output = tailwater()
+        .arg("run")
+        .env("TAILWATER_INTAKE_HTTP_LISTN", "127.0.0.1:0")
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(78));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("TAILWATER_INTAKE_HTTP_LISTEN"), "the nearest name is said");
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("TAILWATER_INTAKE_HTTP_LISTEN"),
+        "the nearest name is said"
+    );
 }
 
 #[test]

@@ -10,7 +10,9 @@ const README: &str = include_str!("../../README.md");
 fn every_command_of_the_readme_is_known_and_has_an_example() {
     let mut seen = 0;
     for line in README.lines() {
-        let Some(rest) = line.trim_start().strip_prefix("tailwater ") else { continue };
+        let Some(rest) = line.trim_start().strip_prefix("tailwater ") else {
+            continue;
+        };
         let verb = rest.split_whitespace().next().expect("a subcommand");
         let (code, out, err) = run(&[verb, "--help"]);
         assert_eq!(code, 0, "tailwater {verb} --help: {err}");

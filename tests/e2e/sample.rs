@@ -10,24 +10,40 @@ use prost::Message;
 
 /// Unix ns.
 pub fn now_ns() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_nanos() as u64
 }
 
 /// A string attribute.
 pub fn text(key: &str, value: &str) -> KeyValue {
-    let value = Some(AnyValue { value: Some(Value::StringValue(value.into())) });
-    KeyValue { key: key.into(), value, ..KeyValue::default() }
+    let value = Some(AnyValue {
+        value: Some(Value::StringValue(value.into())),
+    });
+    KeyValue {
+        key: key.into(),
+        value,
+        ..KeyValue::default()
+    }
 }
 
 fn resource(service: &str) -> Option<Resource> {
-    Some(Resource { attributes: vec![text("service.name", service)], ..Resource::default() })
+    Some(Resource {
+        attributes: vec![text("service.name", service)],
+        ..Resource::default()
+    })
 }
 
 /// A span whose ids are made of `number`.
 pub fn span(number: u64) -> Span {
     let start = now_ns();
     Span {
-        trace_id: [&(number / 4 + 1).to_be_bytes()[..], &(number / 4 + 1).rotate_left(17).to_be_bytes()].concat(),
+        trace_id: [
+            &(number / 4 + 1).to_be_bytes()[..],
+            &(number / 4 + 1).rotate_left(17).to_be_bytes(),
+        ]
+        .concat(),
         span_id: (number + 1).to_be_bytes().to_vec(),
         name: format!("op-{}", number % 7),
         kind: 2,
@@ -40,15 +56,29 @@ pub fn span(number: u64) -> Span {
 
 /// A traces request.
 pub fn traces(service: &str, spans: Vec<Span>) -> Vec<u8> {
-    let scope_spans = vec![ScopeSpans { spans, ..ScopeSpans::default() }];
-    let resource_spans = vec![ResourceSpans { resource: resource(service), scope_spans, ..ResourceSpans::default() }];
+    let scope_spans = vec![ScopeSpans {
+        spans,
+        ..ScopeSpans::default()
+    }];
+    let resource_spans = vec![ResourceSpans {
+        resource: resource(service),
+        scope_spans,
+        ..ResourceSpans::default()
+    }];
     ExportTraceServiceRequest { resource_spans }.encode_to_vec()
 }
 
 /// A logs request.
 pub fn logs(service: &str, log_records: Vec<LogRecord>) -> Vec<u8> {
-    let scope_logs = vec![ScopeLogs { log_records, ..ScopeLogs::default() }];
-    let resource_logs = vec![ResourceLogs { resource: resource(service), scope_logs, ..ResourceLogs::default() }];
+    let scope_logs = vec![ScopeLogs {
+        log_records,
+        ..ScopeLogs::default()
+    }];
+    let resource_logs = vec![ResourceLogs {
+        resource: resource(service),
+        scope_logs,
+        ..ResourceLogs::default()
+    }];
     ExportLogsServiceRequest { resource_logs }.encode_to_vec()
 }
 
@@ -57,7 +87,9 @@ pub fn record(body: &str) -> LogRecord {
     LogRecord {
         time_unix_nano: now_ns(),
         severity_number: 9,
-        body: Some(AnyValue { value: Some(Value::StringValue(body.into())) }),
+        body: Some(AnyValue {
+            value: Some(Value::StringValue(body.into())),
+        }),
         ..LogRecord::default()
     }
 }

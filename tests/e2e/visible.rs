@@ -28,7 +28,11 @@ fn an_acked_span_is_visible_once_within_two_seconds_and_after_a_restart() {
             if rows == f64::from(sent) {
                 break;
             }
-            assert!(acked.elapsed() < Duration::from_secs(2), "{rows} of {sent} rows visible after {:?}", acked.elapsed());
+            assert!(
+                acked.elapsed() < Duration::from_secs(2),
+                "{rows} of {sent} rows visible after {:?}",
+                acked.elapsed()
+            );
         }
     }
     let (rows, parts) = (
@@ -45,9 +49,17 @@ fn an_acked_span_is_visible_once_within_two_seconds_and_after_a_restart() {
         run_ok(&["sql", "--data", &data, "--format", "csv", query])
     };
     let query = "select service_name, count(*) as n, exphist_quantile(exphist(duration_ns), 0.99) > 0 as p99 from spans group by 1";
-    assert_eq!(direct(query), "service_name,n,p99\r\ncart,500,true\r\n", "on a live directory, without its locks");
+    assert_eq!(
+        direct(query),
+        "service_name,n,p99\r\ncart,500,true\r\n",
+        "on a live directory, without its locks"
+    );
     assert!(server.stop().success());
-    assert_eq!(direct(query), "service_name,n,p99\r\ncart,500,true\r\n", "on one at rest");
+    assert_eq!(
+        direct(query),
+        "service_name,n,p99\r\ncart,500,true\r\n",
+        "on one at rest"
+    );
     let data = data.path().display().to_string();
     run_ok(&["lake", "verify", "--data", &data]);
 }
@@ -58,8 +70,14 @@ fn all_three_signals_survive_a_kill_before_anything_was_committed() {
     let mut server = Server::start("collector", data.path(), &[]);
     let spans = (0..10).map(sample::span).collect();
     let reply = server.post("/v1/traces", &sample::traces("cart", spans));
-    assert_eq!((reply.status, reply.body.len()), (200, 0), "full success is an empty message");
-    let records = (0..20).map(|number| sample::record(&format!("line {number}"))).collect();
+    assert_eq!(
+        (reply.status, reply.body.len()),
+        (200, 0),
+        "full success is an empty message"
+    );
+    let records = (0..20)
+        .map(|number| sample::record(&format!("line {number}")))
+        .collect();
     assert_eq!(server.post("/v1/logs", &sample::logs("cart", records)).status, 200);
     server.kill();
 
@@ -69,7 +87,11 @@ fn all_three_signals_survive_a_kill_before_anything_was_committed() {
     assert_eq!(server.sql_number("select count(distinct body) from logs"), 20.0);
     let in_flight = server.counted("tailwater_items_in_flight", &[]);
     assert_eq!(in_flight, 0.0, "everything is settled again");
-    assert_eq!(server.counted("tailwater_items_total", &["\"traces\"", "\"received\""]), 10.0, "counters survive");
+    assert_eq!(
+        server.counted("tailwater_items_total", &["\"traces\"", "\"received\""]),
+        10.0,
+        "counters survive"
+    );
     assert!(server.stop().success());
 }
 
@@ -89,7 +111,10 @@ fn a_repeated_request_gets_the_first_answer_and_is_stored_once_also_after_a_kill
     server.settle();
     assert_eq!(count(&server), (3.0, 3.0));
     assert_eq!(server.counted("tailwater_items_total", &["\"deduplicated\""]), 8.0);
-    assert_eq!(server.counted("tailwater_items_total", &["\"rejected\"", "\"invalid_trace_id\""]), 1.0);
+    assert_eq!(
+        server.counted("tailwater_items_total", &["\"rejected\"", "\"invalid_trace_id\""]),
+        1.0
+    );
     assert!(server.stop().success());
     let data = data.path().display().to_string();
     run_ok(&["lake", "verify", "--data", &data]);

@@ -107,8 +107,19 @@ impl Unconditional {
 
     /// The verdict on one trace.
     pub fn of(self, trace: TraceId) -> Verdict {
-        let Unconditional { threshold, reason, trigger, epoch } = self;
-        Verdict { trace, threshold, reason, trigger, epoch }
+        let Unconditional {
+            threshold,
+            reason,
+            trigger,
+            epoch,
+        } = self;
+        Verdict {
+            trace,
+            threshold,
+            reason,
+            trigger,
+            epoch,
+        }
     }
 }
 
@@ -155,9 +166,12 @@ impl Sampler {
     /// What the policy says without looking at any span; the road then peeks at none.
     pub fn unconditional(&self) -> Unconditional {
         match self.policy {
-            Policy::All { epoch } => {
-                Unconditional { threshold: Threshold::ALWAYS, reason: "all", trigger: Trigger::Arrival, epoch }
-            }
+            Policy::All { epoch } => Unconditional {
+                threshold: Threshold::ALWAYS,
+                reason: "all",
+                trigger: Trigger::Arrival,
+                epoch,
+            },
         }
     }
 

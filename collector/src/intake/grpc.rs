@@ -47,10 +47,22 @@ pub async fn answer(intake: Arc<Intake>, request: Request<Incoming>) -> Response
             return refuse(&refusal);
         }
     };
-    let deadline = request.headers().get("grpc-timeout").and_then(|value| parse_timeout(value.to_str().ok()?));
+    let deadline = request
+        .headers()
+        .get("grpc-timeout")
+        .and_then(|value| parse_timeout(value.to_str().ok()?));
     let (parts, body) = request.into_parts();
     let length = content_length(&parts.headers);
-    let accepted = intake.accept(Packed { signal, form: Form::Protobuf, encoding, length, framed: true }, body);
+    let accepted = intake.accept(
+        Packed {
+            signal,
+            form: Form::Protobuf,
+            encoding,
+            length,
+            framed: true,
+        },
+        body,
+    );
     let outcome = match deadline {
         // The work goes on if the deadline passes: what is in the log stays accepted, and a retry is a duplicate.
         Some(deadline) => match tokio::time::timeout(deadline, accepted).await {
@@ -80,8 +92,14 @@ fn classify<B>(request: &Request<B>) -> Result<(Signal, Encoding), Refusal> {
 }
 
 fn is_grpc(headers: &HeaderMap) -> bool {
-    let text = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-    matches!(text.split(';').next().unwrap_or("").trim(), "application/grpc" | "application/grpc+proto")
+    let text = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("");
+    matches!(
+        text.split(';').next().unwrap_or("").trim(),
+        "application/grpc" | "application/grpc+proto"
+    )
 }
 
 /// Takes the message out of a unary request body: `(compressed, message)`.
@@ -92,7 +110,11 @@ pub(super) fn unframe(mut body: Bytes) -> Result<(bool, Bytes), Refusal> {
     let compressed = match prefix[0] {
         0 => false,
         1 => true,
-        other => return Err(Refusal::malformed(format!("gRPC compressed flag is {other}, not 0 or 1"))),
+        other => {
+            return Err(Refusal::malformed(format!(
+                "gRPC compressed flag is {other}, not 0 or 1"
+            )));
+        }
     };
     let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
     let message = body.split_off(PREFIX);
@@ -136,7 +158,9 @@ fn success(message: &[u8]) -> Response<Body> {
 pub fn refuse(refusal: &Refusal) -> Response<Body> {
     let mut response = failure(&refusal.status());
     if matches!(refusal, Refusal::UnsupportedEncoding(_)) {
-        response.headers_mut().insert(GRPC_ACCEPT_ENCODING, HeaderValue::from_static(Encoding::ACCEPTED));
+        response
+            .headers_mut()
+            .insert(GRPC_ACCEPT_ENCODING, HeaderValue::from_static(Encoding::ACCEPTED));
     }
     response
 }
@@ -160,7 +184,9 @@ fn failure(status: &Status) -> Response<Body> {
 
 fn grpc_response(body: Body) -> Response<Body> {
     let mut response = Response::new(body);
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response
 }
 
@@ -216,7 +242,10 @@ mod tests {
 
     #[test]
     fn a_refusal_is_trailers_only_with_retry_info_where_it_passes_by_itself() {
-        let response = refuse(&Refusal::Overloaded { what: "memory", retry_after: Duration::from_secs(2) });
+        let response = refuse(&Refusal::Overloaded {
+            what: "memory",
+            retry_after: Duration::from_secs(2),
+        });
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["grpc-status"], "14");
         assert!(response.headers().contains_key("grpc-status-details-bin"));

@@ -20,7 +20,13 @@ pub async fn answer(intake: Arc<Intake>, request: Request<Incoming>) -> Response
         Ok((signal, form, encoding)) => {
             let (parts, body) = request.into_parts();
             let length = content_length(&parts.headers);
-            let packed = Packed { signal, form, encoding, length, framed: false };
+            let packed = Packed {
+                signal,
+                form,
+                encoding,
+                length,
+                framed: false,
+            };
             let outcome = intake.accept(packed, body).await;
             outcome.map(|partial| respond(StatusCode::OK, form, reply::success(signal, form, partial.as_ref())))
         }
@@ -50,7 +56,10 @@ fn classify<B>(request: &Request<B>, form: &Result<Form, Refusal>) -> Result<(Si
 
 /// The media type without its parameters; an absent one is refused like an unknown one.
 fn form_of(headers: &HeaderMap) -> Result<Form, Refusal> {
-    let text = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let text = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("");
     let media = text.split(';').next().unwrap_or("").trim();
     match media.to_ascii_lowercase().as_str() {
         "application/x-protobuf" => Ok(Form::Protobuf),
@@ -94,13 +103,19 @@ pub fn refuse(refusal: &Refusal, form: Form) -> Response<Full<Bytes>> {
 /// Answer of a request whose handler panicked: final, and only this request's.
 pub fn internal_error() -> Response<Full<Bytes>> {
     let status = Status::new(Code::Internal, "internal error");
-    respond(StatusCode::INTERNAL_SERVER_ERROR, Form::Protobuf, status.encode(Form::Protobuf))
+    respond(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        Form::Protobuf,
+        status.encode(Form::Protobuf),
+    )
 }
 
 fn respond(status: StatusCode, form: Form, body: Vec<u8>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(form.content_type()));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(form.content_type()));
     response
 }
 
@@ -122,14 +137,27 @@ mod tests {
     fn paths_methods_types_and_encodings() {
         let pb = ("content-type", "application/x-protobuf");
         let ok = |signal, form, encoding| Ok((signal, form, encoding));
-        check("POST", "/v1/traces", &[pb], ok(Signal::Traces, Form::Protobuf, Encoding::Identity));
+        check(
+            "POST",
+            "/v1/traces",
+            &[pb],
+            ok(Signal::Traces, Form::Protobuf, Encoding::Identity),
+        );
         check(
             "POST",
             "/v1/metrics",
-            &[("content-type", "Application/JSON; charset=utf-8"), ("content-encoding", "gzip")],
+            &[
+                ("content-type", "Application/JSON; charset=utf-8"),
+                ("content-encoding", "gzip"),
+            ],
             ok(Signal::Metrics, Form::Json, Encoding::Gzip),
         );
-        check("POST", "/v1/logs?x=1", &[pb, ("content-encoding", "zstd")], ok(Signal::Logs, Form::Protobuf, Encoding::Zstd));
+        check(
+            "POST",
+            "/v1/logs?x=1",
+            &[pb, ("content-encoding", "zstd")],
+            ok(Signal::Logs, Form::Protobuf, Encoding::Zstd),
+        );
         check("GET", "/v1/traces", &[pb], Err(405));
         check("POST", "/v1/traces/", &[pb], Err(404));
         check("POST", "//v1/traces", &[pb], Err(404));
@@ -138,16 +166,36 @@ mod tests {
         check("POST", "/v1/traces", &[], Err(415));
         check("POST", "/v1/traces", &[("content-type", "text/plain")], Err(415));
         check("POST", "/v1/traces", &[pb, ("content-encoding", "br")], Err(415));
-        check("POST", "/v1/traces", &[pb, ("content-encoding", "gzip, gzip")], Err(415));
-        check("POST", "/v1/traces", &[pb, ("content-encoding", "gzip"), ("content-encoding", "gzip")], Err(415));
+        check(
+            "POST",
+            "/v1/traces",
+            &[pb, ("content-encoding", "gzip, gzip")],
+            Err(415),
+        );
+        check(
+            "POST",
+            "/v1/traces",
+            &[pb, ("content-encoding", "gzip"), ("content-encoding", "gzip")],
+            Err(415),
+        );
     }
 
     #[test]
     fn retry_after_is_in_whole_seconds_rounded_up() {
         let wait = std::time::Duration::from_millis(1200);
-        let response = refuse(&Refusal::Overloaded { what: "memory", retry_after: wait }, Form::Json);
+        let response = refuse(
+            &Refusal::Overloaded {
+                what: "memory",
+                retry_after: wait,
+            },
+            Form::Json,
+        );
         assert_eq!(response.headers()["retry-after"], "2");
         assert_eq!(response.headers()["content-type"], "application/json");
-        assert!(!refuse(&Refusal::TooLarge { limit: 1 }, Form::Json).headers().contains_key("retry-after"));
+        assert!(
+            !refuse(&Refusal::TooLarge { limit: 1 }, Form::Json)
+                .headers()
+                .contains_key("retry-after")
+        );
     }
 }

@@ -105,7 +105,9 @@ fn drain(
             return Err(Refusal::TooLarge { limit: limits.body });
         }
         if size > RATIO_FREE && size / wire.max(1) > limits.ratio {
-            return Err(Refusal::TooLarge { limit: wire * limits.ratio });
+            return Err(Refusal::TooLarge {
+                limit: wire * limits.ratio,
+            });
         }
         if read == 0 {
             return Ok(Bytes::from(plain));
@@ -120,7 +122,10 @@ mod tests {
     use super::*;
     use crate::admit::Budget;
 
-    const LIMITS: Limits = Limits { body: 8 << 20, ratio: 200 };
+    const LIMITS: Limits = Limits {
+        body: 8 << 20,
+        ratio: 200,
+    };
 
     fn pack(encoding: Encoding, plain: &[u8]) -> Vec<u8> {
         match encoding {
@@ -150,7 +155,10 @@ mod tests {
 
     #[test]
     fn every_encoding_gives_back_what_was_packed() {
-        let plain: Vec<u8> = (0..3_000_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).take(3 << 20).collect();
+        let plain: Vec<u8> = (0..3_000_000u32)
+            .flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes())
+            .take(3 << 20)
+            .collect();
         for encoding in [Encoding::Identity, Encoding::Gzip, Encoding::Deflate, Encoding::Zstd] {
             for size in [0, 1, STEP - 1, STEP, STEP + 1, plain.len()] {
                 check(encoding, pack(encoding, &plain[..size]), 64 << 20, Ok(&plain[..size]));
@@ -169,8 +177,15 @@ mod tests {
         for encoding in [Encoding::Gzip, Encoding::Deflate, Encoding::Zstd] {
             check(encoding, pack(encoding, &zeros), 64 << 20, Err("larger than"));
             check(encoding, pack(encoding, &zeros[..1 << 20]), 512 << 10, Err("memory"));
-            check(encoding, b"\xff\xffnot packed at all".to_vec(), 1 << 20, Err("cannot be inflated"));
-            let noise: Vec<u8> = (0..200_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+            check(
+                encoding,
+                b"\xff\xffnot packed at all".to_vec(),
+                1 << 20,
+                Err("cannot be inflated"),
+            );
+            let noise: Vec<u8> = (0..200_000u32)
+                .map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8)
+                .collect();
             let mut cut = pack(encoding, &noise);
             cut.truncate(cut.len() / 2);
             check(encoding, cut, 1 << 20, Err("cannot be inflated"));
@@ -184,7 +199,12 @@ mod tests {
         encoder.window_log(27).unwrap();
         encoder.include_contentsize(false).unwrap();
         encoder.write_all(&[7; 100_000]).unwrap();
-        check(Encoding::Zstd, encoder.finish().unwrap(), 64 << 20, Err("cannot be inflated"));
+        check(
+            Encoding::Zstd,
+            encoder.finish().unwrap(),
+            64 << 20,
+            Err("cannot be inflated"),
+        );
     }
 
     #[test]

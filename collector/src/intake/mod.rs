@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tailwater_journal::dedup::Answer;
 use tailwater_journal::ReasonCode;
+use tailwater_journal::dedup::Answer;
 use tailwater_journal::record::Rejected;
 use tailwater_model::otlp::caps::Caps;
 use tailwater_model::otlp::json::{self, JsonErrorKind};
@@ -102,11 +102,21 @@ impl Intake {
         let arrival_ns = (self.now)();
         let started = Instant::now();
         let mut wire_bytes = 0;
-        let outcome = match tokio::time::timeout(self.limits.request, self.take(packed, body, arrival_ns, &mut wire_bytes)).await {
+        let outcome = match tokio::time::timeout(
+            self.limits.request,
+            self.take(packed, body, arrival_ns, &mut wire_bytes),
+        )
+        .await
+        {
             Ok(outcome) => outcome,
             Err(_) => Err(Refusal::Stalled),
         };
-        self.stats.request(packed, wire_bytes, outcome.as_ref().err().map(Refusal::reason), started.elapsed());
+        self.stats.request(
+            packed,
+            wire_bytes,
+            outcome.as_ref().err().map(Refusal::reason),
+            started.elapsed(),
+        );
         outcome.map(|answer| partial_success(&answer))
     }
 
@@ -115,7 +125,13 @@ impl Intake {
         self.stats.refused_unread(protocol, refusal.reason());
     }
 
-    async fn take(&self, packed: Packed, body: Incoming, arrival_ns: u64, wire_bytes: &mut u64) -> Result<Answer, Refusal> {
+    async fn take(
+        &self,
+        packed: Packed,
+        body: Incoming,
+        arrival_ns: u64,
+        wire_bytes: &mut u64,
+    ) -> Result<Answer, Refusal> {
         if self.closing.load(Ordering::Relaxed) {
             return Err(self.overloaded("shutting_down", RETRY_SOON, arrival_ns));
         }
@@ -123,13 +139,28 @@ impl Intake {
         *wire_bytes = wire.len() as u64;
         let payload = self.unpack(packed, wire, &mut held).await?;
         held.shrink_to(payload.len() as u64);
-        self.tenant.take(payload.len() as u64).map_err(|wait| Refusal::OverQuota { retry_after: jittered(wait, arrival_ns) })?;
+        self.tenant
+            .take(payload.len() as u64)
+            .map_err(|wait| Refusal::OverQuota {
+                retry_after: jittered(wait, arrival_ns),
+            })?;
         let inspected = peek::inspect(packed.signal, &payload, arrival_ns, &self.limits.caps)
             .map_err(|malformed| Refusal::malformed(malformed.to_string()))?;
-        self.stats.changed(packed.signal, inspected.sanitized, inspected.truncated);
-        let rejected: Rejected =
-            inspected.rejected.iter().map(|(ordinal, reason)| (*ordinal, ReasonCode(reason.code()))).collect();
-        let request = Request { packed, arrival_ns, items: inspected.items, rejected, payload, held };
+        self.stats
+            .changed(packed.signal, inspected.sanitized, inspected.truncated);
+        let rejected: Rejected = inspected
+            .rejected
+            .iter()
+            .map(|(ordinal, reason)| (*ordinal, ReasonCode(reason.code())))
+            .collect();
+        let request = Request {
+            packed,
+            arrival_ns,
+            items: inspected.items,
+            rejected,
+            payload,
+            held,
+        };
         match &self.dedup {
             Some(dedup) => self.store_once(dedup, request).await,
             None => self.store(request, None).await,
@@ -140,18 +171,25 @@ impl Intake {
     async fn read(&self, packed: Packed, mut body: Incoming) -> Result<(Bytes, Held), Refusal> {
         let most = self.limits.wire_body + if packed.framed { grpc::PREFIX as u64 } else { 0 };
         if packed.length.is_some_and(|length| length > most) {
-            return Err(Refusal::TooLarge { limit: self.limits.wire_body });
+            return Err(Refusal::TooLarge {
+                limit: self.limits.wire_body,
+            });
         }
         let expected = packed.length.unwrap_or(FIRST_READ);
         let mut held = Held::take(&self.memory, &self.tenant.memory, expected)?;
         let mut whole = BytesMut::new();
         let mut first: Option<Bytes> = None;
-        while let Some(frame) = tokio::time::timeout(self.limits.body_idle, body.frame()).await.map_err(|_| Refusal::Stalled)? {
+        while let Some(frame) = tokio::time::timeout(self.limits.body_idle, body.frame())
+            .await
+            .map_err(|_| Refusal::Stalled)?
+        {
             let frame = frame.map_err(|error| Refusal::malformed(format!("the request body broke off: {error}")))?;
             let Ok(chunk) = frame.into_data() else { continue };
             let size = whole.len() as u64 + first.as_ref().map_or(0, |first| first.len() as u64) + chunk.len() as u64;
             if size > most {
-                return Err(Refusal::TooLarge { limit: self.limits.wire_body });
+                return Err(Refusal::TooLarge {
+                    limit: self.limits.wire_body,
+                });
             }
             held.grow_to(size)?;
             // A body of one chunk, as HTTP/1.1 clients mostly send it, is not copied.
@@ -168,9 +206,10 @@ impl Intake {
         }
         let body = first.unwrap_or_else(|| whole.freeze());
         match packed.length {
-            Some(length) if length != body.len() as u64 => {
-                Err(Refusal::malformed(format!("the body has {} bytes, Content-Length said {length}", body.len())))
-            }
+            Some(length) if length != body.len() as u64 => Err(Refusal::malformed(format!(
+                "the body has {} bytes, Content-Length said {length}",
+                body.len()
+            ))),
             _ => Ok((body, held)),
         }
     }
@@ -180,7 +219,9 @@ impl Intake {
         let (encoding, wire) = match packed.framed {
             true => match grpc::unframe(wire)? {
                 (true, _) if packed.encoding == Encoding::Identity => {
-                    return Err(Refusal::malformed("the gRPC message is flagged as compressed, but grpc-encoding names no encoding"));
+                    return Err(Refusal::malformed(
+                        "the gRPC message is flagged as compressed, but grpc-encoding names no encoding",
+                    ));
                 }
                 (true, message) => (packed.encoding, message),
                 (false, message) => (Encoding::Identity, message),
@@ -212,10 +253,24 @@ impl Intake {
         match dedup.admit(digest, request.arrival_ns).await {
             Admitted::First(ticket) => self.store(request, Some(ticket)).await,
             Admitted::Repeat(answer) => {
-                let entry = Entry { duplicate: true, digest: Some(digest), rejected: Rejected::default(), ..request.entry(&self.tenant) };
+                let entry = Entry {
+                    duplicate: true,
+                    digest: Some(digest),
+                    rejected: Rejected::default(),
+                    ..request.entry(&self.tenant)
+                };
                 request.payload = Bytes::new();
-                self.append(request.arrival_ns, Appended { entry, payload: Bytes::new(), ticket: None, held: request.held, place: None })
-                    .await?;
+                self.append(
+                    request.arrival_ns,
+                    Appended {
+                        entry,
+                        payload: Bytes::new(),
+                        ticket: None,
+                        held: request.held,
+                        place: None,
+                    },
+                )
+                .await?;
                 Ok(answer)
             }
         }
@@ -223,7 +278,10 @@ impl Intake {
 
     async fn store(&self, request: Request, ticket: Option<crate::dedup::Ticket>) -> Result<Answer, Refusal> {
         let answer = request.rejected.answer();
-        let entry = Entry { digest: ticket.as_ref().map(crate::dedup::Ticket::digest), ..request.entry(&self.tenant) };
+        let entry = Entry {
+            digest: ticket.as_ref().map(crate::dedup::Ticket::digest),
+            ..request.entry(&self.tenant)
+        };
         // A wholly rejected request leaves its facts in the log, not its bytes.
         let wholly_rejected = answer.rejected() == request.items;
         let payload = if wholly_rejected { Bytes::new() } else { request.payload };
@@ -231,7 +289,13 @@ impl Intake {
             Some(place) => place,
             None => return Err(self.overloaded("backlog", RETRY_SOON, request.arrival_ns)),
         };
-        let appended = Appended { entry, payload, ticket, held: request.held, place: Some(place) };
+        let appended = Appended {
+            entry,
+            payload,
+            ticket,
+            held: request.held,
+            place: Some(place),
+        };
         self.append(request.arrival_ns, appended).await?;
         Ok(answer)
     }
@@ -239,7 +303,9 @@ impl Intake {
     async fn append(&self, arrival_ns: u64, appended: Appended) -> Result<(), Refusal> {
         let refusal = |error: tailwater_wal::Error| match error.kind() {
             tailwater_wal::Kind::Full(_) => self.overloaded("disk", RETRY_DISK, arrival_ns),
-            tailwater_wal::Kind::TooLarge => Refusal::TooLarge { limit: self.limits.inflate.body },
+            tailwater_wal::Kind::TooLarge => Refusal::TooLarge {
+                limit: self.limits.inflate.body,
+            },
             _ => Refusal::LogFailed,
         };
         // Appending is one synchronous step: from here on the record does not depend on this task.
@@ -253,7 +319,10 @@ impl Intake {
     /// Retry-After grows with the backlog and is spread, so that a herd does not come back as one.
     fn overloaded(&self, what: &'static str, base: Duration, seed: u64) -> Refusal {
         let scale = 1 + (4 * self.backlog.used() / self.backlog.limit().max(1)) as u32;
-        Refusal::Overloaded { what, retry_after: jittered(base * scale, seed) }
+        Refusal::Overloaded {
+            what,
+            retry_after: jittered(base * scale, seed),
+        }
     }
 }
 
@@ -282,7 +351,13 @@ impl Request {
     }
 }
 
-fn unpack_now(packed: Packed, encoding: Encoding, wire: Bytes, limits: inflate::Limits, held: &mut Held) -> Result<Bytes, Refusal> {
+fn unpack_now(
+    packed: Packed,
+    encoding: Encoding,
+    wire: Bytes,
+    limits: inflate::Limits,
+    held: &mut Held,
+) -> Result<Bytes, Refusal> {
     let plain = inflate::inflate(encoding, wire, limits, held)?;
     match packed.form {
         Form::Protobuf => Ok(plain),
@@ -317,7 +392,10 @@ fn partial_success(answer: &Answer) -> Option<PartialSuccess> {
             .iter()
             .map(|(code, count)| format!("{} {count}", Reason::from_code(code.0).map_or("unknown", Reason::name)))
             .collect();
-        PartialSuccess { rejected, message: format!("rejected for good: {}", reasons.join(", ")) }
+        PartialSuccess {
+            rejected,
+            message: format!("rejected for good: {}", reasons.join(", ")),
+        }
     })
 }
 

@@ -117,8 +117,13 @@ impl Refusal {
 impl From<Exhausted> for Refusal {
     fn from(exhausted: Exhausted) -> Refusal {
         match exhausted {
-            Exhausted::Process => Refusal::Overloaded { what: "memory", retry_after: Duration::from_secs(1) },
-            Exhausted::Tenant => Refusal::OverQuota { retry_after: Duration::from_secs(1) },
+            Exhausted::Process => Refusal::Overloaded {
+                what: "memory",
+                retry_after: Duration::from_secs(1),
+            },
+            Exhausted::Tenant => Refusal::OverQuota {
+                retry_after: Duration::from_secs(1),
+            },
         }
     }
 }
@@ -127,21 +132,39 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Refusal::Overloaded { what, retry_after } => {
-                write!(f, "overloaded ({what} is full), try again in {} ms", retry_after.as_millis())
+                write!(
+                    f,
+                    "overloaded ({what} is full), try again in {} ms",
+                    retry_after.as_millis()
+                )
             }
             Refusal::OverQuota { retry_after } => {
-                write!(f, "tenant is over its quota, try again in {} ms", retry_after.as_millis())
+                write!(
+                    f,
+                    "tenant is over its quota, try again in {} ms",
+                    retry_after.as_millis()
+                )
             }
             Refusal::TooLarge { limit } => write!(f, "request is larger than {limit} bytes"),
             Refusal::Malformed(message) => f.write_str(message),
             Refusal::UnsupportedType(got) => {
-                write!(f, "content type '{got}' is not supported; send application/x-protobuf or application/json")
+                write!(
+                    f,
+                    "content type '{got}' is not supported; send application/x-protobuf or application/json"
+                )
             }
             Refusal::UnsupportedEncoding(got) => {
-                write!(f, "encoding '{got}' is not supported; send one of {}", super::inflate::Encoding::ACCEPTED)
+                write!(
+                    f,
+                    "encoding '{got}' is not supported; send one of {}",
+                    super::inflate::Encoding::ACCEPTED
+                )
             }
             Refusal::UnknownPath(path) => {
-                write!(f, "no such path '{path}'; OTLP/HTTP is at /v1/traces, /v1/metrics and /v1/logs")
+                write!(
+                    f,
+                    "no such path '{path}'; OTLP/HTTP is at /v1/traces, /v1/metrics and /v1/logs"
+                )
             }
             Refusal::MethodNotAllowed => f.write_str("method not allowed; OTLP requests are POST"),
             Refusal::Stalled => f.write_str("the request body stopped coming"),
@@ -164,8 +187,21 @@ mod tests {
     fn only_what_passes_by_itself_is_retryable() {
         let later = Duration::from_secs(3);
         for (refusal, http, grpc, retry) in [
-            (Refusal::Overloaded { what: "memory", retry_after: later }, 503, Code::Unavailable, Some(later)),
-            (Refusal::OverQuota { retry_after: later }, 429, Code::ResourceExhausted, Some(later)),
+            (
+                Refusal::Overloaded {
+                    what: "memory",
+                    retry_after: later,
+                },
+                503,
+                Code::Unavailable,
+                Some(later),
+            ),
+            (
+                Refusal::OverQuota { retry_after: later },
+                429,
+                Code::ResourceExhausted,
+                Some(later),
+            ),
             (Refusal::TooLarge { limit: 1 }, 413, Code::ResourceExhausted, None),
             (Refusal::malformed("x"), 400, Code::InvalidArgument, None),
             (Refusal::UnsupportedType("x".into()), 415, Code::Unimplemented, None),

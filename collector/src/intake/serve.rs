@@ -151,7 +151,11 @@ fn builder(protocol: Protocol, limits: Limits) -> auto::Builder<TokioExecutor> {
         .initial_connection_window_size(CONNECTION_WINDOW)
         .keep_alive_interval(limits.keepalive)
         .keep_alive_timeout(limits.keepalive_timeout);
-    builder.http1().timer(TokioTimer::new()).max_headers(HEADERS_MAX).header_read_timeout(limits.header_timeout);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .max_headers(HEADERS_MAX)
+        .header_read_timeout(limits.header_timeout);
     match protocol {
         Protocol::Grpc => builder.http2_only(),
         Protocol::Http => builder,
@@ -170,7 +174,10 @@ impl Seat {
         let count = taken.entry(peer).or_insert(0);
         (*count < most).then(|| {
             *count += 1;
-            Seat { peers: peers.clone(), peer }
+            Seat {
+                peers: peers.clone(),
+                peer,
+            }
         })
     }
 }

@@ -200,7 +200,10 @@ fn doubles_as_numbers_strings_and_names() {
     assert_eq!(double("5"), 5.0);
     assert_eq!(double(r#""2.5e-3""#), 0.0025);
     // serde_json alone is one bit off here unless built for exactness.
-    assert_eq!(double("122.416294033786585"), "122.416294033786585".parse::<f64>().unwrap());
+    assert_eq!(
+        double("122.416294033786585"),
+        "122.416294033786585".parse::<f64>().unwrap()
+    );
     assert_eq!(double("-0.0").to_bits(), (-0.0f64).to_bits());
     assert!(double(r#""NaN""#).is_nan());
     assert_eq!(double(r#""Infinity""#), f64::INFINITY);
