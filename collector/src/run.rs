@@ -239,9 +239,7 @@ pub async fn run(
             .await
         });
     }
-    let registered = RunFile::new("collector", addresses.clone())
-        .write(&directory.data)
-        .map_err(|error| CollectorError::io(&directory.data, error))?;
+    let registered = RunFile::new("collector", addresses.clone()).announce(&directory.data);
     info!(?addresses, "collector is up");
 
     let end = tokio::select! {

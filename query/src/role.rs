@@ -74,7 +74,7 @@ pub async fn run(role: Role, shutdown: Shutdown) -> io::Result<()> {
     let query = listen::tokio(role.query)?;
     let addresses = [("query.listen", query.local_addr()?), ("admin.query", admin.address())];
     let _registered = match &role.data {
-        Some(data) => Some(tailwater_runtime::run_dir::RunFile::new("query", addresses).write(data)?),
+        Some(data) => tailwater_runtime::run_dir::RunFile::new("query", addresses).announce(data),
         None => None,
     };
     let watch = tokio::spawn(watch_lake(engine.clone(), lake));

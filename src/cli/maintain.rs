@@ -46,7 +46,7 @@ pub fn run(_: &MaintainArgs, common: &Common) -> anyhow::Result<Exit> {
         let metrics = Metrics::for_process("maintain");
         let observer = observer(&metrics, tables.clone());
         let admin = Admin::new("maintain", metrics, readiness).spawn(listener)?;
-        let _registered = RunFile::new("maintain", [("admin.maintain", admin.address())]).write(&config.data)?;
+        let _registered = RunFile::new("maintain", [("admin.maintain", admin.address())]).announce(&config.data);
 
         if !ensure_tables(&lake, &tables, &shutdown).await {
             return Ok(Exit::Ok);
@@ -137,8 +137,16 @@ pub fn policy(config: &Config, table: Table) -> Policy {
             .sweep_every_ms
             .min(ms(storage.vacuum_after))
             .min(ms(storage.log_retention)),
+        reserve_bytes: disk_reserve(config),
         ..defaults
     }
+}
+
+/// Free bytes of the lake's disk that are left alone.
+fn disk_reserve(config: &Config) -> u64 {
+    // A directory that does not exist yet has nothing to merge either.
+    let disk = rustix::fs::statvfs(&config.data).map_or(0, |disk| disk.f_blocks.saturating_mul(disk.f_frsize));
+    config.disk_reserve_bytes(disk)
 }
 
 /// Counts what every run of every table did.

@@ -31,9 +31,7 @@ pub fn run(_: &RunArgs, common: &Common) -> anyhow::Result<Exit> {
         let supervisor = Supervisor::bind(&config, launch(common)?, Taken::Refuse)?;
         let addresses = supervisor.addresses();
         std::fs::create_dir_all(&config.data).with_context(|| config.data.display().to_string())?;
-        let _registered = RunFile::new("run", addresses.clone())
-            .write(&config.data)
-            .context("write run/run.json")?;
+        let _registered = RunFile::new("run", addresses.clone()).announce(&config.data);
         let at = |key: &str| {
             addresses
                 .iter()

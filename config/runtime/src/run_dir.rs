@@ -67,6 +67,14 @@ impl RunFile {
         Some(address)
     }
 
+    /// As [`RunFile::write`], but a role that cannot say where it is (the disk is full) works all the same: that is a warning.
+    #[must_use]
+    pub fn announce(self, data: &Path) -> Option<Registered> {
+        self.write(data)
+            .inspect_err(|error| tracing::warn!(%error, data = %data.display(), "cannot write the run file; `status` and `sql` will not find this role"))
+            .ok()
+    }
+
     /// Writes the file under `data`, in one step. It is removed when the result is dropped.
     ///
     /// # Errors

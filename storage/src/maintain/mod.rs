@@ -67,6 +67,8 @@ pub struct Policy {
     pub sweep_every_ms: i64,
     /// First wait after a conflict; doubles.
     pub conflict_wait: Duration,
+    /// Free bytes of a local disk that merges leave alone. A merge needs room for its output while its input is still there.
+    pub reserve_bytes: u64,
 }
 
 impl Policy {
@@ -85,6 +87,7 @@ impl Policy {
             vacuum_after_ms: DAY_MS,
             sweep_every_ms: HOUR_MS,
             conflict_wait: Duration::from_secs(1),
+            reserve_bytes: 256 * MIB,
         }
     }
 }
@@ -98,6 +101,8 @@ pub struct Report {
     pub files: u64,
     /// Bytes in them.
     pub bytes: u64,
+    /// Merges that wait for room on the disk.
+    pub postponed: u64,
     /// Merges done, files read and written by them, and bytes.
     pub merges: u64,
     /// Files merged away.
@@ -165,6 +170,10 @@ impl Keeper {
             let Some(group) = plan(snapshot.files(), now_ms, &self.policy).into_iter().next() else {
                 break;
             };
+            if !self.has_room(group.files.iter().map(|file| file.size).sum()) {
+                report.postponed += 1;
+                break;
+            }
             if !self.compact(&group, now_ms, &mut report).await? {
                 break;
             }
@@ -175,6 +184,19 @@ impl Keeper {
         report.files = snapshot.files().len() as u64;
         report.bytes = snapshot.files().iter().map(|file| file.size).sum();
         Ok(report)
+    }
+}
+
+impl Keeper {
+    /// Whether a merge of so many bytes leaves the reserve alone. A store that is no local disk has room.
+    fn has_room(&self, bytes: u64) -> bool {
+        let Some(directory) = self.lake.local_table_dir(self.table) else {
+            return true;
+        };
+        match rustix::fs::statvfs(&directory) {
+            Ok(disk) => disk.f_bavail.saturating_mul(disk.f_frsize) >= self.policy.reserve_bytes.saturating_add(bytes),
+            Err(_) => true,
+        }
     }
 }
 
@@ -215,6 +237,9 @@ async fn keep(mut keeper: Keeper, pause: Duration, mut stop: watch::Receiver<boo
                     files = report.files,
                     "maintained"
                 );
+            }
+            Ok(report) if report.postponed > 0 => {
+                warn!(table, "merges wait: the disk has no room for them beside the reserve");
             }
             Ok(_) => {}
             // Before the first start of a collector there is nothing to keep.
