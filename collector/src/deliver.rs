@@ -94,7 +94,7 @@ const COMMIT_TIMES_MAX: u64 = 4;
 impl Delivery {
     /// Delivers one table until the flush is done.
     pub async fn run(self: Arc<Self>, table: Table) {
-        let committer = self.lake.committer(table, &self.app_id(table));
+        let committer = self.lake.committer(table, self.app_id(table));
         let mut pause = RETRY_MIN;
         let mut flush = self.flush.clone();
         let mut durable = self.durable.clone();

@@ -296,13 +296,6 @@ fn lake(config: &Config, rule: &mut Rule<'_>) {
                 format_duration(kept)
             )
         });
-        rule(keep.ledger < kept, &["storage.retention.ledger", key], &|| {
-            format!(
-                "storage.retention.ledger ({}) is shorter than {key} ({}): rows would have no account",
-                format_duration(keep.ledger),
-                format_duration(kept)
-            )
-        });
     }
     for (key, kept) in &rows[3..] {
         rule(

@@ -271,7 +271,7 @@ section! {
 }
 
 section! {
-    /// How long rows are kept, by table. Whole days are removed.
+    /// How long rows are kept, by table. Whole days are removed. The ledger is kept for ever: its sums account for every item.
     pub struct Retention {
         /// Table `spans`.
         spans: Duration = "30d" in "1h".."36500d",
@@ -285,8 +285,6 @@ section! {
         metric_dists: Duration = "30d" in "1h".."36500d",
         /// Table `metric_series`: the names and attributes that points refer to.
         metric_series: Duration = "30d" in "1h".."36500d",
-        /// Table `ledger`: the account of every item received.
-        ledger: Duration = "400d" in "1h".."36500d",
     }
 }
 

@@ -291,11 +291,6 @@ fn limits_that_contradict_each_other() {
         "longer than storage.retention.spans",
     );
     contradicts(
-        "storage: {retention: {ledger: 7d}}",
-        "t.yaml:1:31: storage.retention.ledger",
-        "no account",
-    );
-    contradicts(
         "storage: {retention: {metric_points: 60d}}",
         "t.yaml:1:38: storage.retention.metric_points",
         "lose their names",

@@ -40,6 +40,8 @@ fn an_acked_span_is_visible_once_within_two_seconds_and_after_a_restart() {
         server.sql_number("select count(distinct trace_id) from traces where part = 0"),
     );
     assert_eq!((rows, parts), (500.0, 125.0), "the parts of the traces add up");
+    let recent = "select count(*) from spans where ts > now() - interval '10 minutes'";
+    assert_eq!(server.sql_number(recent), 500.0);
     assert!(server.stop().success());
 
     let server = Server::start("run", data.path(), &settings);

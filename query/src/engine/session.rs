@@ -147,6 +147,8 @@ pub(super) fn of_query(base: &SessionState, cut: Vec<HotTable>, hints: &Arc<Hint
     let catalogs = MemoryCatalogProviderList::new();
     catalogs.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
     let mut state = base.clone();
+    // `now()` is the instant at which the query began, the same in all of it.
+    state.mark_start_execution();
     state.register_catalog_list(Arc::new(catalogs));
     Ok(state)
 }
