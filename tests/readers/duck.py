@@ -28,6 +28,31 @@ def plain(value):
     return value if isinstance(value, (int, float, str, bool, type(None))) else str(value)
 
 
+TYPES = {
+    "string": "VARCHAR",
+    "binary": "BLOB",
+    "boolean": "BOOLEAN",
+    "byte": "TINYINT",
+    "short": "SMALLINT",
+    "integer": "INTEGER",
+    "long": "BIGINT",
+    "double": "DOUBLE",
+    "date": "DATE",
+    "timestamp": "TIMESTAMPTZ",
+}
+
+
+def duck_type(delta):
+    """DuckDB's name of a type of a Delta schema."""
+    if isinstance(delta, str):
+        return TYPES[delta]
+    if delta["type"] == "array":
+        return duck_type(delta["elementType"]) + "[]"
+    if delta["type"] == "map":
+        return f"MAP({duck_type(delta['keyType'])}, {duck_type(delta['valueType'])})"
+    return "STRUCT(" + ", ".join(f'"{field["name"]}" {duck_type(field["type"])}' for field in delta["fields"]) + ")"
+
+
 def main():
     lake = sys.argv[1]
     duck = duckdb.connect()
@@ -46,16 +71,20 @@ def main():
         paths = table.paths()
         if paths:
             files = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
-            duck.execute(f"create view {name} as select * from read_parquet([{files}], hive_partitioning = true, union_by_name = true)")
-            rows = duck.execute(f"select count(*) from {name}").fetchone()[0]
-            if rows != table.rows():
-                print(f"{name}: {rows} rows, and {table.rows()} in the log", file=sys.stderr)
-                return 1
-            columns = {column[0] for column in duck.execute(f"describe {name}").fetchall()}
-            wanted = {field["name"] for field in table.fields}
-            if columns != wanted:
-                print(f"{name}: columns in files and schema differ in {columns ^ wanted}", file=sys.stderr)
-                return 1
+            source = f"select * from read_parquet([{files}], hive_partitioning = true, union_by_name = true)"
+        else:
+            columns = (f'null::{duck_type(field["type"])} as "{field["name"]}"' for field in table.fields)
+            source = f"select {', '.join(columns)} where false"
+        duck.execute(f"create view {name} as {source}")
+        rows = duck.execute(f"select count(*) from {name}").fetchone()[0]
+        if rows != table.rows():
+            print(f"{name}: {rows} rows, and {table.rows()} in the log", file=sys.stderr)
+            return 1
+        columns = {column[0]: column[1] for column in duck.execute(f"describe {name}").fetchall()}
+        wanted = {field["name"]: duck.execute(f"select typeof(null::{duck_type(field['type'])})").fetchone()[0] for field in table.fields}
+        if columns != wanted:
+            print(f"{name}: files and schema differ in {set(columns.items()) ^ set(wanted.items())}", file=sys.stderr)
+            return 1
         tables[name] = {"version": table.version, "files": len(paths), "rows": table.rows(), "txns": table.txns}
     answers = [plain(duck.execute(query).fetchall()) for query in json.load(sys.stdin)]
     json.dump({"tables": tables, "answers": answers}, sys.stdout)
