@@ -98,7 +98,7 @@ impl Delivery {
         let mut pause = RETRY_MIN;
         let mut flush = self.flush.clone();
         let mut durable = self.durable.clone();
-        let mut read = false;
+        let (mut read, mut open) = (false, true);
         loop {
             let flushing = *flush.borrow_and_update();
             let step = match read {
@@ -130,7 +130,8 @@ impl Delivery {
             tokio::select! {
                 () = tokio::time::sleep(sleep) => {}
                 changed = flush.changed() => if changed.is_err() { return },
-                changed = durable.changed(), if sleep == LOOK => if changed.is_err() { return },
+                // The outbox has ended before the flush begins: nothing new will come, what waits still goes.
+                changed = durable.changed(), if open && sleep == LOOK => open = changed.is_ok(),
             }
         }
     }

@@ -346,6 +346,8 @@ async fn compact(lake: Lake, config: &Config) -> anyhow::Result<Exit> {
         // Now means now: any two files, and the last day too.
         policy.merge_files_min = 2;
         policy.quiet_ms = 0;
+        // And merging only: what is to be forgotten is for `maintain` to say, with the settings it runs with.
+        policy.retention_days = None;
         let mut keeper = Keeper::new(lake.clone(), table, policy, turn.clone());
         match keeper.run_once(Utc::now().timestamp_millis()).await {
             Ok(report) => print(&format!(
