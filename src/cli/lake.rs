@@ -123,7 +123,8 @@ pub async fn figures(lake: &Lake, config: &Config) -> tailwater_storage::Result<
             rows: files.iter().map(|file| file.rows).sum(),
             bytes: files.iter().map(|file| file.size).sum(),
             oldest: files.iter().map(|file| file.date).min().map(day),
-            retention: role_maintain::retention_of(&config.storage.retention, table).map_or_else(|| "for ever".to_owned(), format_duration),
+            retention: role_maintain::retention_of(&config.storage.retention, table)
+                .map_or_else(|| "for ever".to_owned(), format_duration),
         });
     }
     Ok(all)

@@ -32,7 +32,10 @@ fn filter(level: Level) -> EnvFilter {
         Level::Trace => "info",
     };
     // delta-rs calls every lost race an error; our committer says what came of it.
-    EnvFilter::new(format!("{libraries},deltalake_core::kernel::transaction=off,tailwater={}", level.word()))
+    EnvFilter::new(format!(
+        "{libraries},deltalake_core::kernel::transaction=off,tailwater={}",
+        level.word()
+    ))
 }
 
 fn subscriber<W>(log: &Log, role: &'static str, colours: bool, out: W) -> tracing::Dispatch

@@ -456,7 +456,8 @@ impl<'a> Push<'_, '_, 'a> {
         labels.begin(keys);
         let mut own = Vec::new();
         Point::default().read(shape, message, &mut Attributes(&mut own))?;
-        for pair in own {
+        // By the same caps as the series' identity: what does not tell two series apart must not label one of them.
+        for pair in own.into_iter().take(caps.attributes) {
             labels.push(keys, &KeyValue::read(pair)?, usize::MAX, caps, tally)?;
         }
         let mut prefixed = Vec::new();
