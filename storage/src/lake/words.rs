@@ -1,8 +1,9 @@
 //! One dictionary per column over all frames of a commit.
 //!
 //! Each frame has dictionaries of its own. Copying rows of a hundred frames into one chunk would copy a hundred dictionaries for
-//! each chunk; sharing one first costs a hash per distinct word and frame, and a look-up per row. It also gives every word a
-//! rank, so that rows are compared by small numbers instead of by text.
+//! each chunk; sharing one first costs a hash per distinct word and frame, and a look-up per row; where words hardly repeat the
+//! dictionaries are put one behind the other instead. Sharing also gives every word a rank, so that rows are compared by small
+//! numbers instead of by text.
 
 use std::sync::Arc;
 
@@ -136,6 +137,24 @@ fn unify(arrays: Vec<ArrayRef>) -> Result<Vec<ArrayRef>> {
     }
 }
 
+/// With fewer rows a word than this, hashing every word to find equal ones costs more than the equal ones do: session ids and
+/// the like make up much of an attribute map. The Parquet writer finds them again in any case.
+const NEAR_UNIQUE: usize = 4;
+
+/// One dictionary that is all of them, one after the other: equal words of two frames stay two.
+fn appended(dictionaries: &[&DictionaryArray<Int32Type>], values: &[&StringArray]) -> Result<Vec<ArrayRef>> {
+    let all: Vec<&dyn Array> = values.iter().map(|values| *values as &dyn Array).collect();
+    let all = compute::concat(&all)?;
+    let mut before = 0;
+    let moved = dictionaries.iter().zip(values).map(|(dictionary, values)| {
+        // A null slot may hold anything.
+        let keys: Int32Array = dictionary.keys().unary(|key| key.wrapping_add(before));
+        before += values.len() as i32;
+        Ok(Arc::new(DictionaryArray::try_new(keys, all.clone())?) as ArrayRef)
+    });
+    moved.collect()
+}
+
 fn words(arrays: Vec<ArrayRef>) -> Result<Vec<ArrayRef>> {
     let dictionaries: Vec<&DictionaryArray<Int32Type>> = arrays.iter().map(|array| array.as_dictionary()).collect();
     let values: Vec<&StringArray> = dictionaries
@@ -145,6 +164,12 @@ fn words(arrays: Vec<ArrayRef>) -> Result<Vec<ArrayRef>> {
     if values.iter().any(|values| values.null_count() > 0) {
         // Null may be said by a key or by a word; nobody we know says it by a word, so there is no fast way for it.
         return Ok(arrays.clone());
+    }
+    let total: usize = values.iter().map(|values| values.len()).sum();
+    let rows: usize = dictionaries.iter().map(|array| array.len()).sum();
+    let bytes: usize = values.iter().map(|values| values.value_data().len()).sum();
+    if (total..=NEAR_UNIQUE * total).contains(&rows) && i32::try_from(total.max(bytes)).is_ok() {
+        return appended(&dictionaries, &values);
     }
     let mut known: AHashMap<&str, i32> = AHashMap::new();
     let mut all: Vec<&str> = Vec::new();
