@@ -16,7 +16,7 @@ use tailwater_journal::{CommitPlan, Journal};
 use tailwater_model::ids::BatchSeq;
 use tailwater_model::table::Table;
 use tailwater_runtime::health;
-use tailwater_storage::lake::{Committer, Lake};
+use tailwater_storage::lake::{self, Committer, Lake};
 use tailwater_storage::outbox::{FrameRef, Outbox};
 use tailwater_storage::{Error, ErrorKind};
 use tokio::sync::{Semaphore, watch};
@@ -137,7 +137,7 @@ impl Delivery {
     }
 
     fn app_id(&self, table: Table) -> String {
-        format!("collector/{}/{}", self.journal.lock().log_id(), table.name())
+        lake::app_id(self.journal.lock().log_id(), table)
     }
 
     /// P6, P9: what the table itself says of us gates commits, never intake.

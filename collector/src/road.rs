@@ -270,12 +270,7 @@ impl Road {
     fn count_rejected(&mut self, entry: &Entry, rows: u64, row_bytes: u64) {
         let answer = entry.rejected.answer();
         let lost = entry.items.saturating_sub(rows + answer.rejected());
-        let mut rest = entry.wire_bytes;
-        let mut share = |items: u64, of: u64, bytes: u64| {
-            let taken = if items == of { bytes } else { bytes / of.max(1) * items };
-            rest -= taken.min(rest);
-            taken
-        };
+        let share = |items: u64, of: u64, bytes: u64| if items == of { bytes } else { bytes / of.max(1) * items };
         let beside = entry.wire_bytes.saturating_sub(row_bytes);
         let mut left = answer.rejected() + lost;
         let mut spent = 0;
