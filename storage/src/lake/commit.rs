@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use super::data_file::{FileMaker, Tier, Written};
 use super::merge::{Merge, Source};
-use super::{Lake, Snapshot, additive, schema, words};
+use super::{Lake, Snapshot, additive, encode, layout, schema, words};
 use crate::outbox::as_schema;
 use crate::{Error, ErrorKind, Result};
 
@@ -34,8 +34,6 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(10);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// Files encoded for longer than this are made anew: the sweep takes files that no entry names after a day.
 const PENDING_AGE_MAX: Duration = Duration::from_secs(12 * 3600);
-/// Rows handed to the Parquet writer at once.
-const CHUNK_ROWS: usize = 8192;
 /// Key of our mark in `commitInfo`.
 const MARK: &str = "tailwaterCommit";
 
@@ -370,22 +368,19 @@ fn encode(
         Some(columns) if !batches.is_empty() => vec![additive::summed(maker.table, columns, &batches, hi)?],
         _ => one_schema(maker.table, table_schema, batches)?,
     };
-    let Some(schema) = batches.first().map(|batch| batch.schema()) else {
-        return Ok(());
-    };
-    let own: Vec<usize> = (0..schema.fields().len()).collect();
     for (date, batches) in by_date(&batches)? {
-        let (batches, order) = words::shared(batches, sort_columns(maker.table))?;
-        let Some(ranked) = batches.first().map(|batch| batch.schema()) else {
-            continue;
-        };
+        let (batches, plans) = encode::plan(batches)?;
+        let mut file = maker.start_groups(&batches, &plans, date, now_ms)?;
+        let group_rows = layout::group_rows(&batches);
+        let (batches, order) = words::ranked(batches, sort_columns(maker.table))?;
         let order: Vec<&str> = order.iter().map(String::as_str).collect();
+        let ranked = batches[0].schema();
         let sources = batches
             .into_iter()
             .map(|batch| Box::new(std::iter::once(Ok(batch))) as Source);
-        let mut file = maker.start(&schema, date, now_ms)?;
-        for rows in Merge::new(&ranked, &order, sources.collect(), CHUNK_ROWS)? {
-            file.write(&rows?.project(&own)?)?;
+        let mut merge = Merge::new(&ranked, &order, sources.collect(), group_rows)?;
+        while let Some(runs) = merge.next_runs()? {
+            file.write(&runs)?;
         }
         written.push(file.finish()?);
     }

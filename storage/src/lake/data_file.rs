@@ -11,14 +11,14 @@ use deltalake_core::kernel::Add;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::ArrowSchemaConverter;
-use parquet::arrow::arrow_writer::{ArrowWriter, ArrowWriterOptions};
+use parquet::arrow::arrow_writer::{ArrowRowGroupWriterFactory, ArrowWriter, ArrowWriterOptions};
+use parquet::file::writer::SerializedFileWriter;
 use tailwater_model::table::Table;
 use uuid::Uuid;
 
-use super::Lake;
-use super::layout;
 use super::replay::{TAG_SORTED, TAG_TIER};
 use super::stats::Collector;
+use super::{Lake, encode, layout};
 use crate::store::{PacedFile, Syncs};
 use crate::{Error, ErrorKind, Result};
 
@@ -75,6 +75,50 @@ impl FileMaker {
     /// # Errors
     /// [`ErrorKind::Store`] if the file cannot be made.
     pub fn start(&self, schema: &SchemaRef, date: i32, now_ms: i64) -> Result<DataFile> {
+        let (writer, head) = self.open(schema, date, now_ms)?;
+        Ok(DataFile { writer, head })
+    }
+
+    /// As [`FileMaker::start`], for a file of all rows of these batches, which is written by row groups; `plans` are those of
+    /// their columns.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Store`] if the file cannot be made; [`ErrorKind::Invalid`] if there is no batch.
+    pub(super) fn start_groups<'a>(
+        &self,
+        batches: &[RecordBatch],
+        plans: &'a [encode::Plan],
+        date: i32,
+        now_ms: i64,
+    ) -> Result<GroupFile<'a>> {
+        let first = batches
+            .first()
+            .ok_or_else(|| Error::new(ErrorKind::Invalid, "a file of no rows"))?;
+        let schema = first.schema();
+        let (writer, mut head) = self.open(&schema, date, now_ms)?;
+        for batch in batches {
+            head.stats.add(&batch.project(&head.kept)?)?;
+        }
+        let (writer, _) = writer.into_serialized_writer()?;
+        // The library's writers each hold a compressor, which costs more than most chunks do: only those that are needed.
+        let properties = writer.properties().as_ref().clone();
+        let own = encode::library_columns(&head.kept, plans);
+        let options = ArrowWriterOptions::new()
+            .with_properties(properties)
+            .with_skip_arrow_metadata(true);
+        let library = ArrowWriter::try_new_with_options(io::sink(), Arc::new(schema.project(&own)?), options)?;
+        let (_, library) = library.into_serialized_writer()?;
+        Ok(GroupFile {
+            writer,
+            library,
+            pages: encode::Pages::new(layout::zstd_level(self.tier))?,
+            plans,
+            schema,
+            head,
+        })
+    }
+
+    fn open(&self, schema: &SchemaRef, date: i32, now_ms: i64) -> Result<(ArrowWriter<Sink>, Head)> {
         let day = layout::format_date(date)
             .ok_or_else(|| Error::new(ErrorKind::Invalid, format!("no calendar date: {date} days since 1970")))?;
         let path = format!("date={day}/{}-{}.parquet", self.tier.name(), Uuid::new_v4());
@@ -95,8 +139,7 @@ impl FileMaker {
         };
         let writer = ArrowWriter::try_new_with_options(sink, file_schema.clone(), options)?;
         let stats = Collector::new(&file_schema, &layout::stats_columns(self.table));
-        Ok(DataFile {
-            writer,
+        let head = Head {
             stats,
             schema: file_schema,
             kept,
@@ -104,7 +147,8 @@ impl FileMaker {
             day,
             now_ms,
             tier: self.tier,
-        })
+        };
+        Ok((writer, head))
     }
 
     /// Runs `make` on a thread that may block, and makes the files that it finished durable. If it fails, or the store does,
@@ -154,11 +198,11 @@ impl FileMaker {
     }
 }
 
-/// A file being written.
-pub(crate) struct DataFile {
-    writer: ArrowWriter<Sink>,
+/// What is known of a file besides its bytes.
+struct Head {
     stats: Collector,
     schema: SchemaRef,
+    /// The columns of the rows that the file has.
     kept: Vec<usize>,
     path: String,
     day: String,
@@ -166,37 +210,11 @@ pub(crate) struct DataFile {
     tier: Tier,
 }
 
-impl DataFile {
-    /// Appends rows, which come in the table's order.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Store`] if the disk says no; [`ErrorKind::Invalid`] for rows of another schema.
-    pub fn write(&mut self, rows: &RecordBatch) -> Result<()> {
-        let rows = rows.project(&self.kept)?;
-        self.stats.add(&rows)?;
-        self.writer.write(&rows)?;
-        Ok(())
-    }
-
-    /// Whether the file has reached `target` bytes. The size of a row group in memory is only an estimate, and a high one, so it is
-    /// written out first: a file cut by an estimate could be small enough to be merged with its other half again, for ever.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Store`].
-    pub fn reached(&mut self, target: u64) -> Result<bool> {
-        if (self.writer.bytes_written() + self.writer.in_progress_size()) as u64 >= target {
-            self.writer.flush()?;
-        }
-        Ok(self.writer.bytes_written() as u64 >= target)
-    }
-
+impl Head {
     /// Ends the file. On this machine it is durable now; otherwise [`FileMaker::make`] makes it so.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Store`].
-    pub fn finish(self) -> Result<Written> {
+    fn finish(self, sink: Sink) -> Result<Written> {
         let (stats, mut tags) = self.stats.finish(&self.schema);
-        let (size, upload) = match self.writer.into_inner()? {
+        let (size, upload) = match sink {
             Sink::File(file) => (file.finish()?, None),
             Sink::Memory(bytes) => (bytes.len() as u64, Some(Bytes::from(bytes))),
         };
@@ -218,6 +236,79 @@ impl DataFile {
             bytes: size,
             upload,
         })
+    }
+}
+
+/// A file being written from rows.
+pub(crate) struct DataFile {
+    writer: ArrowWriter<Sink>,
+    head: Head,
+}
+
+impl DataFile {
+    /// Appends rows, which come in the table's order.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Store`] if the disk says no; [`ErrorKind::Invalid`] for rows of another schema.
+    pub fn write(&mut self, rows: &RecordBatch) -> Result<()> {
+        let rows = rows.project(&self.head.kept)?;
+        self.head.stats.add(&rows)?;
+        self.writer.write(&rows)?;
+        Ok(())
+    }
+
+    /// Whether the file has reached `target` bytes. The size of a row group in memory is only an estimate, and a high one, so it is
+    /// written out first: a file cut by an estimate could be small enough to be merged with its other half again, for ever.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Store`].
+    pub fn reached(&mut self, target: u64) -> Result<bool> {
+        if (self.writer.bytes_written() + self.writer.in_progress_size()) as u64 >= target {
+            self.writer.flush()?;
+        }
+        Ok(self.writer.bytes_written() as u64 >= target)
+    }
+
+    /// Ends the file.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Store`].
+    pub fn finish(self) -> Result<Written> {
+        self.head.finish(self.writer.into_inner()?)
+    }
+}
+
+/// A file being written from stretches of frames.
+pub(crate) struct GroupFile<'a> {
+    writer: SerializedFileWriter<Sink>,
+    library: ArrowRowGroupWriterFactory,
+    pages: encode::Pages,
+    plans: &'a [encode::Plan],
+    schema: SchemaRef,
+    head: Head,
+}
+
+impl GroupFile<'_> {
+    /// Appends a row group. The columns of the rows come first in the batches of `runs`; others may follow.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Store`] if the disk says no; [`ErrorKind::Invalid`] for rows of another schema.
+    pub fn write(&mut self, runs: &encode::Runs) -> Result<()> {
+        let rows = encode::Rows {
+            schema: &self.schema,
+            plans: self.plans,
+            columns: &self.head.kept,
+            page_rows: layout::PAGE_ROWS,
+        };
+        encode::write_group(&mut self.writer, &self.library, runs, &rows, &mut self.pages)
+    }
+
+    /// Ends the file.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Store`].
+    pub fn finish(self) -> Result<Written> {
+        self.head.finish(self.writer.into_inner()?)
     }
 }
 

@@ -1,6 +1,7 @@
 //! How a table lies on disk: properties of the Delta table, encodings of the Parquet files. Measured in
 //! `design/storage-query.md` section b.
 
+use arrow::array::{Array, ArrayRef, RecordBatch};
 use chrono::{Days, NaiveDate};
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::metadata::SortingColumn;
@@ -15,7 +16,7 @@ const ROW_GROUP_ROWS: usize = 262_144;
 /// Bytes a row group holds at most.
 const ROW_GROUP_BYTES: usize = 128 << 20;
 /// Rows a data page holds at most: the unit that the page index lets a reader skip.
-const PAGE_ROWS: usize = 16_384;
+pub(super) const PAGE_ROWS: usize = 16_384;
 /// Room for the dictionary of trace ids: at 16 bytes an id, 262,144 distinct ones.
 const TRACE_DICTIONARY_BYTES: usize = 4 << 20;
 
@@ -48,13 +49,9 @@ pub fn stats_columns(table: Table) -> Vec<&'static str> {
     columns
 }
 
-/// Parquet properties for files of `table`. Freshly flushed files are compressed lightly: they live for minutes.
+/// Parquet properties for files of `table`.
 pub(super) fn writer_properties(table: Table, tier: Tier, columns: &SchemaDescriptor) -> WriterProperties {
-    let level = match tier {
-        Tier::Flushed => 1,
-        Tier::Merged => 3,
-    };
-    let level = ZstdLevel::try_new(level).expect("1 and 3 are zstd levels");
+    let level = ZstdLevel::try_new(zstd_level(tier)).expect("1 and 3 are zstd levels");
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(level))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
@@ -82,8 +79,11 @@ pub(super) fn writer_properties(table: Table, tier: Tier, columns: &SchemaDescri
             }
             "trace_id" => {
                 // Sorted by service, the spans of a trace lie apart but in one row group: 3.9 bytes a span instead of 11.
-                // In `traces` every id is new.
+                // In `traces` every id is new, and they are in order: only there do bounds say anything.
                 let repeats = table != Table::Traces;
+                if repeats {
+                    properties = properties.set_column_statistics_enabled(path.clone(), EnabledStatistics::None);
+                }
                 properties = properties
                     .set_column_dictionary_enabled(path.clone(), repeats)
                     .set_column_dictionary_page_size_limit(path.clone(), TRACE_DICTIONARY_BYTES)
@@ -100,7 +100,17 @@ pub(super) fn writer_properties(table: Table, tier: Tier, columns: &SchemaDescri
                     .set_column_compression(path.clone(), Compression::UNCOMPRESSED)
                     .set_column_statistics_enabled(path, EnabledStatistics::None);
             }
-            "parent_span_id" => properties = properties.set_column_statistics_enabled(path, EnabledStatistics::None),
+            "parent_span_id" => {
+                // Most come back a few times; finding that out is for compaction.
+                properties = properties
+                    .set_column_dictionary_enabled(path.clone(), tier == Tier::Merged)
+                    .set_column_statistics_enabled(path, EnabledStatistics::None);
+            }
+            "ingest_ts" | "batch_id" if tier == Tier::Flushed => {
+                properties = properties
+                    .set_column_dictionary_enabled(path.clone(), false)
+                    .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
+            }
             "body" | "body_json" => {
                 properties = properties
                     .set_column_dictionary_enabled(path.clone(), false)
@@ -110,6 +120,23 @@ pub(super) fn writer_properties(table: Table, tier: Tier, columns: &SchemaDescri
         }
     }
     properties.build()
+}
+
+/// Level of zstd for files of this tier. Freshly flushed files are compressed lightly: they live for minutes.
+pub(super) fn zstd_level(tier: Tier) -> i32 {
+    match tier {
+        Tier::Flushed => 1,
+        Tier::Merged => 3,
+    }
+}
+
+/// Rows of a row group of such rows: few where they are large.
+pub(super) fn group_rows(batches: &[RecordBatch]) -> usize {
+    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+    // Not what arrays hold on to: those of a frame hold on to all of it.
+    let size = |column: &ArrayRef| column.to_data().get_slice_memory_size().unwrap_or(0);
+    let bytes: usize = batches.iter().flat_map(|batch| batch.columns().iter().map(size)).sum();
+    (ROW_GROUP_BYTES / (bytes / rows.max(1)).max(1)).clamp(1, ROW_GROUP_ROWS)
 }
 
 /// The sort order as Parquet states it: the longest prefix of the table's order that the file has as plain columns.

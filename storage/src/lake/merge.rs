@@ -5,13 +5,12 @@
 //! follow each other in time, so for each service and name the stretches are long, and the merge costs far less than a sort.
 //! Memory: one batch a source, plus the batches that the chunk being built refers to.
 
-use std::sync::Arc;
-
-use arrow::array::{Array, ArrayData, RecordBatch, UInt32Array, make_array};
+use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute;
 use arrow::datatypes::SchemaRef;
 use arrow::row::{RowConverter, Rows, SortField};
 
+use super::encode::{self, Runs, Stretch};
 use crate::{Error, ErrorKind, Result};
 
 /// Batches of one sorted run, in order.
@@ -30,20 +29,13 @@ pub(crate) struct Merge {
 
 struct Cursor {
     source: Source,
-    loaded: Option<Arc<Loaded>>,
+    loaded: Option<Loaded>,
     at: usize,
 }
 
 struct Loaded {
     batch: RecordBatch,
     rows: Rows,
-}
-
-/// Rows `start..start + count` of a batch, on their way into the chunk.
-struct Stretch {
-    from: Arc<Loaded>,
-    start: usize,
-    count: usize,
 }
 
 impl Merge {
@@ -104,7 +96,7 @@ impl Merge {
                 ));
             }
             let (batch, rows) = self.sorted(batch)?;
-            let previous = self.cursors[cursor].loaded.replace(Arc::new(Loaded { batch, rows }));
+            let previous = self.cursors[cursor].loaded.replace(Loaded { batch, rows });
             self.cursors[cursor].at = 0;
             // A run that steps back between two batches would give a file that claims an order it does not have.
             if let (Some(previous), Some(loaded)) = (previous, &self.cursors[cursor].loaded)
@@ -194,57 +186,52 @@ impl Merge {
         low
     }
 
-    fn next_chunk(&mut self) -> Result<Option<RecordBatch>> {
-        let mut stretches: Vec<Stretch> = Vec::new();
-        let mut rows = 0;
-        while rows < self.chunk_rows && !self.heap.is_empty() {
-            let count = self.stretch(self.chunk_rows - rows);
+    /// The next rows in order, a chunk of them, where they lie.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] for a run that is not sorted; whatever the sources say.
+    pub fn next_runs(&mut self) -> Result<Option<Runs>> {
+        let mut runs = Runs {
+            batches: Vec::new(),
+            stretches: Vec::new(),
+            rows: 0,
+        };
+        // Where a cursor's present batch is among `batches`.
+        let mut places: Vec<Option<usize>> = vec![None; self.cursors.len()];
+        while runs.rows < self.chunk_rows && !self.heap.is_empty() {
+            let count = self.stretch(self.chunk_rows - runs.rows);
             let first = self.heap[0];
             let cursor = &mut self.cursors[first];
             let Some(loaded) = &cursor.loaded else { break };
-            stretches.push(Stretch {
-                from: loaded.clone(),
+            let batch = *places[first].get_or_insert_with(|| {
+                runs.batches.push(loaded.batch.clone());
+                runs.batches.len() - 1
+            });
+            runs.stretches.push(Stretch {
+                batch,
                 start: cursor.at,
                 count,
             });
             cursor.at += count;
-            rows += count;
-            if cursor.at == loaded.rows.num_rows() && !self.load(first)? {
-                self.heap.swap_remove(0);
+            runs.rows += count;
+            if cursor.at == loaded.rows.num_rows() {
+                places[first] = None;
+                if !self.load(first)? {
+                    self.heap.swap_remove(0);
+                }
             }
             self.sift_down(0);
         }
-        if stretches.is_empty() {
-            Ok(None)
-        } else {
-            self.assemble(&stretches, rows).map(Some)
-        }
+        Ok((runs.rows > 0).then_some(runs))
     }
 
-    fn assemble(&self, stretches: &[Stretch], rows: usize) -> Result<RecordBatch> {
-        if let [only] = stretches {
-            return Ok(only.from.batch.slice(only.start, only.count));
-        }
-        // Each batch once, however many stretches come from it.
-        let mut batches: Vec<&Arc<Loaded>> = Vec::new();
-        let mut indexes: Vec<usize> = Vec::with_capacity(stretches.len());
-        for stretch in stretches {
-            let known = batches.iter().rposition(|batch| Arc::ptr_eq(batch, &stretch.from));
-            indexes.push(known.unwrap_or_else(|| {
-                batches.push(&stretch.from);
-                batches.len() - 1
-            }));
+    fn assemble(&self, runs: &Runs) -> Result<RecordBatch> {
+        if let [only] = runs.stretches.as_slice() {
+            return Ok(runs.batches[only.batch].slice(only.start, only.count));
         }
         let columns = (0..self.schema.fields().len()).map(|column| {
-            let data: Vec<ArrayData> = batches
-                .iter()
-                .map(|loaded| loaded.batch.column(column).to_data())
-                .collect();
-            let mut out = arrow::array::MutableArrayData::new(data.iter().collect(), false, rows);
-            for (stretch, index) in stretches.iter().zip(&indexes) {
-                out.try_extend(*index, stretch.start, stretch.start + stretch.count)?;
-            }
-            Ok(make_array(out.freeze()))
+            let arrays: Vec<&ArrayRef> = runs.batches.iter().map(|batch| batch.column(column)).collect();
+            encode::gathered(&arrays, &runs.stretches)
         });
         Ok(RecordBatch::try_new(
             self.schema.clone(),
@@ -257,14 +244,17 @@ impl Iterator for Merge {
     type Item = Result<RecordBatch>;
 
     fn next(&mut self) -> Option<Result<RecordBatch>> {
-        self.next_chunk().transpose()
+        let runs = self.next_runs().transpose()?;
+        Some(runs.and_then(|runs| self.assemble(&runs)))
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use arrow::array::{ArrayRef, AsArray, Int64Array, StringArray};
+    use std::sync::Arc;
+
+    use arrow::array::{Array, ArrayRef, AsArray, Int64Array, StringArray};
     use arrow::datatypes::Int64Type;
     use proptest::prelude::*;
 

@@ -11,6 +11,7 @@
 mod additive;
 mod commit;
 mod data_file;
+mod encode;
 mod layout;
 mod merge;
 mod replay;

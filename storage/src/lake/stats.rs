@@ -150,9 +150,18 @@ fn bounds(column: &dyn Array) -> Result<Option<(Value, Value)>> {
                 .zip(compute::max_string(column))
                 .map(|(min, max)| (text(min), text(max)))
         }
-        DataType::Dictionary(_, values) if **values == DataType::Utf8 => {
-            // A dictionary may hold words that no row uses: strings, then, rather than its values.
-            return bounds(&compute::cast(column, &DataType::Utf8)?);
+        DataType::Dictionary(key, value) if **key == DataType::Int32 && **value == DataType::Utf8 => {
+            // A dictionary may hold words that no row uses, and null may be said by a word.
+            let column = column.as_dictionary::<Int32Type>();
+            let words = column.values().as_string::<i32>();
+            let mut used = vec![false; words.len()];
+            column.keys().iter().flatten().for_each(|key| used[key as usize] = true);
+            let mut words = words.iter().zip(used).filter_map(|(word, used)| word.filter(|_| used));
+            let text = |text: &str| Value::Text(Arc::from(text));
+            words.next().map(|first| {
+                let (min, max) = words.fold((first, first), |(min, max), word| (min.min(word), max.max(word)));
+                (text(min), text(max))
+            })
         }
         other => {
             return Err(Error::new(
@@ -169,11 +178,11 @@ fn millis(millis: i64) -> Option<Json> {
     ))
 }
 
-fn cut(text: &str) -> &str {
+pub(super) fn cut(text: &str) -> &str {
     &text[..text.floor_char_boundary(TEXT_BYTES)]
 }
 
-fn cut_up(text: &str) -> String {
+pub(super) fn cut_up(text: &str) -> String {
     let short = cut(text);
     if short.len() == text.len() {
         short.to_owned()
