@@ -128,6 +128,27 @@ pub fn parse_all(text: &str, bounds: Bounds) -> (Vec<Node>, Vec<Fault>) {
     }
 }
 
+/// Where the values and keys that are single words or texts begin and end (the end is the first place behind), in the order of the
+/// text, up to the first thing that is not YAML. Of a block (`|`, `>`) the line of its head is left out: a comment may stand there.
+#[must_use]
+pub fn scalars(text: &str) -> Vec<(At, At)> {
+    let mut found = Vec::new();
+    let mut parser = Parser::new_from_str(text);
+    while let Some(Ok((event, span))) = parser.next_event() {
+        if let Event::Scalar(_, style, ..) = event {
+            let mut start = place(&span.start);
+            if matches!(style, ScalarStyle::Literal | ScalarStyle::Folded) {
+                start = At {
+                    line: start.line + 1,
+                    column: 1,
+                };
+            }
+            found.push((start, place(&span.end)));
+        }
+    }
+    found
+}
+
 /// A list or mapping that is still open.
 struct Open {
     at: At,
@@ -432,6 +453,22 @@ mod tests {
         check("\u{feff}a: [1, two]", "{a@1:1=[1@1:5 two@1:8]}");
         check("a:\nb: ~\n", "{a@1:1=@1:2 b@2:1=~@2:4}");
         check("{a: 1, b: 2}", "{a@1:2=1@1:5 b@1:8=2@1:11}");
+    }
+
+    #[test]
+    fn places_of_scalars() {
+        let check = |text: &str, expect: &str| {
+            let shown = scalars(text)
+                .iter()
+                .map(|(a, b)| format!("{}:{}-{}:{}", a.line, a.column, b.line, b.column))
+                .collect::<Vec<_>>();
+            assert_eq!(shown.join(" "), expect, "{text}");
+        };
+        check("a: b # c\n", "1:1-1:2 1:4-1:5");
+        check("a: 'b # c' # d\n", "1:1-1:2 1:4-1:11");
+        check("a: \"b\n  # c\" # d\n", "1:1-1:2 1:4-2:7");
+        check("a: | # x\n  b # c\n  d\ne: f\n", "1:1-1:2 2:1-4:1 4:1-4:2 4:4-4:5");
+        check("a: b\n  c # d\n", "1:1-1:2 1:4-2:4");
     }
 
     #[test]

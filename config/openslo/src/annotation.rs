@@ -491,3 +491,139 @@ pub(crate) fn share_to_rate(percent: Decimal, window: Duration, long: Duration) 
     let rounded = i64::try_from(rounded).unwrap_or(i64::MAX);
     Decimal::new(rounded, 6).unwrap_or_default()
 }
+
+impl TierText {
+    /// The OpenSLO fields beside it say another alert. A share of budget depends on the SLO, so only its window is compared.
+    pub(crate) fn differs(self, op: Op, threshold: Decimal, lookback: Period) -> bool {
+        let rate_differs = match self.burn {
+            Burn::Rate(rate) => rate != threshold,
+            Burn::Share(_) => false,
+        };
+        matches!(op, Op::Lt | Op::Lte) || rate_differs || self.long.nominal() != lookback.nominal()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    fn check(kind: &str, key: &str, value: &str, word: &str) {
+        let mut metadata = Metadata::default();
+        metadata.annotations.insert(format!("{PREFIX}{key}"), value.to_owned());
+        let found = mistakes(kind, &metadata);
+        let shown: Vec<_> = found
+            .into_iter()
+            .map(|(_, message, near)| format!("{message} {}", near.unwrap_or_default()))
+            .collect();
+        match word {
+            "" => assert_eq!(shown, Vec::<String>::new(), "{key}: {value}"),
+            word => assert!(shown.len() == 1 && shown[0].contains(word), "{key}: {value}: {shown:?}"),
+        }
+    }
+
+    #[test]
+    fn values() {
+        check("SLO", "alert-profile", "workbook", "");
+        check("SLO", "alert-profile", "Workbook", "expected one of workbook");
+        check(
+            "SLO",
+            "alert-profil",
+            "workbook",
+            "unknown annotation tailwater.io/alert-profile",
+        );
+        check("SLI", "alert-profile", "workbook", "stands on an SLO, not on an SLI");
+        check(
+            "SLO",
+            "burn-tiers",
+            "14.4@1h/5m",
+            "stands on an AlertCondition, not on an SLO",
+        );
+        check("AlertCondition", "burn-tiers", "14.4@1h/5m or 5%@6h/30m or 1@3d", "");
+        check(
+            "AlertCondition",
+            "burn-tiers",
+            "14.4@1h/5m,6@6h/30m",
+            "unknown unit `m,`",
+        );
+        check(
+            "AlertCondition",
+            "burn-tiers",
+            "14.4@5m/1h",
+            "short window comes second",
+        );
+        check("AlertCondition", "burn-tiers", "0@1h/5m", "above zero");
+        check("AlertCondition", "burn-tiers", "x@1h/5m", "is no tier");
+        check("AlertCondition", "burn-tiers", "1@1M/5m", "in m, h, d or w");
+        check("SLO", "coverage-floor", "0.95", "");
+        check("SLO", "coverage-floor", "95", "from 0 to 1");
+        check("SLO", "group-by", "operation, dims.shop", "");
+        check("SLO", "group-by", "operations", "did you mean operation?");
+        check("SLO", "group-by", "dims.", "name of a dimension");
+        check("SLI", "latency-thresholds", "100ms, 1s", "");
+        check("SLO", "latency-thresholds", "100", "needs its unit");
+        check(
+            "SLO",
+            "maintenance",
+            "exclude 2026-03-01T22:00:00Z/2026-03-02T00:00:00Z; mute 2026-04-01T00:00:00+02:00/2026-04-02T00:00:00Z",
+            "",
+        );
+        check(
+            "SLO",
+            "maintenance",
+            "exclude 2026-03-02T00:00:00Z/2026-03-01T22:00:00Z",
+            "ends before it begins",
+        );
+        check("SLO", "maintenance", "exclude tomorrow/later", "is not a time");
+        check("SLO", "min-events", "-1", "whole number");
+        check("SLO", "no-data", "bad", "");
+        check("SLO", "no-data", "red", "expected one of gap");
+        check("SLO", "percentiles", "50, 99.9", "");
+        check("SLO", "percentiles", "100", "between 0 and 100");
+        check("SLO", "percentiles", "", "such as 50");
+        check("AlertPolicy", "runbook", "https://example.com/x", "");
+        check("SLO", "runbook", "see wiki", "begins with https://");
+        check("AlertPolicy", "summary", " ", "a sentence");
+        check("SLO", "zzz", "1", "unknown annotation");
+    }
+
+    /// SRE workbook, chapter 5, for 30 days; design/slo.md 2b has the other windows.
+    #[test]
+    fn shares_of_budget() {
+        let check = |percent: i64, days: u64, long: &str, expect: &str| {
+            let long = Period::parse(long).unwrap().nominal();
+            let rate = share_to_rate(
+                Decimal::new(percent, 0).unwrap(),
+                Duration::from_secs(days * 86_400),
+                long,
+            );
+            assert_eq!(rate.to_string(), expect, "{percent}% of {days} d in {long:?}");
+        };
+        check(2, 30, "1h", "14.4");
+        check(5, 30, "6h", "6");
+        check(10, 30, "1d", "3");
+        check(10, 30, "3d", "1");
+        check(2, 28, "1h", "13.44");
+        check(5, 28, "6h", "5.6");
+        check(10, 28, "1d", "2.8");
+        check(10, 28, "3d", "0.933333");
+        check(2, 7, "1h", "3.36");
+        check(5, 7, "6h", "1.4");
+        check(10, 7, "1d", "0.7");
+        check(10, 7, "3d", "0.233333");
+        check(2, 90, "1h", "43.2");
+        check(5, 90, "6h", "18");
+    }
+
+    #[test]
+    fn no_text_panics() {
+        proptest!(|(i in 0..TABLE.len(), value in "[-0-9a-zA-Z@/%,;:. ]{0,40}")| {
+            let _ = check_value(TABLE[i].key, &value);
+        });
+    }
+
+    fn check_value(key: &str, value: &str) -> Result<(), String> {
+        super::check(key, value)
+    }
+}

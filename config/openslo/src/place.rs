@@ -39,6 +39,11 @@ impl Places {
         &self.file
     }
 
+    /// Every path and its place.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&str, At)> {
+        self.at.iter().map(|(path, seat)| (path.as_str(), seat.at))
+    }
+
     /// Where the document begins.
     #[must_use]
     pub fn start(&self) -> Origin {
