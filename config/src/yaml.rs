@@ -133,20 +133,55 @@ pub fn parse_all(text: &str, bounds: Bounds) -> (Vec<Node>, Vec<Fault>) {
 #[must_use]
 pub fn scalars(text: &str) -> Vec<(At, At)> {
     let mut found = Vec::new();
+    let lines: Vec<&str> = text.lines().collect();
     let mut parser = Parser::new_from_str(text);
     while let Some(Ok((event, span))) = parser.next_event() {
         if let Event::Scalar(_, style, ..) = event {
             let mut start = place(&span.start);
             if matches!(style, ScalarStyle::Literal | ScalarStyle::Folded) {
-                start = At {
-                    line: start.line + 1,
-                    column: 1,
-                };
+                // It begins behind its head, at the text; the blanks in front of that belong to it.
+                start.column = 1;
             }
-            found.push((start, place(&span.end)));
+            // The parser takes the blanks and the comment behind a closing quote for a part of it.
+            let end = match style {
+                ScalarStyle::SingleQuoted => quote_end(&lines, start, '\''),
+                ScalarStyle::DoubleQuoted => quote_end(&lines, start, '"'),
+                _ => place(&span.end),
+            };
+            found.push((start, end));
         }
     }
     found
+}
+
+/// The place behind the closing quote of what begins at `start`, perhaps with an anchor.
+fn quote_end(lines: &[&str], start: At, quote: char) -> At {
+    let mut open = false;
+    let mut column_from = start.column;
+    for (i, line) in lines.iter().enumerate().skip(start.line - 1) {
+        let mut chars = line.chars().enumerate().skip(column_from - 1).peekable();
+        while let Some((column, c)) = chars.next() {
+            if c == '\\' && open && quote == '"' {
+                chars.next();
+            } else if c == quote && !open {
+                open = true;
+            } else if c == quote {
+                // Two single quotes are one in the text.
+                if quote == '\'' && chars.next_if(|(_, next)| *next == quote).is_some() {
+                    continue;
+                }
+                return At {
+                    line: i + 1,
+                    column: column + 2,
+                };
+            }
+        }
+        column_from = 1;
+    }
+    At {
+        line: lines.len() + 1,
+        column: 1,
+    }
 }
 
 /// A list or mapping that is still open.
@@ -468,6 +503,10 @@ mod tests {
         check("a: 'b # c' # d\n", "1:1-1:2 1:4-1:11");
         check("a: \"b\n  # c\" # d\n", "1:1-1:2 1:4-2:7");
         check("a: | # x\n  b # c\n  d\ne: f\n", "1:1-1:2 2:1-4:1 4:1-4:2 4:4-4:5");
+        check("a: 'b'' # c'   # d\n", "1:1-1:2 1:4-1:13");
+        check(r#"a: "b\" # c" # d"#, "1:1-1:2 1:4-1:13");
+        check("a: &x 'b' # d\nc: *x\n", "1:1-1:2 1:4-1:10 2:1-2:2");
+        check("a: |\n  b # c\n", "1:1-1:2 2:1-3:1");
         check("a: b\n  c # d\n", "1:1-1:2 1:4-2:4");
     }
 

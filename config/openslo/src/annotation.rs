@@ -545,7 +545,7 @@ mod tests {
             "AlertCondition",
             "burn-tiers",
             "14.4@1h/5m,6@6h/30m",
-            "unknown unit `m,`",
+            "unknown unit `m,6@6h/30m`",
         );
         check(
             "AlertCondition",

@@ -103,12 +103,21 @@ pub fn read(file: &Path, text: &str) -> Reading {
             _ => read_node(&file, root, &mut reading),
         }
     }
-    let place = |problem: &Problem| match &problem.origin {
-        Origin::File { line, column, .. } => (*line, *column),
-        _ => (0, 0),
-    };
-    reading.problems.sort_by_key(place);
-    reading
+    reading.in_order()
+}
+
+impl Reading {
+    /// Everything in the order of the file, each once.
+    pub(crate) fn in_order(mut self) -> Self {
+        let place = |origin: &Origin| match origin {
+            Origin::File { line, column, .. } => (*line, *column),
+            _ => (0, 0),
+        };
+        self.problems.sort_by_key(|problem| place(&problem.origin));
+        self.reinterpreted.sort_by_key(|note| place(&note.origin));
+        self.reinterpreted.dedup();
+        self
+    }
 }
 
 pub(crate) fn problem(file: &Arc<PathBuf>, at: At, path: &str, message: String, nearest: Option<String>) -> Problem {
@@ -146,7 +155,8 @@ fn read_node(file: &Arc<PathBuf>, node: &Node, reading: &mut Reading) {
                 "openslo/v2alpha" | "openslo/v2alpha1" => format!("expected `{V2ALPHA}`"),
                 _ => format!("expected `{V1}` (`{V1ALPHA}` and `{V2ALPHA}` are read too)"),
             };
-            let near = near.filter(|_| !other.is_empty()).map(str::to_owned);
+            let named = other.is_empty() || message.starts_with(&format!("expected `{V2ALPHA}`"));
+            let near = near.filter(|_| !named).map(str::to_owned);
             reading.problems.push(problem(file, at, "apiVersion", message, near));
         }
         None => {

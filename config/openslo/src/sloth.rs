@@ -52,7 +52,7 @@ pub fn import_sloth(file: &Path, text: &str) -> Reading {
             read_v1(&file, &node, Some(&said), &mut reading);
         }
     }
-    reading
+    reading.in_order()
 }
 
 fn specification(root: &Node, c: &mut Convert<'_>, r: &mut Reader<'_>) -> Option<Vec<Node>> {

@@ -122,7 +122,13 @@ impl Writer<'_> {
                 Free::List(items) if !items.is_empty() => {
                     // A list in a list begins on a line of its own.
                     below.push(String::new());
-                    self.items(items, &path, &mut below);
+                    let mut inner = Vec::new();
+                    self.items(items, &path, &mut inner);
+                    below.extend(
+                        inner
+                            .iter()
+                            .map(|line| line.strip_prefix("  ").unwrap_or(line).to_owned()),
+                    );
                 }
                 _ => {
                     self.value(String::new(), item, &path, &mut below);

@@ -265,8 +265,10 @@ fn slo(spec: &Field<'_>, r: &mut Reader<'_>) -> Option<Slo> {
         .map(|item| inline(item, "alertPolicyRef", "AlertPolicy", r, alert_policy))
         .collect();
     let objectives: Option<Vec<_>> = objectives.into_iter().collect();
+    if !items.is_empty() {
+        one_level_of_indicators(&fields, &items, indicator.is_some(), r);
+    }
     if let Some(objectives) = &objectives {
-        one_level_of_indicators(&fields, objectives, indicator.is_some(), r);
         let here = indicator.as_ref().and_then(|found| found.as_ref());
         for (objective, item) in objectives.iter().zip(&items) {
             let own = objective.indicator.as_ref();
@@ -287,48 +289,32 @@ fn slo(spec: &Field<'_>, r: &mut Reader<'_>) -> Option<Slo> {
 }
 
 /// An SLO has one indicator, or, as a composite, one in every objective.
-fn one_level_of_indicators(fields: &Fields<'_>, objectives: &[Objective], has_own: bool, r: &mut Reader<'_>) {
-    let with = objectives
-        .iter()
-        .filter(|objective| objective.indicator.is_some())
-        .count();
-    match (has_own, with) {
-        (false, 0) => r.missing(
+fn one_level_of_indicators(fields: &Fields<'_>, items: &[Field<'_>], has_own: bool, r: &mut Reader<'_>) {
+    let own = |item: &Field<'_>| ["indicator", "indicatorRef"].into_iter().find(|key| item.has(key));
+    let with = items.iter().filter(|item| own(item).is_some()).count();
+    if !has_own && with == 0 {
+        r.missing(
             fields,
             "indicator",
             "`indicator:` or `indicatorRef:` here, or in each objective of a composite",
-        ),
-        (true, 1..) => {
-            for (i, objective) in objectives.iter().enumerate() {
-                if objective.indicator.is_some() {
-                    let path = format!("{}.objectives[{i}].indicator", fields.path);
-                    let message =
-                        "an indicator both here and in `spec`: keep the one in `spec`, or move it into every objective";
-                    r.wrong_path(&path, message, None);
-                }
-            }
-        }
-        (false, with) if with < objectives.len() => {
-            for (i, objective) in objectives.iter().enumerate() {
-                if objective.indicator.is_none() {
-                    let path = format!("{}.objectives[{i}]", fields.path);
-                    let message = "no indicator: in a composite every objective has its own";
-                    r.wrong_path(&path, message, None);
-                }
-            }
-        }
-        _ => {}
+        );
     }
-    if has_own {
-        for (i, objective) in objectives.iter().enumerate() {
-            if objective.composite_weight.is_some() {
-                let path = format!("{}.objectives[{i}].compositeWeight", fields.path);
-                r.wrong_path(
-                    &path,
-                    "only in a composite, where each objective has its own indicator",
-                    None,
-                );
+    for item in items {
+        match own(item) {
+            Some(key) if has_own => {
+                let message =
+                    "an indicator both here and in `spec`: keep the one in `spec`, or move it into every objective";
+                r.wrong_path(&join(&item.path, key), message, None);
             }
+            None if !has_own && with > 0 => {
+                let message = "no indicator: in a composite every objective has its own";
+                r.wrong_path(&item.path, message, None);
+            }
+            _ => {}
+        }
+        if has_own && item.has("compositeWeight") {
+            let message = "only in a composite, where each objective has its own indicator";
+            r.wrong_path(&join(&item.path, "compositeWeight"), message, None);
         }
     }
 }

@@ -76,21 +76,19 @@ fn inline(
 }
 
 /// Names of v1 that v2alpha replaced: they would otherwise pass for v2alpha after the conversion.
-fn old_name(entry: &Entry, path: &str, old: &str, new: &str, c: &mut Convert<'_>) -> bool {
-    if entry.key != old {
-        return false;
+fn old_names(entry: &Entry, path: &str, c: &mut Convert<'_>) {
+    for (old, new) in [("indicator", "sli"), ("indicatorRef", "sliRef")] {
+        if entry.key == old {
+            let message = format!("`{old}` is a word of v1: in v2alpha write `{new}`");
+            c.wrong(entry.at, &format!("{path}.{old}"), message);
+        }
     }
-    let message = format!("`{old}` is a word of v1: in v2alpha write `{new}`");
-    c.wrong(entry.at, &format!("{path}.{old}"), message);
-    true
 }
 
 fn slo(node: &Node, c: &mut Convert<'_>, r: &mut Reader<'_>) -> Node {
     rewrite(node, |entry| {
         let path = format!("spec.{}", entry.key);
-        if old_name(entry, "spec", "indicator", "sli", c) || old_name(entry, "spec", "indicatorRef", "sliRef", c) {
-            return None;
-        }
+        old_names(entry, "spec", c);
         Some(match entry.key.as_str() {
             "serviceRef" => {
                 let said = format!("serviceRef: {}", text_of(&entry.node));
@@ -158,9 +156,7 @@ fn inline_sli(node: &Node, path: &str, c: &mut Convert<'_>, r: &mut Reader<'_>) 
 fn objectives(node: &Node, path: &str, c: &mut Convert<'_>, r: &mut Reader<'_>) -> Node {
     items(node, path, c, |item, path, c| {
         rewrite(item, |entry| {
-            if old_name(entry, path, "indicator", "sli", c) || old_name(entry, path, "indicatorRef", "sliRef", c) {
-                return None;
-            }
+            old_names(entry, path, c);
             let path = format!("{path}.{}", entry.key);
             match entry.key.as_str() {
                 "sli" => Some(("indicator".to_owned(), inline_sli(&entry.node, &path, c, r))),
