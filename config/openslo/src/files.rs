@@ -8,7 +8,7 @@ use tailwater_config::{Origin, Problem};
 use crate::document::Document;
 use crate::lint::{Lint, lint};
 use crate::read::{BOUNDS, Reinterpreted, read};
-use crate::resolve::resolve;
+use crate::resolve::resolve_beside;
 use crate::resolved::ResolvedSlo;
 
 /// Most files of one call.
@@ -47,6 +47,7 @@ pub fn check<P: AsRef<Path>>(paths: &[P]) -> Checked {
         checked.problems.push(about(&checked.files[FILES_MAX], message));
         checked.files.truncate(FILES_MAX);
     }
+    let mut broken = Vec::new();
     for file in &checked.files {
         match text(file) {
             Ok(text) => {
@@ -54,15 +55,13 @@ pub fn check<P: AsRef<Path>>(paths: &[P]) -> Checked {
                 checked.documents.append(&mut reading.documents);
                 checked.reinterpreted.append(&mut reading.reinterpreted);
                 checked.problems.append(&mut reading.problems);
+                broken.append(&mut reading.broken);
             }
             Err(problem) => checked.problems.push(*problem),
         }
     }
-    let resolved = resolve(&checked.documents);
-    // A document with problems is not there, and whatever refers to it would be blamed for that.
-    if checked.problems.is_empty() {
-        checked.problems = resolved.problems;
-    }
+    let mut resolved = resolve_beside(&checked.documents, &broken);
+    checked.problems.append(&mut resolved.problems);
     checked.slos = resolved.slos;
     checked.lints = lint(&checked.documents);
     checked

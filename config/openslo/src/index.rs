@@ -13,6 +13,8 @@ use crate::read::join;
 /// All documents by kind and name.
 pub(crate) struct Index<'d> {
     by_name: BTreeMap<(&'static str, &'d str), &'d Document>,
+    /// What is there and cannot be used: whoever refers to it does nothing wrong.
+    broken: &'d [(String, String)],
 }
 
 /// An object and where it stands: its document, and the path of its `spec`.
@@ -50,20 +52,21 @@ impl<'d, T> Site<'d, T> {
                 metadata,
                 object,
             }),
+            Inline::Ref(name) if index.is_broken(U::KIND, name) => Err(None),
             Inline::Ref(name) => index.get(name).ok_or_else(|| {
                 let near = nearest(name, index.names(U::KIND)).map(str::to_owned);
                 let message = match index.names(U::KIND).next() {
                     Some(_) => format!("no {} is named `{name}`", U::KIND),
                     None => format!("no {} is named `{name}`: there is none in what was read", U::KIND),
                 };
-                Box::new(wrong(self.document, &self.at(ref_key), message, near))
+                Some(Box::new(wrong(self.document, &self.at(ref_key), message, near)))
             }),
         }
     }
 }
 
-/// The object, or the problem with its reference.
-pub(crate) type Found<'d, T> = Result<Site<'d, T>, Box<Problem>>;
+/// The object, or the problem with its reference; no problem if what it names is there and has problems of its own.
+pub(crate) type Found<'d, T> = Result<Site<'d, T>, Option<Box<Problem>>>;
 
 fn wrong(document: &Document, path: &str, message: impl Into<String>, near: Option<String>) -> Problem {
     Problem {
@@ -105,7 +108,7 @@ kinds! {
 
 impl<'d> Index<'d> {
     /// All documents, and a problem for each name that is taken.
-    pub fn new(documents: &'d [Document]) -> (Self, Vec<Problem>) {
+    pub fn new(documents: &'d [Document], broken: &'d [(String, String)]) -> (Self, Vec<Problem>) {
         let mut by_name: BTreeMap<(&'static str, &'d str), &'d Document> = BTreeMap::new();
         let mut problems = Vec::new();
         for document in documents {
@@ -121,7 +124,11 @@ impl<'d> Index<'d> {
                 }
             }
         }
-        (Self { by_name }, problems)
+        (Self { by_name, broken }, problems)
+    }
+
+    pub fn is_broken(&self, kind: &str, name: &str) -> bool {
+        self.broken.iter().any(|(k, n)| k == kind && n == name)
     }
 
     pub fn names(&self, kind: &'static str) -> impl Iterator<Item = &'d str> + use<'_, 'd> {

@@ -36,7 +36,7 @@ pub use lint::{LINTS, Lint, lint};
 pub use period::{Period, Unit};
 pub use place::Places;
 pub use read::{BOUNDS, Reading, Reinterpreted, V1, read};
-pub use resolve::{DEFAULT_WINDOW, Resolved, resolve};
+pub use resolve::{DEFAULT_WINDOW, Resolved, resolve, resolve_beside};
 pub use resolved::{AlertRule, Budgeting, BurnTier, DefinitionHash, ResolvedObjective, ResolvedSlo};
 pub use sloth::{VERSION as SLOTH_VERSION, import_sloth};
 pub use source::{Good, Indicator, RedKey, RedSelector, Source};

@@ -124,7 +124,7 @@ impl std::fmt::Display for Lint {
 /// Looks for traps, in the order of the documents.
 #[must_use]
 pub fn lint(documents: &[Document]) -> Vec<Lint> {
-    let (index, _) = Index::new(documents);
+    let (index, _) = Index::new(documents, &[]);
     let mut found = Vec::new();
     for document in documents {
         let mut l = Linter { found: &mut found };

@@ -59,6 +59,8 @@ pub struct Reading {
     pub reinterpreted: Vec<Reinterpreted>,
     /// Everything wrong, in the order of the file.
     pub problems: Vec<Problem>,
+    /// Kind and name of the documents that are left out because of their problems, as far as they have one.
+    pub broken: Vec<(String, String)>,
 }
 
 /// Something that v1 says otherwise, or cannot say.
@@ -134,6 +136,26 @@ pub(crate) fn problem(file: &Arc<PathBuf>, at: At, path: &str, message: String, 
 }
 
 fn read_node(file: &Arc<PathBuf>, node: &Node, reading: &mut Reading) {
+    let before = reading.documents.len();
+    read_document(file, node, reading);
+    if reading.documents.len() == before
+        && let Some(kind) = text_at(node, &["kind"])
+        && let Some(name) = text_at(node, &["metadata", "name"])
+    {
+        reading.broken.push((kind.to_owned(), name.to_owned()));
+    }
+}
+
+/// The text below some keys.
+fn text_at<'n>(node: &'n Node, keys: &[&str]) -> Option<&'n str> {
+    match (&node.value, keys) {
+        (Value::Scalar { text, .. }, []) => Some(text),
+        (Value::Map(entries), [key, rest @ ..]) => text_at(&entries.iter().find(|e| e.key == *key)?.node, rest),
+        _ => None,
+    }
+}
+
+fn read_document(file: &Arc<PathBuf>, node: &Node, reading: &mut Reading) {
     let Value::Map(entries) = &node.value else {
         let message = "expected an OpenSLO document, which begins with `apiVersion: openslo/v1`".to_owned();
         reading.problems.push(problem(file, node.at, "", message, None));

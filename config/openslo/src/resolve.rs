@@ -34,7 +34,14 @@ pub struct Resolved {
 /// Follows every reference.
 #[must_use]
 pub fn resolve(documents: &[Document]) -> Resolved {
-    let (index, mut problems) = Index::new(documents);
+    resolve_beside(documents, &[])
+}
+
+/// Follows every reference, where `broken` documents (kind and name, [`crate::Reading::broken`]) could not be read: a reference to one of
+/// them is no mistake of its own. What uses them is not among the results.
+#[must_use]
+pub fn resolve_beside(documents: &[Document], broken: &[(String, String)]) -> Resolved {
+    let (index, mut problems) = Index::new(documents, broken);
     let mut slos = Vec::new();
     for document in documents {
         let mut own = Vec::new();
@@ -83,7 +90,7 @@ fn references(document: &Document, index: &Index<'_>, problems: &mut Vec<Problem
             for (i, objective) in slo.object.objectives.iter().enumerate() {
                 match slo.sli(index, i, objective) {
                     Some(Ok(sli)) if std::ptr::eq(sli.document, document) => metric_sources(&sli, index, problems),
-                    Some(Err(problem)) => problems.push(*problem),
+                    Some(Err(problem)) => problems.extend(problem.map(|problem| *problem)),
                     _ => {}
                 }
             }
@@ -93,7 +100,7 @@ fn references(document: &Document, index: &Index<'_>, problems: &mut Vec<Problem
                         policy_references(&policy, index, problems);
                     }
                     Ok(_) => {}
-                    Err(problem) => problems.push(*problem),
+                    Err(problem) => problems.extend(problem.map(|problem| *problem)),
                 }
             }
         }
@@ -102,12 +109,12 @@ fn references(document: &Document, index: &Index<'_>, problems: &mut Vec<Problem
 }
 
 fn policy_references(policy: &Site<'_, AlertPolicy>, index: &Index<'_>, problems: &mut Vec<Problem>) {
-    problems.extend(policy.condition(index).err().map(|problem| *problem));
+    problems.extend(policy.condition(index).err().flatten().map(|problem| *problem));
     problems.extend(
         policy
             .targets(index)
             .into_iter()
-            .filter_map(|target| target.err().map(|p| *p)),
+            .filter_map(|target| target.err().flatten().map(|p| *p)),
     );
 }
 
@@ -133,6 +140,9 @@ fn metric_sources(sli: &Site<'_, Sli>, index: &Index<'_>, problems: &mut Vec<Pro
     for (role, path, source) in sources(sli.object) {
         let Some(name) = &source.source_ref else { continue };
         let Some(named) = index.data_source(name) else {
+            if index.is_broken(crate::document::DataSource::KIND, name) {
+                continue;
+            }
             let mut problem = sli.wrong(
                 &format!("{path}.metricSourceRef"),
                 format!("no DataSource is named `{name}`"),
@@ -201,11 +211,14 @@ fn resolve_slo(slo: &Site<'_, Slo>, index: &Index<'_>, problems: &mut Vec<Proble
     }
     annotation::apply(&mut extensions, slo.metadata);
     let mut alerts = Vec::new();
-    for policy in slo.policies(index).into_iter().flatten() {
-        alerts.extend(alert_rule(&policy, index, length));
+    let mut complete = true;
+    for policy in slo.policies(index) {
+        let rule = policy.ok().and_then(|policy| alert_rule(&policy, index, length));
+        complete &= rule.is_some();
+        alerts.extend(rule);
     }
     alerts.extend(profile(&extensions, length));
-    if objectives.len() != spec.objectives.len() {
+    if !complete || objectives.len() != spec.objectives.len() {
         return None;
     }
     let mut resolved = ResolvedSlo {
@@ -330,7 +343,12 @@ fn alert_rule(policy: &Site<'_, AlertPolicy>, index: &Index<'_>, window: Duratio
             short: None,
         }],
     };
-    let targets = policy.targets(index).into_iter().flatten();
+    let targets = policy
+        .targets(index)
+        .into_iter()
+        .collect::<Result<Vec<_>, _>>()
+        .ok()?
+        .into_iter();
     Some(AlertRule {
         name: policy.metadata.name.clone(),
         severity: condition.object.severity.clone(),

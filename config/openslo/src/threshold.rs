@@ -10,6 +10,8 @@ pub struct Threshold {
     pub of: RedSelector,
     /// How many took at most this long, in nanoseconds.
     pub ns: u64,
+    /// Errors are not among them.
+    pub exclude_errors: bool,
 }
 
 /// The thresholds that these SLOs declare: every `maxDuration`, and `latency-thresholds` for the requests of the same SLO. Sorted, each once.
@@ -22,12 +24,12 @@ pub fn declared_thresholds(slos: &[ResolvedSlo]) -> Vec<Threshold> {
                 continue;
             };
             let extra = slo.extensions.latency_thresholds_ns.iter().copied();
-            found.extend(
-                good.max_duration_ns
-                    .into_iter()
-                    .chain(extra)
-                    .map(|ns| Threshold { of: of.clone(), ns }),
-            );
+            let all = good.max_duration_ns.into_iter().chain(extra);
+            found.extend(all.map(|ns| Threshold {
+                of: of.clone(),
+                ns,
+                exclude_errors: good.exclude_errors,
+            }));
         }
     }
     found.sort_unstable();

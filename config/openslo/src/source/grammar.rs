@@ -150,9 +150,7 @@ fn parse_red(red: &Free, role: Role, wrong: &mut Vec<Wrong>) -> Option<(Source, 
         wrong.push(Wrong::new("spec.red", message));
         return None;
     }
-    let Some(entries) = map(red, "spec.red", wrong) else {
-        return None;
-    };
+    let entries = map(red, "spec.red", wrong)?;
     let mut selector = RedSelector::default();
     let mut good = None;
     let known = || {

@@ -596,6 +596,22 @@ fn files_and_folders() {
         shown.contains("b.yaml:3:12: metadata.name") && shown.contains("a.yml:3:12"),
         "{shown}"
     );
+    // A mistake in one file, another between files; whoever refers to the first is not blamed.
+    write(
+        "a.yml",
+        "apiVersion: openslo/v1\nkind: SLI\nmetadata: {name: sli}\nspec: {}\n",
+    );
+    write(
+        "b.yaml",
+        &slo("{}", "").replace(
+            "indicator:\n    metadata: {name: x}\n    spec: {}",
+            "indicatorRef: sli\n  alertPolicies: [{alertPolicyRef: gone}]",
+        ),
+    );
+    let checked = files::check(&[folder.path()]);
+    let shown: Vec<_> = checked.problems.iter().map(|p| p.key.as_str()).collect();
+    assert_eq!(shown, ["spec.ratioMetric", "spec.alertPolicies[0].alertPolicyRef"]);
+    assert_eq!(checked.slos.len(), 0);
     std::fs::write(folder.path().join("d.yaml"), [0xff, 0xfe, 0x00]).expect("written");
     let checked = files::check(&[folder.path().join("d.yaml"), folder.path().join("gone.yaml")]);
     let shown: Vec<_> = checked.problems.iter().map(|p| p.message.as_str()).collect();
