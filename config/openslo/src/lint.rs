@@ -12,7 +12,7 @@ use crate::document::{AlertPolicy, BudgetingMethod, Document, Metric, MetricSour
 use crate::index::{Index, Site, site};
 use crate::period::{Period, Unit};
 use crate::read::join;
-use crate::resolve::{DEFAULT_WINDOW, sources};
+use crate::resolve::{DEFAULT_WINDOW, profile, sources};
 use crate::source::{self, RedSelector, Role, Source};
 
 /// The name of a lint and why it is one.
@@ -237,6 +237,22 @@ impl Linter<'_> {
             extensions.alert_profile,
             AlertProfile::Workbook | AlertProfile::Seed | AlertProfile::Default
         );
+        let length = spec.time_window.as_ref().unwrap_or(&DEFAULT_WINDOW).period().nominal();
+        let budget = spec.objectives.iter().map(|objective| objective.target.budget()).max();
+        for rule in profile(&extensions, length) {
+            let Some(rate) = rule.tiers.iter().map(|tier| tier.threshold).min() else {
+                continue;
+            };
+            // One tier that can fire is enough for a profile: its other tiers are there for stricter targets.
+            if budget.is_some_and(|budget| reaches_one(rate, budget)) {
+                let write = format!(
+                    "The {} of this profile begins at a burn rate of {rate}: write `alertPolicies` with lower ones, or a stricter objective.",
+                    rule.severity
+                );
+                let key = format!("annotations.{}alert-profile", annotation::PREFIX);
+                self.add_metadata("burn-unreachable", slo, &key, &write);
+            }
+        }
         if pages && extensions.runbook.is_none() {
             let write = "Add the annotation `tailwater.io/runbook: https://...`.";
             self.add_metadata(

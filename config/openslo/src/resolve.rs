@@ -370,7 +370,8 @@ fn alert_rule(policy: &Site<'_, AlertPolicy>, index: &Index<'_>, window: Duratio
 const WORKBOOK_PAGE: [(i64, u64, u64); 2] = [(2, 3600, 300), (5, 6 * 3600, 1800)];
 const WORKBOOK_TICKET: [(i64, u64, u64); 2] = [(10, 86_400, 7200), (10, 3 * 86_400, 6 * 3600)];
 
-fn profile(extensions: &Extensions, window: Duration) -> Vec<AlertRule> {
+/// The rules of `alert-profile`.
+pub(crate) fn profile(extensions: &Extensions, window: Duration) -> Vec<AlertRule> {
     let whole = |n| Decimal::new(n, 0).unwrap_or_default();
     let workbook = |tiers: &[(i64, u64, u64)]| -> Vec<BurnTier> {
         let each = tiers.iter().map(|(percent, long, short)| {

@@ -426,6 +426,13 @@ fn every_lint() {
             slo(&fine, "").replace("annotations: {}", "annotations: {tailwater.io/alert-profile: seed}"),
         ),
         (
+            "burn-unreachable",
+            slo(&fine, "").replace("0.999", "0.75").replace(
+                "annotations: {}",
+                "annotations: {tailwater.io/alert-profile: workbook, tailwater.io/runbook: https://a.b}",
+            ),
+        ),
+        (
             "errors-unstated",
             slo(&red("{service: a, good: {maxDuration: 1s}}"), ""),
         ),
