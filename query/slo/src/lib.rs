@@ -1,0 +1,4 @@
+//! x
+pub mod beta;
+pub mod interval;
+pub mod time;
