@@ -24,12 +24,12 @@ mod section;
 pub mod settings;
 mod units;
 mod value;
-mod yaml;
+pub mod yaml;
 
 pub use limits::{Limits, Machine};
 pub use load::{Config, EXIT_CONFIG, RESERVED_VARIABLES, catalogue, environment};
 pub use page::{print, reference};
-pub use problem::{Origin, Problem, Problems};
+pub use problem::{Origin, Problem, Problems, nearest};
 pub use section::Setting;
 pub use settings::{Ack, Level, LogFormat, Settings};
 pub use units::{Percent, Size, format_duration, parse_duration};

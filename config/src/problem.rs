@@ -64,7 +64,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything wrong with a configuration, found in one go. Never empty.
+/// Everything wrong with a configuration or a document, found in one go. Never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problems(Vec<Problem>);
 
@@ -75,7 +75,10 @@ impl Problems {
     }
 
     /// `Err` with the problems, or `Ok(value)` when there are none.
-    pub(crate) fn or<T>(problems: Vec<Problem>, value: T) -> Result<T, Self> {
+    ///
+    /// # Errors
+    /// The problems, if there is one.
+    pub fn or<T>(problems: Vec<Problem>, value: T) -> Result<T, Self> {
         if problems.is_empty() {
             Ok(value)
         } else {
@@ -106,7 +109,8 @@ impl fmt::Display for Problems {
 impl std::error::Error for Problems {}
 
 /// The candidate that `word` was probably meant to be: at most a third of its letters wrong.
-pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+#[must_use]
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // An unbounded word would make the distance quadratic in hostile input.
     if word.len() > 128 {
         return None;

@@ -1,8 +1,8 @@
 //! YAML text into a small tree in which every key and value knows its line and column.
 //!
 //! Guarantees: text size, nesting and the number of nodes after aliases are bounded (a "billion laughs" file is an error, not a
-//! stall); a key given twice is an error; tags, several documents and keys that are not plain scalars are errors. Anchors, aliases and merge
-//! keys (`<<`) work. Assumes nothing of the settings: types are the reader's business, scalars stay text.
+//! stall); a key given twice is an error; tags, more documents than the bounds allow and keys that are not plain scalars are errors.
+//! Anchors, aliases and merge keys (`<<`) work. Assumes nothing of the settings: types are the reader's business, scalars stay text.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,54 +10,84 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
 
 /// Largest accepted text, in bytes.
 pub(crate) const TEXT_BYTES_MAX: usize = 1 << 20;
-/// Most nodes, each alias counted as a copy of what it stands for.
-const NODES_MAX: usize = 10_000;
 /// Deepest nesting.
 const DEPTH_MAX: usize = 32;
 
+/// How much of it is read.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Largest text, in bytes.
+    pub text_bytes: usize,
+    /// Most nodes over all documents, each alias counted as a copy of what it stands for.
+    pub nodes: usize,
+    /// Most documents.
+    pub documents: usize,
+}
+
+/// Those of a configuration file.
+const ONE_FILE: Bounds = Bounds {
+    text_bytes: TEXT_BYTES_MAX,
+    nodes: 10_000,
+    documents: 1,
+};
+
 /// A place in the text, line and column from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct At {
+pub struct At {
+    /// Line.
     pub line: usize,
+    /// Column, in characters.
     pub column: usize,
 }
 
 /// Something wrong with the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Fault {
+pub struct Fault {
+    /// Where.
     pub at: At,
+    /// What.
     pub message: String,
 }
 
 /// One value and its place.
 #[derive(Clone, Debug)]
-pub(crate) struct Node {
+pub struct Node {
+    /// Where it begins.
     pub at: At,
+    /// What it is.
     pub value: Value,
 }
 
 /// What a value can be.
 #[derive(Clone, Debug)]
-pub(crate) enum Value {
-    /// `plain` tells `null` from `"null"`.
+pub enum Value {
+    /// One value. `plain` tells `null` from `"null"`.
     Scalar {
+        /// Without quotes.
         text: String,
+        /// Written without quotes.
         plain: bool,
     },
+    /// A sequence.
     List(Vec<Node>),
+    /// A mapping, in the order of the text; entries merged by `<<` come last.
     Map(Vec<Entry>),
 }
 
 /// A key of a mapping, its place, and its value.
 #[derive(Clone, Debug)]
-pub(crate) struct Entry {
+pub struct Entry {
+    /// The key.
     pub key: String,
+    /// Where the key stands.
     pub at: At,
+    /// Its value.
     pub node: Node,
 }
 
 impl Node {
     /// Nothing was written here, or `null`, or `~`.
+    #[must_use]
     pub fn is_null(&self) -> bool {
         matches!(&self.value, Value::Scalar { text, plain: true } if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
     }
@@ -73,12 +103,27 @@ impl Node {
 
 /// Reads one document. `None` when there is nothing in it, or when it cannot be read; faults say why.
 pub(crate) fn parse(text: &str) -> (Option<Node>, Vec<Fault>) {
-    let mut tree = Tree::default();
+    let (mut documents, faults) = parse_all(text, ONE_FILE);
+    (documents.pop(), faults)
+}
+
+/// Reads all documents, leaving out empty ones. After a fault that ends the reading there are none, since a half-read file would look
+/// as if the rest of it were not there.
+#[must_use]
+pub fn parse_all(text: &str, bounds: Bounds) -> (Vec<Node>, Vec<Fault>) {
+    let mut tree = Tree {
+        bounds,
+        documents: Vec::new(),
+        open: Vec::new(),
+        anchors: HashMap::new(),
+        nodes: 0,
+        faults: Vec::new(),
+    };
     match tree.read(text) {
-        Ok(()) => (tree.root, tree.faults),
+        Ok(()) => (tree.documents, tree.faults),
         Err(fault) => {
             tree.faults.push(fault);
-            (None, tree.faults)
+            (Vec::new(), tree.faults)
         }
     }
 }
@@ -100,9 +145,9 @@ enum Body {
     },
 }
 
-#[derive(Default)]
 struct Tree {
-    root: Option<Node>,
+    bounds: Bounds,
+    documents: Vec<Node>,
     open: Vec<Open>,
     anchors: HashMap<usize, Node>,
     nodes: usize,
@@ -111,10 +156,11 @@ struct Tree {
 
 impl Tree {
     fn read(&mut self, text: &str) -> Result<(), Fault> {
-        if text.len() > TEXT_BYTES_MAX {
+        let Bounds { text_bytes, .. } = self.bounds;
+        if text.len() > text_bytes {
             return Err(Fault {
                 at: At { line: 1, column: 1 },
-                message: format!("larger than {TEXT_BYTES_MAX} bytes"),
+                message: format!("larger than {text_bytes} bytes"),
             });
         }
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -133,8 +179,13 @@ impl Tree {
             match event {
                 Event::DocumentStart(_) => {
                     documents += 1;
-                    if documents > 1 {
-                        return Err(fault("a second document: one file holds one configuration"));
+                    // A name given in one document means nothing in the next.
+                    self.anchors.clear();
+                    if documents > self.bounds.documents {
+                        return Err(match self.bounds.documents {
+                            1 => fault("a second document: one file holds one configuration"),
+                            most => fault(&format!("more than {most} documents")),
+                        });
                     }
                 }
                 Event::Scalar(text, style, anchor, tag) => {
@@ -187,8 +238,9 @@ impl Tree {
                         return Err(fault("an alias to something that is not complete here"));
                     };
                     let copies = node.count();
-                    if self.nodes + copies > NODES_MAX {
-                        return Err(fault(&format!("aliases expand to more than {NODES_MAX} values")));
+                    let most = self.bounds.nodes;
+                    if self.nodes + copies > most {
+                        return Err(fault(&format!("aliases expand to more than {most} values")));
                     }
                     self.nodes += copies - 1;
                     let node = node.clone();
@@ -274,17 +326,19 @@ impl Tree {
     /// Puts a finished value where it belongs.
     fn place(&mut self, node: Node, anchor: usize) -> Result<(), Fault> {
         self.nodes += 1;
-        if self.nodes > NODES_MAX {
+        let most = self.bounds.nodes;
+        if self.nodes > most {
             return Err(Fault {
                 at: node.at,
-                message: format!("more than {NODES_MAX} values"),
+                message: format!("more than {most} values"),
             });
         }
         if anchor != 0 {
             self.anchors.insert(anchor, node.clone());
         }
         match self.open.last_mut() {
-            None => self.root = Some(node),
+            None if node.is_null() => {}
+            None => self.documents.push(node),
             Some(Open {
                 body: Body::List(items),
                 ..
@@ -378,6 +432,31 @@ mod tests {
         check("\u{feff}a: [1, two]", "{a@1:1=[1@1:5 two@1:8]}");
         check("a:\nb: ~\n", "{a@1:1=@1:2 b@2:1=~@2:4}");
         check("{a: 1, b: 2}", "{a@1:2=1@1:5 b@1:8=2@1:11}");
+    }
+
+    #[test]
+    fn several_documents() {
+        let bounds = Bounds {
+            text_bytes: 100,
+            nodes: 10,
+            documents: 3,
+        };
+        let check = |text: &str, expect: &str| {
+            let (documents, faults) = parse_all(text, bounds);
+            let shown = match faults.first() {
+                Some(fault) => format!("{}: {}", fault.at.line, fault.message),
+                None => documents.iter().map(show).collect::<Vec<_>>().join(" "),
+            };
+            assert_eq!(shown, expect, "{text}");
+        };
+        check("a: 1\n---\nb: 2\n", "{a@1:1=1@1:4} {b@3:1=2@3:4}");
+        check("---\n---\n# nothing\n---\nb: 2\n", "{b@5:1=2@5:4}");
+        check("---\n---\n---\n---\n", "4: more than 3 documents");
+        check(
+            "a: &x 1\n---\nb: *x\n",
+            "3: an alias to something that is not complete here",
+        );
+        check("[1, 2, 3, 4, 5, 6, 7, 8, 9]\n---\n1", "3: more than 10 values");
     }
 
     #[test]

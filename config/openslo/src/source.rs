@@ -1,0 +1,188 @@
+//! Where an indicator's numbers come from: `metricSource` with `type: tailwater`, and whatever else there is.
+//!
+//! ```text
+//! red:                        requests of the table `red`, counted before any sampling: exact
+//!   service: checkout         any key column; a list means "any of"
+//!   statusClass: [2xx, 3xx]
+//!   dims: {shop: de}
+//!   not: {operation: [GET /healthz, GET /readyz]}
+//!   good: {maxDuration: 300ms, errors: exclude}
+//! sql: select slice, value from ...
+//! ```
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::decimal::Decimal;
+use crate::document::{Free, Op, Part};
+
+/// The `type` of our own source.
+pub const TYPE: &str = "tailwater";
+
+/// A key column of the table `red`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RedKey {
+    /// `tenant`
+    Tenant,
+    /// `service`
+    Service,
+    /// `namespace`
+    Namespace,
+    /// `env`
+    Env,
+    /// `region`
+    Region,
+    /// `version`
+    Version,
+    /// `operation`
+    Operation,
+    /// `route`
+    Route,
+    /// `kind`
+    Kind,
+    /// `statusClass`
+    StatusClass,
+    /// `errorType`
+    ErrorType,
+    /// One of the configured dimensions, by name.
+    Dim(String),
+}
+
+impl RedKey {
+    /// The columns that are there without configuration, in the order in which they are written.
+    pub const FIXED: [Self; 11] = [
+        Self::Tenant,
+        Self::Service,
+        Self::Namespace,
+        Self::Env,
+        Self::Region,
+        Self::Version,
+        Self::Operation,
+        Self::Route,
+        Self::Kind,
+        Self::StatusClass,
+        Self::ErrorType,
+    ];
+
+    /// The word in a document: `statusClass`, `dims.shop`.
+    #[must_use]
+    pub fn word(&self) -> &str {
+        match self {
+            Self::Tenant => "tenant",
+            Self::Service => "service",
+            Self::Namespace => "namespace",
+            Self::Env => "env",
+            Self::Region => "region",
+            Self::Version => "version",
+            Self::Operation => "operation",
+            Self::Route => "route",
+            Self::Kind => "kind",
+            Self::StatusClass => "statusClass",
+            Self::ErrorType => "errorType",
+            Self::Dim(name) => name,
+        }
+    }
+}
+
+/// Which requests of `red` are meant: those that match every key of `any_of` and none of `none_of`.
+///
+/// A row matches a key when its column is one of the values; a missing value counts as the empty string.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RedSelector {
+    /// Sorted, without repetition, never an empty list.
+    pub any_of: BTreeMap<RedKey, Vec<String>>,
+    /// As `any_of`; a row that matches any one of these keys is left out.
+    pub none_of: BTreeMap<RedKey, Vec<String>>,
+}
+
+impl RedSelector {
+    /// Whether a row is meant. `value` gives what the row has in a key column, `""` for nothing.
+    pub fn matches<'a>(&self, value: impl Fn(&RedKey) -> &'a str) -> bool {
+        let holds = |(key, values): (&RedKey, &Vec<String>)| {
+            let value = value(key);
+            values.iter().any(|v| v == value)
+        };
+        self.any_of.iter().all(holds) && !self.none_of.iter().any(holds)
+    }
+}
+
+impl fmt::Display for RedSelector {
+    /// `service=checkout statusClass=2xx|3xx !operation=GET /healthz`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut first = true;
+        for (not, keys) in [("", &self.any_of), ("!", &self.none_of)] {
+            for (key, values) in keys {
+                let space = if first { "" } else { " " };
+                let dim = if matches!(key, RedKey::Dim(_)) { "dims." } else { "" };
+                write!(f, "{space}{not}{dim}{}={}", key.word(), values.join("|"))?;
+                first = false;
+            }
+        }
+        if first { f.write_str("all requests") } else { Ok(()) }
+    }
+}
+
+/// Which of the selected requests are good. At least one of the two demands something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Good {
+    /// Errors are not good (`errors: exclude`). If false, an error is good like any other request that meets the rest
+    /// (`errors: include`).
+    pub exclude_errors: bool,
+    /// Good took at most this long, in nanoseconds (`maxDuration`). The collector keeps an exact register for it.
+    pub max_duration_ns: Option<u64>,
+}
+
+/// Where numbers come from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Source {
+    /// The number of these requests, from `red`.
+    Red(RedSelector),
+    /// A query with the columns `slice` (start of the slice, a timestamp) and `value`.
+    Sql(String),
+    /// Somebody else's: kept, not evaluated.
+    Foreign {
+        /// `Prometheus`, `Datadog`, ...; empty if not said.
+        source_type: String,
+        /// As written.
+        spec: BTreeMap<String, Free>,
+    },
+}
+
+/// What an objective measures, references followed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Indicator {
+    /// Good over all requests of `of`, both from one pass over `red`. The usual case.
+    Requests {
+        /// All of them.
+        of: RedSelector,
+        /// Which are good.
+        good: Good,
+    },
+    /// `part` over `total`, two counts per slice.
+    Ratio {
+        /// Whether `part` counts the good or the bad.
+        part_is: Part,
+        /// Good or bad events.
+        part: Source,
+        /// All events.
+        total: Source,
+        /// The counts only grow, so that differences are meant.
+        counter: bool,
+    },
+    /// A ready ratio in `[0, 1]` per slice, without its counts.
+    Raw {
+        /// Whether it is the share of good or of bad.
+        part_is: Part,
+        /// The ratio.
+        source: Source,
+    },
+    /// A value per slice, good when `value op limit`.
+    Threshold {
+        /// The value.
+        source: Source,
+        /// How it is compared.
+        op: Op,
+        /// With what.
+        limit: Decimal,
+    },
+}
