@@ -168,8 +168,8 @@ impl Sums {
         };
         // Slices already weighed what they lost; events have not.
         let lost = if matches!(budgeting, Budgeting::Occurrences) { self.lost } else { 0 };
-        // Rounding a share up to one part per slice must not make more good than all.
-        Tally { bad: total - good.min(total), bad_least: total - best.min(total), total, lost, trials }
+        let parts = if matches!(budgeting, Budgeting::RatioTimeslices { .. }) { UNIT as u64 } else { 1 };
+        Tally { bad: total - good, bad_least: total - best, total, lost, trials, parts }
     }
 }
 
@@ -232,9 +232,17 @@ pub struct Tally {
     pub lost: u128,
     /// How many independent trials this is worth to a confidence interval.
     pub trials: f64,
+    /// How many parts make one event or slice, for people: 1, or more where ratios of slices are summed.
+    pub parts: u64,
 }
 
 impl Tally {
+    /// As [`Tally::parts`], for dividing by.
+    #[must_use]
+    pub fn unit(&self) -> f64 {
+        self.parts.max(1) as f64
+    }
+
     /// Good of all, at worst; `None` when nothing was counted.
     #[must_use]
     pub fn sli(&self) -> Option<f64> {
@@ -341,11 +349,8 @@ pub fn reached(share: Decimal, part: u128, whole: u128) -> bool {
     let (parts, scale) = share.parts();
     let parts = u128::from(parts.unsigned_abs());
     let tens = 10_u128.pow(scale.into());
-    // Slices are counted in 2^48 parts: with 18 digits that would pass 2^127, so take off what both sides share first.
-    match (part.checked_mul(tens), whole.checked_mul(parts)) {
-        (Some(left), Some(right)) => whole > 0 && left >= right,
-        _ => whole > 0 && part / UNIT * tens >= whole / UNIT * parts,
-    }
+    // Counts stay below 2^68 (u64 sums), targets below 10^9 and slice targets, which meet single slices only, below 10^18: no overflow.
+    whole > 0 && part * tens >= whole * parts
 }
 
 /// `part / whole` as a percentage with this many digits (at most 9), cut off and never rounded up: 9,999,999 of 10,000,000 must not read
