@@ -14,7 +14,11 @@ const TERMS_MAX: u32 = 4_000_000;
 fn stirling_error(n: f64) -> f64 {
     if n <= 15.0 {
         let factorial = (1..=15).map(f64::from).take_while(|i| *i <= n).product::<f64>();
-        return if n == 0.0 { 0.0 } else { factorial.ln() - (n + 0.5) * n.ln() + n - 0.5 * LN_2PI };
+        return if n == 0.0 {
+            0.0
+        } else {
+            factorial.ln() - (n + 0.5) * n.ln() + n - 0.5 * LN_2PI
+        };
     }
     let nn = n * n;
     (1.0 / 12.0 - (1.0 / 360.0 - (1.0 / 1260.0 - (1.0 / 1680.0) / nn) / nn) / nn) / n
@@ -46,7 +50,11 @@ fn deviance(x: f64, m: f64) -> f64 {
 pub fn binomial_density(k: f64, n: f64, p: f64) -> f64 {
     let q = 1.0 - p;
     if p <= 0.0 || q <= 0.0 {
-        return if (p <= 0.0 && k == 0.0) || (q <= 0.0 && k == n) { 1.0 } else { 0.0 };
+        return if (p <= 0.0 && k == 0.0) || (q <= 0.0 && k == n) {
+            1.0
+        } else {
+            0.0
+        };
     }
     if k == 0.0 {
         return (n * (-p).ln_1p()).exp();
@@ -55,7 +63,8 @@ pub fn binomial_density(k: f64, n: f64, p: f64) -> f64 {
         return (n * p.ln()).exp();
     }
     let rest = n - k;
-    let exponent = stirling_error(n) - stirling_error(k) - stirling_error(rest) - deviance(k, n * p) - deviance(rest, n * q);
+    let exponent =
+        stirling_error(n) - stirling_error(k) - stirling_error(rest) - deviance(k, n * p) - deviance(rest, n * q);
     let spread = LN_2PI + k.ln() + (-k / n).ln_1p();
     (exponent - 0.5 * spread).exp()
 }
@@ -120,7 +129,11 @@ pub fn beta_quantile(p: f64, a: f64, b: f64, guess: f64) -> f64 {
         // Newton's step; where it leaves the bracket, or the density is nothing, halve instead.
         let slope = binomial_density(a, a + b, x) * a * b / ((a + b) * x * (1.0 - x));
         let newton = x - miss / slope;
-        let next = if newton > low && newton < high { newton } else { 0.5 * (low + high) };
+        let next = if newton > low && newton < high {
+            newton
+        } else {
+            0.5 * (low + high)
+        };
         if (next - x).abs() <= 4.0 * f64::EPSILON * next {
             return next;
         }
@@ -146,7 +159,10 @@ mod tests {
     use super::*;
 
     fn close(ours: f64, theirs: f64, relative: f64) {
-        assert!((ours - theirs).abs() <= relative * theirs.abs(), "{ours} against {theirs}");
+        assert!(
+            (ours - theirs).abs() <= relative * theirs.abs(),
+            "{ours} against {theirs}"
+        );
     }
 
     #[test]
@@ -177,7 +193,14 @@ mod tests {
 
     #[test]
     fn the_quantile_inverts() {
-        for (a, b) in [(1.0, 1.0), (1.0, 5000.0), (3.0, 7.0), (50.0, 1e6), (1e6, 1e9), (0.5e6, 0.5e6)] {
+        for (a, b) in [
+            (1.0, 1.0),
+            (1.0, 5000.0),
+            (3.0, 7.0),
+            (50.0, 1e6),
+            (1e6, 1e9),
+            (0.5e6, 0.5e6),
+        ] {
             for p in [0.005, 0.025, 0.5, 0.975, 0.995] {
                 let x = beta_quantile(p, a, b, 0.5);
                 close(incomplete_beta(x, a, b), p, 1e-8);

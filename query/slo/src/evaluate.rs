@@ -11,7 +11,7 @@ use tailwater_openslo::{Budgeting, Decimal};
 
 use crate::latency::{Histogram, LatencyBin};
 use crate::plan::{Plan, bin_seconds};
-use crate::report::{BudgetReport, BurnReport, Counts, LatencyReport, Point, Raw, SloReport, WindowReport};
+use crate::report::{BudgetReport, BurnReport, Counts, LatencyReport, Point, Raw, Slices, SloReport, WindowReport};
 use crate::tally::{Slice, Sums, Tally};
 use crate::time::{Span, Time};
 use crate::verdict::{Facts, judge};
@@ -49,12 +49,22 @@ const POINTS_MAX: u64 = 122;
 /// Evaluates a plan. The same plan and data give the same report.
 #[must_use]
 pub fn evaluate(plan: &Plan, data: Data) -> SloReport {
-    let Data { slices, latency, observed, begins } = data;
+    let Data {
+        slices,
+        latency,
+        observed,
+        begins,
+    } = data;
     let series = Series::new(plan, slices, &observed);
-    let windows: Vec<WindowReport> =
-        (0..plan.windows.len()).map(|i| window(plan, &series, &observed, begins, i)).collect();
+    let windows: Vec<WindowReport> = (0..plan.windows.len())
+        .map(|i| window(plan, &series, &observed, begins, i))
+        .collect();
     let main = &plan.windows[0];
-    let burn = plan.burn.iter().map(|(period, span)| burn(plan, &series, &period.to_string(), *span)).collect();
+    let burn = plan
+        .burn
+        .iter()
+        .map(|(period, span)| burn(plan, &series, &period.to_string(), *span))
+        .collect();
     let mut notes = series.notes(plan);
     notes.extend(windows.iter().flat_map(|window| window.notes.iter().cloned()));
     notes.dedup();
@@ -85,7 +95,11 @@ fn method_words(budgeting: &Budgeting) -> String {
     match budgeting {
         Budgeting::Occurrences => "Occurrences".into(),
         Budgeting::Timeslices { slice, target } => {
-            format!("Timeslices of {}, good at {}%", minutes(slice), target.shift(2).unwrap_or(*target))
+            format!(
+                "Timeslices of {}, good at {}%",
+                minutes(slice),
+                target.shift(2).unwrap_or(*target)
+            )
         }
         Budgeting::RatioTimeslices { slice } => format!("RatioTimeslices of {}", minutes(slice)),
     }
@@ -123,15 +137,26 @@ fn window(plan: &Plan, series: &Series, observed: &Observed, begins: Option<Time
     let partial = (missing > 0).then(|| covered.seconds());
     if let Some(known) = partial {
         let words = |seconds: u64| crate::verdict::seconds(i64::try_from(seconds).unwrap_or(i64::MAX));
-        notes.push(format!("partial: data begins {} into the window, {} of {} are judged", words(missing), words(known), words(span.seconds())));
+        notes.push(format!(
+            "partial: data begins {} into the window, {} of {} are judged",
+            words(missing),
+            words(known),
+            words(span.seconds())
+        ));
     }
     let allowed = tally.total as f64 / tally.unit() * budget.to_f64();
     if measured && allowed < 1.0 && matches!(plan.budgeting, Budgeting::Occurrences) {
-        notes.push(format!("the budget is less than one event ({allowed:.2}): a single bad one overdraws it"));
+        notes.push(format!(
+            "the budget is less than one event ({allowed:.2}): a single bad one overdraws it"
+        ));
     }
     let raw = series.raw_sums(span).map(|raw| {
         let tally = raw.tally(&plan.budgeting);
-        Raw { counts: counts(&raw), sli: tally.sli(), consumed: tally.consumed(budget).map(|ratio| ratio.as_f64()) }
+        Raw {
+            counts: counts(&raw),
+            sli: tally.sli(),
+            consumed: tally.consumed(budget).map(|ratio| ratio.as_f64()),
+        }
     });
     WindowReport {
         name: planned.name.clone(),
@@ -140,9 +165,13 @@ fn window(plan: &Plan, series: &Series, observed: &Observed, begins: Option<Time
         span,
         partial_seconds: partial,
         counts: counts(&sums),
-        slices_measured: u64::try_from(sums.measured).unwrap_or(u64::MAX),
+        slices: (!matches!(plan.budgeting, Budgeting::Occurrences)).then(|| Slices {
+            measured: u64::try_from(sums.measured).unwrap_or(u64::MAX),
+            bad: tally.bad as f64 / tally.unit(),
+        }),
         sli: tally.sli(),
-        sli_text: (measured).then(|| crate::tally::percent_down(tally.good(), tally.total, digits(plan.target.fraction()))),
+        sli_text: (measured)
+            .then(|| crate::tally::percent_down(tally.good(), tally.total, digits(plan.target.fraction()))),
         known: tally.known(),
         interval,
         interval_method: plan.has_counts().then_some(plan.settings.interval),
@@ -187,7 +216,11 @@ fn budget_report(plan: &Plan, tally: &Tally, whole: Span) -> Option<BudgetReport
     let unit = tally.unit();
     let share = budget.to_f64();
     Some(BudgetReport {
-        unit: if matches!(plan.budgeting, Budgeting::Occurrences) { "events" } else { "slices" },
+        unit: if matches!(plan.budgeting, Budgeting::Occurrences) {
+            "events"
+        } else {
+            "slices"
+        },
         allowed: tally.total as f64 / unit * share,
         spent: tally.bad as f64 / unit,
         consumed: consumed.as_f64(),
@@ -223,7 +256,10 @@ fn burn(plan: &Plan, series: &Series, name: &str, span: Span) -> BurnReport {
         window: name.to_owned(),
         span,
         counts: counts(&sums),
-        burn: tally.consumed(budget).filter(|_| measurable).map(|ratio| ratio.as_f64()),
+        burn: tally
+            .consumed(budget)
+            .filter(|_| measurable)
+            .map(|ratio| ratio.as_f64()),
         burn_at_least: lower,
     }
 }
@@ -242,9 +278,24 @@ fn history(plan: &Plan, series: &Series, span: Span) -> Vec<Point> {
         let sums = series.sums(bin);
         let so_far = series.sums(Span::new(span.from, bin.to)).tally(&plan.budgeting);
         // Against the budget of all that was counted, so the line ends at what remains.
-        let remaining = Tally { total: all.total, ..so_far }.consumed(budget).map(|ratio| ratio.complement().as_f64());
-        let spent = Tally { total: all.total, ..sums.tally(&plan.budgeting) }.consumed(budget).map(|ratio| ratio.as_f64());
-        points.push(Point { span: bin, counts: counts(&sums), spent: spent.unwrap_or(0.0), remaining: remaining.unwrap_or(1.0) });
+        let remaining = Tally {
+            total: all.total,
+            ..so_far
+        }
+        .consumed(budget)
+        .map(|ratio| ratio.complement().as_f64());
+        let spent = Tally {
+            total: all.total,
+            ..sums.tally(&plan.budgeting)
+        }
+        .consumed(budget)
+        .map(|ratio| ratio.as_f64());
+        points.push(Point {
+            span: bin,
+            counts: counts(&sums),
+            spent: spent.unwrap_or(0.0),
+            remaining: remaining.unwrap_or(1.0),
+        });
         from = bin.to;
     }
     points
@@ -263,7 +314,9 @@ fn latency_report(plan: &Plan, mut bins: Vec<LatencyBin>, span: Span) -> Option<
     let percentiles = plan.extensions.percentiles.iter();
     Some(LatencyReport {
         threshold_ns: plan.threshold_ns(),
-        percentiles: percentiles.map(|p| all.estimate(p.to_f64() / 100.0, plan.settings.confidence)).collect(),
+        percentiles: percentiles
+            .map(|p| all.estimate(p.to_f64() / 100.0, plan.settings.confidence))
+            .collect(),
         heat: heat::heat(&bins, &all, plan.threshold_ns()),
     })
 }

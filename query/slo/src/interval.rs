@@ -102,7 +102,10 @@ impl Interval {
     /// The interval of the opposite event.
     #[must_use]
     pub fn flipped(self) -> Self {
-        Self { lo: 1.0 - self.hi, hi: 1.0 - self.lo }
+        Self {
+            lo: 1.0 - self.hi,
+            hi: 1.0 - self.lo,
+        }
     }
 
     /// Whether `share` lies within, ends included.
@@ -123,8 +126,16 @@ pub fn wilson(k: f64, n: f64, confidence: Confidence) -> Interval {
     let centre = k + z * z / 2.0;
     let half = z * (k * (n - k) / n + z * z / 4.0).max(0.0).sqrt();
     // The ends are 0 and 1 by algebra; rounding must not move them inwards.
-    let lo = if k <= 0.0 { 0.0 } else { ((centre - half) / (n + z * z)).max(0.0) };
-    let hi = if k >= n { 1.0 } else { ((centre + half) / (n + z * z)).min(1.0) };
+    let lo = if k <= 0.0 {
+        0.0
+    } else {
+        ((centre - half) / (n + z * z)).max(0.0)
+    };
+    let hi = if k >= n {
+        1.0
+    } else {
+        ((centre + half) / (n + z * z)).min(1.0)
+    };
     Interval { lo, hi }
 }
 
@@ -140,8 +151,16 @@ pub fn clopper_pearson(k: f64, n: f64, confidence: Confidence) -> Interval {
     }
     let tail = confidence.alpha() / 2.0;
     let near = wilson(k, n, confidence);
-    let lo = if k <= 0.0 { 0.0 } else { beta_quantile(tail, k, n - k + 1.0, near.lo) };
-    let hi = if k >= n { 1.0 } else { beta_quantile(1.0 - tail, k + 1.0, n - k, near.hi) };
+    let lo = if k <= 0.0 {
+        0.0
+    } else {
+        beta_quantile(tail, k, n - k + 1.0, near.lo)
+    };
+    let hi = if k >= n {
+        1.0
+    } else {
+        beta_quantile(1.0 - tail, k + 1.0, n - k, near.hi)
+    };
     Interval { lo, hi }
 }
 

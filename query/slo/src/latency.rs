@@ -44,18 +44,25 @@ impl Histogram {
     pub fn new(buckets: Vec<Bucket>, max: Option<f64>) -> Result<Self, NoBucket> {
         for &Bucket { above, upto, .. } in &buckets {
             // Not `above > upto`: NaN has to fail as well.
-            if !matches!(above.partial_cmp(&upto), Some(std::cmp::Ordering::Less | std::cmp::Ordering::Equal)) {
+            if !matches!(
+                above.partial_cmp(&upto),
+                Some(std::cmp::Ordering::Less | std::cmp::Ordering::Equal)
+            ) {
                 return Err(NoBucket { above, upto });
             }
         }
-        let mut histogram = Self { buckets, max: max.filter(|max| !max.is_nan()) };
+        let mut histogram = Self {
+            buckets,
+            max: max.filter(|max| !max.is_nan()),
+        };
         histogram.settle();
         Ok(histogram)
     }
 
     fn settle(&mut self) {
         self.buckets.retain(|bucket| bucket.count > 0);
-        self.buckets.sort_by(|a, b| a.upto.total_cmp(&b.upto).then(a.above.total_cmp(&b.above)));
+        self.buckets
+            .sort_by(|a, b| a.upto.total_cmp(&b.upto).then(a.above.total_cmp(&b.above)));
         self.buckets.dedup_by(|next, kept| {
             let same = next.upto == kept.upto && next.above == kept.above;
             if same {
@@ -84,20 +91,27 @@ impl Histogram {
     /// How many values.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.buckets.iter().fold(0, |sum, bucket| sum.saturating_add(bucket.count))
+        self.buckets
+            .iter()
+            .fold(0, |sum, bucket| sum.saturating_add(bucket.count))
     }
 
     /// Largest value: the one that was seen, else the end of the last bucket.
     #[must_use]
     pub fn max(&self) -> Option<f64> {
-        self.max.or_else(|| self.buckets.last().map(|bucket| bucket.upto)).filter(|_| !self.buckets.is_empty())
+        self.max
+            .or_else(|| self.buckets.last().map(|bucket| bucket.upto))
+            .filter(|_| !self.buckets.is_empty())
     }
 
     /// Fewest and most values that can be at or below `threshold`: equal when it is an end of a bucket or lies between buckets.
     #[must_use]
     pub fn at_most(&self, threshold: f64) -> (u64, u64) {
         let sum = |holds: &dyn Fn(&Bucket) -> bool| {
-            self.buckets.iter().filter(|bucket| holds(bucket)).fold(0_u64, |sum, bucket| sum.saturating_add(bucket.count))
+            self.buckets
+                .iter()
+                .filter(|bucket| holds(bucket))
+                .fold(0_u64, |sum, bucket| sum.saturating_add(bucket.count))
         };
         let all_below = self.max.is_some_and(|max| max <= threshold);
         let surely = sum(&|bucket| bucket.upto <= threshold || all_below);
@@ -203,7 +217,13 @@ mod tests {
     use proptest::prelude::*;
 
     fn buckets(of: &[(f64, f64, u64)]) -> Histogram {
-        Histogram::new(of.iter().map(|&(above, upto, count)| Bucket { above, upto, count }).collect(), None).unwrap()
+        Histogram::new(
+            of.iter()
+                .map(|&(above, upto, count)| Bucket { above, upto, count })
+                .collect(),
+            None,
+        )
+        .unwrap()
     }
 
     #[test]
@@ -218,17 +238,29 @@ mod tests {
         let known = Histogram::new(http.buckets().to_vec(), Some(0.9)).unwrap();
         assert_eq!(known.at_most(7.0), (100, 100));
         let exact = buckets(&[(0.3, 0.3, 5), (0.4, 0.4, 5)]);
-        assert_eq!((exact.at_most(0.3), exact.at_most(0.35), exact.at_most(0.29)), ((5, 5), (5, 5), (0, 0)));
+        assert_eq!(
+            (exact.at_most(0.3), exact.at_most(0.35), exact.at_most(0.29)),
+            ((5, 5), (5, 5), (0, 0))
+        );
     }
 
     #[test]
     fn quantiles_need_enough_values() {
         let few = buckets(&[(1.0, 2.0, 367)]);
         let p99 = few.estimate(0.99, Confidence::P95);
-        assert_eq!((p99.value_ns, p99.lo_ns, p99.n, p99.minimum_n, p99.max_ns), (None, None, 367, 368, Some(2.0)));
+        assert_eq!(
+            (p99.value_ns, p99.lo_ns, p99.n, p99.minimum_n, p99.max_ns),
+            (None, None, 367, 368, Some(2.0))
+        );
         let none = Histogram::default().estimate(0.5, Confidence::P95);
         assert_eq!((none.value_ns, none.n, none.max_ns), (None, 0, None));
-        let exact: Vec<_> = (1..=1000).map(|i| Bucket { above: i.into(), upto: i.into(), count: 1 }).collect();
+        let exact: Vec<_> = (1..=1000)
+            .map(|i| Bucket {
+                above: i.into(),
+                upto: i.into(),
+                count: 1,
+            })
+            .collect();
         let p99 = Histogram::new(exact, None).unwrap().estimate(0.99, Confidence::P95);
         assert_eq!((p99.lo_ns, p99.hi_ns), (Some(983.0), Some(997.0)));
         assert!((p99.value_ns.unwrap() - 990.01).abs() < 1e-9);
@@ -249,9 +281,17 @@ mod tests {
     fn seen(values: &[u16], width: u16) -> Histogram {
         let bucket = |v: u16| {
             let below = (v - 1) / width * width;
-            Bucket { above: below.into(), upto: (below + width).into(), count: 1 }
+            Bucket {
+                above: below.into(),
+                upto: (below + width).into(),
+                count: 1,
+            }
         };
-        Histogram::new(values.iter().map(|&v| bucket(v)).collect(), values.iter().max().map(|&v| v.into())).unwrap()
+        Histogram::new(
+            values.iter().map(|&v| bucket(v)).collect(),
+            values.iter().max().map(|&v| v.into()),
+        )
+        .unwrap()
     }
 
     proptest! {

@@ -8,10 +8,17 @@
 //! data give the same bytes. Assumes that the caller read what [`plan::Need`]s ask for. Absent, and to stay so: I/O, clocks, randomness,
 //! DataFusion. Formulas are those of the SRE workbook, chapter 5, and of the OpenSLO specification; intervals name their authors.
 
+// The fixtures are also a module of the example and name this crate from outside.
+#[cfg(test)]
+extern crate self as tailwater_slo;
+
 pub mod beta;
 pub mod evaluate;
+#[cfg(test)]
+mod fixture;
 pub mod interval;
 pub mod latency;
+pub mod pace;
 pub mod plan;
 pub mod render;
 pub mod report;

@@ -14,7 +14,8 @@ use std::collections::BTreeSet;
 
 use tailwater_openslo::annotation::MaintenanceMode;
 use tailwater_openslo::{
-    Budgeting, Indicator, Part, Period, ResolvedObjective, ResolvedSlo, Source, Target, TimeWindow, Unit, annotation::Extensions,
+    Budgeting, Indicator, Part, Period, ResolvedObjective, ResolvedSlo, Source, Target, TimeWindow, Unit,
+    annotation::Extensions,
 };
 
 use crate::interval::{Confidence, IntervalMethod};
@@ -43,7 +44,15 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         use Unit::{Day, Hour, Minute};
-        let burn = [(5, Minute), (30, Minute), (1, Hour), (2, Hour), (6, Hour), (1, Day), (3, Day)];
+        let burn = [
+            (5, Minute),
+            (30, Minute),
+            (1, Hour),
+            (2, Hour),
+            (6, Hour),
+            (1, Day),
+            (3, Day),
+        ];
         Self {
             windows: Vec::new(),
             // The windows of the SRE workbook, chapter 5, table 5-8 and its code.
@@ -149,7 +158,9 @@ pub struct Plan {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     /// Its numbers are not ours.
-    #[error("objective `{objective}` of SLO `{slo}` takes its numbers from `{source_type}`, which is kept but not evaluated; use `type: tailwater`")]
+    #[error(
+        "objective `{objective}` of SLO `{slo}` takes its numbers from `{source_type}`, which is kept but not evaluated; use `type: tailwater`"
+    )]
     Foreign {
         /// SLO.
         slo: String,
@@ -177,10 +188,18 @@ pub fn plan(slo: &ResolvedSlo, settings: &Settings, as_of: AsOf) -> Result<Vec<P
     if fine == 0 || coarse == 0 || !coarse.is_multiple_of(fine) {
         return Err(PlanError::Slices { fine, coarse });
     }
-    slo.objectives.iter().map(|objective| plan_objective(slo, objective, settings, as_of)).collect()
+    slo.objectives
+        .iter()
+        .map(|objective| plan_objective(slo, objective, settings, as_of))
+        .collect()
 }
 
-fn plan_objective(slo: &ResolvedSlo, objective: &ResolvedObjective, settings: &Settings, as_of: AsOf) -> Result<Plan, PlanError> {
+fn plan_objective(
+    slo: &ResolvedSlo,
+    objective: &ResolvedObjective,
+    settings: &Settings,
+    as_of: AsOf,
+) -> Result<Plan, PlanError> {
     if let Some(source_type) = foreign(&objective.indicator) {
         let source_type = if source_type.is_empty() { "unknown" } else { source_type };
         return Err(PlanError::Foreign {
@@ -203,7 +222,12 @@ fn plan_objective(slo: &ResolvedSlo, objective: &ResolvedObjective, settings: &S
                     Span::new(whole.from.ceil(settings.fine), whole.to.ceil(settings.fine))
                 }
             };
-            PlannedWindow { name, window, whole, span: Span::new(whole.from, whole.to.min(end).max(whole.from)) }
+            PlannedWindow {
+                name,
+                window,
+                whole,
+                span: Span::new(whole.from, whole.to.min(end).max(whole.from)),
+            }
         })
         .collect();
     let burn: Vec<(Period, Span)> = settings
@@ -211,24 +235,43 @@ fn plan_objective(slo: &ResolvedSlo, objective: &ResolvedObjective, settings: &S
         .iter()
         .map(|period| (*period, Window::Rolling(period.nominal().as_secs()).at(end)))
         .collect();
-    let read = windows.iter().map(|window| window.span).chain(burn.iter().map(|(_, span)| *span)).filter(|span| !span.is_empty());
+    let read = windows
+        .iter()
+        .map(|window| window.span)
+        .chain(burn.iter().map(|(_, span)| *span))
+        .filter(|span| !span.is_empty());
     let read: Vec<Span> = read.collect();
     let quiet = quiet_times(&slo.extensions, settings.fine, &read);
-    let ends: BTreeSet<Time> =
-        read.iter().copied().chain(quiet.iter().map(|quiet| quiet.span)).flat_map(|span| [span.from, span.to]).collect();
+    let ends: BTreeSet<Time> = read
+        .iter()
+        .copied()
+        .chain(quiet.iter().map(|quiet| quiet.span))
+        .flat_map(|span| [span.from, span.to])
+        .collect();
     let mut needs = Vec::new();
-    if let (Some(from), Some(to)) = (read.iter().map(|span| span.from).min(), read.iter().map(|span| span.to).max()) {
+    if let (Some(from), Some(to)) = (
+        read.iter().map(|span| span.from).min(),
+        read.iter().map(|span| span.to).max(),
+    ) {
         let all = Span::new(from, to);
         if matches!(objective.budgeting, Budgeting::Occurrences) {
             needs.extend(count_needs(all, &ends, settings));
         } else {
-            needs.push(Need { what: What::Counts, width: slice, spans: vec![Span::new(from.floor(slice), to)] });
+            needs.push(Need {
+                what: What::Counts,
+                width: slice,
+                spans: vec![Span::new(from.floor(slice), to)],
+            });
         }
     }
     if matches!(objective.indicator, Indicator::Requests { .. })
         && let Some(main) = windows.first().filter(|main| !main.span.is_empty())
     {
-        needs.push(Need { what: What::Durations, width: bin_seconds(main.span, 40), spans: vec![main.span] });
+        needs.push(Need {
+            what: What::Durations,
+            width: bin_seconds(main.span, 40),
+            spans: vec![main.span],
+        });
     }
     Ok(Plan {
         slo: slo.name.clone(),
@@ -318,10 +361,14 @@ fn foreign(indicator: &Indicator) -> Option<&str> {
         Indicator::Ratio { part, total, .. } => [Some(part), Some(total)],
         Indicator::Raw { source, .. } | Indicator::Threshold { source, .. } => [Some(source), None],
     };
-    sources.into_iter().flatten().find(|source| of(source)).and_then(|source| match source {
-        Source::Foreign { source_type, .. } => Some(source_type.as_str()),
-        _ => None,
-    })
+    sources
+        .into_iter()
+        .flatten()
+        .find(|source| of(source))
+        .and_then(|source| match source {
+            Source::Foreign { source_type, .. } => Some(source_type.as_str()),
+            _ => None,
+        })
 }
 
 fn slice_seconds(budgeting: &Budgeting) -> Option<u32> {
@@ -352,8 +399,15 @@ fn named_windows(own: &TimeWindow, settings: &Settings) -> Vec<(String, Window)>
                 Unit::Quarter => CalendarUnit::Months(many(3)),
                 Unit::Year => CalendarUnit::Months(many(12)),
             };
-            let window = Window::Calendar { start: *start, zone: *zone, unit };
-            vec![(format!("{period} from {} {zone}", start.format("%Y-%m-%d %H:%M")), window)]
+            let window = Window::Calendar {
+                start: *start,
+                zone: *zone,
+                unit,
+            };
+            vec![(
+                format!("{period} from {} {zone}", start.format("%Y-%m-%d %H:%M")),
+                window,
+            )]
         }
     }
 }
@@ -362,17 +416,25 @@ fn quiet_times(extensions: &Extensions, fine: u32, read: &[Span]) -> Vec<Quiet> 
     let seconds = |ns: i64| Time(ns.div_euclid(1_000_000_000));
     let times = extensions.maintenance.iter().map(|maintenance| Quiet {
         // Rounded outward: the last part of a second counts as one.
-        span: Span::new(seconds(maintenance.from_ns).floor(fine), seconds(maintenance.to_ns.saturating_add(999_999_999)).ceil(fine)),
+        span: Span::new(
+            seconds(maintenance.from_ns).floor(fine),
+            seconds(maintenance.to_ns.saturating_add(999_999_999)).ceil(fine),
+        ),
         mode: maintenance.mode,
     });
-    times.filter(|quiet| read.iter().any(|span| span.overlaps(quiet.span))).collect()
+    times
+        .filter(|quiet| read.iter().any(|span| span.overlaps(quiet.span)))
+        .collect()
 }
 
 /// Coarse slices wherever no window begins or ends inside one, fine ones elsewhere.
 fn count_needs(all: Span, ends: &BTreeSet<Time>, settings: &Settings) -> Vec<Need> {
     let Settings { fine, coarse, .. } = *settings;
-    let mut cut: BTreeSet<Time> =
-        ends.iter().filter(|end| **end != end.floor(coarse)).map(|end| end.floor(coarse)).collect();
+    let mut cut: BTreeSet<Time> = ends
+        .iter()
+        .filter(|end| **end != end.floor(coarse))
+        .map(|end| end.floor(coarse))
+        .collect();
     cut.retain(|cell| Span::new(*cell, cell.plus(coarse.into())).overlaps(all));
     let mut coarse_spans = Vec::new();
     let mut fine_spans: Vec<Span> = Vec::new();
@@ -391,14 +453,22 @@ fn count_needs(all: Span, ends: &BTreeSet<Time>, settings: &Settings) -> Vec<Nee
     if from < all.to {
         coarse_spans.push(Span::new(from, all.to));
     }
-    let need = |width, spans| Need { what: What::Counts, width, spans };
-    [need(coarse, coarse_spans), need(fine, fine_spans)].into_iter().filter(|need| !need.spans.is_empty()).collect()
+    let need = |width, spans| Need {
+        what: What::Counts,
+        width,
+        spans,
+    };
+    [need(coarse, coarse_spans), need(fine, fine_spans)]
+        .into_iter()
+        .filter(|need| !need.spans.is_empty())
+        .collect()
 }
 
 /// A round length that cuts a span into at most `most` bins.
 pub(crate) fn bin_seconds(span: Span, most: u64) -> u32 {
-    const ROUND: [u32; 15] =
-        [60, 300, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400, 172_800, 345_600, 604_800, 1_209_600, 2_419_200];
+    const ROUND: [u32; 15] = [
+        60, 300, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400, 172_800, 345_600, 604_800, 1_209_600, 2_419_200,
+    ];
     let fits = |width: &&u32| span.seconds().div_ceil(u64::from(**width)) < most;
     ROUND.iter().find(fits).copied().unwrap_or(31_536_000)
 }

@@ -27,13 +27,20 @@ pub const COLUMNS: usize = 100;
 
 impl Format {
     /// All of them, with the names they are asked for by.
-    pub const ALL: [(&'static str, Self); 4] =
-        [("text", Self::Text), ("json", Self::Json), ("md", Self::Markdown), ("html", Self::Html)];
+    pub const ALL: [(&'static str, Self); 4] = [
+        ("text", Self::Text),
+        ("json", Self::Json),
+        ("md", Self::Markdown),
+        ("html", Self::Html),
+    ];
 
     /// By name.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|(known, _)| *known == name).map(|(_, format)| format)
+        Self::ALL
+            .into_iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, format)| format)
     }
 }
 
@@ -43,7 +50,8 @@ pub fn render(report: &Report, format: Format, colour: bool) -> String {
     match format {
         Format::Text => text::text(report, colour),
         Format::Json => {
-            let mut json = serde_json::to_string_pretty(report).expect("a report is made of strings, numbers and lists");
+            let mut json =
+                serde_json::to_string_pretty(report).expect("a report is made of strings, numbers and lists");
             json.push('\n');
             json
         }

@@ -33,7 +33,12 @@ impl Report {
     #[must_use]
     pub fn new(at: Time, mut objectives: Vec<SloReport>) -> Self {
         objectives.sort_by(|a, b| {
-            let left = |report: &SloReport| report.windows[0].budget.as_ref().map_or(f64::INFINITY, |budget| budget.remaining);
+            let left = |report: &SloReport| {
+                report.windows[0]
+                    .budget
+                    .as_ref()
+                    .map_or(f64::INFINITY, |budget| budget.remaining)
+            };
             a.verdict
                 .cmp(&b.verdict)
                 .then(left(a).total_cmp(&left(b)))
@@ -46,7 +51,12 @@ impl Report {
             undetermined: count(Verdict::Undetermined),
             no_data: count(Verdict::NoData),
         };
-        Self { format: FORMAT, at, summary, objectives }
+        Self {
+            format: FORMAT,
+            at,
+            summary,
+            objectives,
+        }
     }
 }
 
@@ -119,8 +129,8 @@ pub struct WindowReport {
     pub partial_seconds: Option<u64>,
     /// Events.
     pub counts: Counts,
-    /// Slices with something in them.
-    pub slices_measured: u64,
+    /// Slices, where the method counts those.
+    pub slices: Option<Slices>,
     /// Share of good, at worst.
     pub sli: Option<f64>,
     /// The same cut off, never rounded up, for people.
@@ -168,6 +178,15 @@ pub struct Counts {
     pub total: u64,
     /// Those known to be lost.
     pub lost: u64,
+}
+
+/// Slices of some time.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Slices {
+    /// Those that count.
+    pub measured: u64,
+    /// Bad ones; a sum of shares with RatioTimeslices.
+    pub bad: f64,
 }
 
 /// An error budget, in events (Occurrences) or slices.

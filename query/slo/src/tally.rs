@@ -35,13 +35,27 @@ impl Slice {
     /// Exact counts.
     #[must_use]
     pub const fn new(start: Time, width: u32, good: u64, total: u64) -> Self {
-        Self { start, width, good, good_most: good, total, lost: 0 }
+        Self {
+            start,
+            width,
+            good,
+            good_most: good,
+            total,
+            lost: 0,
+        }
     }
 
     /// Between two counts of good events, as [`crate::latency::Histogram::at_most`] gives them.
     #[must_use]
     pub const fn between(start: Time, width: u32, good: (u64, u64), total: u64) -> Self {
-        Self { start, width, good: good.0, good_most: good.1, total, lost: 0 }
+        Self {
+            start,
+            width,
+            good: good.0,
+            good_most: good.1,
+            total,
+            lost: 0,
+        }
     }
 
     /// A value that was or was not as demanded.
@@ -53,7 +67,9 @@ impl Slice {
     /// A ready share of good in 0..=1, without the counts behind it. `None` for what is not such a share.
     #[must_use]
     pub fn ratio(start: Time, width: u32, good: f64) -> Option<Self> {
-        (0.0..=1.0).contains(&good).then(|| Self::new(start, width, (good * RATIO_PARTS).round() as u64, RATIO_PARTS as u64))
+        (0.0..=1.0)
+            .contains(&good)
+            .then(|| Self::new(start, width, (good * RATIO_PARTS).round() as u64, RATIO_PARTS as u64))
     }
 
     /// When it was.
@@ -98,7 +114,11 @@ impl Sums {
     /// The figures of one slice. Without events only its time counts.
     #[must_use]
     pub fn of(slice: &Slice, budgeting: &Budgeting) -> Self {
-        let mut sums = Self { seconds: slice.width.into(), lost: slice.lost.into(), ..Self::default() };
+        let mut sums = Self {
+            seconds: slice.width.into(),
+            lost: slice.lost.into(),
+            ..Self::default()
+        };
         if slice.total == 0 {
             sums.impossible = u128::from(slice.good_most > 0);
             return sums;
@@ -158,18 +178,42 @@ impl Sums {
     pub fn tally(&self, budgeting: &Budgeting) -> Tally {
         let (good, best, total, trials) = match budgeting {
             Budgeting::Occurrences => (self.good, self.good_most, self.total, self.total as f64),
-            Budgeting::Timeslices { .. } => (self.slices_good, self.slices_good_most, self.measured, self.measured as f64),
+            Budgeting::Timeslices { .. } => (
+                self.slices_good,
+                self.slices_good_most,
+                self.measured,
+                self.measured as f64,
+            ),
             Budgeting::RatioTimeslices { .. } => {
                 let slices = self.measured as f64;
                 // A mean of m ratios of binomials of n_s trials has the variance of one binomial of m^2 / sum(1/n_s) trials.
-                let trials = if self.inverse == 0 { 0.0 } else { slices * slices * (UNIT as f64) / self.inverse as f64 };
+                let trials = if self.inverse == 0 {
+                    0.0
+                } else {
+                    slices * slices * (UNIT as f64) / self.inverse as f64
+                };
                 (self.shares, self.shares_most, self.measured * UNIT, trials)
             }
         };
         // Slices already weighed what they lost; events have not.
-        let lost = if matches!(budgeting, Budgeting::Occurrences) { self.lost } else { 0 };
-        let parts = if matches!(budgeting, Budgeting::RatioTimeslices { .. }) { UNIT as u64 } else { 1 };
-        Tally { bad: total - good, bad_least: total - best, total, lost, trials, parts }
+        let lost = if matches!(budgeting, Budgeting::Occurrences) {
+            self.lost
+        } else {
+            0
+        };
+        let parts = if matches!(budgeting, Budgeting::RatioTimeslices { .. }) {
+            UNIT as u64
+        } else {
+            1
+        };
+        Tally {
+            bad: total - good,
+            bad_least: total - best,
+            total,
+            lost,
+            trials,
+            parts,
+        }
     }
 }
 
@@ -273,7 +317,10 @@ impl Tally {
         if self.total == 0 {
             return None;
         }
-        match (reached(target, self.good(), all), reached(target, all - self.bad_least, all)) {
+        match (
+            reached(target, self.good(), all),
+            reached(target, all - self.bad_least, all),
+        ) {
             (true, _) => Some(true),
             (false, false) => Some(false),
             (false, true) => None,
@@ -290,7 +337,11 @@ impl Tally {
         let (parts, scale) = budget.parts();
         let num = self.bad as i128 * 10_i128.pow(scale.into());
         let den = self.total as i128 * i128::from(parts);
-        Some(if num == 0 { Ratio::new(0, 1) } else { Ratio::new(num, den) })
+        Some(if num == 0 {
+            Ratio::new(0, 1)
+        } else {
+            Ratio::new(num, den)
+        })
     }
 
     /// The interval of the share of good: from the worst reading to the best one, each widened by chance.
@@ -303,10 +354,17 @@ impl Tally {
         let trials = self.trials + self.lost as f64;
         let bad = |count: u128| {
             // Counted in events this is the count itself; in parts of slices it is scaled to the trials.
-            let k = if trials == all { count as f64 } else { count as f64 / all * trials };
+            let k = if trials == all {
+                count as f64
+            } else {
+                count as f64 / all * trials
+            };
             method.bounds(k, trials, confidence).flipped()
         };
-        Interval { lo: bad(self.bad + self.lost).lo, hi: bad(self.bad_least).hi }
+        Interval {
+            lo: bad(self.bad + self.lost).lo,
+            hi: bad(self.bad_least).hi,
+        }
     }
 }
 
@@ -327,7 +385,10 @@ impl Ratio {
     /// `1 - self`, exactly.
     #[must_use]
     pub const fn complement(self) -> Self {
-        Self { num: self.den - self.num, den: self.den }
+        Self {
+            num: self.den - self.num,
+            den: self.den,
+        }
     }
 
     /// The nearest binary number, or nearly.

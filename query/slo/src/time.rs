@@ -34,8 +34,14 @@ impl Time {
     /// The moment in a zone; the nearest one there is for times outside the years chrono knows.
     #[must_use]
     pub fn in_zone(self, zone: Tz) -> DateTime<Tz> {
-        let limit = if self.0 < 0 { DateTime::<chrono::Utc>::MIN_UTC } else { DateTime::<chrono::Utc>::MAX_UTC };
-        DateTime::from_timestamp(self.0, 0).unwrap_or(limit).with_timezone(&zone)
+        let limit = if self.0 < 0 {
+            DateTime::<chrono::Utc>::MIN_UTC
+        } else {
+            DateTime::<chrono::Utc>::MAX_UTC
+        };
+        DateTime::from_timestamp(self.0, 0)
+            .unwrap_or(limit)
+            .with_timezone(&zone)
     }
 }
 
@@ -173,12 +179,20 @@ fn nth_start(start: NaiveDateTime, origin: Time, zone: Tz, unit: CalendarUnit, n
         CalendarUnit::Days(days) => {
             let days = steps(days);
             let by = Days::new(days.unsigned_abs());
-            if days < 0 { start.checked_sub_days(by) } else { start.checked_add_days(by) }
+            if days < 0 {
+                start.checked_sub_days(by)
+            } else {
+                start.checked_add_days(by)
+            }
         }
         CalendarUnit::Months(months) => {
             let months = steps(months);
             let by = Months::new(u32::try_from(months.unsigned_abs()).unwrap_or(u32::MAX));
-            if months < 0 { start.checked_sub_months(by) } else { start.checked_add_months(by) }
+            if months < 0 {
+                start.checked_sub_months(by)
+            } else {
+                start.checked_add_months(by)
+            }
         }
     };
     match local {

@@ -117,14 +117,23 @@ pub fn judge(facts: &Facts) -> Judgement {
     };
     if facts.coverage < facts.coverage_floor.to_f64() {
         let (coverage, floor) = (facts.coverage * 100.0, facts.coverage_floor.to_f64() * 100.0);
-        return says(Verdict::NoData, format!("only {coverage:.1}% of the time was measured, less than {floor}%"));
+        return says(
+            Verdict::NoData,
+            format!("only {coverage:.1}% of the time was measured, less than {floor}%"),
+        );
     }
     if facts.impossible > 0 {
         let slices = facts.impossible;
-        return says(Verdict::Undetermined, format!("{slices} slices contradict themselves (more good than all, or counted twice)"));
+        return says(
+            Verdict::Undetermined,
+            format!("{slices} slices contradict themselves (more good than all, or counted twice)"),
+        );
     }
     if facts.events < facts.min_events.into() {
-        return says(Verdict::Undetermined, format!("{} events, fewer than the {} asked for", facts.events, facts.min_events));
+        return says(
+            Verdict::Undetermined,
+            format!("{} events, fewer than the {} asked for", facts.events, facts.min_events),
+        );
     }
     match facts.evidence {
         Evidence::Interval => {
@@ -134,13 +143,19 @@ pub fn judge(facts: &Facts) -> Judgement {
             } else if interval.hi < target {
                 says(Verdict::Missed, "the whole interval is below the target".into())
             } else {
-                says(Verdict::Undetermined, "the interval holds the target: too few events, or too close to it".into())
+                says(
+                    Verdict::Undetermined,
+                    "the interval holds the target: too few events, or too close to it".into(),
+                )
             }
         }
         Evidence::Counts => match facts.counts_reach {
             Some(true) => says(Verdict::Met, "the counts reach the target".into()),
             Some(false) => says(Verdict::Missed, "the counts miss the target".into()),
-            None => says(Verdict::Undetermined, "lost events or a threshold inside a bucket leave it open".into()),
+            None => says(
+                Verdict::Undetermined,
+                "lost events or a threshold inside a bucket leave it open".into(),
+            ),
         },
     }
 }
@@ -205,22 +220,61 @@ mod tests {
         };
         check(counts(facts(1, 2000, "0.999")), Verdict::Met, "reach");
         check(counts(facts(3, 2000, "0.999")), Verdict::Missed, "miss");
-        check(Facts { counts_reach: None, ..counts(facts(3, 2000, "0.999")) }, Verdict::Undetermined, "bucket");
+        check(
+            Facts {
+                counts_reach: None,
+                ..counts(facts(3, 2000, "0.999"))
+            },
+            Verdict::Undetermined,
+            "bucket",
+        );
         let met = facts(100, 200_000, "0.999");
-        check(Facts { coverage: 0.89, ..met }, Verdict::NoData, "only 89.0% of the time");
+        check(
+            Facts { coverage: 0.89, ..met },
+            Verdict::NoData,
+            "only 89.0% of the time",
+        );
         check(Facts { watermark: None, ..met }, Verdict::NoData, "ever");
-        check(Facts { at: Time(1601), ..met }, Verdict::NoData, "data ends at 1970-01-01T00:16:40Z, 10m 1s before");
+        check(
+            Facts { at: Time(1601), ..met },
+            Verdict::NoData,
+            "data ends at 1970-01-01T00:16:40Z, 10m 1s before",
+        );
         check(Facts { at: Time(1600), ..met }, Verdict::Met, "");
         check(Facts { impossible: 2, ..met }, Verdict::Undetermined, "2 slices");
-        check(Facts { min_events: 200_001, ..met }, Verdict::Undetermined, "200000 events, fewer");
+        check(
+            Facts {
+                min_events: 200_001,
+                ..met
+            },
+            Verdict::Undetermined,
+            "200000 events, fewer",
+        );
         check(facts(0, 0, "0"), Verdict::NoData, "not one event");
         // No data wins over everything else, above all over met.
-        check(Facts { coverage: 0.0, impossible: 1, ..met }, Verdict::NoData, "");
+        check(
+            Facts {
+                coverage: 0.0,
+                impossible: 1,
+                ..met
+            },
+            Verdict::NoData,
+            "",
+        );
     }
 
     #[test]
     fn spans_of_time_for_people() {
-        for (n, text) in [(0, "0s"), (59, "59s"), (60, "1m"), (3661, "1h 1m"), (90_000, "1d 1h"), (86_400, "1d"), (-90, "-1m 30s"), (86_460, "1d")] {
+        for (n, text) in [
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m"),
+            (3661, "1h 1m"),
+            (90_000, "1d 1h"),
+            (86_400, "1d"),
+            (-90, "-1m 30s"),
+            (86_460, "1d"),
+        ] {
             assert_eq!(seconds(n), text);
         }
     }

@@ -47,7 +47,9 @@ const PACE_SECONDS: u64 = 6 * 3600;
 pub(super) fn exhaustion(plan: &Plan, series: &Series, index: usize, partial: bool) -> Exhaustion {
     let planned = &plan.windows[index];
     let (whole, span) = (planned.whole, planned.span);
-    let unknown = |because: &str| Exhaustion::Unknown { because: because.into() };
+    let unknown = |because: &str| Exhaustion::Unknown {
+        because: because.into(),
+    };
     let tally = series.sums(span).tally(&plan.budgeting);
     let budget = plan.target.budget().to_f64();
     let Some(consumed) = tally.consumed(plan.target.budget()).map(|ratio| ratio.as_f64()) else {
@@ -59,10 +61,16 @@ pub(super) fn exhaustion(plan: &Plan, series: &Series, index: usize, partial: bo
     if partial {
         return unknown("data does not reach back to the start of the window");
     }
-    let recent = plan.burn.iter().rev().filter(|(period, _)| period.nominal().as_secs() <= PACE_SECONDS).find_map(|(period, span)| {
-        let tally = series.sums(*span).tally(&plan.budgeting);
-        (tally.total > 0 && span.seconds() >= plan.slice().into()).then(|| (period.to_string(), tally, span.seconds() as f64))
-    });
+    let recent = plan
+        .burn
+        .iter()
+        .rev()
+        .filter(|(period, _)| period.nominal().as_secs() <= PACE_SECONDS)
+        .find_map(|(period, span)| {
+            let tally = series.sums(*span).tally(&plan.budgeting);
+            (tally.total > 0 && span.seconds() >= plan.slice().into())
+                .then(|| (period.to_string(), tally, span.seconds() as f64))
+        });
     let Some((pace, recent, seconds)) = recent else {
         return unknown("nothing was counted lately");
     };

@@ -32,14 +32,20 @@ pub(super) fn heat(bins: &[LatencyBin], all: &Histogram, threshold_ns: Option<u6
     let columns = bins.iter().map(|bin| {
         let mut counts = vec![0_u64; edges_ns.len().saturating_sub(1)];
         for bucket in bin.histogram.buckets() {
-            let at = edges_ns.partition_point(|edge| *edge < representative(bucket)).clamp(1, counts.len().max(1)) - 1;
+            let at = edges_ns
+                .partition_point(|edge| *edge < representative(bucket))
+                .clamp(1, counts.len().max(1))
+                - 1;
             if let Some(count) = counts.get_mut(at) {
                 *count = count.saturating_add(bucket.count);
             }
         }
         Column { span: bin.span, counts }
     });
-    Heat { columns: columns.collect(), edges_ns }
+    Heat {
+        columns: columns.collect(),
+        edges_ns,
+    }
 }
 
 /// Where a bucket is drawn: the geometric middle.
@@ -63,11 +69,20 @@ fn edges(all: &Histogram, threshold_ns: Option<u64>) -> Vec<f64> {
         high = high.max(threshold as f64);
     }
     let steps = |mantissas: &[f64]| -> Vec<f64> {
-        let ladder: Vec<f64> = (0..=12).flat_map(|decade| mantissas.iter().map(move |m| m * 10_f64.powi(decade))).collect();
+        let ladder: Vec<f64> = (0..=12)
+            .flat_map(|decade| mantissas.iter().map(move |m| m * 10_f64.powi(decade)))
+            .collect();
         let from = ladder.partition_point(|edge| *edge <= low).saturating_sub(1);
-        let to = ladder.partition_point(|edge| *edge < high).min(ladder.len() - 1).max(from + 1);
+        let to = ladder
+            .partition_point(|edge| *edge < high)
+            .min(ladder.len() - 1)
+            .max(from + 1);
         ladder[from..=to.min(ladder.len() - 1)].to_vec()
     };
     let fine = steps(&[1.0, 2.0, 5.0]);
-    if fine.len() <= BANDS_MAX + 1 { fine } else { steps(&[1.0]) }
+    if fine.len() <= BANDS_MAX + 1 {
+        fine
+    } else {
+        steps(&[1.0])
+    }
 }

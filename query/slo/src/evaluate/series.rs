@@ -43,14 +43,21 @@ impl Series {
             }
             same
         });
-        if let (Some(width), Observed::Spans(spans), NoData::Good | NoData::Bad) = (method_slice, observed, plan.extensions.no_data) {
+        if let (Some(width), Observed::Spans(spans), NoData::Good | NoData::Bad) =
+            (method_slice, observed, plan.extensions.no_data)
+        {
             fill(&mut slices, spans, width, plan);
         }
         Self::add_up(plan, &slices, method_slice)
     }
 
     fn add_up(plan: &Plan, slices: &[Slice], method_slice: Option<u32>) -> Self {
-        let counts: Vec<Quiet> = plan.quiet.iter().copied().filter(|quiet| quiet.mode != MaintenanceMode::Mute).collect();
+        let counts: Vec<Quiet> = plan
+            .quiet
+            .iter()
+            .copied()
+            .filter(|quiet| quiet.mode != MaintenanceMode::Mute)
+            .collect();
         let mut series = Self {
             starts: Vec::with_capacity(slices.len()),
             sums: Vec::with_capacity(slices.len() + 1),
@@ -60,7 +67,11 @@ impl Series {
                     .iter()
                     .filter(|quiet| quiet.mode == MaintenanceMode::Exclude)
                     // A slice that planned work touches is all of it planned work.
-                    .map(|quiet| method_slice.map_or(quiet.span, |width| Span::new(quiet.span.from.floor(width), quiet.span.to.ceil(width))))
+                    .map(|quiet| {
+                        method_slice.map_or(quiet.span, |width| {
+                            Span::new(quiet.span.from.floor(width), quiet.span.to.ceil(width))
+                        })
+                    })
                     .collect(),
             ),
             overlapping: 0,
@@ -85,7 +96,10 @@ impl Series {
             end = end.max(slice.span().to);
             raw_sum += of;
             let touching = counts.iter().filter(|quiet| quiet.span.overlaps(slice.span()));
-            match touching.map(|quiet| quiet.mode).reduce(|a, b| if a == MaintenanceMode::Exclude { a } else { b }) {
+            match touching
+                .map(|quiet| quiet.mode)
+                .reduce(|a, b| if a == MaintenanceMode::Exclude { a } else { b })
+            {
                 Some(MaintenanceMode::Exclude) => {}
                 Some(MaintenanceMode::CountGood) => sum += of.forgiven(),
                 Some(MaintenanceMode::Mute) | None => sum += of,
@@ -112,7 +126,11 @@ impl Series {
     fn between(&self, prefix: &[Sums], span: Span) -> Sums {
         let before = |time: Time| self.starts.partition_point(|start| *start < time);
         let (from, to) = (before(span.from), before(span.to));
-        if to <= from { Sums::default() } else { prefix[to] - prefix[from] }
+        if to <= from {
+            Sums::default()
+        } else {
+            prefix[to] - prefix[from]
+        }
     }
 
     /// Seconds of a span that planned work takes out.
@@ -128,12 +146,17 @@ impl Series {
     pub(super) fn notes(&self, plan: &Plan) -> Vec<String> {
         let mut notes = Vec::new();
         if self.overlapping > 0 {
-            notes.push(format!("{} rows lie over others: something is counted twice", self.overlapping));
+            notes.push(format!(
+                "{} rows lie over others: something is counted twice",
+                self.overlapping
+            ));
         }
         let unsure = self.sums.last().is_some_and(|all| all.good != all.good_most);
         if let (true, Some(ns)) = (unsure, plan.threshold_ns()) {
             let threshold = tailwater_openslo::period::format_latency(ns);
-            notes.push(format!("{threshold} lies inside a bucket: good is a range, figures show its worse end"));
+            notes.push(format!(
+                "{threshold} lies inside a bucket: good is a range, figures show its worse end"
+            ));
         }
         notes
     }
@@ -141,7 +164,12 @@ impl Series {
 
 /// Puts in the slices that were watched and had no row.
 fn fill(slices: &mut Vec<Slice>, observed: &[Span], width: u32, plan: &Plan) {
-    let Some(all) = plan.needs.iter().flat_map(|need| &need.spans).copied().reduce(|a, b| Span::new(a.from.min(b.from), a.to.max(b.to)))
+    let Some(all) = plan
+        .needs
+        .iter()
+        .flat_map(|need| &need.spans)
+        .copied()
+        .reduce(|a, b| Span::new(a.from.min(b.from), a.to.max(b.to)))
     else {
         return;
     };

@@ -5,10 +5,12 @@ use super::*;
 use crate::beta::binomial_density;
 use Confidence::{P90, P95, P99};
 
+type Case = (u64, u64, Confidence, [f64; 2], [f64; 2]);
+
 /// `(k, n, confidence, Wilson, Clopper-Pearson)` as statsmodels 0.15.0 (SciPy 1.17.1) prints them:
 /// `proportion_confint(k, n, alpha, method)` with `method` "wilson" and "beta".
 #[rustfmt::skip]
-const STATSMODELS: &[(u64, u64, Confidence, [f64; 2], [f64; 2])] = &[
+const STATSMODELS: &[Case] = &[
     (0, 1, P95, [0.0, 0.7934506856227627], [0.0, 0.975]),
     (1, 1, P95, [0.2065493143772374, 1.0], [0.025, 1.0]),
     (0, 10, P90, [0.0, 0.2129419700834071], [0.0, 0.2588655508930523]),
@@ -53,12 +55,21 @@ const STATSMODELS: &[(u64, u64, Confidence, [f64; 2], [f64; 2])] = &[
 #[test]
 fn intervals_are_those_of_statsmodels() {
     for &(k, n, confidence, wilson_is, exact_is) in STATSMODELS {
-        for (method, [lo, hi]) in [(IntervalMethod::Wilson, wilson_is), (IntervalMethod::ClopperPearson, exact_is)] {
+        for (method, [lo, hi]) in [
+            (IntervalMethod::Wilson, wilson_is),
+            (IntervalMethod::ClopperPearson, exact_is),
+        ] {
             let ours = method.bounds(k as f64, n as f64, confidence);
             // Relative to the distance from the nearer end: 0.9999998 has to be right in its failures.
             let off = |ours: f64, theirs: f64| (ours - theirs).abs() / theirs.min(1.0 - theirs).max(1e-7);
-            assert!(off(ours.lo, lo) < 1e-8, "{method:?} {k}/{n} {confidence:?}: {ours:?}, not {lo}");
-            assert!(off(ours.hi, hi) < 1e-8, "{method:?} {k}/{n} {confidence:?}: {ours:?}, not {hi}");
+            assert!(
+                off(ours.lo, lo) < 1e-8,
+                "{method:?} {k}/{n} {confidence:?}: {ours:?}, not {lo}"
+            );
+            assert!(
+                off(ours.hi, hi) < 1e-8,
+                "{method:?} {k}/{n} {confidence:?}: {ours:?}, not {hi}"
+            );
         }
     }
 }
@@ -72,11 +83,16 @@ fn coverage(method: IntervalMethod, n: u32, p: f64) -> f64 {
 }
 
 const TRIALS: [u32; 7] = [10, 20, 50, 100, 200, 500, 1000];
-const RATES: [f64; 13] = [0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 0.99, 0.999];
+const RATES: [f64; 13] = [
+    0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 0.99, 0.999,
+];
 
 #[test]
 fn wilson_covers_as_promised_on_average() {
-    let cells: Vec<f64> = TRIALS.iter().flat_map(|&n| RATES.map(|p| coverage(IntervalMethod::Wilson, n, p))).collect();
+    let cells: Vec<f64> = TRIALS
+        .iter()
+        .flat_map(|&n| RATES.map(|p| coverage(IntervalMethod::Wilson, n, p)))
+        .collect();
     let mean = cells.iter().sum::<f64>() / cells.len() as f64;
     assert!((0.93..=0.97).contains(&mean), "{mean}");
     // Known of the method: next to the ends single cells fall below.
@@ -120,7 +136,10 @@ fn ranks_of_order_statistics() {
 fn fewest_values_for_a_quantile() {
     for (q, n) in [(0.99, 368), (0.999, 3688), (0.95, 72), (0.5, 6), (0.01, 368)] {
         assert_eq!(order_minimum(q, P95), n, "{q}");
-        assert!(order_ranks(n, q, P95).is_some() && order_ranks(n - 1, q, P95).is_none(), "{q}");
+        assert!(
+            order_ranks(n, q, P95).is_some() && order_ranks(n - 1, q, P95).is_none(),
+            "{q}"
+        );
     }
 }
 

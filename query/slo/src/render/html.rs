@@ -34,7 +34,11 @@ pub(super) fn html(report: &Report) -> String {
          A burn rate of 1 spends the budget in exactly the window; 14.4 spends 2% of a 30 day budget in an hour. \
          Percentages are cut off, not rounded: 100% is all of it.</p>\n",
     );
-    let _ = writeln!(out, "<p>Times are UTC. Format {}.</p>\n</footer>\n</body>\n</html>", report.format);
+    let _ = writeln!(
+        out,
+        "<p>Times are UTC. Format {}.</p>\n</footer>\n</body>\n</html>",
+        report.format
+    );
     out
 }
 
@@ -74,7 +78,11 @@ const fn sign(verdict: Verdict) -> &'static str {
 }
 
 fn badge(verdict: Verdict) -> String {
-    format!("<span class=\"badge {}\"><span aria-hidden=\"true\">{}</span> {verdict}</span>", class(verdict), sign(verdict))
+    format!(
+        "<span class=\"badge {}\"><span aria-hidden=\"true\">{}</span> {verdict}</span>",
+        class(verdict),
+        sign(verdict)
+    )
 }
 
 fn tiles(out: &mut String, report: &Report) {
@@ -101,7 +109,13 @@ fn tiles(out: &mut String, report: &Report) {
 /// A small bar of what is left.
 fn gauge(remaining: f64) -> String {
     let wide = 90.0 * remaining.clamp(0.0, 1.0);
-    let class = if remaining >= 0.5 { "ok" } else if remaining > 0.0 { "hot" } else { "fire" };
+    let class = if remaining >= 0.5 {
+        "ok"
+    } else if remaining > 0.0 {
+        "hot"
+    } else {
+        "fire"
+    };
     // An overdrawn budget is a full bar of the worst colour: an empty one would look like no news.
     let wide = if remaining <= 0.0 { 90.0 } else { wide };
     format!(
@@ -121,10 +135,17 @@ fn table(out: &mut String, report: &Report) {
     for (i, slo) in report.objectives.iter().enumerate() {
         let window = &slo.windows[0];
         let left = match &window.budget {
-            Some(budget) => format!("{}{}", gauge(budget.remaining), words::budget(budget.remaining)),
+            Some(budget) => format!(
+                "{}<span class=\"pct\">{}</span>",
+                gauge(budget.remaining),
+                words::budget(budget.remaining)
+            ),
             None => "-".into(),
         };
-        let p99 = slo.latency.as_ref().and_then(|latency| latency.percentiles.iter().find(|quantile| quantile.q == 0.99));
+        let p99 = slo
+            .latency
+            .as_ref()
+            .and_then(|latency| latency.percentiles.iter().find(|quantile| quantile.q == 0.99));
         let _ = writeln!(
             out,
             "<tr><td>{}</td><th scope=\"row\"><a href=\"#o{}\">{}</a><small>{}</small></th><td class=\"num\">{}</td><td class=\"num\">{}</td>\
@@ -138,7 +159,8 @@ fn table(out: &mut String, report: &Report) {
             escape(&words::burn(words::burn_of(slo, "1h"))),
             escape(&words::burn(words::burn_of(slo, "6h"))),
             words::exhaustion_short(&window.exhaustion),
-            p99.and_then(|quantile| quantile.value_ns).map_or("-".into(), words::latency),
+            p99.and_then(|quantile| quantile.value_ns)
+                .map_or("-".into(), words::latency),
         );
     }
     out.push_str("</tbody>\n</table>\n</div>\n</section>\n");
@@ -190,7 +212,9 @@ fn card(out: &mut String, report: &Report, slo: &SloReport, number: usize) {
 /// With a capital letter.
 fn sentence(text: &str) -> String {
     let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+    letters
+        .next()
+        .map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 /// A link where the address is one of the web, else the text: a `javascript:` address must not be clicked.
@@ -206,27 +230,69 @@ fn link(address: &str) -> String {
 fn facts(out: &mut String, slo: &SloReport, window: &WindowReport) {
     out.push_str("<dl class=\"facts\">\n");
     let mut fact = |name: &str, class: &str, value: &str, small: &str| {
-        let _ = writeln!(out, "<div{class}><dt>{}</dt><dd><b>{}</b><small>{}</small></dd></div>", escape(name), escape(value), escape(small));
+        let _ = writeln!(
+            out,
+            "<div{class}><dt>{}</dt><dd><b>{}</b><small>{}</small></dd></div>",
+            escape(name),
+            escape(value),
+            escape(small)
+        );
     };
     let interval = match window.interval {
-        Some(interval) => format!("{}: {}", words::interval_name(window), words::interval(interval, words::digits(window))),
-        None => String::new(),
+        Some(interval) => format!(
+            "over {}; {}: {}",
+            window.name,
+            words::interval_name(window),
+            words::interval(interval, words::digits(window))
+        ),
+        None => format!("over {}", window.name),
     };
-    fact(&format!("SLI over {}", window.name), "", window.sli_text.as_deref().unwrap_or("-"), &interval);
+    fact("SLI", "", window.sli_text.as_deref().unwrap_or("-"), &interval);
     fact("Events", "", &words::count(window.counts.total), &words::events(window));
     if let Some(budget) = &window.budget {
         let class = if budget.remaining < 0.0 { " class=\"bad\"" } else { "" };
-        fact("Budget left", class, &words::budget(budget.remaining), &words::budget_words(budget));
+        fact(
+            "Budget left",
+            class,
+            &words::budget(budget.remaining),
+            &words::budget_words(budget),
+        );
     }
-    fact("Budget gone", "", &words::exhaustion_short(&window.exhaustion), &words::exhaustion(&window.exhaustion));
-    for quantile in slo.latency.iter().flat_map(|latency| &latency.percentiles).filter(|quantile| quantile.q >= 0.99) {
+    fact(
+        "Budget gone",
+        "",
+        &words::exhaustion_short(&window.exhaustion),
+        &words::exhaustion(&window.exhaustion),
+    );
+    for quantile in slo
+        .latency
+        .iter()
+        .flat_map(|latency| &latency.percentiles)
+        .filter(|quantile| quantile.q >= 0.99)
+    {
         let value = quantile.value_ns.map_or("-".into(), words::latency);
-        fact(&words::percentile(quantile.q), "", &value, &words::quantile(quantile));
+        let small = match (quantile.lo_ns, quantile.hi_ns) {
+            (Some(lo), Some(hi)) => format!(
+                "{} to {}, of {} requests",
+                words::latency(lo),
+                words::latency(hi),
+                words::count(quantile.n)
+            ),
+            _ => words::quantile(quantile),
+        };
+        fact(&words::percentile(quantile.q), "", &value, &small);
     }
     if let Some(raw) = &window.raw {
         let planned = seconds(i64::try_from(window.excluded_seconds).unwrap_or(i64::MAX));
-        let left = raw.consumed.map_or("-".into(), |consumed| words::budget(1.0 - consumed));
-        fact("Planned work", "", &planned, &format!("with it {left} of the budget would be left"));
+        let left = raw
+            .consumed
+            .map_or("-".into(), |consumed| words::budget(1.0 - consumed));
+        fact(
+            "Planned work",
+            "",
+            &planned,
+            &format!("with it {left} of the budget would be left"),
+        );
     }
     out.push_str("</dl>\n");
 }
@@ -234,11 +300,15 @@ fn facts(out: &mut String, slo: &SloReport, window: &WindowReport) {
 fn plots(out: &mut String, slo: &SloReport, window: &WindowReport) {
     out.push_str("<div class=\"plots\">\n");
     if !slo.history.is_empty() {
+        let most = slo.history.iter().map(|point| point.spent).fold(0.0, f64::max);
+        let deeper = slo.history.iter().any(|point| point.remaining < svg::DEEPEST);
         let _ = writeln!(
             out,
-            "<figure><h3>Budget left</h3>{}<figcaption>Line: left of the budget of {}; dashed: an even pace. Bars: spent per bin.</figcaption></figure>",
+            "<figure><h3>Budget left</h3>{}<figcaption>Line: left of the budget of {}{}; dashed: an even pace. Bars: spent per bin, {} at most.</figcaption></figure>",
             svg::budget(slo, window),
             escape(&window.name),
+            if deeper { ", drawn down to -100%" } else { "" },
+            words::budget(most),
         );
     }
     if slo.burn.iter().any(|burn| burn.burn.is_some()) {
@@ -250,10 +320,13 @@ fn plots(out: &mut String, slo: &SloReport, window: &WindowReport) {
         );
     }
     if let Some(latency) = slo.latency.as_ref().filter(|latency| latency.heat.edges_ns.len() > 1) {
-        let limit = latency.threshold_ns.map(|ns| format!(" Dashed: {}.", words::latency(ns as f64))).unwrap_or_default();
+        let limit = latency
+            .threshold_ns
+            .map(|ns| format!(" Dashed: {}.", words::latency(ns as f64)))
+            .unwrap_or_default();
         let _ = writeln!(
             out,
-            "<figure><h3>Latency</h3>{}<figcaption>Share of each column by duration, from one in 10,000 to all.{limit}</figcaption></figure>",
+            "<figure class=\"wide\"><h3>Latency</h3>{}<figcaption>Share of each column by duration, from one in 10,000 to all.{limit}</figcaption></figure>",
             svg::heat(latency, window),
         );
     }
@@ -263,19 +336,24 @@ fn plots(out: &mut String, slo: &SloReport, window: &WindowReport) {
 fn windows(out: &mut String, slo: &SloReport) {
     out.push_str(
         "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Windows\"><table>\n<thead><tr><th scope=\"col\">Window</th><th scope=\"col\">Verdict</th><th scope=\"col\" class=\"num\">SLI</th>\
-         <th scope=\"col\">Interval</th><th scope=\"col\" class=\"num\">Budget left</th><th scope=\"col\" class=\"num\">Gone in</th><th scope=\"col\" class=\"num\">Measured</th></tr></thead>\n<tbody>\n",
+         <th scope=\"col\" class=\"num\">Interval</th><th scope=\"col\" class=\"num\">Budget left</th><th scope=\"col\" class=\"num\">Gone in</th><th scope=\"col\" class=\"num\">Measured</th></tr></thead>\n<tbody>\n",
     );
     for window in &slo.windows {
         let _ = writeln!(
             out,
-            "<tr><th scope=\"row\">{}<small>{}</small></th><td>{}<br><span class=\"soft\">{}</span></td><td class=\"num\">{}</td><td>{}</td><td class=\"num\">{}</td><td class=\"num\">{}</td><td class=\"num\">{}</td></tr>",
+            "<tr><th scope=\"row\">{}<small>{}</small></th><td>{}<br><span class=\"soft\">{}</span></td><td class=\"num\">{}</td><td class=\"num\">{}</td><td class=\"num\">{}</td><td class=\"num\">{}</td><td class=\"num\">{}</td></tr>",
             escape(&window.name),
             words::span(window.span),
             badge(window.verdict),
             escape(&window.because),
             window.sli_text.as_deref().unwrap_or("-"),
-            window.interval.map_or("-".into(), |interval| words::interval(interval, words::digits(window))),
-            window.budget.as_ref().map_or("-".into(), |budget| words::budget(budget.remaining)),
+            window
+                .interval
+                .map_or("-".into(), |interval| words::interval(interval, words::digits(window))),
+            window
+                .budget
+                .as_ref()
+                .map_or("-".into(), |budget| words::budget(budget.remaining)),
             words::exhaustion_short(&window.exhaustion),
             words::budget(window.coverage),
         );

@@ -14,7 +14,10 @@ pub(super) fn markdown(report: &Report) -> String {
         "# SLO report\n\nAt {}: **{} missed**, {} no data, {} undetermined, {} met.\n",
         report.at, summary.missed, summary.no_data, summary.undetermined, summary.met
     );
-    let _ = writeln!(out, "| verdict | objective | service | target | SLI | budget left | burn 1h | burn 6h | gone in |");
+    let _ = writeln!(
+        out,
+        "| verdict | objective | service | target | SLI | budget left | burn 1h | burn 6h | gone in |"
+    );
     let _ = writeln!(out, "|---|---|---|--:|--:|--:|--:|--:|--:|");
     for slo in &report.objectives {
         let window = &slo.windows[0];
@@ -26,7 +29,10 @@ pub(super) fn markdown(report: &Report) -> String {
             escape(&slo.service),
             slo.target,
             window.sli_text.as_deref().unwrap_or("-"),
-            window.budget.as_ref().map_or("-".into(), |budget| words::budget(budget.remaining)),
+            window
+                .budget
+                .as_ref()
+                .map_or("-".into(), |budget| words::budget(budget.remaining)),
             words::burn(words::burn_of(slo, "1h")).replace('<', "&lt;"),
             words::burn(words::burn_of(slo, "6h")).replace('<', "&lt;"),
             words::exhaustion_short(&window.exhaustion),
@@ -43,8 +49,17 @@ fn section(out: &mut String, report: &Report, slo: &SloReport) {
     if !slo.description.is_empty() {
         let _ = writeln!(out, "{}\n", escape(&slo.description));
     }
-    let _ = writeln!(out, "{}; target {} by {}.\n", escape(&slo.measures), slo.target, escape(&slo.method));
-    let _ = writeln!(out, "| window | verdict | SLI | interval | events | budget | budget gone | coverage |");
+    let _ = writeln!(
+        out,
+        "{}; target {} by {}.\n",
+        escape(&slo.measures),
+        slo.target,
+        escape(&slo.method)
+    );
+    let _ = writeln!(
+        out,
+        "| window | verdict | SLI | interval | events | budget | budget gone | coverage |"
+    );
     let _ = writeln!(out, "|---|---|--:|---|---|---|---|--:|");
     for window in &slo.windows {
         row(out, window);
@@ -53,7 +68,11 @@ fn section(out: &mut String, report: &Report, slo: &SloReport) {
         let cells = |of: &dyn Fn(usize) -> String| (0..slo.burn.len()).map(of).collect::<Vec<_>>().join(" | ");
         let _ = writeln!(out, "\n| burn over | {} |", cells(&|i| slo.burn[i].window.clone()));
         let _ = writeln!(out, "|---|{}", "--:|".repeat(slo.burn.len()));
-        let _ = writeln!(out, "| rate | {} |", cells(&|i| words::burn(slo.burn[i].burn).replace('<', "&lt;")));
+        let _ = writeln!(
+            out,
+            "| rate | {} |",
+            cells(&|i| words::burn(slo.burn[i].burn).replace('<', "&lt;"))
+        );
     }
     if let Some(latency) = &slo.latency {
         out.push('\n');
@@ -70,15 +89,30 @@ fn section(out: &mut String, report: &Report, slo: &SloReport) {
             let _ = writeln!(out, "- note: {}", escape(note));
         }
     }
-    let _ = writeln!(out, "\nDefinition `{}`, data until {}.", slo.definition, words::watermark(slo.watermark));
+    let _ = writeln!(
+        out,
+        "\nDefinition `{}`, data until {}.",
+        slo.definition,
+        words::watermark(slo.watermark)
+    );
 }
 
 fn row(out: &mut String, window: &WindowReport) {
     let interval = match window.interval {
-        Some(interval) => format!("{} ({})", words::interval(interval, words::digits(window)), words::interval_name(window)),
+        Some(interval) => format!(
+            "{} ({})",
+            words::interval(interval, words::digits(window)),
+            words::interval_name(window)
+        ),
         None => "-".into(),
     };
-    let budget = window.budget.as_ref().map_or("-".into(), |budget| format!("{} left; {}", words::budget(budget.remaining), words::budget_words(budget)));
+    let budget = window.budget.as_ref().map_or("-".into(), |budget| {
+        format!(
+            "{} left; {}",
+            words::budget(budget.remaining),
+            words::budget_words(budget)
+        )
+    });
     let _ = writeln!(
         out,
         "| {}, {} | {}: {} | {} | {interval} | {} | {budget} | {} | {} |",

@@ -8,7 +8,10 @@ use crate::verdict::Verdict;
 const LABEL: usize = 12;
 
 pub(super) fn text(report: &Report, colour: bool) -> String {
-    let mut out = Page { text: String::new(), colour };
+    let mut out = Page {
+        text: String::new(),
+        colour,
+    };
     let summary = report.summary;
     out.line(&format!(
         "SLO report at {}: {} missed, {} no data, {} undetermined, {} met",
@@ -71,7 +74,9 @@ impl Page {
 
 /// Names come from files of others: what would steer a terminal is shown as a replacement character.
 fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
 }
 
 /// Cut to a number of characters, the last of them an ellipsis where something is missing.
@@ -124,7 +129,10 @@ fn table(out: &mut Page, report: &Report) {
     out.text.push('\n');
     for slo in &report.objectives {
         let window = &slo.windows[0];
-        let left = window.budget.as_ref().map_or("-".into(), |budget| words::budget(budget.remaining));
+        let left = window
+            .budget
+            .as_ref()
+            .map_or("-".into(), |budget| words::budget(budget.remaining));
         let line = row([
             "",
             &cut(&words::title(report, slo), 32),
@@ -154,20 +162,25 @@ fn block(out: &mut Page, report: &Report, slo: &SloReport) {
     out.entry("service", &slo.service);
     out.entry("measures", &slo.measures);
     out.entry("target", &format!("{} by {}", slo.target, slo.method));
-    for window in &slo.windows {
-        figures(out, slo, window);
+    for (i, window) in slo.windows.iter().enumerate() {
+        let history = if i == 0 { slo.history.as_slice() } else { &[] };
+        figures(out, slo, window, history);
     }
-    if !slo.history.is_empty() {
-        out.entry("", &sparkline(&slo.history));
-    }
-    let burn: Vec<String> = slo.burn.iter().map(|burn| format!("{} {}", burn.window, words::burn(burn.burn))).collect();
+    let burn: Vec<String> = slo
+        .burn
+        .iter()
+        .map(|burn| format!("{} {}", burn.window, words::burn(burn.burn)))
+        .collect();
     if !burn.is_empty() {
         out.entry("burn", &burn.join("   "));
     }
     if let Some(latency) = &slo.latency {
         let mut label = "latency";
         for quantile in &latency.percentiles {
-            out.entry(label, &format!("{} {}", words::percentile(quantile.q), words::quantile(quantile)));
+            out.entry(
+                label,
+                &format!("{} {}", words::percentile(quantile.q), words::quantile(quantile)),
+            );
             label = "";
         }
     }
@@ -177,10 +190,13 @@ fn block(out: &mut Page, report: &Report, slo: &SloReport) {
     for note in &slo.notes {
         out.entry("note", note);
     }
-    out.entry("definition", &format!("{}   data until {}", slo.definition, words::watermark(slo.watermark)));
+    out.entry(
+        "definition",
+        &format!("{}   data until {}", slo.definition, words::watermark(slo.watermark)),
+    );
 }
 
-fn figures(out: &mut Page, slo: &SloReport, window: &WindowReport) {
+fn figures(out: &mut Page, slo: &SloReport, window: &WindowReport, history: &[Point]) {
     out.entry("window", &format!("{}: {}", window.name, words::span(window.span)));
     if slo.windows.len() > 1 || window.verdict != Verdict::Met {
         out.entry("verdict", &format!("{}: {}", window.verdict, window.because));
@@ -188,17 +204,41 @@ fn figures(out: &mut Page, slo: &SloReport, window: &WindowReport) {
     if let Some(sli) = &window.sli_text {
         let interval = window
             .interval
-            .map(|interval| format!("; {} {}", words::interval_name(window), words::interval(interval, words::digits(window))))
+            .map(|interval| {
+                format!(
+                    "; {} {}",
+                    words::interval_name(window),
+                    words::interval(interval, words::digits(window))
+                )
+            })
             .unwrap_or_default();
         out.entry("SLI", &format!("{sli} ({}{interval})", words::events(window)));
     }
     if let Some(budget) = &window.budget {
-        out.entry("budget", &format!("{} left ({})", words::budget(budget.remaining), words::budget_words(budget)));
+        out.entry(
+            "budget",
+            &format!(
+                "{} left ({})",
+                words::budget(budget.remaining),
+                words::budget_words(budget)
+            ),
+        );
+        if !history.is_empty() {
+            out.entry("", &sparkline(history));
+        }
         out.entry("gone", &words::exhaustion(&window.exhaustion));
     }
     if let Some(raw) = &window.raw {
-        let consumed = raw.consumed.map_or("-".into(), |consumed| words::budget(1.0 - consumed));
-        out.entry("planned", &format!("{} left out; with it {consumed} of the budget would be left", crate::verdict::seconds(i64::try_from(window.excluded_seconds).unwrap_or(i64::MAX))));
+        let consumed = raw
+            .consumed
+            .map_or("-".into(), |consumed| words::budget(1.0 - consumed));
+        out.entry(
+            "planned",
+            &format!(
+                "{} left out; with it {consumed} of the budget would be left",
+                crate::verdict::seconds(i64::try_from(window.excluded_seconds).unwrap_or(i64::MAX))
+            ),
+        );
     }
     out.entry("coverage", &words::budget(window.coverage));
 }
@@ -206,13 +246,16 @@ fn figures(out: &mut Page, slo: &SloReport, window: &WindowReport) {
 /// Budget over time: full to empty in eighths, `!` where it is overdrawn.
 fn sparkline(points: &[Point]) -> String {
     const STEPS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-    let width = (COLUMNS - LABEL - 2 - 20).min(points.len());
+    let width = (COLUMNS - LABEL - 2).min(points.len());
     let line = (0..width).map(|i| {
         // The last point of each share of the line: the line ends where the budget does.
         let at = ((i + 1) * points.len()).div_ceil(width) - 1;
         let remaining = points[at].remaining;
-        if remaining < 0.0 { '!' } else { STEPS[((remaining * 8.0) as usize).min(7)] }
+        if remaining < 0.0 {
+            '!'
+        } else {
+            STEPS[((remaining * 8.0) as usize).min(7)]
+        }
     });
-    let line: String = line.collect();
-    format!("{line} {} left", points.last().map_or("-".into(), |point| words::budget(point.remaining)))
+    line.collect()
 }

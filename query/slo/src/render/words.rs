@@ -19,12 +19,20 @@ pub(super) fn count(n: u64) -> String {
 
 /// A number of events that may be a part of one: whole from 100 on, else with two digits.
 pub(super) fn amount(n: f64) -> String {
-    if n.abs() >= 100.0 { count(n.round() as u64) } else { trimmed(n, 2) }
+    if n.abs() >= 100.0 {
+        count(n.round() as u64)
+    } else {
+        trimmed(n, 2)
+    }
 }
 
 fn trimmed(n: f64, digits: usize) -> String {
     let text = format!("{n:.digits$}");
-    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    let text = if text.contains('.') {
+        text.trim_end_matches('0').trim_end_matches('.')
+    } else {
+        &text
+    };
     if text == "-0" { "0".into() } else { text.into() }
 }
 
@@ -51,7 +59,11 @@ pub(super) fn interval(interval: crate::interval::Interval, digits: usize) -> St
 
 /// Digits that a window's figures are shown with.
 pub(super) fn digits(window: &WindowReport) -> usize {
-    window.sli_text.as_ref().and_then(|text| text.split_once('.')).map_or(3, |(_, part)| part.len().saturating_sub(1))
+    window
+        .sli_text
+        .as_ref()
+        .and_then(|text| text.split_once('.'))
+        .map_or(3, |(_, part)| part.len().saturating_sub(1))
 }
 
 /// A burn rate: `0`, `0.042`, `1.3`, `14.4`, `980`.
@@ -71,11 +83,21 @@ pub(super) fn burn(rate: Option<f64>) -> String {
 pub(super) fn latency(ns: f64) -> String {
     const UNITS: [(&str, f64); 4] = [("s", 1e9), ("ms", 1e6), ("us", 1e3), ("ns", 1.0)];
     if !ns.is_finite() {
-        return if ns > 0.0 { "beyond all buckets".into() } else { "-".into() };
+        return if ns > 0.0 {
+            "beyond all buckets".into()
+        } else {
+            "-".into()
+        };
     }
     let (unit, scale) = UNITS.into_iter().find(|(_, scale)| ns >= *scale).unwrap_or(("ns", 1.0));
     let value = ns / scale;
-    let digits = if value >= 100.0 { 0 } else if value >= 10.0 { 1 } else { 2 };
+    let digits = if value >= 100.0 {
+        0
+    } else if value >= 10.0 {
+        1
+    } else {
+        2
+    };
     format!("{}{unit}", trimmed(value, digits))
 }
 
@@ -90,7 +112,11 @@ pub(super) fn quantile(quantile: &crate::latency::Quantile) -> String {
         (Some(value), Some(lo), Some(hi)) => format!("{} ({} to {})", latency(value), latency(lo), latency(hi)),
         _ => {
             let max = quantile.max_ns.map_or_else(|| "-".into(), latency);
-            format!("not estimable from {} of {} needed, largest {max}", count(quantile.n), count(quantile.minimum_n))
+            format!(
+                "not estimable from {} of {} needed, largest {max}",
+                count(quantile.n),
+                count(quantile.minimum_n)
+            )
         }
     }
 }
@@ -100,7 +126,9 @@ pub(super) fn exhaustion(exhaustion: &Exhaustion) -> String {
     match exhaustion {
         Exhaustion::Spent => "already gone".into(),
         Exhaustion::Never { pace } => format!("not at the pace of the last {pace}"),
-        Exhaustion::In { seconds: s, pace } => format!("in {} at the pace of the last {pace}", seconds(s.ceil() as i64)),
+        Exhaustion::In { seconds: s, pace } => {
+            format!("in {} at the pace of the last {pace}", seconds(s.ceil() as i64))
+        }
         Exhaustion::Unknown { because } => format!("unknown: {because}"),
     }
 }
@@ -134,10 +162,14 @@ pub(super) fn watermark(watermark: Option<Time>) -> String {
 /// The name of an objective among all: that of the SLO, and its own where the SLO has several.
 pub(super) fn title(report: &Report, slo: &SloReport) -> String {
     let alone = report.objectives.iter().filter(|other| other.slo == slo.slo).count() == 1;
-    if alone { slo.display_name.clone() } else { format!("{} / {}", slo.display_name, slo.objective) }
+    if alone {
+        slo.display_name.clone()
+    } else {
+        format!("{} / {}", slo.display_name, slo.objective)
+    }
 }
 
-/// What happened to the events: `2,321 bad of 1,234,567 events`.
+/// What happened: `2,321 bad of 1,234,567 events`.
 pub(super) fn events(window: &WindowReport) -> String {
     let counts = window.counts;
     let bad = if counts.good == counts.good_most {
@@ -145,19 +177,34 @@ pub(super) fn events(window: &WindowReport) -> String {
     } else {
         format!("{} to {}", count(counts.total - counts.good_most), count(counts.bad))
     };
-    let lost = if counts.lost > 0 { format!(", {} more lost", count(counts.lost)) } else { String::new() };
-    format!("{bad} bad of {} events{lost}", count(counts.total))
+    let lost = if counts.lost > 0 {
+        format!(", {} more lost", count(counts.lost))
+    } else {
+        String::new()
+    };
+    let slices = window
+        .slices
+        .map(|slices| format!("{} bad of {} slices; ", amount(slices.bad), count(slices.measured)));
+    format!(
+        "{}{bad} bad of {} events{lost}",
+        slices.unwrap_or_default(),
+        count(counts.total)
+    )
 }
 
 /// What is left of a budget, in all its units.
 pub(super) fn budget_words(budget: &crate::report::BudgetReport) -> String {
+    let (left, all) = (budget.time_left_seconds as i64, seconds(budget.time_seconds as i64));
+    let outage = if left < 0 {
+        format!("overdrawn by {} of outage, {all} allowed", seconds(-left))
+    } else {
+        format!("{} of {all} of outage left", seconds(left))
+    };
     format!(
-        "{} of {} bad {} spent; {} of {} of outage left",
+        "{} of {} bad {} spent; {outage}",
         amount(budget.spent),
         amount(budget.allowed),
-        budget.unit,
-        seconds(budget.time_left_seconds as i64),
-        seconds(budget.time_seconds as i64),
+        budget.unit
     )
 }
 
@@ -171,7 +218,10 @@ pub(super) fn interval_name(window: &WindowReport) -> String {
 
 /// The burn rate of a window by name.
 pub(super) fn burn_of(slo: &SloReport, window: &str) -> Option<f64> {
-    slo.burn.iter().find(|burn| burn.window == window).and_then(|burn| burn.burn)
+    slo.burn
+        .iter()
+        .find(|burn| burn.window == window)
+        .and_then(|burn| burn.burn)
 }
 
 #[cfg(test)]
@@ -181,12 +231,33 @@ mod tests {
     #[test]
     fn numbers() {
         assert_eq!([0, 999, 1000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
-        assert_eq!([0.0, 0.004, 0.5, 43.2, 99.999, 1234.6].map(amount), ["0", "0", "0.5", "43.2", "100", "1,235"]);
-        assert_eq!([1.0, 0.9999, 0.0, -0.0001, -0.881, 0.0005].map(budget), ["100.0%", "99.9%", "0.0%", "-0.1%", "-88.1%", "0.0%"]);
-        assert_eq!([0.0, 0.0004, 0.042, 1.0, 1.301, 14.4, 980.4].map(|rate| burn(Some(rate))), ["0", "<0.001", "0.042", "1", "1.3", "14.4", "980"]);
+        assert_eq!(
+            [0.0, 0.004, 0.5, 43.2, 99.999, 1234.6].map(amount),
+            ["0", "0", "0.5", "43.2", "100", "1,235"]
+        );
+        assert_eq!(
+            [1.0, 0.9999, 0.0, -0.0001, -0.881, 0.0005].map(budget),
+            ["100.0%", "99.9%", "0.0%", "-0.1%", "-88.1%", "0.0%"]
+        );
+        assert_eq!(
+            [0.0, 0.0004, 0.042, 1.0, 1.301, 14.4, 980.4].map(|rate| burn(Some(rate))),
+            ["0", "<0.001", "0.042", "1", "1.3", "14.4", "980"]
+        );
         assert_eq!(burn(None), "-");
-        assert_eq!([1.0, 999.0, 12_345.0, 240e6, 1.5e9, 75e9].map(latency), ["1ns", "999ns", "12.3us", "240ms", "1.5s", "75s"]);
+        assert_eq!(
+            [1.0, 999.0, 12_345.0, 240e6, 1.5e9, 75e9].map(latency),
+            ["1ns", "999ns", "12.3us", "240ms", "1.5s", "75s"]
+        );
         assert_eq!([0.5, 0.99, 0.999].map(percentile), ["P50", "P99", "P99.9"]);
-        assert_eq!(interval(crate::interval::Interval { lo: 0.99717, hi: 0.999_912 }, 3), "99.717% to 99.992%");
+        assert_eq!(
+            interval(
+                crate::interval::Interval {
+                    lo: 0.99717,
+                    hi: 0.999_912
+                },
+                3
+            ),
+            "99.717% to 99.992%"
+        );
     }
 }
