@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use tailwater_query::exphist::{Sketches, View};
+use tailwater_model::exphist::{Sketches, View};
 use tailwater_query::{Engine, EngineConfig, Limits, format};
 use tailwater_storage::lake::Lake;
 use tokio::runtime::Runtime;

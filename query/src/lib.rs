@@ -9,7 +9,6 @@
 mod cut;
 mod engine;
 mod error;
-pub mod exphist;
 pub mod format;
 pub mod functions;
 mod guard;

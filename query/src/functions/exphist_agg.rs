@@ -8,9 +8,9 @@ use datafusion::common::{Result, ScalarValue, exec_datafusion_err, not_impl_err,
 use datafusion::logical_expr::function::AccumulatorArgs;
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{Accumulator, AggregateUDFImpl, EmitTo, GroupsAccumulator, Signature, Volatility};
+use tailwater_model::exphist::{Malformed, Sketches, View};
 
 use super::bytes::{Bytes, coerce, coerce_number};
-use crate::exphist::{Malformed, Sketches, View};
 
 /// Both functions: they differ in what a row is.
 pub(super) fn all() -> [ExpHistAggregate; 2] {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Float64Builder};
 use arrow::datatypes::{DataType, Float64Type};
 use datafusion::common::{Result, plan_err};
+use tailwater_model::exphist::{Malformed, View};
 
 use super::bytes::{Bytes, coerce, coerce_number};
 use super::exphist_agg::malformed;
 use super::scalar::Scalar;
-use crate::exphist::{Malformed, View};
 
 /// The functions over a sketch.
 pub(super) fn all() -> Vec<Scalar> {

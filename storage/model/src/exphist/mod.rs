@@ -16,7 +16,7 @@
 //! interpolated, each neighbour is taken as the middle of its bucket and clamped to the smallest and largest value seen. So the answer is within
 //! 1.09 % of the exact `percentile_cont`. Interpolating inside a bucket instead would look smoother and double that bound.
 //!
-//! Left out: I/O, SQL types ([`crate::functions`] has them), time.
+//! Left out: I/O, SQL types (the query crate's functions have them), time.
 //!
 //! [`Sketches`] holds one sketch per group in flat memory and is what aggregation uses; [`ExpHist`] is a single one for other code;
 //! [`View`] reads the encoded form without decoding it.
