@@ -14,11 +14,12 @@ use std::collections::BTreeSet;
 
 use tailwater_openslo::annotation::MaintenanceMode;
 use tailwater_openslo::{
-    Budgeting, Indicator, Part, Period, ResolvedObjective, ResolvedSlo, Source, Target, TimeWindow, Unit,
+    Budgeting, Indicator, Op, Part, Period, ResolvedObjective, ResolvedSlo, Source, Target, TimeWindow, Unit,
     annotation::Extensions,
 };
 
 use crate::interval::{Confidence, IntervalMethod};
+use crate::tally::Slice;
 use crate::time::{CalendarUnit, Span, Time, Window};
 use crate::verdict::Evidence;
 
@@ -329,10 +330,45 @@ impl Plan {
         }
     }
 
-    /// Whether the indicator comes with counts, so that chance can be reckoned with. A ready ratio does not.
+    /// Whether there are trials to reckon chance with. A ready ratio has none, unless slices of it are judged and counted.
     #[must_use]
     pub const fn has_counts(&self) -> bool {
-        !matches!(self.indicator, Indicator::Raw { .. })
+        !matches!(self.indicator, Indicator::Raw { .. }) || matches!(self.budgeting, Budgeting::Timeslices { .. })
+    }
+
+    /// What a value of a `threshold` or `raw` indicator says of its slice. `None` for a value that says nothing (NaN, a ratio outside
+    /// 0..=1), which leaves a gap, and for indicators that count.
+    #[must_use]
+    pub fn slice_of_value(&self, start: Time, width: u32, value: f64) -> Option<Slice> {
+        match &self.indicator {
+            Indicator::Raw {
+                part_is: Part::Good, ..
+            } => Slice::ratio(start, width, value),
+            Indicator::Raw { part_is: Part::Bad, .. } => Slice::ratio(start, width, 1.0 - value),
+            Indicator::Threshold { op, limit, .. } => {
+                let limit = limit.to_f64();
+                let good = match op {
+                    Op::Lte => value <= limit,
+                    Op::Gte => value >= limit,
+                    Op::Lt => value < limit,
+                    Op::Gt => value > limit,
+                };
+                (!value.is_nan()).then(|| Slice::judged(start, width, good))
+            }
+            Indicator::Requests { .. } | Indicator::Ratio { .. } => None,
+        }
+    }
+
+    /// What the two counts of a `ratio` indicator say of their slice. More parts than the whole is carried on as the contradiction it is.
+    #[must_use]
+    pub fn slice_of_counts(&self, start: Time, width: u32, part: u64, total: u64) -> Slice {
+        match &self.indicator {
+            Indicator::Ratio { part_is: Part::Bad, .. } => match total.checked_sub(part) {
+                Some(good) => Slice::new(start, width, good, total),
+                None => Slice::between(start, width, (0, u64::MAX), total),
+            },
+            _ => Slice::new(start, width, part, total),
+        }
     }
 }
 
@@ -343,8 +379,7 @@ const fn part_word(part: Part) -> &'static str {
     }
 }
 
-const fn op_words(op: tailwater_openslo::Op) -> &'static str {
-    use tailwater_openslo::Op;
+const fn op_words(op: Op) -> &'static str {
     match op {
         Op::Lte => "at most",
         Op::Gte => "at least",

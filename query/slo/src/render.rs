@@ -50,8 +50,7 @@ pub fn render(report: &Report, format: Format, colour: bool) -> String {
     match format {
         Format::Text => text::text(report, colour),
         Format::Json => {
-            let mut json =
-                serde_json::to_string_pretty(report).expect("a report is made of strings, numbers and lists");
+            let mut json = serde_json::to_string(report).expect("a report is made of strings, numbers and lists");
             json.push('\n');
             json
         }

@@ -58,6 +58,12 @@ impl Report {
             objectives,
         }
     }
+
+    /// The worst verdict of all main windows: that of the first objective. `None` without objectives.
+    #[must_use]
+    pub fn worst(&self) -> Option<Verdict> {
+        self.objectives.first().map(|slo| slo.verdict)
+    }
 }
 
 /// How many objectives have which verdict in their main window.

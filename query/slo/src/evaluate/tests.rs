@@ -602,3 +602,93 @@ fn targets_keep_their_digits() {
     );
     assert_eq!(decimal("0.9995").complement().unwrap().to_string(), "0.0005");
 }
+
+#[test]
+fn values_and_counts_become_slices() {
+    use tailwater_openslo::{Indicator, Op, Part, Source};
+    let source = || Source::Sql("select".into());
+    let of = |indicator: Indicator| {
+        let mut slo = slo("s", "0.9", timeslices(5, "0.9"), days(1), None);
+        slo.objectives[0].indicator = indicator;
+        only(&slo, &Settings::default(), as_of(NOON))
+    };
+    let good = |plan: &Plan, value: f64| {
+        plan.slice_of_value(NOON, 300, value)
+            .map(|slice| slice.good as f64 / slice.total as f64)
+    };
+    let threshold = |op| {
+        of(Indicator::Threshold {
+            source: source(),
+            op,
+            limit: decimal("1.5"),
+        })
+    };
+    for (op, below, at, above) in [
+        (Op::Lt, 1.0, 0.0, 0.0),
+        (Op::Lte, 1.0, 1.0, 0.0),
+        (Op::Gt, 0.0, 0.0, 1.0),
+        (Op::Gte, 0.0, 1.0, 1.0),
+    ] {
+        let plan = threshold(op);
+        assert_eq!(
+            [1.4, 1.5, 1.6].map(|value| good(&plan, value)),
+            [Some(below), Some(at), Some(above)],
+            "{op:?}"
+        );
+        assert_eq!(good(&plan, f64::NAN), None);
+    }
+    let raw = |part_is| {
+        of(Indicator::Raw {
+            part_is,
+            source: source(),
+        })
+    };
+    assert_eq!(
+        (
+            good(&raw(Part::Good), 0.75),
+            good(&raw(Part::Bad), 0.75),
+            good(&raw(Part::Bad), 1.5)
+        ),
+        (Some(0.75), Some(0.25), None)
+    );
+    let ratio = |part_is| {
+        of(Indicator::Ratio {
+            part_is,
+            part: source(),
+            total: source(),
+            counter: false,
+        })
+    };
+    let counts = |part_is, part, total| ratio(part_is).slice_of_counts(NOON, 300, part, total);
+    assert_eq!(counts(Part::Good, 7, 10), Slice::new(NOON, 300, 7, 10));
+    assert_eq!(counts(Part::Bad, 7, 10), Slice::new(NOON, 300, 3, 10));
+    for part_is in [Part::Good, Part::Bad] {
+        assert_eq!(
+            Sums::of(&counts(part_is, 11, 10), &Budgeting::Occurrences).impossible,
+            1
+        );
+    }
+    // Slices of a ready ratio are trials once they are judged; their mean has none.
+    assert!(raw(Part::Good).has_counts());
+    let mut slo = slo("s", "0.9", Budgeting::Occurrences, days(1), None);
+    slo.objectives[0].indicator = Indicator::Raw {
+        part_is: Part::Good,
+        source: source(),
+    };
+    let plan = only(&slo, &Settings::default(), as_of(NOON));
+    let data = Data {
+        slices: (1..=288)
+            .map(|i| Slice::ratio(NOON.plus(-300 * i), 300, 0.95).unwrap())
+            .collect(),
+        ..Data::default()
+    };
+    let report = evaluate(&plan, data);
+    assert_eq!(
+        (report.windows[0].interval, report.windows[0].interval_method),
+        (report.windows[0].known, None)
+    );
+    assert_eq!(
+        (report.verdict, report.windows[0].sli_text.as_deref()),
+        (Verdict::Met, Some("95.000%"))
+    );
+}

@@ -206,6 +206,8 @@ fn html_is_well_formed_and_stands_alone() {
 #[test]
 fn the_worst_comes_first() {
     let order: Vec<String> = sample().objectives.iter().map(|slo| slo.verdict.to_string()).collect();
+    assert_eq!(sample().worst(), Some(crate::Verdict::Missed));
+    assert_eq!(Report::new(NOON, Vec::new()).worst(), None);
     assert_eq!(order, ["missed", "missed", "no data", "undetermined", "met", "met"]);
 }
 
