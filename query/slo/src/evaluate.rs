@@ -65,7 +65,7 @@ pub fn evaluate(plan: &Plan, data: Data) -> SloReport {
         .iter()
         .map(|(period, span)| burn(plan, &series, &period.to_string(), *span))
         .collect();
-    let mut notes = series.notes(plan);
+    let mut notes = series.notes();
     notes.extend(windows.iter().flat_map(|window| window.notes.iter().cloned()));
     notes.dedup();
     SloReport {
@@ -105,7 +105,7 @@ fn method_words(budgeting: &Budgeting) -> String {
     }
 }
 
-fn window(plan: &Plan, series: &Series, observed: &Observed, begins: Option<Time>, index: usize) -> WindowReport {
+fn window(plan: &Plan, series: &Series<'_>, observed: &Observed, begins: Option<Time>, index: usize) -> WindowReport {
     let planned = &plan.windows[index];
     let span = planned.span;
     let sums = series.sums(span);
@@ -230,7 +230,7 @@ fn budget_report(plan: &Plan, tally: &Tally, whole: Span) -> Option<BudgetReport
     })
 }
 
-fn coverage(series: &Series, observed: &Observed, span: Span) -> f64 {
+fn coverage(series: &Series<'_>, observed: &Observed, span: Span) -> f64 {
     let expected = span.seconds() - series.excluded_seconds(span).min(span.seconds());
     if expected == 0 {
         return 0.0;
@@ -242,7 +242,7 @@ fn coverage(series: &Series, observed: &Observed, span: Span) -> f64 {
     (seen as f64 / expected as f64).min(1.0)
 }
 
-fn burn(plan: &Plan, series: &Series, name: &str, span: Span) -> BurnReport {
+fn burn(plan: &Plan, series: &Series<'_>, name: &str, span: Span) -> BurnReport {
     let sums = series.sums(span);
     let tally = sums.tally(&plan.budgeting);
     let budget = plan.target.budget();
@@ -265,7 +265,7 @@ fn burn(plan: &Plan, series: &Series, name: &str, span: Span) -> BurnReport {
 }
 
 /// Budget over the window: what is left of the budget of the whole window after each bin.
-fn history(plan: &Plan, series: &Series, span: Span) -> Vec<Point> {
+fn history(plan: &Plan, series: &Series<'_>, span: Span) -> Vec<Point> {
     let budget = plan.target.budget();
     let all = series.sums(span).tally(&plan.budgeting);
     let (Some(_), width) = (all.consumed(budget), bin_seconds(span, POINTS_MAX).max(plan.slice())) else {

@@ -44,7 +44,7 @@ const STEPS: u32 = 720;
 /// to notice.
 const PACE_SECONDS: u64 = 6 * 3600;
 
-pub(super) fn exhaustion(plan: &Plan, series: &Series, index: usize, partial: bool) -> Exhaustion {
+pub(super) fn exhaustion(plan: &Plan, series: &Series<'_>, index: usize, partial: bool) -> Exhaustion {
     let planned = &plan.windows[index];
     let (whole, span) = (planned.whole, planned.span);
     let unknown = |because: &str| Exhaustion::Unknown {
@@ -89,7 +89,7 @@ pub(super) fn exhaustion(plan: &Plan, series: &Series, index: usize, partial: bo
 }
 
 /// Rolls a window on until `bad = budget * total`.
-fn roll(plan: &Plan, series: &Series, span: Span, traffic: f64, failing: f64, budget: f64) -> Option<f64> {
+fn roll(plan: &Plan, series: &Series<'_>, span: Span, traffic: f64, failing: f64, budget: f64) -> Option<f64> {
     let length = span.seconds();
     let overdrawn = |seconds: f64| {
         let from = span.from.plus(seconds as i64);

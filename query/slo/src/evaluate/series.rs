@@ -1,4 +1,4 @@
-//! Sorted slices as prefix sums.
+//! Sorted slices with prefix sums.
 
 use tailwater_openslo::Budgeting;
 use tailwater_openslo::annotation::{MaintenanceMode, NoData};
@@ -9,21 +9,34 @@ use crate::tally::{Slice, Sums};
 use crate::time::{Span, Time};
 
 /// Slices of one plan, added up from the left.
-pub(super) struct Series {
-    /// Start of each slice, ascending.
-    starts: Vec<Time>,
-    /// `sums[i]` is everything before slice `i`; one longer than `starts`.
-    sums: Vec<Sums>,
-    /// The same without regard to maintenance, where it changes something.
-    raw: Option<Vec<Sums>>,
+pub(super) struct Series<'a> {
+    plan: &'a Plan,
+    /// Ascending, no two alike.
+    slices: Vec<Slice>,
+    /// Width of the method's slices; `None` for Occurrences.
+    method_slice: Option<u32>,
+    /// Planned work that changes counts.
+    quiet: Vec<Quiet>,
     /// When events are left out, disjoint and in order.
     excluded: Vec<Span>,
-    /// Rows that lie over others.
-    overlapping: u64,
+    /// Slices that begin before another one ends, ascending.
+    overlapping: Vec<usize>,
+    /// `prefix[i]` is everything before slice `i * BLOCK`, as it counts and as it was.
+    prefix: Vec<Both>,
 }
 
-impl Series {
-    pub(super) fn new(plan: &Plan, mut slices: Vec<Slice>, observed: &Observed) -> Self {
+/// A prefix sum is kept for every so many slices: one for each would be 50 MB for 90 days of minutes.
+const BLOCK: usize = 8;
+
+/// Sums with regard to planned work and without.
+#[derive(Clone, Copy, Default)]
+struct Both {
+    counted: Sums,
+    raw: Sums,
+}
+
+impl<'a> Series<'a> {
+    pub(super) fn new(plan: &'a Plan, mut slices: Vec<Slice>, observed: &Observed) -> Self {
         let method_slice = (!matches!(plan.budgeting, Budgeting::Occurrences)).then(|| plan.slice());
         if let Some(width) = method_slice {
             for slice in &mut slices {
@@ -48,89 +61,91 @@ impl Series {
         {
             fill(&mut slices, spans, width, plan);
         }
-        Self::add_up(plan, &slices, method_slice)
-    }
-
-    fn add_up(plan: &Plan, slices: &[Slice], method_slice: Option<u32>) -> Self {
-        let counts: Vec<Quiet> = plan
-            .quiet
-            .iter()
-            .copied()
-            .filter(|quiet| quiet.mode != MaintenanceMode::Mute)
-            .collect();
+        let quiet = plan.quiet.iter().copied();
+        let quiet: Vec<Quiet> = quiet.filter(|quiet| quiet.mode != MaintenanceMode::Mute).collect();
+        let excluded = quiet.iter().filter(|quiet| quiet.mode == MaintenanceMode::Exclude);
+        // A slice that planned work touches is all of it planned work.
+        let outward =
+            |span: Span| method_slice.map_or(span, |width| Span::new(span.from.floor(width), span.to.ceil(width)));
         let mut series = Self {
-            starts: Vec::with_capacity(slices.len()),
-            sums: Vec::with_capacity(slices.len() + 1),
-            raw: (!counts.is_empty()).then(|| Vec::with_capacity(slices.len() + 1)),
-            excluded: union(
-                counts
-                    .iter()
-                    .filter(|quiet| quiet.mode == MaintenanceMode::Exclude)
-                    // A slice that planned work touches is all of it planned work.
-                    .map(|quiet| {
-                        method_slice.map_or(quiet.span, |width| {
-                            Span::new(quiet.span.from.floor(width), quiet.span.to.ceil(width))
-                        })
-                    })
-                    .collect(),
-            ),
-            overlapping: 0,
+            plan,
+            method_slice,
+            excluded: union(excluded.map(|quiet| outward(quiet.span)).collect()),
+            quiet,
+            overlapping: overlapping(&slices),
+            prefix: Vec::with_capacity(slices.len() / BLOCK + 1),
+            slices,
         };
-        let (mut sum, mut raw_sum) = (Sums::default(), Sums::default());
-        series.sums.push(sum);
-        if let Some(raw) = &mut series.raw {
-            raw.push(raw_sum);
+        let mut sum = Both::default();
+        for at in 0..series.slices.len() {
+            if at.is_multiple_of(BLOCK) {
+                series.prefix.push(sum);
+            }
+            series.add(at, &mut sum);
         }
-        let mut end = Time(i64::MIN);
-        for slice in slices {
-            let mut of = match plan.extensions.no_data {
-                NoData::Good | NoData::Bad if method_slice.is_some() && slice.total == 0 => {
-                    Sums::empty_slice(slice.width, plan.extensions.no_data == NoData::Good)
-                }
-                _ => Sums::of(slice, &plan.budgeting),
-            };
-            if slice.start < end {
-                of.impossible += 1;
-                series.overlapping += 1;
-            }
-            end = end.max(slice.span().to);
-            raw_sum += of;
-            let touching = counts.iter().filter(|quiet| quiet.span.overlaps(slice.span()));
-            match touching
-                .map(|quiet| quiet.mode)
-                .reduce(|a, b| if a == MaintenanceMode::Exclude { a } else { b })
-            {
-                Some(MaintenanceMode::Exclude) => {}
-                Some(MaintenanceMode::CountGood) => sum += of.forgiven(),
-                Some(MaintenanceMode::Mute) | None => sum += of,
-            }
-            series.starts.push(slice.start);
-            series.sums.push(sum);
-            if let Some(raw) = &mut series.raw {
-                raw.push(raw_sum);
-            }
+        if series.slices.len().is_multiple_of(BLOCK) {
+            series.prefix.push(sum);
         }
         series
     }
 
+    /// Adds one slice.
+    fn add(&self, at: usize, sum: &mut Both) {
+        let slice = &self.slices[at];
+        let no_data = self.plan.extensions.no_data;
+        let mut of = match no_data {
+            NoData::Good | NoData::Bad if self.method_slice.is_some() && slice.total == 0 => {
+                Sums::empty_slice(slice.width, no_data == NoData::Good)
+            }
+            _ => Sums::of(slice, &self.plan.budgeting),
+        };
+        if self.overlapping.binary_search(&at).is_ok() {
+            of.impossible += 1;
+        }
+        if self.quiet.is_empty() {
+            sum.counted += of;
+            return;
+        }
+        sum.raw += of;
+        let touching = self.quiet.iter().filter(|quiet| quiet.span.overlaps(slice.span()));
+        let worst = |a, b| if a == MaintenanceMode::Exclude { a } else { b };
+        match touching.map(|quiet| quiet.mode).reduce(worst) {
+            Some(MaintenanceMode::Exclude) => {}
+            Some(MaintenanceMode::CountGood) => sum.counted += of.forgiven(),
+            Some(MaintenanceMode::Mute) | None => sum.counted += of,
+        }
+    }
+
     /// What happened in a span: the slices that begin in it.
     pub(super) fn sums(&self, span: Span) -> Sums {
-        self.between(&self.sums, span)
+        self.between(span).counted
     }
 
-    /// As [`Series::sums`] without regard to maintenance; `None` where there was none.
+    /// As [`Series::sums`] without regard to planned work; `None` where there was none.
     pub(super) fn raw_sums(&self, span: Span) -> Option<Sums> {
-        self.raw.as_ref().map(|raw| self.between(raw, span))
+        (!self.quiet.is_empty()).then(|| self.between(span).raw)
     }
 
-    fn between(&self, prefix: &[Sums], span: Span) -> Sums {
-        let before = |time: Time| self.starts.partition_point(|start| *start < time);
+    fn between(&self, span: Span) -> Both {
+        let before = |time: Time| self.slices.partition_point(|slice| slice.start < time);
         let (from, to) = (before(span.from), before(span.to));
         if to <= from {
-            Sums::default()
-        } else {
-            prefix[to] - prefix[from]
+            return Both::default();
         }
+        let (earlier, later) = (self.before(from), self.before(to));
+        Both {
+            counted: later.counted - earlier.counted,
+            raw: later.raw - earlier.raw,
+        }
+    }
+
+    /// Everything before a slice.
+    fn before(&self, at: usize) -> Both {
+        let mut sum = self.prefix[at / BLOCK];
+        for each in at / BLOCK * BLOCK..at {
+            self.add(each, &mut sum);
+        }
+        sum
     }
 
     /// Seconds of a span that planned work takes out.
@@ -143,16 +158,14 @@ impl Series {
         spans.iter().map(|each| measure(&self.excluded, each.and(span))).sum()
     }
 
-    pub(super) fn notes(&self, plan: &Plan) -> Vec<String> {
+    pub(super) fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
-        if self.overlapping > 0 {
-            notes.push(format!(
-                "{} rows lie over others: something is counted twice",
-                self.overlapping
-            ));
+        if !self.overlapping.is_empty() {
+            let rows = self.overlapping.len();
+            notes.push(format!("{rows} rows lie over others: something is counted twice"));
         }
-        let unsure = self.sums.last().is_some_and(|all| all.good != all.good_most);
-        if let (true, Some(ns)) = (unsure, plan.threshold_ns()) {
+        let unsure = self.slices.iter().any(|slice| slice.good < slice.good_most);
+        if let (true, Some(ns)) = (unsure, self.plan.threshold_ns()) {
             let threshold = tailwater_openslo::period::format_latency(ns);
             notes.push(format!(
                 "{threshold} lies inside a bucket: good is a range, figures show its worse end"
@@ -160,6 +173,19 @@ impl Series {
         }
         notes
     }
+}
+
+/// Which slices begin before another one ends.
+fn overlapping(slices: &[Slice]) -> Vec<usize> {
+    let mut end = Time(i64::MIN);
+    let mut found = Vec::new();
+    for (at, slice) in slices.iter().enumerate() {
+        if slice.start < end {
+            found.push(at);
+        }
+        end = end.max(slice.span().to);
+    }
+    found
 }
 
 /// Puts in the slices that were watched and had no row.
