@@ -128,6 +128,62 @@ pub fn parse_all(text: &str, bounds: Bounds) -> (Vec<Node>, Vec<Fault>) {
     }
 }
 
+/// Where the values and keys that are single words or texts begin and end (the end is the first place behind), in the order of the
+/// text, up to the first thing that is not YAML. Of a block (`|`, `>`) the line of its head is left out: a comment may stand there.
+#[must_use]
+pub fn scalars(text: &str) -> Vec<(At, At)> {
+    let mut found = Vec::new();
+    let lines: Vec<&str> = text.lines().collect();
+    let mut parser = Parser::new_from_str(text);
+    while let Some(Ok((event, span))) = parser.next_event() {
+        if let Event::Scalar(_, style, ..) = event {
+            let mut start = place(&span.start);
+            if matches!(style, ScalarStyle::Literal | ScalarStyle::Folded) {
+                // It begins behind its head, at the text; the blanks in front of that belong to it.
+                start.column = 1;
+            }
+            // The parser takes the blanks and the comment behind a closing quote for a part of it.
+            let end = match style {
+                ScalarStyle::SingleQuoted => quote_end(&lines, start, '\''),
+                ScalarStyle::DoubleQuoted => quote_end(&lines, start, '"'),
+                _ => place(&span.end),
+            };
+            found.push((start, end));
+        }
+    }
+    found
+}
+
+/// The place behind the closing quote of what begins at `start`, perhaps with an anchor.
+fn quote_end(lines: &[&str], start: At, quote: char) -> At {
+    let mut open = false;
+    let mut column_from = start.column;
+    for (i, line) in lines.iter().enumerate().skip(start.line - 1) {
+        let mut chars = line.chars().enumerate().skip(column_from - 1).peekable();
+        while let Some((column, c)) = chars.next() {
+            if c == '\\' && open && quote == '"' {
+                chars.next();
+            } else if c == quote && !open {
+                open = true;
+            } else if c == quote {
+                // Two single quotes are one in the text.
+                if quote == '\'' && chars.next_if(|(_, next)| *next == quote).is_some() {
+                    continue;
+                }
+                return At {
+                    line: i + 1,
+                    column: column + 2,
+                };
+            }
+        }
+        column_from = 1;
+    }
+    At {
+        line: lines.len() + 1,
+        column: 1,
+    }
+}
+
 /// A list or mapping that is still open.
 struct Open {
     at: At,
@@ -432,6 +488,26 @@ mod tests {
         check("\u{feff}a: [1, two]", "{a@1:1=[1@1:5 two@1:8]}");
         check("a:\nb: ~\n", "{a@1:1=@1:2 b@2:1=~@2:4}");
         check("{a: 1, b: 2}", "{a@1:2=1@1:5 b@1:8=2@1:11}");
+    }
+
+    #[test]
+    fn places_of_scalars() {
+        let check = |text: &str, expect: &str| {
+            let shown = scalars(text)
+                .iter()
+                .map(|(a, b)| format!("{}:{}-{}:{}", a.line, a.column, b.line, b.column))
+                .collect::<Vec<_>>();
+            assert_eq!(shown.join(" "), expect, "{text}");
+        };
+        check("a: b # c\n", "1:1-1:2 1:4-1:5");
+        check("a: 'b # c' # d\n", "1:1-1:2 1:4-1:11");
+        check("a: \"b\n  # c\" # d\n", "1:1-1:2 1:4-2:7");
+        check("a: | # x\n  b # c\n  d\ne: f\n", "1:1-1:2 2:1-4:1 4:1-4:2 4:4-4:5");
+        check("a: 'b'' # c'   # d\n", "1:1-1:2 1:4-1:13");
+        check(r#"a: "b\" # c" # d"#, "1:1-1:2 1:4-1:13");
+        check("a: &x 'b' # d\nc: *x\n", "1:1-1:2 1:4-1:10 2:1-2:2");
+        check("a: |\n  b # c\n", "1:1-1:2 2:1-3:1");
+        check("a: b\n  c # d\n", "1:1-1:2 1:4-2:4");
     }
 
     #[test]

@@ -3,15 +3,15 @@
 //! Guarantees: [`TABLE`] is all there is; a key under the prefix that is not in it, or stands on the wrong kind, or has a value that
 //! cannot be read, is an error. Values are strings, as the specification wants, so any other reader of the document skips them unharmed.
 
-use std::time::Duration;
+mod tiers;
 
 use chrono::{DateTime, Utc};
 use tailwater_config::nearest;
 
+pub(crate) use self::tiers::{parse_tiers, share_to_rate};
 use crate::decimal::Decimal;
-use crate::document::{Metadata, Op};
-use crate::period::{self, Period};
-use crate::resolved::BurnTier;
+use crate::document::Metadata;
+use crate::period;
 use crate::source::RedKey;
 
 /// What our keys begin with.
@@ -402,92 +402,99 @@ fn maintenance(text: &str) -> Result<Maintenance, String> {
     Ok(Maintenance { from_ns, to_ns, mode })
 }
 
-/// A tier as written: its burn rate may be relative to the window of the SLO.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TierText {
-    burn: Burn,
-    long: Period,
-    short: Option<Period>,
-}
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Burn {
-    Rate(Decimal),
-    /// Percent of the budget spent in the long window.
-    Share(Decimal),
-}
-
-/// Reads `14.4@1h/5m or 2%@6h/30m`.
-pub(crate) fn parse_tiers(text: &str) -> Result<Vec<TierText>, String> {
-    let tiers = text
-        .split(" or ")
-        .map(|tier| parse_tier(tier.trim()))
-        .collect::<Result<Vec<_>, _>>()?;
-    if tiers.len() > TIERS_MAX {
-        return Err(format!("more than {TIERS_MAX} tiers"));
-    }
-    Ok(tiers)
-}
-
-/// Most tiers of one alert.
-const TIERS_MAX: usize = 8;
-
-fn parse_tier(text: &str) -> Result<TierText, String> {
-    let expected = || format!("`{text}` is no tier: expected BURN@LONG/SHORT, such as 14.4@1h/5m or 2%@1h/5m");
-    let (burn, windows) = text.split_once('@').ok_or_else(expected)?;
-    let burn = match burn.strip_suffix('%') {
-        Some(share) => Burn::Share(Decimal::parse(share).map_err(|_| expected())?),
-        None => Burn::Rate(Decimal::parse(burn).map_err(|_| expected())?),
-    };
-    let (Burn::Rate(number) | Burn::Share(number)) = burn;
-    if !number.is_positive() || number.scale() > 6 {
-        return Err(format!(
-            "`{text}`: a burn rate is above zero and has at most 6 digits after the point"
-        ));
-    }
-    let (long, short) = match windows.split_once('/') {
-        Some((long, short)) => (long, Some(short)),
-        None => (windows, None),
-    };
-    let window = |text: &str| match Period::parse(text) {
-        Ok(period) if period.fixed().is_some_and(|length| !length.is_zero()) => Ok(period),
-        Ok(_) => Err(format!(
-            "`{text}`: a window of an alert is in m, h, d or w, and not empty"
-        )),
-        Err(message) => Err(message),
-    };
-    let (long, short) = (window(long)?, short.map(window).transpose()?);
-    if short.is_some_and(|short| short.nominal() >= long.nominal()) {
-        return Err(format!(
-            "`{text}`: the short window comes second and is shorter than the long one"
-        ));
-    }
-    Ok(TierText { burn, long, short })
-}
-
-impl TierText {
-    /// The tier for an SLO whose window has this length. A share `f` of the budget spent in `L` of a window `W` is a burn rate of
-    /// `f * W / L` (SRE workbook, chapter 5), here rounded half up to six digits.
-    pub(crate) fn resolve(self, window: Duration) -> BurnTier {
-        let long = self.long.nominal();
-        let threshold = match self.burn {
-            Burn::Rate(rate) => rate,
-            Burn::Share(percent) => share_to_rate(percent, window, long),
-        };
-        BurnTier {
-            op: Op::Gt,
-            threshold,
-            long,
-            short: self.short.map(Period::nominal),
+    fn check(kind: &str, key: &str, value: &str, word: &str) {
+        let mut metadata = Metadata::default();
+        metadata.annotations.insert(format!("{PREFIX}{key}"), value.to_owned());
+        let found = mistakes(kind, &metadata);
+        let shown: Vec<_> = found
+            .into_iter()
+            .map(|(_, message, near)| format!("{message} {}", near.unwrap_or_default()))
+            .collect();
+        match word {
+            "" => assert_eq!(shown, Vec::<String>::new(), "{key}: {value}"),
+            word => assert!(shown.len() == 1 && shown[0].contains(word), "{key}: {value}: {shown:?}"),
         }
     }
-}
 
-pub(crate) fn share_to_rate(percent: Decimal, window: Duration, long: Duration) -> Decimal {
-    let (mantissa, scale) = percent.parts();
-    let numerator = i128::from(mantissa) * i128::from(window.as_secs()) * 1_000_000;
-    let denominator = 10_i128.pow(u32::from(scale) + 2) * i128::from(long.as_secs().max(1));
-    let rounded = (2 * numerator + denominator).div_euclid(2 * denominator);
-    let rounded = i64::try_from(rounded).unwrap_or(i64::MAX);
-    Decimal::new(rounded, 6).unwrap_or_default()
+    #[test]
+    fn values() {
+        check("SLO", "alert-profile", "workbook", "");
+        check("SLO", "alert-profile", "Workbook", "expected one of workbook");
+        check(
+            "SLO",
+            "alert-profil",
+            "workbook",
+            "unknown annotation tailwater.io/alert-profile",
+        );
+        check("SLI", "alert-profile", "workbook", "stands on an SLO, not on an SLI");
+        check(
+            "SLO",
+            "burn-tiers",
+            "14.4@1h/5m",
+            "stands on an AlertCondition, not on an SLO",
+        );
+        check("AlertCondition", "burn-tiers", "14.4@1h/5m or 5%@6h/30m or 1@3d", "");
+        check(
+            "AlertCondition",
+            "burn-tiers",
+            "14.4@1h/5m,6@6h/30m",
+            "unknown unit `m,6@6h/30m`",
+        );
+        check(
+            "AlertCondition",
+            "burn-tiers",
+            "14.4@5m/1h",
+            "short window comes second",
+        );
+        check("AlertCondition", "burn-tiers", "0@1h/5m", "above zero");
+        check("AlertCondition", "burn-tiers", "x@1h/5m", "is no tier");
+        check("AlertCondition", "burn-tiers", "1@1M/5m", "in m, h, d or w");
+        check("SLO", "coverage-floor", "0.95", "");
+        check("SLO", "coverage-floor", "95", "from 0 to 1");
+        check("SLO", "group-by", "operation, dims.shop", "");
+        check("SLO", "group-by", "operations", "did you mean operation?");
+        check("SLO", "group-by", "dims.", "name of a dimension");
+        check("SLI", "latency-thresholds", "100ms, 1s", "");
+        check("SLO", "latency-thresholds", "100", "needs its unit");
+        check(
+            "SLO",
+            "maintenance",
+            "exclude 2026-03-01T22:00:00Z/2026-03-02T00:00:00Z; mute 2026-04-01T00:00:00+02:00/2026-04-02T00:00:00Z",
+            "",
+        );
+        check(
+            "SLO",
+            "maintenance",
+            "exclude 2026-03-02T00:00:00Z/2026-03-01T22:00:00Z",
+            "ends before it begins",
+        );
+        check("SLO", "maintenance", "exclude tomorrow/later", "is not a time");
+        check("SLO", "min-events", "-1", "whole number");
+        check("SLO", "no-data", "bad", "");
+        check("SLO", "no-data", "red", "expected one of gap");
+        check("SLO", "percentiles", "50, 99.9", "");
+        check("SLO", "percentiles", "100", "between 0 and 100");
+        check("SLO", "percentiles", "", "such as 50");
+        check("AlertPolicy", "runbook", "https://example.com/x", "");
+        check("SLO", "runbook", "see wiki", "begins with https://");
+        check("AlertPolicy", "summary", " ", "a sentence");
+        check("SLO", "zzz", "1", "unknown annotation");
+    }
+
+    #[test]
+    fn no_text_panics() {
+        proptest!(|(i in 0..TABLE.len(), value in "[-0-9a-zA-Z@/%,;:. ]{0,40}")| {
+            let _ = check_value(TABLE[i].key, &value);
+        });
+    }
+
+    fn check_value(key: &str, value: &str) -> Result<(), String> {
+        super::check(key, value)
+    }
 }

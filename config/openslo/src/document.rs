@@ -332,11 +332,11 @@ pub struct AlertNotificationTarget {
 /// Anything that YAML can say: what the specification leaves free.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Free {
-    /// `plain` tells `1` and `null` from `"1"` and `"null"`.
+    /// One value. `plain` tells `1` and `null` from `"1"` and `"null"`.
     Scalar {
-        /// Text without quotes.
+        /// Without quotes.
         text: String,
-        /// Written without quotes.
+        /// A number, a truth value or nothing (null), as opposed to text.
         plain: bool,
     },
     /// A list.

@@ -30,13 +30,19 @@ impl Places {
     }
 
     pub(crate) fn set(&mut self, path: &str, at: At, said: Option<String>) {
-        self.at.insert(path.to_owned(), Seat { at, said });
+        // The key of a section stands before the first thing in it, and is the better place.
+        self.at.entry(path.to_owned()).or_insert(Seat { at, said });
     }
 
     /// The file as it was named.
     #[must_use]
     pub fn file(&self) -> &PathBuf {
         &self.file
+    }
+
+    /// Every path and its place.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&str, At)> {
+        self.at.iter().map(|(path, seat)| (path.as_str(), seat.at))
     }
 
     /// Where the document begins.

@@ -10,8 +10,12 @@
 //! sql: select slice, value from ...
 //! ```
 
+mod grammar;
+
 use std::collections::BTreeMap;
 use std::fmt;
+
+pub(crate) use grammar::{Role, check, check_pair, is_ours, pair_holds, parse};
 
 use crate::decimal::Decimal;
 use crate::document::{Free, Op, Part};
