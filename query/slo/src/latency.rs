@@ -37,7 +37,8 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// Of buckets in any order, and the largest value if it is known.
+    /// Of buckets in any order, and the largest value if it is known. The ranges that a stored sketch tells (`exphist::View::ranges`) are
+    /// such buckets.
     ///
     /// # Errors
     /// [`NoBucket`] for a bucket whose ends are not a range.

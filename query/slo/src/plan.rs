@@ -28,7 +28,7 @@ use crate::verdict::Evidence;
 pub struct Settings {
     /// Rolling windows to report instead of the SLO's own; empty for its own.
     pub windows: Vec<Period>,
-    /// Windows of burn rates, short to long.
+    /// Windows of burn rates. Those of the SLO's own alerts are added.
     pub burn_windows: Vec<Period>,
     /// How sure intervals are.
     pub confidence: Confidence,
@@ -231,10 +231,9 @@ fn plan_objective(
             }
         })
         .collect();
-    let burn: Vec<(Period, Span)> = settings
-        .burn_windows
-        .iter()
-        .map(|period| (*period, Window::Rolling(period.nominal().as_secs()).at(end)))
+    let burn: Vec<(Period, Span)> = burn_windows(slo, settings)
+        .into_iter()
+        .map(|period| (period, Window::Rolling(period.nominal().as_secs()).at(end)))
         .collect();
     let read = windows
         .iter()
@@ -445,6 +444,18 @@ fn named_windows(own: &TimeWindow, settings: &Settings) -> Vec<(String, Window)>
             )]
         }
     }
+}
+
+/// Those that were asked for and those that the SLO's own alerts look at, short to long.
+fn burn_windows(slo: &ResolvedSlo, settings: &Settings) -> Vec<Period> {
+    let tiers = slo.alerts.iter().flat_map(|alert| &alert.tiers);
+    let own = tiers.flat_map(|tier| [Some(tier.long), tier.short]).flatten();
+    let mut all = settings.burn_windows.clone();
+    all.extend(own.filter_map(Period::from_duration).filter(|period| period.count > 0));
+    // `1h` as it was asked for stays in front of `60m` and is the one that is kept.
+    all.sort_by_key(|period| period.nominal());
+    all.dedup_by_key(|period| period.nominal());
+    all
 }
 
 fn quiet_times(extensions: &Extensions, fine: u32, read: &[Span]) -> Vec<Quiet> {

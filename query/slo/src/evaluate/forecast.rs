@@ -101,7 +101,12 @@ fn roll(plan: &Plan, series: &Series<'_>, span: Span, traffic: f64, failing: f64
         let seconds = length as f64 * f64::from(step) / f64::from(STEPS);
         let now = (seconds, overdrawn(seconds));
         if now.1 >= 0.0 {
-            let part = -before.1 / (now.1 - before.1);
+            // Where both ends are zero but for rounding, it is gone now.
+            let part = if before.1 < 0.0 {
+                -before.1 / (now.1 - before.1)
+            } else {
+                0.0
+            };
             return Some(before.0 + (now.0 - before.0) * part);
         }
         before = now;

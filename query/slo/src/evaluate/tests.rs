@@ -692,3 +692,74 @@ fn values_and_counts_become_slices() {
         (Verdict::Met, Some("95.000%"))
     );
 }
+
+#[test]
+fn burn_windows_of_the_alerts_are_among_them() {
+    use std::time::Duration;
+    use tailwater_openslo::{AlertRule, BurnTier, Op};
+    let mut slo = plain("0.999");
+    let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
+    slo.alerts.push(AlertRule {
+        name: "seed/ticket".into(),
+        severity: "ticket".into(),
+        tiers: vec![BurnTier {
+            op: Op::Gt,
+            threshold: decimal("2"),
+            long: minutes(60),
+            short: Some(minutes(10)),
+        }],
+        after: Duration::ZERO,
+        when_breaching: true,
+        when_no_data: false,
+        when_resolved: false,
+        targets: Vec::new(),
+        runbook: None,
+        summary: None,
+    });
+    let report = run(&slo, |time| (1000 - if ago(time) <= 600 { 2 } else { 0 }, 1000));
+    let names: Vec<&str> = report.burn.iter().map(|burn| burn.window.as_str()).collect();
+    assert_eq!(names, ["5m", "10m", "30m", "1h", "2h", "6h", "1d", "3d"]);
+    near(burn_over(&report, "10m").unwrap(), 2.0);
+}
+
+/// The templates that come with the program and, where they are, the published examples: whatever resolves is planned and evaluated.
+#[test]
+fn shipped_and_published_slos_are_planned() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let shared = std::env::var_os("TAILWATER_TEST_DATA").map_or_else(|| root.join("../shared/data"), Into::into);
+    let examples = shared.join("openslo/examples");
+    let run = |folder: &std::path::Path| {
+        let (mut planned, mut foreign) = (0, 0);
+        for slo in tailwater_openslo::files::check(&[folder]).slos {
+            match plan(&slo, &Settings::default(), as_of(NOON)) {
+                Ok(plans) => {
+                    for plan in plans {
+                        let data = read(&plan, |_| (999, 1000));
+                        let report = evaluate(&plan, data);
+                        assert_ne!(
+                            report.verdict,
+                            Verdict::NoData,
+                            "{}: {}",
+                            slo.name,
+                            report.windows[0].because
+                        );
+                        planned += 1;
+                    }
+                }
+                Err(PlanError::Foreign { .. }) => foreign += 1,
+                Err(error) => panic!("{}: {error}", slo.name),
+            }
+        }
+        (planned, foreign)
+    };
+    let (planned, foreign) = run(&root.join("config/slo"));
+    assert!(planned >= 4 && foreign == 0, "{planned} planned, {foreign} foreign");
+    if examples.is_dir() {
+        println!("published examples: {:?} planned and foreign", run(&examples));
+    } else {
+        println!(
+            "SKIPPED: the published OpenSLO examples are not at {}",
+            examples.display()
+        );
+    }
+}

@@ -300,15 +300,16 @@ fn facts(out: &mut String, slo: &SloReport, window: &WindowReport) {
 fn plots(out: &mut String, slo: &SloReport, window: &WindowReport) {
     out.push_str("<div class=\"plots\">\n");
     if !slo.history.is_empty() {
-        let most = slo.history.iter().map(|point| point.spent).fold(0.0, f64::max);
         let deeper = slo.history.iter().any(|point| point.remaining < svg::DEEPEST);
         let _ = writeln!(
             out,
-            "<figure><h3>Budget left</h3>{}<figcaption>Line: left of the budget of {}{}; dashed: an even pace. Bars: spent per bin, {} at most.</figcaption></figure>",
+            "<figure><h3>Budget left</h3>{}<figcaption>Line: left of the budget of {}{}; dashed: an even pace. Bars: spent per bin{}.</figcaption></figure>",
             svg::budget(slo, window),
             escape(&window.name),
             if deeper { ", drawn down to -100%" } else { "" },
-            words::budget(most),
+            words::worst(&slo.history)
+                .map(|worst| format!("; most in {worst}"))
+                .unwrap_or_default(),
         );
     }
     if slo.burn.iter().any(|burn| burn.burn.is_some()) {

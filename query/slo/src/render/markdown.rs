@@ -64,6 +64,9 @@ fn section(out: &mut String, report: &Report, slo: &SloReport) {
     for window in &slo.windows {
         row(out, window);
     }
+    if let Some(worst) = words::worst(&slo.history) {
+        let _ = writeln!(out, "\nWorst: {worst}.");
+    }
     if !slo.burn.is_empty() {
         let cells = |of: &dyn Fn(usize) -> String| (0..slo.burn.len()).map(of).collect::<Vec<_>>().join(" | ");
         let _ = writeln!(out, "\n| burn over | {} |", cells(&|i| slo.burn[i].window.clone()));

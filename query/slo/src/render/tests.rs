@@ -42,6 +42,7 @@ Pay ─────────────────────────�
   SLI         99.997% (1,200 bad of 43,200,000 events; Wilson 95% 99.997% to 99.998%)
   budget      97.2% left (1,200 of 43,200 bad events spent; 42m of 43m 12s of outage left)
               ██████████████████████████████████████████████████████████████████████████████████████
+  worst       2026-03-10 06:00 to 2026-03-10 12:00 UTC: 2.7% of the budget, 1,200 bad of 360,000
   gone        in 8d 18h at the pace of the last 6h
   coverage    100.0%
   burn        5m 10   30m 10   1h 10   2h 10   6h 3.33   1d 0.83   3d 0.28
@@ -71,6 +72,8 @@ share of requests without error (service=checkout); target 99.9% by Occurrences.
 | window | verdict | SLI | interval | events | budget | budget gone | coverage |
 |---|---|--:|---|---|---|---|--:|
 | 30d, 2026-02-08 12:00 to 2026-03-10 12:00 UTC | met: the whole interval is at or above the target | 99.997% | 99.997% to 99.998% (Wilson 95%) | 1,200 bad of 43,200,000 events | 97.2% left; 1,200 of 43,200 bad events spent; 42m of 43m 12s of outage left | in 8d 18h at the pace of the last 6h | 100.0% |
+
+Worst: 2026-03-10 06:00 to 2026-03-10 12:00 UTC: 2.7% of the budget, 1,200 bad of 360,000.
 
 | burn over | 5m | 30m | 1h | 2h | 6h | 1d | 3d |
 |---|--:|--:|--:|--:|--:|--:|--:|

@@ -226,6 +226,9 @@ fn figures(out: &mut Page, slo: &SloReport, window: &WindowReport, history: &[Po
         if !history.is_empty() {
             out.entry("", &sparkline(history));
         }
+        if let Some(worst) = words::worst(history) {
+            out.entry("worst", &worst);
+        }
         out.entry("gone", &words::exhaustion(&window.exhaustion));
     }
     if let Some(raw) = &window.raw {

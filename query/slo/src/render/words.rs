@@ -208,6 +208,24 @@ pub(super) fn budget_words(budget: &crate::report::BudgetReport) -> String {
     )
 }
 
+/// The bin that spent most of the budget: `2026-03-09 06:00 to 2026-03-09 12:00 UTC: 34.2% of the budget, 120 bad of 4,000`. `None` when
+/// none spent any; the first of equals.
+pub(super) fn worst(history: &[crate::report::Point]) -> Option<String> {
+    let worst = history
+        .iter()
+        .rev()
+        .max_by(|a, b| a.spent.total_cmp(&b.spent))
+        .filter(|point| point.spent > 0.0)?;
+    let counts = worst.counts;
+    Some(format!(
+        "{}: {} of the budget, {} bad of {}",
+        span(worst.span),
+        budget(worst.spent),
+        count(counts.bad),
+        count(counts.total)
+    ))
+}
+
 /// Method and confidence of an interval: `Wilson 95%`.
 pub(super) fn interval_name(window: &WindowReport) -> String {
     match window.interval_method {
