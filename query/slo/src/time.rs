@@ -16,13 +16,13 @@ impl Time {
     /// The last multiple of `width` seconds (> 0) at or before this.
     #[must_use]
     pub const fn floor(self, width: u32) -> Self {
-        Self(self.0 - self.0.rem_euclid(width as i64))
+        Self(self.0.saturating_sub(self.0.rem_euclid(width as i64)))
     }
 
     /// The first multiple of `width` seconds (> 0) at or after this.
     #[must_use]
     pub const fn ceil(self, width: u32) -> Self {
-        Self(self.0 + (-self.0).rem_euclid(width as i64))
+        Self(self.0.saturating_add(self.0.wrapping_neg().rem_euclid(width as i64)))
     }
 
     /// This many seconds later.

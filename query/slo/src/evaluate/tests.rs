@@ -577,6 +577,34 @@ proptest! {
         prop_assert_eq!(coarse, fine);
     }
 
+    /// Rows of any numbers at any time: figures may be odd, but there are some, in every form.
+    #[test]
+    fn no_rows_panic(
+        rows in prop::collection::vec((any_seconds(), 0_u32..100_000, any_count(), any_count(), any_count(), any_count()), 0..40),
+        spans in prop::collection::vec((any_seconds(), any_seconds()), 0..3),
+        begins in prop::option::of(any_seconds()),
+        method in prop::sample::select(vec![Budgeting::Occurrences, timeslices(5, "0.9"), timeslices(1440, "1"), ratio_timeslices(7)]),
+        no_data in prop::sample::select(vec![NoData::Gap, NoData::Bad]),
+        target in prop::sample::select(vec!["0", "0.5", "0.999999999"]),
+        watermark in prop::option::of(any_seconds()),
+    ) {
+        let mut slo = slo("s", target, method, days(1), None);
+        slo.extensions.no_data = no_data;
+        slo.extensions.maintenance = vec![Maintenance { from_ns: i64::MIN, to_ns: NOON.0 * 1_000_000_000 - 1, mode: MaintenanceMode::CountGood }];
+        let plan = only(&slo, &Settings::default(), AsOf { at: NOON, watermark: watermark.map(Time) });
+        let slices = rows.into_iter().map(|(start, width, good, good_most, total, lost)| Slice { start: Time(start), width, good, good_most, total, lost });
+        let data = Data {
+            slices: slices.collect(),
+            latency: Vec::new(),
+            observed: Observed::Spans(spans.into_iter().map(|(from, to)| Span::new(Time(from), Time(to))).collect()),
+            begins: begins.map(Time),
+        };
+        let report = crate::Report::new(NOON, vec![evaluate(&plan, data)]);
+        for (_, format) in crate::Format::ALL {
+            prop_assert!(!crate::render(&report, format, true).is_empty());
+        }
+    }
+
     /// Rows may come in any order and in parts.
     #[test]
     fn order_and_parts_of_rows_change_nothing(seed in any::<u64>(), method in prop::sample::select(vec![Budgeting::Occurrences, timeslices(5, "0.9"), ratio_timeslices(5)])) {
@@ -591,6 +619,14 @@ proptest! {
         mixed.slices.sort_by_key(|slice| crate::fixture::scatter(seed + 3, slice.start.0.unsigned_abs()).to_bits());
         prop_assert_eq!(evaluate(&plan, data), evaluate(&plan, mixed));
     }
+}
+
+fn any_seconds() -> impl Strategy<Value = i64> {
+    prop_oneof![1 => any::<i64>(), 1 => Just(i64::MIN), 1 => Just(i64::MAX), 9 => NOON.0 - 100_000..NOON.0 + 1000]
+}
+
+fn any_count() -> impl Strategy<Value = u64> {
+    prop_oneof![1 => any::<u64>(), 1 => Just(u64::MAX), 3 => 0_u64..100]
 }
 
 #[test]
