@@ -107,6 +107,18 @@ proptest! {
     }
 
     #[test]
+    fn ranges_hold_the_values(values in integer_values(), x in prop_oneof![-1e6_f64..1e6, (-40_i32..40).prop_map(|e| f64::from(e).exp2())]) {
+        let bytes = sketch(values.clone()).encode();
+        let ranges = View::parse(&bytes).unwrap().ranges().unwrap();
+        let weight = |holds: &dyn Fn(&(f64, f64, f64)) -> bool| ranges.iter().filter(|range| holds(range)).map(|range| range.2).sum::<f64>();
+        let truth: f64 = values.iter().filter(|(value, _)| *value <= x).map(|(_, weight)| weight).sum();
+        let (least, most) = (weight(&|range| range.1 <= x), weight(&|range| range.0 < x || range.1 <= x));
+        prop_assert!(least <= truth && truth <= most, "{least} {truth} {most}: {ranges:?}");
+        prop_assert_eq!(weight(&|_| true), values.iter().map(|(_, weight)| weight).sum::<f64>());
+        prop_assert!(ranges.windows(2).all(|pair| pair[0].1 <= pair[1].1 && pair[0].0 <= pair[1].0), "{ranges:?}");
+    }
+
+    #[test]
     fn hostile_bytes_are_refused_or_read_but_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..80), damage in any::<(usize, u8)>(), values in integer_values()) {
         let mut damaged = sketch(values).encode();
         let at = damage.0 % damaged.len();
@@ -118,7 +130,7 @@ proptest! {
                 sketch.encode();
             }
             if let Ok(view) = View::parse(&bytes) {
-                let _ = (view.quantile(0.5), view.count_le(1.0), view.count());
+                let _ = (view.quantile(0.5), view.count_le(1.0), view.count(), view.ranges().is_ok());
             }
         }
     }

@@ -217,6 +217,38 @@ impl<'a> View<'a> {
         value.max(self.min).min(self.max)
     }
 
+    /// What the sketch knows of its values, as `(above, upto, weight)`: so much weight lies in `(above, upto]`, or is `upto` where both are
+    /// the same number (zeros). By ascending value; for code that has its own idea of what to read from a histogram.
+    pub fn ranges(&self) -> Result<Vec<(f64, f64, f64)>, Malformed> {
+        let mut ranges = Vec::new();
+        if self.below_all > 0.0 {
+            ranges.push((f64::NEG_INFINITY, f64::NEG_INFINITY, self.below_all));
+        }
+        let mut negatives = self.negatives()?;
+        let first = ranges.len();
+        while let Some((at, count)) = next(&mut negatives)? {
+            // A negative bucket holds [-upper, -lower): written from just below its lower end.
+            let (lower, upper) = (boundary(at, self.scale), boundary(at + 1, self.scale));
+            let upto = if lower < f64::MIN_POSITIVE { 0.0 } else { -lower };
+            ranges.push(((-upper).next_down(), upto.next_down(), count));
+        }
+        ranges[first..].reverse();
+        if self.zero > 0.0 {
+            ranges.push((0.0, 0.0, self.zero));
+        }
+        let mut positives = self.positives(negatives)?;
+        while let Some((at, count)) = next(&mut positives)? {
+            let lower = boundary(at, self.scale);
+            // The bucket that ends at the smallest normal number holds the subnormal ones too.
+            let above = if lower < f64::MIN_POSITIVE { 0.0 } else { lower };
+            ranges.push((above, boundary(at + 1, self.scale), count));
+        }
+        if self.above_all > 0.0 {
+            ranges.push((f64::INFINITY, f64::INFINITY, self.above_all));
+        }
+        Ok(ranges)
+    }
+
     /// Weight of the values at or below `x`. In the bucket of `x` the values are taken as evenly spread by logarithm; outside that
     /// bucket the answer is exact. 0 for NaN.
     pub fn count_le(&self, x: f64) -> Result<f64, Malformed> {

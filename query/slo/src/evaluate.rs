@@ -1,0 +1,325 @@
+//! From a plan and its data to figures and a verdict, in one pass over sorted slices.
+//!
+//! Slices become prefix sums once; every window, burn rate, forecast step and plotted point is then the difference of two of them. Sums
+//! are whole numbers, so it does not matter how many windows share them.
+
+mod forecast;
+mod heat;
+mod series;
+
+use tailwater_openslo::{Budgeting, Decimal};
+
+use crate::latency::{Histogram, LatencyBin};
+use crate::plan::{Plan, bin_seconds};
+use crate::report::{BudgetReport, BurnReport, Counts, LatencyReport, Point, Raw, Slices, SloReport, WindowReport};
+use crate::tally::{Slice, Sums, Tally};
+use crate::time::{Span, Time};
+use crate::verdict::{Facts, judge};
+
+pub use forecast::Exhaustion;
+pub use heat::{Column, Heat};
+use series::{Series, measure};
+
+/// What the plan's needs gave.
+#[derive(Clone, Debug, Default)]
+pub struct Data {
+    /// Counts, in any order; several rows of one slice are added.
+    pub slices: Vec<Slice>,
+    /// Durations, in any order.
+    pub latency: Vec<LatencyBin>,
+    /// When the source was watched.
+    pub observed: Observed,
+    /// First time the source has data of at all: before it there is nothing to cover.
+    pub begins: Option<Time>,
+}
+
+/// When a source was watched, so that silence can be told from blindness.
+#[derive(Clone, Debug, Default)]
+pub enum Observed {
+    /// Only while it gave rows: a slice without one is a gap.
+    #[default]
+    Rows,
+    /// Through these spans, disjoint and in order: a slice without a row was watched and had no events.
+    Spans(Vec<Span>),
+}
+
+/// Points of the plotted history at most.
+const POINTS_MAX: u64 = 122;
+
+/// Evaluates a plan. The same plan and data give the same report.
+#[must_use]
+pub fn evaluate(plan: &Plan, data: Data) -> SloReport {
+    let Data {
+        slices,
+        latency,
+        observed,
+        begins,
+    } = data;
+    let series = Series::new(plan, slices, &observed);
+    let windows: Vec<WindowReport> = (0..plan.windows.len())
+        .map(|i| window(plan, &series, &observed, begins, i))
+        .collect();
+    let main = &plan.windows[0];
+    let burn = plan
+        .burn
+        .iter()
+        .map(|(period, span)| burn(plan, &series, &period.to_string(), *span))
+        .collect();
+    let mut notes = series.notes();
+    notes.extend(windows.iter().flat_map(|window| window.notes.iter().cloned()));
+    notes.dedup();
+    SloReport {
+        slo: plan.slo.clone(),
+        display_name: plan.display_name.clone(),
+        service: plan.service.clone(),
+        description: plan.description.clone(),
+        objective: plan.objective.clone(),
+        definition: plan.definition.clone(),
+        measures: plan.measures(),
+        target: plan.target.to_string(),
+        target_share: plan.target.fraction().to_f64(),
+        method: method_words(&plan.budgeting),
+        runbook: plan.extensions.runbook.clone(),
+        watermark: plan.as_of.watermark,
+        verdict: windows[0].verdict,
+        windows,
+        burn,
+        history: history(plan, &series, main.span),
+        latency: latency_report(plan, latency, main.span),
+        notes,
+    }
+}
+
+fn method_words(budgeting: &Budgeting) -> String {
+    let minutes = |slice: &std::time::Duration| format!("{}m", slice.as_secs() / 60);
+    match budgeting {
+        Budgeting::Occurrences => "Occurrences".into(),
+        Budgeting::Timeslices { slice, target } => {
+            format!(
+                "Timeslices of {}, good at {}%",
+                minutes(slice),
+                target.shift(2).unwrap_or(*target)
+            )
+        }
+        Budgeting::RatioTimeslices { slice } => format!("RatioTimeslices of {}", minutes(slice)),
+    }
+}
+
+fn window(plan: &Plan, series: &Series<'_>, observed: &Observed, begins: Option<Time>, index: usize) -> WindowReport {
+    let planned = &plan.windows[index];
+    let span = planned.span;
+    let sums = series.sums(span);
+    let tally = sums.tally(&plan.budgeting);
+    let budget = plan.target.budget();
+    let covered = Span::new(begins.map_or(span.from, |begins| begins.max(span.from)), span.to);
+    let coverage = coverage(series, observed, covered);
+    let measured = tally.total > 0;
+    let interval = (measured && plan.has_counts())
+        .then(|| tally.interval(plan.settings.interval, plan.settings.confidence))
+        // A ready ratio says nothing about chance; what is known of it is all there is.
+        .or_else(|| tally.known());
+    let judgement = judge(&Facts {
+        target: plan.target.fraction(),
+        interval,
+        counts_reach: tally.reaches(plan.target.fraction()),
+        evidence: plan.settings.evidence,
+        events: sums.total,
+        min_events: plan.extensions.min_events,
+        coverage,
+        coverage_floor: plan.extensions.coverage_floor,
+        watermark: plan.as_of.watermark,
+        at: plan.as_of.at,
+        stale_after: stale_after(plan.slice()),
+        impossible: sums.impossible,
+    });
+    let mut notes = Vec::new();
+    let missing = Span::new(span.from, covered.from.min(span.to)).seconds();
+    let partial = (missing > 0).then(|| covered.seconds());
+    if let Some(known) = partial {
+        let words = |seconds: u64| crate::verdict::seconds(i64::try_from(seconds).unwrap_or(i64::MAX));
+        notes.push(format!(
+            "partial: data begins {} into the window, {} of {} are judged",
+            words(missing),
+            words(known),
+            words(span.seconds())
+        ));
+    }
+    let allowed = tally.total as f64 / tally.unit() * budget.to_f64();
+    if measured && allowed < 1.0 && matches!(plan.budgeting, Budgeting::Occurrences) {
+        notes.push(format!(
+            "the budget is less than one event ({allowed:.2}): a single bad one overdraws it"
+        ));
+    }
+    let raw = series.raw_sums(span).map(|raw| {
+        let tally = raw.tally(&plan.budgeting);
+        Raw {
+            counts: counts(&raw),
+            sli: tally.sli(),
+            consumed: tally.consumed(budget).map(|ratio| ratio.as_f64()),
+        }
+    });
+    WindowReport {
+        name: planned.name.clone(),
+        rolling: planned.window.is_rolling(),
+        whole: planned.whole,
+        span,
+        partial_seconds: partial,
+        counts: counts(&sums),
+        slices: (!matches!(plan.budgeting, Budgeting::Occurrences)).then(|| Slices {
+            measured: u64::try_from(sums.measured).unwrap_or(u64::MAX),
+            bad: tally.bad as f64 / tally.unit(),
+        }),
+        sli: tally.sli(),
+        sli_text: (measured)
+            .then(|| crate::tally::percent_down(tally.good(), tally.total, digits(plan.target.fraction()))),
+        known: tally.known(),
+        interval,
+        interval_method: plan.has_counts().then_some(plan.settings.interval),
+        confidence: plan.settings.confidence,
+        evidence: plan.settings.evidence,
+        counts_reach: tally.reaches(plan.target.fraction()),
+        verdict: judgement.verdict,
+        because: judgement.because,
+        budget: budget_report(plan, &tally, planned.whole),
+        exhaustion: forecast::exhaustion(plan, series, index, partial.is_some()),
+        coverage,
+        excluded_seconds: series.excluded_seconds(span),
+        raw,
+        notes,
+    }
+}
+
+/// Digits of the percentage: two more than the target has, so that being close to it can be seen.
+fn digits(target: Decimal) -> usize {
+    (usize::from(target.scale()).saturating_sub(2) + 2).clamp(3, 9)
+}
+
+/// Three slices, ten minutes at least.
+fn stale_after(slice: u32) -> i64 {
+    (3 * i64::from(slice)).max(600)
+}
+
+fn counts(sums: &Sums) -> Counts {
+    let number = |n: u128| u64::try_from(n).unwrap_or(u64::MAX);
+    Counts {
+        good: number(sums.good),
+        good_most: number(sums.good_most),
+        bad: number(sums.total - sums.good),
+        total: number(sums.total),
+        lost: number(sums.lost),
+    }
+}
+
+fn budget_report(plan: &Plan, tally: &Tally, whole: Span) -> Option<BudgetReport> {
+    let budget = plan.target.budget();
+    let consumed = tally.consumed(budget)?;
+    let unit = tally.unit();
+    let share = budget.to_f64();
+    Some(BudgetReport {
+        unit: if matches!(plan.budgeting, Budgeting::Occurrences) {
+            "events"
+        } else {
+            "slices"
+        },
+        allowed: tally.total as f64 / unit * share,
+        spent: tally.bad as f64 / unit,
+        consumed: consumed.as_f64(),
+        remaining: consumed.complement().as_f64(),
+        time_seconds: whole.seconds() as f64 * share,
+        time_left_seconds: whole.seconds() as f64 * share * consumed.complement().as_f64(),
+    })
+}
+
+fn coverage(series: &Series<'_>, observed: &Observed, span: Span) -> f64 {
+    let expected = span.seconds() - series.excluded_seconds(span).min(span.seconds());
+    if expected == 0 {
+        return 0.0;
+    }
+    let seen = match observed {
+        Observed::Rows => series.sums(span).seconds,
+        Observed::Spans(spans) => measure(spans, span) - series.excluded_seconds_within(spans, span),
+    };
+    (seen as f64 / expected as f64).min(1.0)
+}
+
+fn burn(plan: &Plan, series: &Series<'_>, name: &str, span: Span) -> BurnReport {
+    let sums = series.sums(span);
+    let tally = sums.tally(&plan.budgeting);
+    let budget = plan.target.budget();
+    // A window shorter than a slice would show the slice before it or nothing.
+    let measurable = span.seconds() >= plan.slice().into() && tally.total > 0;
+    let lower = (measurable && plan.has_counts()).then(|| {
+        let interval = tally.interval(plan.settings.interval, plan.settings.confidence);
+        ((1.0 - interval.hi) / budget.to_f64()).max(0.0)
+    });
+    BurnReport {
+        window: name.to_owned(),
+        span,
+        counts: counts(&sums),
+        burn: tally
+            .consumed(budget)
+            .filter(|_| measurable)
+            .map(|ratio| ratio.as_f64()),
+        burn_at_least: lower,
+    }
+}
+
+/// Budget over the window: what is left of the budget of the whole window after each bin.
+fn history(plan: &Plan, series: &Series<'_>, span: Span) -> Vec<Point> {
+    let budget = plan.target.budget();
+    let all = series.sums(span).tally(&plan.budgeting);
+    let (Some(_), width) = (all.consumed(budget), bin_seconds(span, POINTS_MAX).max(plan.slice())) else {
+        return Vec::new();
+    };
+    let mut points = Vec::new();
+    let mut from = span.from;
+    while from < span.to {
+        let bin = Span::new(from, from.plus(1).ceil(width).min(span.to));
+        let sums = series.sums(bin);
+        let so_far = series.sums(Span::new(span.from, bin.to)).tally(&plan.budgeting);
+        // Against the budget of all that was counted, so the line ends at what remains.
+        let remaining = Tally {
+            total: all.total,
+            ..so_far
+        }
+        .consumed(budget)
+        .map(|ratio| ratio.complement().as_f64());
+        let spent = Tally {
+            total: all.total,
+            ..sums.tally(&plan.budgeting)
+        }
+        .consumed(budget)
+        .map(|ratio| ratio.as_f64());
+        points.push(Point {
+            span: bin,
+            counts: counts(&sums),
+            spent: spent.unwrap_or(0.0),
+            remaining: remaining.unwrap_or(1.0),
+        });
+        from = bin.to;
+    }
+    points
+}
+
+fn latency_report(plan: &Plan, mut bins: Vec<LatencyBin>, span: Span) -> Option<LatencyReport> {
+    bins.retain(|bin| span.holds(bin.span.from) && bin.histogram.count() > 0);
+    bins.sort_by_key(|bin| bin.span);
+    if bins.is_empty() {
+        return None;
+    }
+    let mut all = Histogram::default();
+    for bin in &bins {
+        all.merge(&bin.histogram);
+    }
+    let percentiles = plan.extensions.percentiles.iter();
+    Some(LatencyReport {
+        threshold_ns: plan.threshold_ns(),
+        percentiles: percentiles
+            .map(|p| all.estimate(p.to_f64() / 100.0, plan.settings.confidence))
+            .collect(),
+        heat: heat::heat(&bins, &all, plan.threshold_ns()),
+    })
+}
+
+#[cfg(test)]
+mod tests;

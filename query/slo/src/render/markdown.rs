@@ -1,0 +1,150 @@
+//! The report for an issue or a wiki.
+
+use std::fmt::Write as _;
+
+use crate::render::words;
+use crate::report::{Report, SloReport, WindowReport};
+
+pub(super) fn markdown(report: &Report) -> String {
+    let mut out = String::new();
+    let summary = report.summary;
+    // Writing to a String cannot fail.
+    let _ = writeln!(
+        out,
+        "# SLO report\n\nAt {}: **{} missed**, {} no data, {} undetermined, {} met.\n",
+        report.at, summary.missed, summary.no_data, summary.undetermined, summary.met
+    );
+    let _ = writeln!(
+        out,
+        "| verdict | objective | service | target | SLI | budget left | burn 1h | burn 6h | gone in |"
+    );
+    let _ = writeln!(out, "|---|---|---|--:|--:|--:|--:|--:|--:|");
+    for slo in &report.objectives {
+        let window = &slo.windows[0];
+        let _ = writeln!(
+            out,
+            "| **{}** | {} | {} | {} | {} | {} | {} | {} | {} |",
+            slo.verdict,
+            escape(&words::title(report, slo)),
+            escape(&slo.service),
+            slo.target,
+            window.sli_text.as_deref().unwrap_or("-"),
+            window
+                .budget
+                .as_ref()
+                .map_or("-".into(), |budget| words::budget(budget.remaining)),
+            words::burn(words::burn_of(slo, "1h")).replace('<', "&lt;"),
+            words::burn(words::burn_of(slo, "6h")).replace('<', "&lt;"),
+            words::exhaustion_short(&window.exhaustion),
+        );
+    }
+    for slo in &report.objectives {
+        section(&mut out, report, slo);
+    }
+    out
+}
+
+fn section(out: &mut String, report: &Report, slo: &SloReport) {
+    let _ = writeln!(out, "\n## {}: {}\n", escape(&words::title(report, slo)), slo.verdict);
+    if !slo.description.is_empty() {
+        let _ = writeln!(out, "{}\n", escape(&slo.description));
+    }
+    let _ = writeln!(
+        out,
+        "{}; target {} by {}.\n",
+        escape(&slo.measures),
+        slo.target,
+        escape(&slo.method)
+    );
+    let _ = writeln!(
+        out,
+        "| window | verdict | SLI | interval | events | budget | budget gone | coverage |"
+    );
+    let _ = writeln!(out, "|---|---|--:|---|---|---|---|--:|");
+    for window in &slo.windows {
+        row(out, window);
+    }
+    if let Some(worst) = words::worst(&slo.history) {
+        let _ = writeln!(out, "\nWorst: {worst}.");
+    }
+    if !slo.burn.is_empty() {
+        let cells = |of: &dyn Fn(usize) -> String| (0..slo.burn.len()).map(of).collect::<Vec<_>>().join(" | ");
+        let _ = writeln!(out, "\n| burn over | {} |", cells(&|i| slo.burn[i].window.clone()));
+        let _ = writeln!(out, "|---|{}", "--:|".repeat(slo.burn.len()));
+        let _ = writeln!(
+            out,
+            "| rate | {} |",
+            cells(&|i| words::burn(slo.burn[i].burn).replace('<', "&lt;"))
+        );
+    }
+    if let Some(latency) = &slo.latency {
+        out.push('\n');
+        for quantile in &latency.percentiles {
+            let _ = writeln!(out, "- {} {}", words::percentile(quantile.q), words::quantile(quantile));
+        }
+    }
+    if let Some(runbook) = &slo.runbook {
+        let _ = writeln!(out, "\nRunbook: {}", escape(runbook));
+    }
+    if !slo.notes.is_empty() {
+        out.push('\n');
+        for note in &slo.notes {
+            let _ = writeln!(out, "- note: {}", escape(note));
+        }
+    }
+    let _ = writeln!(
+        out,
+        "\nDefinition `{}`, data until {}.",
+        slo.definition,
+        words::watermark(slo.watermark)
+    );
+}
+
+fn row(out: &mut String, window: &WindowReport) {
+    let interval = match window.interval {
+        Some(interval) => format!(
+            "{} ({})",
+            words::interval(interval, words::digits(window)),
+            words::interval_name(window)
+        ),
+        None => "-".into(),
+    };
+    let budget = window.budget.as_ref().map_or("-".into(), |budget| {
+        format!(
+            "{} left; {}",
+            words::budget(budget.remaining),
+            words::budget_words(budget)
+        )
+    });
+    let _ = writeln!(
+        out,
+        "| {}, {} | {}: {} | {} | {interval} | {} | {budget} | {} | {} |",
+        escape(&window.name),
+        words::span(window.span),
+        window.verdict,
+        window.because,
+        window.sli_text.as_deref().unwrap_or("-"),
+        words::events(window),
+        words::exhaustion(&window.exhaustion),
+        words::budget(window.coverage),
+    );
+}
+
+/// Text that Markdown and the HTML inside it take as text, in a table cell as well.
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '&' => out.push_str("&amp;"),
+            '\\' | '`' | '*' | '_' | '[' | ']' | '#' | '|' | '~' | '!' => {
+                out.push('\\');
+                out.push(c);
+            }
+            c if c.is_control() => out.push(' '),
+            c => out.push(c),
+        }
+    }
+    out
+}

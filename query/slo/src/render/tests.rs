@@ -1,0 +1,221 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+use crate::fixture::{NOON, as_of, days, read, sample, slo};
+use crate::plan::{Settings, plan};
+use crate::{Report, evaluate};
+
+/// A burn rate of 10 since two hours, 30 days of a thousand requests a minute before. By hand: 42,000 bad events are left, the last six hours
+/// spent 1,200, so they last 210 hours.
+fn small(name: &str) -> Report {
+    let mut slo = slo(
+        "pay",
+        "0.999",
+        tailwater_openslo::Budgeting::Occurrences,
+        days(30),
+        None,
+    );
+    slo.display_name = name.into();
+    slo.description = format!("About {name}.");
+    slo.service = name.into();
+    slo.extensions.runbook = Some(format!("https://example.org/{name}"));
+    let plan = plan(&slo, &Settings::default(), as_of(NOON)).unwrap().remove(0);
+    let data = read(&plan, |time| {
+        (1000 - if NOON.0 - time.0 <= 7200 { 10 } else { 0 }, 1000)
+    });
+    Report::new(NOON, vec![evaluate(&plan, data)])
+}
+
+#[test]
+fn text() {
+    let expected = "\
+SLO report at 2026-03-10T12:00:00Z: 0 missed, 0 no data, 0 undetermined, 1 met
+
+verdict       objective                           target         SLI      left  burn 1h  gone in
+met           Pay                                  99.9%     99.997%     97.2%       10   8d 18h
+
+Pay ──────────────────────────────────────────────────────────────────────────────────────────── met
+              About Pay.
+  service     Pay
+  measures    share of requests without error (service=checkout)
+  target      99.9% by Occurrences
+  window      30d: 2026-02-08 12:00 to 2026-03-10 12:00 UTC
+  SLI         99.997% (1,200 bad of 43,200,000 events; Wilson 95% 99.997% to 99.998%)
+  budget      97.2% left (1,200 of 43,200 bad events spent; 42m of 43m 12s of outage left)
+              ██████████████████████████████████████████████████████████████████████████████████████
+  worst       2026-03-10 06:00 to 2026-03-10 12:00 UTC: 2.7% of the budget, 1,200 bad of 360,000
+  gone        in 8d 18h at the pace of the last 6h
+  coverage    100.0%
+  burn        5m 10   30m 10   1h 10   2h 10   6h 3.33   1d 0.83   3d 0.28
+  runbook     https://example.org/Pay
+  definition  0000000000000000123456789abcdef0   data until 2026-03-10T12:00:00Z
+";
+    assert_eq!(render(&small("Pay"), Format::Text, false), expected);
+}
+
+#[test]
+fn markdown() {
+    let expected = "\
+# SLO report
+
+At 2026-03-10T12:00:00Z: **0 missed**, 0 no data, 0 undetermined, 1 met.
+
+| verdict | objective | service | target | SLI | budget left | burn 1h | burn 6h | gone in |
+|---|---|---|--:|--:|--:|--:|--:|--:|
+| **met** | a\\|b &lt;i&gt; | a\\|b &lt;i&gt; | 99.9% | 99.997% | 97.2% | 10 | 3.33 | 8d 18h |
+
+## a\\|b &lt;i&gt;: met
+
+About a\\|b &lt;i&gt;.
+
+share of requests without error (service=checkout); target 99.9% by Occurrences.
+
+| window | verdict | SLI | interval | events | budget | budget gone | coverage |
+|---|---|--:|---|---|---|---|--:|
+| 30d, 2026-02-08 12:00 to 2026-03-10 12:00 UTC | met: the whole interval is at or above the target | 99.997% | 99.997% to 99.998% (Wilson 95%) | 1,200 bad of 43,200,000 events | 97.2% left; 1,200 of 43,200 bad events spent; 42m of 43m 12s of outage left | in 8d 18h at the pace of the last 6h | 100.0% |
+
+Worst: 2026-03-10 06:00 to 2026-03-10 12:00 UTC: 2.7% of the budget, 1,200 bad of 360,000.
+
+| burn over | 5m | 30m | 1h | 2h | 6h | 1d | 3d |
+|---|--:|--:|--:|--:|--:|--:|--:|
+| rate | 10 | 10 | 10 | 10 | 3.33 | 0.83 | 0.28 |
+
+Runbook: https://example.org/a\\|b &lt;i&gt;
+
+Definition `0000000000000000123456789abcdef0`, data until 2026-03-10T12:00:00Z.
+";
+    assert_eq!(render(&small("a|b <i>"), Format::Markdown, false), expected);
+}
+
+#[test]
+fn json_keeps_its_order_and_names_its_format() {
+    let json = render(&small("Pay"), Format::Json, false);
+    let at = |key: &str| json.find(&format!("\"{key}\"")).unwrap_or_else(|| panic!("no {key}"));
+    let keys = [
+        "format",
+        "at",
+        "summary",
+        "objectives",
+        "slo",
+        "definition",
+        "target",
+        "watermark",
+        "verdict",
+        "windows",
+        "counts",
+        "sli",
+        "interval",
+        "budget",
+        "exhaustion",
+        "coverage",
+        "burn",
+        "history",
+    ];
+    assert!(keys.windows(2).all(|pair| at(pair[0]) < at(pair[1])), "{json}");
+    let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(value["format"], crate::report::FORMAT);
+    let one = &value["objectives"][0];
+    assert_eq!(
+        (&one["verdict"], &one["target"], &one["windows"][0]["counts"]["bad"]),
+        (&"met".into(), &"99.9%".into(), &1200.into())
+    );
+    assert_eq!(one["windows"][0]["exhaustion"]["is"], "in");
+    assert_eq!(
+        (&one["definition"], &one["watermark"]),
+        (
+            &"0000000000000000123456789abcdef0".into(),
+            &"2026-03-10T12:00:00Z".into()
+        )
+    );
+}
+
+#[test]
+fn the_same_report_gives_the_same_bytes() {
+    for (_, format) in Format::ALL {
+        assert_eq!(render(&sample(), format, true), render(&sample(), format, true));
+    }
+}
+
+#[test]
+fn text_fits_and_steers_no_terminal() {
+    let hostile = format!("\x1b[2J{}\r\n\x07{}", "long ".repeat(60), "w".repeat(300));
+    for report in [sample(), small(&hostile)] {
+        let text = render(&report, Format::Text, false);
+        for line in text.lines() {
+            assert!(
+                line.chars().count() <= COLUMNS,
+                "{} columns: {line}",
+                line.chars().count()
+            );
+        }
+        assert!(!text.contains(['\x1b', '\r', '\x07']));
+        let painted = render(&report, Format::Text, true);
+        let plain = painted.replace("\x1b[0m", "");
+        let plain = [31, 32, 33, 35]
+            .iter()
+            .fold(plain, |text, code| text.replace(&format!("\x1b[1;{code}m"), ""));
+        assert_eq!(plain, text, "colour adds nothing but colour");
+    }
+}
+
+#[test]
+fn html_takes_names_as_text() {
+    let hostile = "<script>alert('x')</script>\" onload=\"y&z";
+    let html = render(&small(hostile), Format::Html, false);
+    assert!(html.contains("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;&quot; onload=&quot;y&amp;z"));
+    for word in ["<script", "onload=\"", "alert('x')"] {
+        assert!(!html.contains(word), "{word}");
+    }
+    let sample = render(&sample(), Format::Html, false);
+    // An address that is none of the web stays text.
+    assert!(sample.contains("Runbook: javascript:alert(1)") && !sample.contains("href=\"javascript"));
+    assert!(sample.contains("href=\"https://runbooks.example/checkout\""));
+}
+
+/// Every tag that is opened is closed in order, every attribute is quoted, nothing is loaded from elsewhere.
+#[test]
+fn html_is_well_formed_and_stands_alone() {
+    const VOID: [&str; 2] = ["meta", "br"];
+    let html = render(&sample(), Format::Html, false);
+    let mut open: Vec<&str> = Vec::new();
+    let body = html.strip_prefix("<!doctype html>").unwrap();
+    for part in body.split('<').skip(1) {
+        let (tag, _) = part.split_once('>').unwrap_or_else(|| panic!("unclosed <{part}"));
+        assert!(tag.matches('"').count().is_multiple_of(2), "<{tag}>");
+        let name = tag.trim_start_matches('/').split([' ', '/']).next().unwrap();
+        if tag.starts_with('/') {
+            assert_eq!(open.pop(), Some(name), "</{name}>");
+        } else if !tag.ends_with('/') && !VOID.contains(&name) {
+            open.push(name);
+        }
+    }
+    assert!(open.is_empty(), "{open:?}");
+    for word in ["src=", "url(", "@import", "<link", "<script", "NaN", "inf"] {
+        assert!(!html.contains(word), "{word}");
+    }
+    for word in [
+        "prefers-color-scheme:dark",
+        "0000000000000000123456789abcdef0",
+        "data until <code>2026-03-10T12:00:00Z</code>",
+        "role=\"img\" aria-label=\"Budget over",
+        "lang=\"en\"",
+    ] {
+        assert!(html.contains(word), "{word}");
+    }
+    for (i, _) in sample().objectives.iter().enumerate() {
+        assert!(html.contains(&format!("href=\"#o{}\"", i + 1)) && html.contains(&format!("id=\"o{}\"", i + 1)));
+    }
+}
+
+#[test]
+fn the_worst_comes_first() {
+    let order: Vec<String> = sample().objectives.iter().map(|slo| slo.verdict.to_string()).collect();
+    assert_eq!(sample().worst(), Some(crate::Verdict::Missed));
+    assert_eq!(Report::new(NOON, Vec::new()).worst(), None);
+    assert_eq!(order, ["missed", "missed", "no data", "undetermined", "met", "met"]);
+}
+
+#[test]
+fn formats_have_names() {
+    assert_eq!(Format::parse("md"), Some(Format::Markdown));
+    assert_eq!(Format::parse("pdf"), None);
+}

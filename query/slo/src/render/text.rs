@@ -1,0 +1,264 @@
+//! The report for a terminal: a table of all objectives, then a block for each.
+
+use crate::render::{COLUMNS, words};
+use crate::report::{Point, Report, SloReport, WindowReport};
+use crate::verdict::Verdict;
+
+/// Width of the names in front of a block's lines.
+const LABEL: usize = 12;
+
+pub(super) fn text(report: &Report, colour: bool) -> String {
+    let mut out = Page {
+        text: String::new(),
+        colour,
+    };
+    let summary = report.summary;
+    out.line(&format!(
+        "SLO report at {}: {} missed, {} no data, {} undetermined, {} met",
+        report.at, summary.missed, summary.no_data, summary.undetermined, summary.met
+    ));
+    out.text.push('\n');
+    table(&mut out, report);
+    for slo in &report.objectives {
+        block(&mut out, report, slo);
+    }
+    out.text
+}
+
+struct Page {
+    text: String,
+    colour: bool,
+}
+
+impl Page {
+    /// A line, its words wrapped.
+    fn line(&mut self, line: &str) {
+        self.wrapped("", line);
+    }
+
+    /// A labelled line: what is too long goes on below, behind the label's width.
+    fn entry(&mut self, label: &str, text: &str) {
+        let label = format!("  {label:<LABEL$}");
+        self.wrapped(&label, text);
+    }
+
+    fn wrapped(&mut self, label: &str, text: &str) {
+        let indent = label.chars().count();
+        let room = COLUMNS - indent;
+        let mut first = true;
+        for line in wrap(&clean(text), room) {
+            if first {
+                self.text.push_str(label);
+            } else {
+                self.text.extend(std::iter::repeat_n(' ', indent));
+            }
+            self.text.push_str(line.trim_end());
+            self.text.push('\n');
+            first = false;
+        }
+    }
+
+    fn paint(&self, verdict: Verdict, text: &str) -> String {
+        if !self.colour {
+            return text.into();
+        }
+        let code = match verdict {
+            Verdict::Met => 32,
+            Verdict::Missed => 31,
+            Verdict::Undetermined => 33,
+            Verdict::NoData => 35,
+        };
+        format!("\x1b[1;{code}m{text}\x1b[0m")
+    }
+}
+
+/// Names come from files of others: what would steer a terminal is shown as a replacement character.
+fn clean(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
+}
+
+/// Cut to a number of characters, the last of them an ellipsis where something is missing.
+fn cut(text: &str, width: usize) -> String {
+    let text = clean(text);
+    if text.chars().count() <= width {
+        return text;
+    }
+    text.chars().take(width - 1).chain(['…']).collect()
+}
+
+/// Lines of at most `width` characters, broken at spaces, and inside words that are longer.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    let mut used = 0;
+    for word in text.split(' ') {
+        let mut rest: Vec<char> = word.chars().collect();
+        if used > 0 && used + 1 + rest.len() <= width {
+            used += 1;
+            if let Some(line) = lines.last_mut() {
+                line.push(' ');
+            }
+        } else if used > 0 {
+            lines.push(String::new());
+            used = 0;
+        }
+        while used + rest.len() > width {
+            let tail = rest.split_off(width - used);
+            if let Some(line) = lines.last_mut() {
+                line.extend(rest);
+            }
+            lines.push(String::new());
+            (used, rest) = (0, tail);
+        }
+        used += rest.len();
+        if let Some(line) = lines.last_mut() {
+            line.extend(rest);
+        }
+    }
+    lines
+}
+
+fn table(out: &mut Page, report: &Report) {
+    let row = |cells: [&str; 7]| {
+        let [verdict, name, target, sli, left, burn, gone] = cells;
+        format!("{verdict:<13} {name:<32} {target:>9} {sli:>11} {left:>9} {burn:>8} {gone:>8}")
+    };
+    let head = row(["verdict", "objective", "target", "SLI", "left", "burn 1h", "gone in"]);
+    out.text.push_str(head.trim_end());
+    out.text.push('\n');
+    for slo in &report.objectives {
+        let window = &slo.windows[0];
+        let left = window
+            .budget
+            .as_ref()
+            .map_or("-".into(), |budget| words::budget(budget.remaining));
+        let line = row([
+            "",
+            &cut(&words::title(report, slo), 32),
+            &slo.target,
+            window.sli_text.as_deref().unwrap_or("-"),
+            &left,
+            &words::burn(words::burn_of(slo, "1h")),
+            &words::exhaustion_short(&window.exhaustion),
+        ]);
+        // Painted last: escape sequences have no width.
+        let verdict = out.paint(slo.verdict, &format!("{:<13}", slo.verdict.name()));
+        out.text.push_str(&verdict);
+        out.text.push_str(line[13..].trim_end());
+        out.text.push('\n');
+    }
+}
+
+fn block(out: &mut Page, report: &Report, slo: &SloReport) {
+    out.text.push('\n');
+    let title = cut(&words::title(report, slo), COLUMNS - 20);
+    let rule = COLUMNS - title.chars().count() - slo.verdict.name().chars().count() - 2;
+    let verdict = out.paint(slo.verdict, slo.verdict.name());
+    out.text.push_str(&format!("{title} {} {verdict}\n", "─".repeat(rule)));
+    if !slo.description.is_empty() {
+        out.entry("", &slo.description);
+    }
+    out.entry("service", &slo.service);
+    out.entry("measures", &slo.measures);
+    out.entry("target", &format!("{} by {}", slo.target, slo.method));
+    for (i, window) in slo.windows.iter().enumerate() {
+        let history = if i == 0 { slo.history.as_slice() } else { &[] };
+        figures(out, slo, window, history);
+    }
+    let burn: Vec<String> = slo
+        .burn
+        .iter()
+        .map(|burn| format!("{} {}", burn.window, words::burn(burn.burn)))
+        .collect();
+    if !burn.is_empty() {
+        out.entry("burn", &burn.join("   "));
+    }
+    if let Some(latency) = &slo.latency {
+        let mut label = "latency";
+        for quantile in &latency.percentiles {
+            out.entry(
+                label,
+                &format!("{} {}", words::percentile(quantile.q), words::quantile(quantile)),
+            );
+            label = "";
+        }
+    }
+    if let Some(runbook) = &slo.runbook {
+        out.entry("runbook", runbook);
+    }
+    for note in &slo.notes {
+        out.entry("note", note);
+    }
+    out.entry(
+        "definition",
+        &format!("{}   data until {}", slo.definition, words::watermark(slo.watermark)),
+    );
+}
+
+fn figures(out: &mut Page, slo: &SloReport, window: &WindowReport, history: &[Point]) {
+    out.entry("window", &format!("{}: {}", window.name, words::span(window.span)));
+    if slo.windows.len() > 1 || window.verdict != Verdict::Met {
+        out.entry("verdict", &format!("{}: {}", window.verdict, window.because));
+    }
+    if let Some(sli) = &window.sli_text {
+        let interval = window
+            .interval
+            .map(|interval| {
+                format!(
+                    "; {} {}",
+                    words::interval_name(window),
+                    words::interval(interval, words::digits(window))
+                )
+            })
+            .unwrap_or_default();
+        out.entry("SLI", &format!("{sli} ({}{interval})", words::events(window)));
+    }
+    if let Some(budget) = &window.budget {
+        out.entry(
+            "budget",
+            &format!(
+                "{} left ({})",
+                words::budget(budget.remaining),
+                words::budget_words(budget)
+            ),
+        );
+        if !history.is_empty() {
+            out.entry("", &sparkline(history));
+        }
+        if let Some(worst) = words::worst(history) {
+            out.entry("worst", &worst);
+        }
+        out.entry("gone", &words::exhaustion(&window.exhaustion));
+    }
+    if let Some(raw) = &window.raw {
+        let consumed = raw
+            .consumed
+            .map_or("-".into(), |consumed| words::budget(1.0 - consumed));
+        out.entry(
+            "planned",
+            &format!(
+                "{} left out; with it {consumed} of the budget would be left",
+                crate::verdict::seconds(i64::try_from(window.excluded_seconds).unwrap_or(i64::MAX))
+            ),
+        );
+    }
+    out.entry("coverage", &words::budget(window.coverage));
+}
+
+/// Budget over time: full to empty in eighths, `!` where it is overdrawn.
+fn sparkline(points: &[Point]) -> String {
+    const STEPS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let width = (COLUMNS - LABEL - 2).min(points.len());
+    let line = (0..width).map(|i| {
+        // The last point of each share of the line: the line ends where the budget does.
+        let at = ((i + 1) * points.len()).div_ceil(width) - 1;
+        let remaining = points[at].remaining;
+        if remaining < 0.0 {
+            '!'
+        } else {
+            STEPS[((remaining * 8.0) as usize).min(7)]
+        }
+    });
+    line.collect()
+}

@@ -1,0 +1,265 @@
+//! What a report says, before it is drawn. Serialised as it stands: a promise to whoever reads the JSON.
+//!
+//! Shares are fractions of one, times RFC 3339 in UTC, lengths of time seconds, latencies nanoseconds. What does not exist is `null`.
+
+use serde::Serialize;
+
+pub use crate::evaluate::Exhaustion;
+use crate::interval::{Confidence, Interval, IntervalMethod};
+use crate::latency::Quantile;
+use crate::time::{Span, Time};
+use crate::verdict::{Evidence, Verdict};
+
+pub use crate::evaluate::{Column, Heat};
+
+/// Version of the JSON form; grows when a field changes its meaning or goes.
+pub const FORMAT: &str = "tailwater.slo.report/1";
+
+/// Objectives, worst first.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// [`FORMAT`].
+    pub format: &'static str,
+    /// The moment asked about.
+    pub at: Time,
+    /// How many objectives have which verdict.
+    pub summary: Summary,
+    /// The objectives: worst verdict first, then least budget left, then by name.
+    pub objectives: Vec<SloReport>,
+}
+
+impl Report {
+    /// Puts objectives in order and counts them.
+    #[must_use]
+    pub fn new(at: Time, mut objectives: Vec<SloReport>) -> Self {
+        objectives.sort_by(|a, b| {
+            let left = |report: &SloReport| {
+                report.windows[0]
+                    .budget
+                    .as_ref()
+                    .map_or(f64::INFINITY, |budget| budget.remaining)
+            };
+            a.verdict
+                .cmp(&b.verdict)
+                .then(left(a).total_cmp(&left(b)))
+                .then_with(|| (&a.slo, &a.objective).cmp(&(&b.slo, &b.objective)))
+        });
+        let count = |verdict| objectives.iter().filter(|report| report.verdict == verdict).count();
+        let summary = Summary {
+            met: count(Verdict::Met),
+            missed: count(Verdict::Missed),
+            undetermined: count(Verdict::Undetermined),
+            no_data: count(Verdict::NoData),
+        };
+        Self {
+            format: FORMAT,
+            at,
+            summary,
+            objectives,
+        }
+    }
+
+    /// The worst verdict of all main windows: that of the first objective. `None` without objectives.
+    #[must_use]
+    pub fn worst(&self) -> Option<Verdict> {
+        self.objectives.first().map(|slo| slo.verdict)
+    }
+}
+
+/// How many objectives have which verdict in their main window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// Held.
+    pub met: usize,
+    /// Broken.
+    pub missed: usize,
+    /// Open.
+    pub undetermined: usize,
+    /// Not measured.
+    pub no_data: usize,
+}
+
+/// One objective of one SLO.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SloReport {
+    /// Name of the SLO.
+    pub slo: String,
+    /// What to call it.
+    pub display_name: String,
+    /// The service it is about.
+    pub service: String,
+    /// May be empty.
+    pub description: String,
+    /// Name of the objective.
+    pub objective: String,
+    /// Hash of the definition: the same definition and data give the same report.
+    pub definition: String,
+    /// What is measured, as a sentence.
+    pub measures: String,
+    /// The target as it was written: `99.9%`.
+    pub target: String,
+    /// The same as a number, for drawing.
+    pub target_share: f64,
+    /// The budgeting method.
+    pub method: String,
+    /// What to do.
+    pub runbook: Option<String>,
+    /// Up to when data was complete.
+    pub watermark: Option<Time>,
+    /// The verdict of the main window.
+    pub verdict: Verdict,
+    /// At least one; the first is the main one.
+    pub windows: Vec<WindowReport>,
+    /// Burn rates, by length of their window.
+    pub burn: Vec<BurnReport>,
+    /// The main window in bins.
+    pub history: Vec<Point>,
+    /// Durations in the main window; `None` where none were read.
+    pub latency: Option<LatencyReport>,
+    /// What a reader should know.
+    pub notes: Vec<String>,
+}
+
+/// One window of an objective.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct WindowReport {
+    /// `30d`, or a calendar window with its start and zone.
+    pub name: String,
+    /// Whether it follows the clock.
+    pub rolling: bool,
+    /// All of the window.
+    pub whole: Span,
+    /// What of it is past and complete: what is judged.
+    pub span: Span,
+    /// Seconds of it that data reaches back to, if not all.
+    pub partial_seconds: Option<u64>,
+    /// Events.
+    pub counts: Counts,
+    /// Slices, where the method counts those.
+    pub slices: Option<Slices>,
+    /// Share of good, at worst.
+    pub sli: Option<f64>,
+    /// The same cut off, never rounded up, for people.
+    pub sli_text: Option<String>,
+    /// Both ends of what is known, chance aside.
+    pub known: Option<Interval>,
+    /// Both ends with chance.
+    pub interval: Option<Interval>,
+    /// How the interval was reckoned; `None` for indicators without counts.
+    pub interval_method: Option<IntervalMethod>,
+    /// How sure it is.
+    pub confidence: Confidence,
+    /// What decided.
+    pub evidence: Evidence,
+    /// Whether the counts as they are reach the target; `None` when they leave it open.
+    pub counts_reach: Option<bool>,
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Its reason.
+    pub because: String,
+    /// The budget; `None` when nothing was counted.
+    pub budget: Option<BudgetReport>,
+    /// When it will be gone.
+    pub exhaustion: Exhaustion,
+    /// Share of the expected time that was watched.
+    pub coverage: f64,
+    /// Seconds left out as planned work.
+    pub excluded_seconds: u64,
+    /// The figures without regard to planned work, where it changed any.
+    pub raw: Option<Raw>,
+    /// What a reader should know.
+    pub notes: Vec<String>,
+}
+
+/// Events of some time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Fewest good ones.
+    pub good: u64,
+    /// Most good ones.
+    pub good_most: u64,
+    /// Bad ones, at worst.
+    pub bad: u64,
+    /// All that were counted.
+    pub total: u64,
+    /// Those known to be lost.
+    pub lost: u64,
+}
+
+/// Slices of some time.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Slices {
+    /// Those that count.
+    pub measured: u64,
+    /// Bad ones; a sum of shares with RatioTimeslices.
+    pub bad: f64,
+}
+
+/// An error budget, in events (Occurrences) or slices.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct BudgetReport {
+    /// What is counted: `events` or `slices`.
+    pub unit: &'static str,
+    /// How many may be bad.
+    pub allowed: f64,
+    /// How many were.
+    pub spent: f64,
+    /// `spent / allowed`; the burn rate of the window.
+    pub consumed: f64,
+    /// `1 - consumed`; below zero when overdrawn.
+    pub remaining: f64,
+    /// The budget as time of full outage in the whole window.
+    pub time_seconds: f64,
+    /// What is left of that.
+    pub time_left_seconds: f64,
+}
+
+/// Figures without regard to planned work.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Raw {
+    /// Events.
+    pub counts: Counts,
+    /// Share of good.
+    pub sli: Option<f64>,
+    /// Share of the budget.
+    pub consumed: Option<f64>,
+}
+
+/// A burn rate: 1 spends the budget in exactly the SLO's window.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct BurnReport {
+    /// Length: `5m`.
+    pub window: String,
+    /// Which time.
+    pub span: Span,
+    /// Events in it.
+    pub counts: Counts,
+    /// The rate; `None` when nothing was counted or the window is shorter than a slice.
+    pub burn: Option<f64>,
+    /// Lower end of its interval: what can be said for sure.
+    pub burn_at_least: Option<f64>,
+}
+
+/// One bin of the main window.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Point {
+    /// Which time.
+    pub span: Span,
+    /// Events in it.
+    pub counts: Counts,
+    /// Share of the window's budget that it spent.
+    pub spent: f64,
+    /// Share of the window's budget that was left after it.
+    pub remaining: f64,
+}
+
+/// Durations in the main window.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LatencyReport {
+    /// Longest duration of a good request.
+    pub threshold_ns: Option<u64>,
+    /// As asked for.
+    pub percentiles: Vec<Quantile>,
+    /// Counts by time and duration.
+    pub heat: Heat,
+}
