@@ -1,0 +1,680 @@
+//! From the tree of `promql-parser` to ours, walking the tokens alongside so that every expression knows its place.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use promql_parser::label::MatchOp;
+use promql_parser::parser as theirs;
+use promql_parser::parser::token;
+use regex::Regex;
+
+use super::tokens::{Token, TokenKind, tokens};
+use super::{
+    AggregateOp, At, BinaryOp, Cardinality, Compare, Expr, Matcher, Matching, Node, Selector, Shift,
+};
+use crate::error::Error;
+use crate::labels::METRIC_NAME;
+use crate::notes::line_and_column;
+
+/// An expression nested deeper than this is refused before it can exhaust a stack.
+const DEPTH_MAX: usize = 200;
+/// As is a query of more words and signs than this.
+const TOKENS_MAX: usize = 20_000;
+
+/// Functions whose answer depends on the step's time even if their arguments do not (promql/functions.go,
+/// AtModifierUnsafeFunctions); those that the query's parameters fix are not among them.
+const TIME_DEPENDENT: &[&str] = &[
+    "days_in_month", "day_of_month", "day_of_week", "day_of_year", "hour", "minute", "month", "year",
+    "predict_linear", "time", "timestamp",
+];
+
+/// What parses but is not evaluated: experimental in Prometheus 3.14.
+const UNSUPPORTED_FUNCTIONS: &[&str] = &["info", "start_timestamp", "integral"];
+
+/// Reads a query. Returns the tree and how many selectors it has.
+pub(crate) fn parse(query: &str) -> Result<(Node, usize), Error> {
+    let tokens = tokens(query);
+    if tokens.len() > TOKENS_MAX {
+        return Err(Error::BadParameter(format!("the query has more than {TOKENS_MAX} words and signs")));
+    }
+    // The parser builds its tree without recursion, but drops it with one.
+    let mut open = 0_usize;
+    for token in &tokens {
+        match token.text {
+            "(" => open += 1,
+            ")" => open = open.saturating_sub(1),
+            _ => {}
+        }
+        if open > DEPTH_MAX {
+            return Err(too_deep(query, token.at));
+        }
+    }
+    let tree = theirs::parse(query).map_err(|message| explain(query, &tokens, message))?;
+    let mut walk = Walk { query, tokens: &tokens, next: 0, lost: false, selectors: 0 };
+    let node = walk.node(&tree, 0)?;
+    Ok((mark_constants(node), walk.selectors))
+}
+
+/// Marks the largest parts of a query that are the same at every step.
+pub(crate) fn mark_constants(mut node: Node) -> Node {
+    if is_constant(&mut node) && wants_mark(&node) { constant(node) } else { node }
+}
+
+/// True if a function's answer depends on the step's time even where its arguments do not.
+pub(crate) fn is_time_dependent(function: &str) -> bool {
+    TIME_DEPENDENT.contains(&function)
+}
+
+fn too_deep(query: &str, at: usize) -> Error {
+    let (line, column) = line_and_column(query, at);
+    Error::Parse { line, column, message: format!("the query is nested more than {DEPTH_MAX} deep") }
+}
+
+fn ms(duration: Duration) -> Result<i64, Error> {
+    i64::try_from(duration.as_millis())
+        .ok()
+        .filter(|ms| *ms < i64::MAX / 8)
+        .ok_or_else(|| Error::BadParameter("a duration in the query is out of range".into()))
+}
+
+/// The walk over both: the tree decides what comes next, the tokens say where it is.
+struct Walk<'a> {
+    query: &'a str,
+    tokens: &'a [Token<'a>],
+    next: usize,
+    /// The tokens did not fit the tree: places are unknown from here on, the query is not affected.
+    lost: bool,
+    selectors: usize,
+}
+
+impl Walk<'_> {
+    fn peek(&self) -> &str {
+        self.tokens.get(self.next).map_or("", |token| token.text)
+    }
+
+    fn at(&self) -> usize {
+        if self.lost { 0 } else { self.tokens.get(self.next).map_or(0, |token| token.at) }
+    }
+
+    fn skip(&mut self, text: &str) {
+        if self.peek() == text {
+            self.next += 1;
+        } else {
+            self.lost = true;
+        }
+    }
+
+    fn is_word(&self, word: &str) -> bool {
+        self.peek().eq_ignore_ascii_case(word)
+    }
+
+    /// Over `(...)`, `[...]` or `{...}`, if that is what comes.
+    fn skip_group(&mut self) {
+        if !matches!(self.peek(), "(" | "[" | "{") {
+            return;
+        }
+        let mut open = 0;
+        while let Some(token) = self.tokens.get(self.next) {
+            self.next += 1;
+            match (token.kind, token.text) {
+                (TokenKind::Sign, "(" | "[" | "{") => open += 1,
+                (TokenKind::Sign, ")" | "]" | "}") => open -= 1,
+                _ => {}
+            }
+            if open == 0 {
+                return;
+            }
+        }
+        self.lost = true;
+    }
+
+    fn skip_shift(&mut self) {
+        loop {
+            if self.is_word("offset") || self.peek() == "@" {
+                self.next += 1;
+                while matches!(self.peek(), "+" | "-") {
+                    self.next += 1;
+                }
+                self.next += 1;
+                self.skip_group();
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// After an operator: `bool`, `on (...)`, `group_left (...)` and the like.
+    fn skip_matching(&mut self) {
+        loop {
+            if self.is_word("bool") {
+                self.next += 1;
+            } else if ["on", "ignoring", "group_left", "group_right", "fill", "fill_left", "fill_right"]
+                .iter()
+                .any(|word| self.is_word(word))
+            {
+                self.next += 1;
+                self.skip_group();
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn node(&mut self, tree: &theirs::Expr, depth: usize) -> Result<Node, Error> {
+        if depth > DEPTH_MAX {
+            return Err(too_deep(self.query, self.at()));
+        }
+        let deeper = depth + 1;
+        let mut at = self.at();
+        let expr = match tree {
+            theirs::Expr::NumberLiteral(number) => {
+                self.skip_plus(true);
+                self.next += 1;
+                Expr::Number(number.val)
+            }
+            theirs::Expr::StringLiteral(text) => {
+                self.next += 1;
+                Expr::Text(text.val.clone())
+            }
+            theirs::Expr::VectorSelector(selector) => {
+                self.skip_plus(false);
+                at = self.at();
+                Expr::Select(self.selector(selector)?)
+            }
+            theirs::Expr::MatrixSelector(matrix) => {
+                let range_ms = ms(matrix.range)?;
+                Expr::Range { selector: self.selector(&matrix.vs)?, range_ms }
+            }
+            theirs::Expr::Subquery(subquery) => {
+                let inner = Box::new(self.node(&subquery.expr, deeper)?);
+                self.skip_group();
+                self.skip_shift();
+                Expr::Subquery {
+                    inner,
+                    range_ms: ms(subquery.range)?,
+                    step_ms: subquery.step.map(ms).transpose()?.filter(|step_ms| *step_ms > 0),
+                    shift: shift(subquery.offset.as_ref(), subquery.at.as_ref())?,
+                }
+            }
+            theirs::Expr::Paren(paren) => {
+                self.skip_plus(false);
+                self.skip("(");
+                let inner = Box::new(self.node(&paren.expr, deeper)?);
+                self.skip(")");
+                Expr::Paren(inner)
+            }
+            theirs::Expr::Unary(unary) => {
+                self.skip_plus(false);
+                self.skip("-");
+                Expr::Negate(Box::new(self.node(&unary.expr, deeper)?))
+            }
+            theirs::Expr::Binary(binary) => {
+                let op = binary_op(binary.op.id())
+                    .ok_or_else(|| Error::Unsupported(format!("operator {}", binary.op)))?;
+                let left = Box::new(self.node(&binary.lhs, deeper)?);
+                self.next += 1;
+                self.skip_matching();
+                let right = Box::new(self.node(&binary.rhs, deeper)?);
+                let (matching, returns_bool) = matching(binary.modifier.as_ref());
+                Expr::Binary { op, left, right, matching, returns_bool }
+            }
+            theirs::Expr::Call(call) => {
+                self.skip_plus(false);
+                self.next += 1;
+                self.skip("(");
+                let function = call.func.name;
+                if UNSUPPORTED_FUNCTIONS.contains(&function) {
+                    return Err(Error::Unsupported(format!("{function}()")));
+                }
+                let mut args = Vec::with_capacity(call.args.args.len());
+                for (number, arg) in call.args.args.iter().enumerate() {
+                    if number > 0 {
+                        self.skip(",");
+                    }
+                    args.push(unwrapped(self.node(arg, deeper)?));
+                }
+                if self.peek() == "," {
+                    self.next += 1;
+                }
+                self.skip(")");
+                Expr::Call { function, args }
+            }
+            theirs::Expr::Aggregate(aggregate) => {
+                self.skip_plus(false);
+                self.next += 1;
+                let op = aggregate_op(aggregate.op.id())
+                    .ok_or_else(|| Error::Unsupported(format!("{}()", aggregate.op)))?;
+                self.skip_grouping();
+                self.skip("(");
+                let mut param = None;
+                if let Some(theirs) = &aggregate.param {
+                    param = Some(Box::new(unwrapped(self.node(theirs, deeper)?)));
+                    self.skip(",");
+                }
+                let inner = Box::new(unwrapped(self.node(&aggregate.expr, deeper)?));
+                self.skip(")");
+                self.skip_grouping();
+                let (without, labels) = match &aggregate.modifier {
+                    Some(theirs::LabelModifier::Include(labels)) => (false, labels.labels.clone()),
+                    Some(theirs::LabelModifier::Exclude(labels)) => (true, labels.labels.clone()),
+                    None => (false, Vec::new()),
+                };
+                Expr::Aggregate { op, param, inner, without, labels }
+            }
+            theirs::Expr::Extension(_) => return Err(Error::Unsupported("extensions of the syntax tree".into())),
+        };
+        // A binary expression begins where its left side does.
+        if let Expr::Binary { left, .. } = &expr {
+            at = left.at;
+        }
+        Ok(Node { expr, at })
+    }
+
+    /// The parser drops a plus before an expression, and folds signs into numbers.
+    fn skip_plus(&mut self, minus_too: bool) {
+        while self.peek() == "+" || (minus_too && self.peek() == "-") {
+            self.next += 1;
+        }
+    }
+
+    fn skip_grouping(&mut self) {
+        if self.is_word("by") || self.is_word("without") {
+            self.next += 1;
+            self.skip_group();
+        }
+    }
+
+    fn selector(&mut self, selector: &theirs::VectorSelector) -> Result<Selector, Error> {
+        if self.tokens.get(self.next).is_some_and(|token| token.kind == TokenKind::Word) {
+            self.next += 1;
+        }
+        if self.peek() == "{" {
+            self.skip_group();
+        }
+        if self.peek() == "[" {
+            self.skip_group();
+        }
+        self.skip_shift();
+        if !selector.matchers.or_matchers.is_empty() {
+            return Err(Error::Unsupported("`or` between label matchers: write `a{...} or a{...}`".into()));
+        }
+        let mut matchers = Vec::new();
+        for matcher in &selector.matchers.matchers {
+            let regex = || {
+                // `promql-parser` compiles these without `s`; in Prometheus a dot matches a new line.
+                let text = match &matcher.op {
+                    MatchOp::Re(regex) | MatchOp::NotRe(regex) => regex.as_str(),
+                    _ => "",
+                };
+                Regex::new(&format!("(?s){text}"))
+                    .map_err(|error| Error::BadParameter(format!("bad regular expression {:?}: {error}", matcher.value)))
+            };
+            let compare = match matcher.op {
+                MatchOp::Equal => Compare::Equal,
+                MatchOp::NotEqual => Compare::NotEqual,
+                MatchOp::Re(_) => Compare::Matches(regex()?),
+                MatchOp::NotRe(_) => Compare::MatchesNot(regex()?),
+            };
+            matchers.push(Matcher { name: matcher.name.clone(), value: matcher.value.clone(), compare });
+        }
+        if let Some(name) = &selector.name
+            && !matchers.iter().any(|matcher| matcher.name == METRIC_NAME && matcher.value == *name)
+        {
+            matchers.push(Matcher { name: METRIC_NAME.into(), value: name.clone(), compare: Compare::Equal });
+        }
+        let id = self.selectors;
+        self.selectors += 1;
+        Ok(Selector { id, matchers, shift: shift(selector.offset.as_ref(), selector.at.as_ref())? })
+    }
+}
+
+fn unwrapped(node: Node) -> Node {
+    match node.expr {
+        Expr::Paren(inner) => unwrapped(*inner),
+        _ => node,
+    }
+}
+
+fn shift(offset: Option<&theirs::Offset>, at: Option<&theirs::AtModifier>) -> Result<Shift, Error> {
+    let offset_ms = match offset {
+        None => 0,
+        Some(theirs::Offset::Pos(duration)) => ms(*duration)?,
+        Some(theirs::Offset::Neg(duration)) => -ms(*duration)?,
+    };
+    let at = match at {
+        None => None,
+        Some(theirs::AtModifier::Start) => Some(At::Start),
+        Some(theirs::AtModifier::End) => Some(At::End),
+        Some(theirs::AtModifier::At(time)) => Some(At::Ms(unix_ms(*time)?)),
+    };
+    Ok(Shift { offset_ms, at })
+}
+
+fn unix_ms(time: SystemTime) -> Result<i64, Error> {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => ms(after),
+        Err(before) => ms(before.duration()).map(|ms| -ms),
+    }
+}
+
+fn matching(modifier: Option<&theirs::BinModifier>) -> (Matching, bool) {
+    let mut matching = Matching {
+        cardinality: Cardinality::OneToOne,
+        on: false,
+        labels: Vec::new(),
+        include: Vec::new(),
+        fill_left: None,
+        fill_right: None,
+    };
+    let Some(modifier) = modifier else { return (matching, false) };
+    match &modifier.card {
+        theirs::VectorMatchCardinality::OneToOne => {}
+        theirs::VectorMatchCardinality::ManyToMany => matching.cardinality = Cardinality::ManyToMany,
+        theirs::VectorMatchCardinality::ManyToOne(labels) => {
+            matching.cardinality = Cardinality::ManyToOne;
+            matching.include.clone_from(&labels.labels);
+        }
+        theirs::VectorMatchCardinality::OneToMany(labels) => {
+            matching.cardinality = Cardinality::OneToMany;
+            matching.include.clone_from(&labels.labels);
+        }
+    }
+    if let Some(labels) = &modifier.matching {
+        matching.on = labels.is_include();
+        matching.labels.clone_from(&labels.labels().labels);
+    }
+    matching.fill_left = modifier.fill_values.lhs;
+    matching.fill_right = modifier.fill_values.rhs;
+    (matching, modifier.return_bool)
+}
+
+fn binary_op(id: token::TokenId) -> Option<BinaryOp> {
+    Some(match id {
+        token::T_ADD => BinaryOp::Add,
+        token::T_SUB => BinaryOp::Sub,
+        token::T_MUL => BinaryOp::Mul,
+        token::T_DIV => BinaryOp::Div,
+        token::T_MOD => BinaryOp::Mod,
+        token::T_POW => BinaryOp::Pow,
+        token::T_ATAN2 => BinaryOp::Atan2,
+        token::T_EQLC => BinaryOp::Equal,
+        token::T_NEQ => BinaryOp::NotEqual,
+        token::T_GTR => BinaryOp::Greater,
+        token::T_LSS => BinaryOp::Less,
+        token::T_GTE => BinaryOp::GreaterEqual,
+        token::T_LTE => BinaryOp::LessEqual,
+        token::T_LAND => BinaryOp::And,
+        token::T_LOR => BinaryOp::Or,
+        token::T_LUNLESS => BinaryOp::Unless,
+        _ => return None,
+    })
+}
+
+fn aggregate_op(id: token::TokenId) -> Option<AggregateOp> {
+    Some(match id {
+        token::T_SUM => AggregateOp::Sum,
+        token::T_AVG => AggregateOp::Avg,
+        token::T_COUNT => AggregateOp::Count,
+        token::T_MIN => AggregateOp::Min,
+        token::T_MAX => AggregateOp::Max,
+        token::T_GROUP => AggregateOp::Group,
+        token::T_STDDEV => AggregateOp::Stddev,
+        token::T_STDVAR => AggregateOp::Stdvar,
+        token::T_TOPK => AggregateOp::Topk,
+        token::T_BOTTOMK => AggregateOp::Bottomk,
+        token::T_LIMITK => AggregateOp::Limitk,
+        token::T_QUANTILE => AggregateOp::Quantile,
+        token::T_COUNT_VALUES => AggregateOp::CountValues,
+        _ => return None,
+    })
+}
+
+fn constant(node: Node) -> Node {
+    Node { at: node.at, expr: Expr::Constant(Box::new(node)) }
+}
+
+/// Literals and ranges need no mark: they cost nothing, or are read by the function around them.
+fn wants_mark(node: &Node) -> bool {
+    match &node.expr {
+        Expr::Number(_) | Expr::Text(_) | Expr::Range { .. } | Expr::Subquery { .. } => false,
+        Expr::Paren(inner) => wants_mark(inner),
+        _ => true,
+    }
+}
+
+/// True when the expression is the same at every step. Marks the largest such parts below it (PreprocessExpr).
+fn is_constant(node: &mut Node) -> bool {
+    let mark = |inner: &mut Node| {
+        if wants_mark(inner) {
+            let expr = std::mem::replace(&mut inner.expr, Expr::Number(0.0));
+            *inner = constant(Node { expr, at: inner.at });
+        }
+    };
+    match &mut node.expr {
+        Expr::Number(_) | Expr::Text(_) => true,
+        Expr::Select(selector) | Expr::Range { selector, .. } => selector.shift.at.is_some(),
+        Expr::Subquery { inner, shift, .. } => {
+            if is_constant(inner) {
+                mark(inner);
+            }
+            shift.at.is_some()
+        }
+        Expr::Call { function, args } => {
+            let over_selectors = args.iter().all(|arg| matches!(arg.expr, Expr::Select(_)));
+            let of_args: Vec<bool> = args.iter_mut().map(is_constant).collect();
+            let all = of_args.iter().all(|constant| *constant);
+            // timestamp() of a pinned selector is pinned; of anything else it is the time of the step.
+            if all && (!TIME_DEPENDENT.contains(function) || (*function == "timestamp" && over_selectors)) {
+                return true;
+            }
+            args.iter_mut().zip(of_args).filter(|(_, constant)| *constant).for_each(|(arg, _)| mark(arg));
+            false
+        }
+        Expr::Aggregate { param, inner, .. } => {
+            let of_param = param.as_mut().is_none_or(|param| is_constant(param));
+            let of_inner = is_constant(inner);
+            if of_param && of_inner {
+                return true;
+            }
+            if of_inner {
+                mark(inner);
+            }
+            false
+        }
+        Expr::Binary { left, right, .. } => {
+            let (of_left, of_right) = (is_constant(left), is_constant(right));
+            if of_left && of_right {
+                return true;
+            }
+            if of_left {
+                mark(left);
+            }
+            if of_right {
+                mark(right);
+            }
+            false
+        }
+        Expr::Negate(inner) | Expr::Paren(inner) => is_constant(inner),
+        Expr::Constant(_) => true,
+    }
+}
+
+/// Why the parser refused: by name where it is a construct that we know and leave out, else with a place.
+fn explain(query: &str, tokens: &[Token<'_>], message: String) -> Error {
+    if let Some(construct) = unsupported(tokens) {
+        return Error::Unsupported(construct.into());
+    }
+    let mut open: Vec<&Token<'_>> = Vec::new();
+    for token in tokens.iter().filter(|token| token.kind == TokenKind::Sign) {
+        let wanted = match token.text {
+            "(" | "[" | "{" => {
+                open.push(token);
+                continue;
+            }
+            ")" => "(",
+            "]" => "[",
+            "}" => "{",
+            _ => continue,
+        };
+        if open.pop().is_none_or(|opened| opened.text != wanted) {
+            return at(query, token.at, format!("unexpected {:?}: nothing that it closes is open", token.text));
+        }
+    }
+    if let Some(token) = open.last() {
+        return at(query, token.at, format!("{:?} is never closed", token.text));
+    }
+    if let Some(token) = tokens.iter().find(|token| {
+        token.kind == TokenKind::Text && (token.text.len() < 2 || !token.text.ends_with(&token.text[..1]))
+    }) {
+        return at(query, token.at, "this text has no closing quote".into());
+    }
+    // The parser quotes what it does not like; the last place where that stands is the likeliest.
+    let quoted = message.split(['\'', '"', '`']).nth(1).unwrap_or("");
+    if let Some(token) = tokens.iter().rfind(|token| !quoted.is_empty() && token.text == quoted) {
+        return at(query, token.at, message);
+    }
+    for pair in tokens.windows(2) {
+        let operand = |token: &Token<'_>| token.kind != TokenKind::Sign && !is_keyword(token.text);
+        let operator = |token: &Token<'_>| {
+            matches!(token.text, "+" | "-" | "*" | "/" | "%" | "^" | "==" | "!=" | ">" | "<" | ">=" | "<=" | ",")
+        };
+        if operand(&pair[0]) && operand(&pair[1]) {
+            let text = format!("unexpected {:?}: an operator or a comma is missing before it", pair[1].text);
+            return at(query, pair[1].at, text);
+        }
+        if operator(&pair[0]) && matches!(pair[1].text, "*" | "/" | "%" | "^" | "==" | ")" | "]" | ",") {
+            return at(query, pair[1].at, format!("unexpected {:?} after {:?}", pair[1].text, pair[0].text));
+        }
+    }
+    let end = tokens.last().map_or(0, |token| token.at + token.text.len());
+    if tokens.is_empty() {
+        return at(query, 0, "the query is empty".into());
+    }
+    at(query, end, message)
+}
+
+fn at(query: &str, position: usize, message: String) -> Error {
+    let (line, column) = line_and_column(query, position);
+    Error::Parse { line, column, message }
+}
+
+fn is_keyword(word: &str) -> bool {
+    [
+        "and", "or", "unless", "atan2", "by", "without", "on", "ignoring", "group_left", "group_right", "bool",
+        "offset", "sum", "avg", "min", "max", "count", "group", "topk", "bottomk", "quantile", "stddev", "stdvar",
+        "count_values", "limitk", "limit_ratio", "fill", "fill_left", "fill_right",
+    ]
+    .iter()
+    .any(|keyword| keyword.eq_ignore_ascii_case(word))
+}
+
+/// Experimental syntax of Prometheus 3.14 that `promql-parser` 0.11 does not read.
+fn unsupported(tokens: &[Token<'_>]) -> Option<&'static str> {
+    let mut brackets = 0_usize;
+    for (number, token) in tokens.iter().enumerate() {
+        let after = tokens.get(number + 1).map_or("", |token| token.text);
+        match (token.kind, token.text) {
+            (TokenKind::Sign, "[") => brackets += 1,
+            (TokenKind::Sign, "]") => brackets = brackets.saturating_sub(1),
+            (TokenKind::Sign, "</" | ">/") => return Some("histogram trim operators </ and >/"),
+            (TokenKind::Sign, "+" | "-" | "*" | "/" | "%" | "^" | "(") if brackets > 0 => {
+                return Some("duration expressions");
+            }
+            (TokenKind::Word, _) if brackets > 0 => return Some("duration expressions"),
+            (TokenKind::Word, word) => match word.to_ascii_lowercase().as_str() {
+                "anchored" => return Some("anchored range selectors"),
+                "smoothed" => return Some("smoothed selectors"),
+                "info" if after == "(" => return Some("info()"),
+                "start_timestamp" if after == "(" => return Some("start_timestamp()"),
+                "offset" => {
+                    let next = tokens[number + 1..].iter().find(|token| !matches!(token.text, "+" | "-"));
+                    let arithmetic = tokens[number + 1..]
+                        .iter()
+                        .skip_while(|token| matches!(token.text, "+" | "-"))
+                        .nth(1)
+                        .is_some_and(|token| matches!(token.text, "+" | "-" | "*" | "/" | "%" | "^"));
+                    if next.is_some_and(|token| token.kind == TokenKind::Word || token.text == "(") || arithmetic {
+                        return Some("duration expressions");
+                    }
+                }
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn an_expression_knows_where_it_begins() {
+        // The place of the first argument, or of the right side.
+        let check = |query: &str, expected: usize| {
+            let (node, _) = parse(query).unwrap();
+            let at = match &node.bare().expr {
+                Expr::Call { args, .. } => args[0].at,
+                Expr::Aggregate { inner, .. } => inner.at,
+                Expr::Binary { right, .. } => right.at,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(at, expected, "{query}");
+        };
+        check("rate(x[5m])", 5);
+        check("sum by (a, b) ( rate(x[5m]) )", 16);
+        check("sum(x) without (a)", 4);
+        check("quantile(0.9, (x))", 15);
+        check("a{b=\"c)\"}[5m:] offset -5m == bool on(a) group_left(b) -1", 53);
+        check("+a + +b", 6);
+        check("(a + b) * (c)", 10);
+        check("x @ start() offset 5m - y", 24);
+        check("round(-x, 5)", 6);
+        check("# sum\nabs(x)", 10);
+    }
+
+    #[test]
+    fn constant_parts_are_marked() {
+        let check = |query: &str, marks: usize| {
+            let (node, _) = parse(query).unwrap();
+            let mut count = 0;
+            node.walk(&mut Vec::new(), &mut |node, _| count += usize::from(matches!(node.expr, Expr::Constant(_))));
+            assert_eq!(count, marks, "{query}");
+        };
+        check("x", 0);
+        check("x @ 5", 1);
+        check("rate(x[5m] @ 5)", 1);
+        check("rate(x[5m] @ end()) + rate(x[5m])", 1);
+        check("sum(x @ 1) + max(y @ 2)", 1);
+        check("predict_linear(x[5m] @ 5, 60)", 0);
+        check("timestamp(x @ 5)", 1);
+        check("timestamp(abs(x @ 5))", 1);
+        check("1 + 2", 1);
+    }
+
+    #[test]
+    fn a_bad_query_is_told_where_and_what() {
+        let check = |query: &str, expected: &str| {
+            assert_eq!(parse(query).unwrap_err().to_string(), expected, "{query}");
+        };
+        check("sum(x", "1:4: parse error: \"(\" is never closed");
+        check("sum x)", "1:6: parse error: unexpected \")\": nothing that it closes is open");
+        check("a b", "1:3: parse error: unexpected \"b\": an operator or a comma is missing before it");
+        check("a +\n* b", "2:1: parse error: unexpected \"*\" after \"+\"");
+        check("x[5m", "1:2: parse error: \"[\" is never closed");
+        check("{a=\"b}", "1:1: parse error: \"{\" is never closed");
+        check("", "1:1: parse error: the query is empty");
+        check("foo(x)", "1:1: parse error: unknown function with name 'foo'");
+        check("rate(x)", "1:1: parse error: expected type matrix in call to function 'rate', got vector");
+        check("rate(x[5m] anchored)", "unsupported: anchored range selectors");
+        check("x </ 5", "unsupported: histogram trim operators </ and >/");
+        check("rate(x[5m+1m])", "unsupported: duration expressions");
+        check("info(x)", "unsupported: info()");
+        check("limit_ratio(0.5, x)", "unsupported: limit_ratio()");
+        let deep = format!("{}1{}", "(".repeat(500), ")".repeat(500));
+        assert!(parse(&deep).unwrap_err().to_string().contains("nested"));
+        let long = vec!["1"; 5000].join("+");
+        assert!(parse(&long).unwrap_err().to_string().contains("nested"));
+    }
+}

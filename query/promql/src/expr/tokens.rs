@@ -1,0 +1,101 @@
+//! Words, numbers and signs of a query with their places: enough to find where an expression begins, and to say what is
+//! wrong with a text that the parser refuses.
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TokenKind {
+    Word,
+    Number,
+    Text,
+    Sign,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Token<'a> {
+    pub kind: TokenKind,
+    pub text: &'a str,
+    pub at: usize,
+}
+
+/// Splits a query. A character that no query may have becomes a sign of its own.
+pub(super) fn tokens(query: &str) -> Vec<Token<'_>> {
+    let bytes = query.as_bytes();
+    let mut found = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        let from = at;
+        let word = |byte: u8| byte == b'_' || byte == b':' || byte.is_ascii_alphanumeric();
+        let kind = match bytes[at] {
+            byte if byte.is_ascii_whitespace() => {
+                at += 1;
+                continue;
+            }
+            b'#' => {
+                while at < bytes.len() && bytes[at] != b'\n' {
+                    at += 1;
+                }
+                continue;
+            }
+            quote @ (b'"' | b'\'' | b'`') => {
+                at += 1;
+                while at < bytes.len() && bytes[at] != quote {
+                    at += if bytes[at] == b'\\' && quote != b'`' { 2 } else { 1 };
+                }
+                at = (at + 1).min(bytes.len());
+                TokenKind::Text
+            }
+            byte if byte.is_ascii_digit() || (byte == b'.' && bytes.get(at + 1).is_some_and(u8::is_ascii_digit)) => {
+                at += 1;
+                while at < bytes.len() {
+                    let exponent = matches!(bytes[at], b'+' | b'-')
+                        && matches!(bytes[at - 1], b'e' | b'E')
+                        && bytes[from..at - 1].iter().all(|byte| byte.is_ascii_digit() || *byte == b'.' || *byte == b'_');
+                    if !(bytes[at].is_ascii_alphanumeric() || matches!(bytes[at], b'_' | b'.') || exponent) {
+                        break;
+                    }
+                    at += 1;
+                }
+                TokenKind::Number
+            }
+            // A lone colon divides range and step of a subquery.
+            byte if word(byte) && !(byte == b':' && !bytes.get(at + 1).is_some_and(|byte| word(*byte) && !byte.is_ascii_digit())) => {
+                while at < bytes.len() && word(bytes[at]) {
+                    at += 1;
+                }
+                TokenKind::Word
+            }
+            _ => {
+                let two = query.get(at..at + 2).unwrap_or("");
+                at += if matches!(two, "==" | "!=" | ">=" | "<=" | "=~" | "!~" | "</" | ">/") {
+                    2
+                } else {
+                    query[at..].chars().next().map_or(1, char::len_utf8)
+                };
+                TokenKind::Sign
+            }
+        };
+        // A cut inside a character can only happen in a text without end: take the rest.
+        while at < bytes.len() && !query.is_char_boundary(at) {
+            at += 1;
+        }
+        found.push(Token { kind, text: &query[from..at], at: from });
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_in_tokens() {
+        let check = |query: &str, expected: &[&str]| {
+            let texts: Vec<_> = tokens(query).iter().map(|token| token.text).collect();
+            assert_eq!(texts, expected, "{query}");
+        };
+        check("a:b{c=~\"x\\\"\"}[5m:1m] # end", &["a:b", "{", "c", "=~", "\"x\\\"\"", "}", "[", "5m", ":", "1m", "]"]);
+        check("1e-3-2+0x1f", &["1e-3", "-", "2", "+", "0x1f"]);
+        check("-.5 </ x", &["-", ".5", "</", "x"]);
+        check("x[5m:]", &["x", "[", "5m", ":", "]"]);
+        check("'ä", &["'ä"]);
+    }
+}
