@@ -626,7 +626,7 @@ mod tests {
         check("sum by (a, b) ( rate(x[5m]) )", 16);
         check("sum(x) without (a)", 4);
         check("quantile(0.9, (x))", 15);
-        check("a{b=\"c)\"}[5m:] offset -5m == bool on(a) group_left(b) -1", 53);
+        check("a{b=\"c)\"} offset -5m == bool on(a) group_left(b) (c)", 49);
         check("+a + +b", 6);
         check("(a + b) * (c)", 10);
         check("x @ start() offset 5m - y", 24);

@@ -51,13 +51,13 @@ impl Histogram {
         let mut bounds_reconciled = false;
         if self.is_custom() {
             if self.bounds == other.bounds {
-                self.positive = merge(&self.positive, &other.positive, sign, |_| true);
+                self.positive = merge(&self.positive, &other.positive, sign);
             } else {
                 bounds_reconciled = true;
                 let common = common_bounds(&self.bounds, &other.bounds);
                 let own = rebound(&self.positive, &self.bounds, &common);
                 let others = rebound(&other.positive, &other.bounds, &common);
-                self.positive = merge(&own, &others, sign, |_| true);
+                self.positive = merge(&own, &others, sign);
                 self.positive.retain(|(_, count)| *count != 0.0);
                 self.bounds = common;
             }
@@ -69,10 +69,9 @@ impl Histogram {
                 self.negative = reduce(&self.negative, self.schema, other.schema);
                 self.schema = other.schema;
             }
-            let schema = self.schema;
-            let outside = |index: i32| exponential_bound(index, schema) > threshold;
-            self.positive = merge(&self.positive, &at_schema(&other.positive, other.schema, schema), sign, outside);
-            self.negative = merge(&self.negative, &at_schema(&other.negative, other.schema, schema), sign, outside);
+            let others = |side: &Buckets| at_schema(&outside(side, other.schema, threshold), other.schema, self.schema);
+            self.positive = merge(&self.positive, &others(&other.positive), sign);
+            self.negative = merge(&self.negative, &others(&other.negative), sign);
         }
         self.count += sign * other.count;
         self.sum += sign * other.sum;
@@ -154,11 +153,16 @@ pub(super) fn at_schema(side: &Buckets, from: i32, to: i32) -> Buckets {
     if from > to { reduce(side, from, to) } else { side.clone() }
 }
 
-/// Sum of two sides; of `other` only the buckets that `keep` names.
-fn merge(own: &Buckets, other: &Buckets, sign: f64, keep: impl Fn(i32) -> bool) -> Buckets {
+/// The buckets outside a zero bucket, judged by their own schema: merged into coarser ones, some would reach beyond it.
+pub(super) fn outside(side: &[(i32, f64)], schema: i32, threshold: f64) -> Buckets {
+    side.iter().copied().filter(|(index, _)| exponential_bound(*index, schema) > threshold).collect()
+}
+
+/// Sum of two sides.
+fn merge(own: &Buckets, other: &Buckets, sign: f64) -> Buckets {
     let mut merged = Vec::with_capacity(own.len().max(other.len()));
     let mut own = own.iter().copied().peekable();
-    for (index, count) in other.iter().filter(|(index, _)| keep(*index)) {
+    for (index, count) in other {
         while let Some(bucket) = own.next_if(|bucket| bucket.0 < *index) {
             merged.push(bucket);
         }

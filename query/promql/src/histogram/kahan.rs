@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::add::{Added, IncompatibleBuckets, at_schema, common_bounds, target};
+use super::add::{Added, IncompatibleBuckets, at_schema, common_bounds, outside, target};
 use super::{Buckets, Histogram, ResetHint, coarser, exponential_bound};
 use crate::number::kahan;
 
@@ -72,7 +72,7 @@ impl Accumulator {
         let mut bounds_reconciled = false;
         if other.is_custom() {
             if self.bounds == other.bounds {
-                merge(&mut self.positive, &other.positive, |_| true);
+                merge(&mut self.positive, &other.positive);
             } else {
                 bounds_reconciled = true;
                 let common = common_bounds(&self.bounds, &other.bounds);
@@ -80,7 +80,7 @@ impl Accumulator {
                 let mut mapped = side(&other.positive);
                 remap(&mut mapped, |index| target(index, &other.bounds, &common));
                 let mapped: Buckets = mapped.into_iter().map(|(index, sum)| (index, sum.value + sum.c)).collect();
-                merge(&mut self.positive, &mapped, |_| true);
+                merge(&mut self.positive, &mapped);
                 self.positive.retain(|(_, sum)| sum.value != 0.0 || sum.c != 0.0);
                 self.bounds = common;
             }
@@ -94,9 +94,9 @@ impl Accumulator {
                 self.schema = to;
             }
             let (schema, threshold) = (self.schema, self.zero_threshold);
-            let outside = |index: i32| exponential_bound(index, schema) > threshold;
-            merge(&mut self.positive, &at_schema(&other.positive, other.schema, schema), outside);
-            merge(&mut self.negative, &at_schema(&other.negative, other.schema, schema), outside);
+            let others = |side: &Buckets| at_schema(&outside(side, other.schema, threshold), other.schema, schema);
+            merge(&mut self.positive, &others(&other.positive));
+            merge(&mut self.negative, &others(&other.negative));
         }
         self.count.add(other.count);
         self.sum.add(other.sum);
@@ -169,10 +169,10 @@ impl Accumulator {
     }
 }
 
-fn merge(own: &mut Side, other: &Buckets, keep: impl Fn(i32) -> bool) {
+fn merge(own: &mut Side, other: &Buckets) {
     // Most histograms of one metric have the same layout: then nothing moves.
     let mut at = 0;
-    for (index, count) in other.iter().filter(|(index, _)| keep(*index)) {
+    for (index, count) in other {
         while own.get(at).is_some_and(|bucket| bucket.0 < *index) {
             at += 1;
         }

@@ -1,6 +1,7 @@
 //! Was a counter of histograms reset between two samples?
 
-use super::{Buckets, Histogram, ResetHint, coarser, exponential_bound};
+use super::add::{at_schema, common_bounds, outside, target};
+use super::{Buckets, Histogram, ResetHint};
 
 impl Histogram {
     /// True when a bucket, the zero bucket or the count has fallen since `previous`, or the layout changed in a way that
@@ -31,17 +32,8 @@ impl Histogram {
         if threshold != self.zero_threshold || self.zero_count < zero_count {
             return true;
         }
-        let side = |side: &Buckets, schema: i32| -> Buckets {
-            let mut merged: Buckets = Vec::with_capacity(side.len());
-            for (index, count) in side {
-                let index = coarser(*index, schema, self.schema);
-                match merged.last_mut() {
-                    Some(last) if last.0 == index => last.1 += count,
-                    _ => merged.push((index, *count)),
-                }
-            }
-            merged.retain(|(index, _)| exponential_bound(*index, self.schema) > self.zero_threshold);
-            merged
+        let side = |side: &Buckets, schema: i32| {
+            at_schema(&outside(side, schema, self.zero_threshold), schema, self.schema)
         };
         fell(&side(&self.positive, self.schema), &side(&previous.positive, previous.schema))
             || fell(&side(&self.negative, self.schema), &side(&previous.negative, previous.schema))
@@ -68,11 +60,11 @@ fn fell(current: &Buckets, previous: &Buckets) -> bool {
 
 /// The same question for custom bounds that differ: each pair of common bounds holds what lies between them.
 fn fell_in_common_bounds(current: &Histogram, previous: &Histogram) -> bool {
-    let common = super::add::common_bounds(&current.bounds, &previous.bounds);
+    let common = common_bounds(&current.bounds, &previous.bounds);
     let counts = |histogram: &Histogram| {
         let mut counts = vec![0.0; common.len() + 1];
         for (index, count) in &histogram.positive {
-            let at = super::add::target(*index, &histogram.bounds, &common);
+            let at = target(*index, &histogram.bounds, &common);
             counts[usize::try_from(at).unwrap_or(0).min(common.len())] += count;
         }
         counts
