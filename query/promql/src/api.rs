@@ -111,7 +111,11 @@ fn text(json: &mut String, text: &str) {
 }
 
 fn time(json: &mut String, time_ms: i64) {
-    let (sign, ms) = if time_ms < 0 { ("-", time_ms.unsigned_abs()) } else { ("", time_ms.unsigned_abs()) };
+    let (sign, ms) = if time_ms < 0 {
+        ("-", time_ms.unsigned_abs())
+    } else {
+        ("", time_ms.unsigned_abs())
+    };
     let _ = write!(json, "{sign}{}", ms / 1000);
     if ms % 1000 > 0 {
         let _ = write!(json, ".{:03}", ms % 1000);
@@ -130,7 +134,12 @@ fn float(json: &mut String, time_ms: i64, value: f64) {
 fn histogram(json: &mut String, time_ms: i64, histogram: &Histogram) {
     json.push('[');
     time(json, time_ms);
-    let _ = write!(json, r#",{{"count":"{}","sum":"{}""#, plain(histogram.count), plain(histogram.sum));
+    let _ = write!(
+        json,
+        r#",{{"count":"{}","sum":"{}""#,
+        plain(histogram.count),
+        plain(histogram.sum)
+    );
     for (number, bucket) in histogram.buckets().enumerate() {
         json.push_str(if number == 0 { r#","buckets":["# } else { "," });
         let rule = match (bucket.lower_inclusive, bucket.upper_inclusive) {
@@ -183,14 +192,32 @@ mod tests {
             Value::Vector {
                 time_ms: 1_795_388_400_250,
                 samples: vec![
-                    Sample { labels: Labels::default(), point: Point::Float(-0.5) },
-                    Sample { labels: set, point: Point::Histogram(Arc::new(histogram)) },
+                    Sample {
+                        labels: Labels::default(),
+                        point: Point::Float(-0.5),
+                    },
+                    Sample {
+                        labels: set,
+                        point: Point::Histogram(Arc::new(histogram)),
+                    },
                 ],
             },
             r#"{"resultType":"vector","result":[{"metric":{},"value":[1795388400.25,"-0.5"]},{"metric":{"__name__":"m","a":"\"x\\\n"},"histogram":[1795388400.25,{"count":"6","sum":"2.5","buckets":[[1,"-2","-1","2"],[3,"-0.5","0.5","1"],[0,"1","2","3"]]}]}]}"#,
         );
-        check(Value::Scalar { time_ms: 4000, value: 2.0 }, r#"{"resultType":"scalar","result":[4,"2"]}"#);
-        check(Value::Text { time_ms: 0, text: "é".into() }, r#"{"resultType":"string","result":[0,"é"]}"#);
+        check(
+            Value::Scalar {
+                time_ms: 4000,
+                value: 2.0,
+            },
+            r#"{"resultType":"scalar","result":[4,"2"]}"#,
+        );
+        check(
+            Value::Text {
+                time_ms: 0,
+                text: "é".into(),
+            },
+            r#"{"resultType":"string","result":[0,"é"]}"#,
+        );
         check(Value::Matrix(vec![]), r#"{"resultType":"matrix","result":[]}"#);
     }
 }

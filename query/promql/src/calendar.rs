@@ -31,9 +31,15 @@ pub(crate) fn moment(unix_s: i64) -> Moment {
     let from_march = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * from_march + 2) / 153;
     let day = from_march - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let month = if shifted_month < 10 {
+        shifted_month + 3
+    } else {
+        shifted_month - 9
+    };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let before: i64 = (1..month).map(|month| i64::from(days_in_month(year, month as u8))).sum();
+    let before: i64 = (1..month)
+        .map(|month| i64::from(days_in_month(year, month as u8)))
+        .sum();
     Moment {
         year,
         month: month as u8,
@@ -58,7 +64,10 @@ pub(crate) fn days_in_month(year: i64, month: u8) -> u8 {
 /// `2026-11-22T10:00:00Z`.
 pub(crate) fn rfc3339(unix_s: i64) -> String {
     let m = moment(unix_s);
-    format!("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z", m.year, m.month, m.day, m.hour, m.minute, m.second)
+    format!(
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z",
+        m.year, m.month, m.day, m.hour, m.minute, m.second
+    )
 }
 
 #[cfg(test)]

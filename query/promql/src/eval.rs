@@ -39,8 +39,16 @@ pub(crate) struct Steps {
 
 impl Steps {
     fn new(start_ms: i64, end_ms: i64, step_ms: i64) -> Self {
-        let count = if end_ms < start_ms { 0 } else { (end_ms - start_ms) / step_ms + 1 };
-        Self { start_ms, step_ms, count: usize::try_from(count).unwrap_or(0) }
+        let count = if end_ms < start_ms {
+            0
+        } else {
+            (end_ms - start_ms) / step_ms + 1
+        };
+        Self {
+            start_ms,
+            step_ms,
+            count: usize::try_from(count).unwrap_or(0),
+        }
     }
 
     fn time(&self, step: usize) -> i64 {
@@ -77,7 +85,12 @@ pub(crate) enum Held<'a> {
 
 impl Track {
     fn new(labels: Labels, drop_name: bool, steps: usize) -> Self {
-        Self { labels, drop_name, values: vec![stale(); steps], histograms: None }
+        Self {
+            labels,
+            drop_name,
+            values: vec![stale(); steps],
+            histograms: None,
+        }
     }
 
     fn get(&self, step: usize) -> Option<Held<'_>> {
@@ -108,13 +121,19 @@ impl Track {
 
     fn is_empty(&self) -> bool {
         self.values.iter().all(|value| is_stale(*value))
-            && self.histograms.as_ref().is_none_or(|histograms| histograms.iter().all(Option::is_none))
+            && self
+                .histograms
+                .as_ref()
+                .is_none_or(|histograms| histograms.iter().all(Option::is_none))
     }
 
     /// What it weighs against the limit: a cell per step, and its histograms.
     fn cells(&self) -> usize {
         let histograms = self.histograms.as_ref().map_or(0, |histograms| {
-            histograms.iter().map(|histogram| histogram.as_ref().map_or(1, |histogram| histogram.weight())).sum()
+            histograms
+                .iter()
+                .map(|histogram| histogram.as_ref().map_or(1, |histogram| histogram.weight()))
+                .sum()
         });
         self.values.len() + histograms
     }
@@ -168,8 +187,13 @@ impl Plan<'_> {
     /// # Errors
     /// [`Error::Execution`], [`Error::TooMuch`], [`Error::Unsupported`], [`Error::Cancelled`].
     pub fn evaluate(&self, data: &[Vec<Series>], cancelled: &dyn Fn() -> bool) -> Result<Answer, Error> {
-        let evaluator =
-            Evaluator { plan: self, data, cancelled, notes: RefCell::default(), held: Cell::new(0) };
+        let evaluator = Evaluator {
+            plan: self,
+            data,
+            cancelled,
+            notes: RefCell::default(),
+            held: Cell::new(0),
+        };
         let value = evaluator.answer()?;
         let (warnings, infos) = evaluator.notes.into_inner().into_texts(&self.query.text);
         Ok(Answer { value, warnings, infos })
@@ -204,8 +228,7 @@ impl<'a> Evaluator<'a> {
         if root.kind() == Kind::Matrix {
             if !instant {
                 return Err(Error::BadParameter(
-                    "invalid expression type \"range vector\" for range query, must be Scalar or instant Vector"
-                        .into(),
+                    "invalid expression type \"range vector\" for range query, must be Scalar or instant Vector".into(),
                 ));
             }
             return Ok(Value::Matrix(sorted(self.matrix(root.bare(), steps)?)?));
@@ -215,25 +238,39 @@ impl<'a> Evaluator<'a> {
             Steady::Text(_) => Err(Error::BadParameter(
                 "invalid expression type \"string\" for range query, must be Scalar or instant Vector".into(),
             )),
-            Steady::Scalar(values) if instant => Ok(Value::Scalar { time_ms, value: values[0] }),
+            Steady::Scalar(values) if instant => Ok(Value::Scalar {
+                time_ms,
+                value: values[0],
+            }),
             Steady::Scalar(values) => {
                 let times = steps.times().collect();
-                let series = Series { floats: Floats { times, values }, ..Series::default() };
+                let series = Series {
+                    floats: Floats { times, values },
+                    ..Series::default()
+                };
                 Ok(Value::Matrix(vec![series]))
             }
             Steady::Vector(tracks) => {
                 let tracks = merged(cleaned(tracks))?;
                 if !instant {
-                    return Ok(Value::Matrix(sorted(tracks.into_iter().map(|track| series(track, steps)).collect())?));
+                    return Ok(Value::Matrix(sorted(
+                        tracks.into_iter().map(|track| series(track, steps)).collect(),
+                    )?));
                 }
                 let samples = tracks.into_iter().filter_map(|track| {
                     let point = match track.get(0)? {
                         Held::Float(value) => Point::Float(value),
                         Held::Histogram(histogram) => Point::Histogram(Arc::clone(histogram)),
                     };
-                    Some(Sample { labels: track.labels, point })
+                    Some(Sample {
+                        labels: track.labels,
+                        point,
+                    })
                 });
-                Ok(Value::Vector { time_ms, samples: samples.collect() })
+                Ok(Value::Vector {
+                    time_ms,
+                    samples: samples.collect(),
+                })
             }
         }
     }
@@ -258,18 +295,23 @@ impl<'a> Evaluator<'a> {
         match &node.expr {
             Expr::Number(value) => Ok(Steady::Scalar(vec![*value; steps.count])),
             Expr::Text(text) => Ok(Steady::Text(text.clone())),
+            Expr::BadText(_) => Err(not_utf8()),
             Expr::Select(selector) => self.select(selector, steps).map(Steady::Vector),
-            Expr::Range { .. } | Expr::Subquery { .. } => {
-                Err(Error::execution("a range of samples cannot be evaluated over a range of steps"))
-            }
+            Expr::Range { .. } | Expr::Subquery { .. } => Err(Error::execution(
+                "a range of samples cannot be evaluated over a range of steps",
+            )),
             Expr::Paren(inner) => self.eval(inner, steps),
             Expr::Constant(inner) => self.eval_constant(inner, steps),
             Expr::Negate(inner) => self.negate(inner, steps),
             Expr::Call { function, args } => self.call(node, function, args, steps),
             Expr::Aggregate { .. } => self.aggregate(node, steps).map(Steady::Vector),
-            Expr::Binary { op, left, right, matching, returns_bool } => {
-                self.binary(node, *op, left, right, matching, *returns_bool, steps)
-            }
+            Expr::Binary {
+                op,
+                left,
+                right,
+                matching,
+                returns_bool,
+            } => self.binary(node, *op, left, right, matching, *returns_bool, steps),
         }
     }
 
@@ -304,7 +346,11 @@ impl<'a> Evaluator<'a> {
             Steady::Vector(tracks) => {
                 for track in tracks {
                     track.drop_name = true;
-                    track.values.iter_mut().filter(|value| !is_stale(**value)).for_each(|value| *value = -*value);
+                    track
+                        .values
+                        .iter_mut()
+                        .filter(|value| !is_stale(**value))
+                        .for_each(|value| *value = -*value);
                     for histogram in track.histograms.iter_mut().flatten().flatten() {
                         *histogram = Arc::new(Histogram::clone(histogram).times(-1.0));
                     }
@@ -329,6 +375,11 @@ impl<'a> Evaluator<'a> {
             Steady::Text(_) => Err(Error::execution("expected type scalar, got string")),
         }
     }
+}
+
+/// The answer to a text that Prometheus can hold and we cannot.
+fn not_utf8() -> Error {
+    Error::Unsupported("a text that is not UTF-8".into())
 }
 
 /// Drops the names that functions on the way wanted dropped.
@@ -383,7 +434,11 @@ fn series(track: Track, steps: Steps) -> Series {
             histograms.push(steps.time(step), histogram);
         }
     }
-    Series { labels: track.labels, floats, histograms }
+    Series {
+        labels: track.labels,
+        floats,
+        histograms,
+    }
 }
 
 fn sorted(mut series: Vec<Series>) -> Result<Vec<Series>, Error> {

@@ -51,7 +51,9 @@ impl Matcher {
     /// True when these labels are selected by every one of the matchers.
     #[must_use]
     pub fn all(matchers: &[Self], labels: &Labels) -> bool {
-        matchers.iter().all(|matcher| matcher.matches(labels.get(&matcher.name)))
+        matchers
+            .iter()
+            .all(|matcher| matcher.matches(labels.get(&matcher.name)))
     }
 }
 
@@ -213,12 +215,37 @@ pub(crate) struct Matching {
 pub(crate) enum Expr {
     Number(f64),
     Text(String),
+    /// A text with bytes that are not UTF-8, as the user wrote it: no value and no label name that we could hold.
+    BadText(String),
     Select(Selector),
-    Range { selector: Selector, range_ms: i64 },
-    Subquery { inner: Box<Node>, range_ms: i64, step_ms: Option<i64>, shift: Shift },
-    Call { function: &'static str, args: Vec<Node> },
-    Aggregate { op: AggregateOp, param: Option<Box<Node>>, inner: Box<Node>, without: bool, labels: Vec<String> },
-    Binary { op: BinaryOp, left: Box<Node>, right: Box<Node>, matching: Matching, returns_bool: bool },
+    Range {
+        selector: Selector,
+        range_ms: i64,
+    },
+    Subquery {
+        inner: Box<Node>,
+        range_ms: i64,
+        step_ms: Option<i64>,
+        shift: Shift,
+    },
+    Call {
+        function: &'static str,
+        args: Vec<Node>,
+    },
+    Aggregate {
+        op: AggregateOp,
+        param: Option<Box<Node>>,
+        inner: Box<Node>,
+        without: bool,
+        labels: Vec<String>,
+    },
+    Binary {
+        op: BinaryOp,
+        left: Box<Node>,
+        right: Box<Node>,
+        matching: Matching,
+        returns_bool: bool,
+    },
     Negate(Box<Node>),
     Paren(Box<Node>),
     /// The same at every step: evaluated once.
@@ -244,7 +271,7 @@ impl Node {
     pub fn kind(&self) -> Kind {
         match &self.expr {
             Expr::Number(_) => Kind::Scalar,
-            Expr::Text(_) => Kind::Text,
+            Expr::Text(_) | Expr::BadText(_) => Kind::Text,
             Expr::Select(_) | Expr::Aggregate { .. } => Kind::Vector,
             Expr::Range { .. } | Expr::Subquery { .. } => Kind::Matrix,
             Expr::Call { function, .. } => match *function {
@@ -252,7 +279,11 @@ impl Node {
                 _ => Kind::Vector,
             },
             Expr::Binary { left, right, .. } => {
-                if left.kind() == Kind::Scalar && right.kind() == Kind::Scalar { Kind::Scalar } else { Kind::Vector }
+                if left.kind() == Kind::Scalar && right.kind() == Kind::Scalar {
+                    Kind::Scalar
+                } else {
+                    Kind::Vector
+                }
             }
             Expr::Negate(inner) | Expr::Paren(inner) | Expr::Constant(inner) => inner.kind(),
         }
@@ -271,7 +302,7 @@ impl Node {
         visit(self, around);
         around.push(self);
         match &self.expr {
-            Expr::Number(_) | Expr::Text(_) | Expr::Select(_) | Expr::Range { .. } => {}
+            Expr::Number(_) | Expr::Text(_) | Expr::BadText(_) | Expr::Select(_) | Expr::Range { .. } => {}
             Expr::Subquery { inner, .. } | Expr::Negate(inner) | Expr::Paren(inner) | Expr::Constant(inner) => {
                 inner.walk(around, visit);
             }

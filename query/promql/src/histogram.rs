@@ -143,21 +143,46 @@ impl Histogram {
     pub(crate) fn positive_bucket(&self, (index, count): (i32, f64)) -> Bucket {
         let (lower, upper) = (self.bound(index - 1), self.bound(index));
         if self.is_custom() {
-            return Bucket { lower, upper, lower_inclusive: index == 0, upper_inclusive: true, count };
+            return Bucket {
+                lower,
+                upper,
+                lower_inclusive: index == 0,
+                upper_inclusive: true,
+                count,
+            };
         }
-        Bucket { lower, upper, lower_inclusive: lower < 0.0, upper_inclusive: upper > 0.0, count }
+        Bucket {
+            lower,
+            upper,
+            lower_inclusive: lower < 0.0,
+            upper_inclusive: upper > 0.0,
+            count,
+        }
     }
 
     pub(crate) fn negative_bucket(&self, (index, count): (i32, f64)) -> Bucket {
         let (lower, upper) = (-self.bound(index), -self.bound(index - 1));
-        Bucket { lower, upper, lower_inclusive: lower < 0.0, upper_inclusive: upper > 0.0, count }
+        Bucket {
+            lower,
+            upper,
+            lower_inclusive: lower < 0.0,
+            upper_inclusive: upper > 0.0,
+            count,
+        }
     }
 
     /// Places and counts from the lowest bucket to the highest; the zero bucket only when it counts something.
     pub(crate) fn places(&self) -> impl DoubleEndedIterator<Item = (Place, f64)> + '_ {
-        let negative = self.negative.iter().rev().map(|(index, count)| (Place::Negative(*index), *count));
+        let negative = self
+            .negative
+            .iter()
+            .rev()
+            .map(|(index, count)| (Place::Negative(*index), *count));
         let zero = (self.zero_count > 0.0).then_some((Place::Zero, self.zero_count));
-        let positive = self.positive.iter().map(|(index, count)| (Place::Positive(*index), *count));
+        let positive = self
+            .positive
+            .iter()
+            .map(|(index, count)| (Place::Positive(*index), *count));
         negative.chain(zero).chain(positive)
     }
 
@@ -165,7 +190,12 @@ impl Histogram {
     pub(crate) fn bucket(&self, (place, count): (Place, f64)) -> Bucket {
         let mut bucket = match place {
             Place::Negative(index) => self.negative_bucket((index, count)),
-            Place::Zero => return Bucket { count, ..self.zero_bucket() },
+            Place::Zero => {
+                return Bucket {
+                    count,
+                    ..self.zero_bucket()
+                };
+            }
             Place::Positive(index) => self.positive_bucket((index, count)),
         };
         if bucket.upper < 0.0 && bucket.upper > -self.zero_threshold {
@@ -178,7 +208,9 @@ impl Histogram {
 
     /// All buckets that count something, from the lowest to the highest.
     pub fn buckets(&self) -> impl Iterator<Item = Bucket> + '_ {
-        self.places().filter(|(_, count)| *count != 0.0).map(|place| self.bucket(place))
+        self.places()
+            .filter(|(_, count)| *count != 0.0)
+            .map(|place| self.bucket(place))
     }
 
     /// Scales every count and the sum. A negative factor makes it a gauge.
@@ -242,9 +274,8 @@ impl Histogram {
     #[must_use]
     pub fn same_data(&self, other: &Self) -> bool {
         let same = |a: f64, b: f64| a.to_bits() == b.to_bits();
-        let same_side = |a: &Buckets, b: &Buckets| {
-            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.0 == b.0 && same(a.1, b.1))
-        };
+        let same_side =
+            |a: &Buckets, b: &Buckets| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.0 == b.0 && same(a.1, b.1));
         self.schema == other.schema
             && same(self.count, other.count)
             && same(self.sum, other.sum)
@@ -269,7 +300,11 @@ impl fmt::Display for Histogram {
         let negative = self.negative.iter().rev().map(|bucket| self.negative_bucket(*bucket));
         let zero = (self.zero_count != 0.0).then(|| self.zero_bucket());
         let positive = self.positive.iter().map(|bucket| self.positive_bucket(*bucket));
-        for bucket in negative.chain(zero).chain(positive).filter(|bucket| bucket.count != 0.0) {
+        for bucket in negative
+            .chain(zero)
+            .chain(positive)
+            .filter(|bucket| bucket.count != 0.0)
+        {
             let open = if bucket.lower_inclusive { '[' } else { '(' };
             let close = if bucket.upper_inclusive { ']' } else { ')' };
             let (lower, upper, count) = (general(bucket.lower), general(bucket.upper), general(bucket.count));

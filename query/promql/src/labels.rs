@@ -51,7 +51,10 @@ impl<N: Into<Arc<str>>, V: Into<Arc<str>>> FromIterator<(N, V)> for Labels {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(pairs: I) -> Self {
         let mut labels: Vec<Label> = pairs
             .into_iter()
-            .map(|(name, value)| Label { name: name.into(), value: value.into() })
+            .map(|(name, value)| Label {
+                name: name.into(),
+                value: value.into(),
+            })
             .collect();
         labels.sort_by(|a, b| a.name.cmp(&b.name));
         labels.reverse();
@@ -102,7 +105,13 @@ impl Labels {
             }
             Ok(at) => labels[at].value = value.into(),
             Err(_) if value.is_empty() => return self.clone(),
-            Err(at) => labels.insert(at, Label { name: name.into(), value: value.into() }),
+            Err(at) => labels.insert(
+                at,
+                Label {
+                    name: name.into(),
+                    value: value.into(),
+                },
+            ),
         }
         Self(labels.into())
     }
@@ -137,9 +146,11 @@ impl fmt::Display for Labels {
             if at > 0 {
                 f.write_str(", ")?;
             }
-            let plain = label.name.chars().enumerate().all(|(at, c)| {
-                c == '_' || c.is_ascii_alphabetic() || (at > 0 && c.is_ascii_digit())
-            });
+            let plain = label
+                .name
+                .chars()
+                .enumerate()
+                .all(|(at, c)| c == '_' || c.is_ascii_alphabetic() || (at > 0 && c.is_ascii_digit()));
             if plain {
                 write!(f, "{}={:?}", label.name, label.value)?;
             } else {
@@ -164,7 +175,10 @@ mod tests {
         let set = labels(&[("b", "2"), ("a", "1"), ("c", ""), ("b", "3")]);
         assert_eq!(set.to_string(), r#"{a="1", b="3"}"#);
         assert_eq!(set.with("b", "").to_string(), r#"{a="1"}"#);
-        assert_eq!(set.with("my.label", "x").to_string(), r#"{a="1", b="3", "my.label"="x"}"#);
+        assert_eq!(
+            set.with("my.label", "x").to_string(),
+            r#"{a="1", b="3", "my.label"="x"}"#
+        );
         assert_eq!(set.get("zz"), "");
     }
 

@@ -49,12 +49,23 @@ struct Entry {
 pub(crate) struct Notes(BTreeMap<String, Entry>);
 
 fn named(text: &str, metric: &str) -> String {
-    if metric.is_empty() { text.to_owned() } else { format!("{text} for metric name {metric:?}") }
+    if metric.is_empty() {
+        text.to_owned()
+    } else {
+        format!("{text} for metric name {metric:?}")
+    }
 }
 
 impl Notes {
     fn put(&mut self, info: bool, text: String, position: Position) {
-        self.0.insert(text, Entry { info, position, straightened: None });
+        self.0.insert(
+            text,
+            Entry {
+                info,
+                position,
+                straightened: None,
+            },
+        );
     }
 
     fn warn(&mut self, text: impl Into<String>, position: Position) {
@@ -66,7 +77,10 @@ impl Notes {
     }
 
     pub fn invalid_quantile(&mut self, q: f64, at: Position) {
-        self.warn(format!("quantile value should be between 0 and 1, got {}", general(q)), at);
+        self.warn(
+            format!("quantile value should be between 0 and 1, got {}", general(q)),
+            at,
+        );
     }
 
     pub fn bad_bucket_label(&mut self, metric: &str, label: &str, at: Position) {
@@ -75,7 +89,10 @@ impl Notes {
     }
 
     pub fn mixed_floats_histograms(&mut self, metric: &str, at: Position) {
-        self.warn(format!("encountered a mix of histograms and floats for metric name {metric:?}"), at);
+        self.warn(
+            format!("encountered a mix of histograms and floats for metric name {metric:?}"),
+            at,
+        );
     }
 
     pub fn mixed_in_aggregation(&mut self, at: Position) {
@@ -83,7 +100,10 @@ impl Notes {
     }
 
     pub fn mixed_classic_native(&mut self, metric: &str, at: Position) {
-        self.warn(named("vector contains a mix of classic and native histograms", metric), at);
+        self.warn(
+            named("vector contains a mix of classic and native histograms", metric),
+            at,
+        );
     }
 
     pub fn not_a_counter(&mut self, metric: &str, at: Position) {
@@ -100,19 +120,31 @@ impl Notes {
     }
 
     pub fn incompatible_layout(&mut self, operator: &str, at: Position) {
-        self.warn(format!("incompatible bucket layout encountered for binary operator {operator}"), at);
+        self.warn(
+            format!("incompatible bucket layout encountered for binary operator {operator}"),
+            at,
+        );
     }
 
     pub fn sort_in_range(&mut self, at: Position) {
-        self.warn("sort is ineffective for range queries since results are always ordered by labels", at);
+        self.warn(
+            "sort is ineffective for range queries since results are always ordered by labels",
+            at,
+        );
     }
 
     pub fn reset_collision(&mut self, operation: Operation, at: Position) {
-        self.warn(format!("conflicting counter resets during histogram {}", operation.word()), at);
+        self.warn(
+            format!("conflicting counter resets during histogram {}", operation.word()),
+            at,
+        );
     }
 
     pub fn bounds_reconciled(&mut self, operation: Operation, at: Position) {
-        self.info(format!("mismatched custom buckets were reconciled during {}", operation.word()), at);
+        self.info(
+            format!("mismatched custom buckets were reconciled during {}", operation.word()),
+            at,
+        );
     }
 
     pub fn maybe_not_a_counter(&mut self, metric: &str, at: Position) {
@@ -135,11 +167,23 @@ impl Notes {
     }
 
     pub fn quantile_is_nan(&mut self, metric: &str, at: Position) {
-        self.info(named("input to histogram_quantile has NaN observations, result is NaN", metric), at);
+        self.info(
+            named(
+                "input to histogram_quantile has NaN observations, result is NaN",
+                metric,
+            ),
+            at,
+        );
     }
 
     pub fn quantile_is_skewed(&mut self, metric: &str, at: Position) {
-        self.info(named("input to histogram_quantile has NaN observations, result is skewed higher", metric), at);
+        self.info(
+            named(
+                "input to histogram_quantile has NaN observations, result is skewed higher",
+                metric,
+            ),
+            at,
+        );
     }
 
     pub fn fraction_without_nan(&mut self, metric: &str, at: Position) {
@@ -152,13 +196,24 @@ impl Notes {
                     https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile)";
         let key = named(text, metric);
         let (mut how, mut from, mut to, mut samples) = (how, time_ms, time_ms, 1);
-        if let Some(Entry { straightened: Some(before), .. }) = self.0.get(&key) {
+        if let Some(Entry {
+            straightened: Some(before),
+            ..
+        }) = self.0.get(&key)
+        {
             how.min_bound = how.min_bound.min(before.0.min_bound);
             how.max_bound = how.max_bound.max(before.0.max_bound);
             how.max_difference = how.max_difference.max(before.0.max_difference);
             (from, to, samples) = (from.min(before.1), to.max(before.2), samples + before.3);
         }
-        self.0.insert(key, Entry { info: true, position: at, straightened: Some((how, from, to, samples)) });
+        self.0.insert(
+            key,
+            Entry {
+                info: true,
+                position: at,
+                straightened: Some((how, from, to, samples)),
+            },
+        );
     }
 
     /// Warnings and infos with the place in the query that each is about.
@@ -179,7 +234,11 @@ impl Notes {
                 ));
             }
             shown.push_str(&format!(" ({line}:{column})"));
-            if entry.info { infos.push(shown) } else { warnings.push(shown) }
+            if entry.info {
+                infos.push(shown)
+            } else {
+                warnings.push(shown)
+            }
         }
         for (kind, texts) in [("warning", &mut warnings), ("info", &mut infos)] {
             let more = texts.len().saturating_sub(NOTES_MAX);
@@ -194,7 +253,9 @@ impl Notes {
 
 /// Go's `%.2g`.
 fn two_digits(value: f64) -> String {
-    format!("{value:.1e}").parse().map_or_else(|_| value.to_string(), general)
+    format!("{value:.1e}")
+        .parse()
+        .map_or_else(|_| value.to_string(), general)
 }
 
 /// Line and byte of a line, both from 1.
@@ -216,7 +277,10 @@ mod tests {
         notes.invalid_quantile(1.5, 9);
         notes.ignored_in_aggregation("stddev", 2);
         let (warnings, infos) = notes.into_texts("quantile(\n1.5, x)");
-        assert_eq!(warnings, ["PromQL warning: quantile value should be between 0 and 1, got 1.5 (1:10)"]);
+        assert_eq!(
+            warnings,
+            ["PromQL warning: quantile value should be between 0 and 1, got 1.5 (1:10)"]
+        );
         assert_eq!(infos, ["PromQL info: ignored histogram in stddev aggregation (1:3)"]);
         assert_eq!(line_and_column("a\nbc", 3), (2, 2));
     }
@@ -224,9 +288,22 @@ mod tests {
     #[test]
     fn straightened_buckets_are_summed_up() {
         let mut notes = Notes::default();
-        let how = Straightened { min_bound: 2.0, max_bound: 2.0, max_difference: 0.123 };
+        let how = Straightened {
+            min_bound: 2.0,
+            max_bound: 2.0,
+            max_difference: 0.123,
+        };
         notes.forced_monotonicity("m", 0, 60_000, how);
-        notes.forced_monotonicity("m", 0, 0, Straightened { max_bound: 5.0, max_difference: 12.0, ..how });
+        notes.forced_monotonicity(
+            "m",
+            0,
+            0,
+            Straightened {
+                max_bound: 5.0,
+                max_difference: 12.0,
+                ..how
+            },
+        );
         let (_, infos) = notes.into_texts("q");
         assert!(
             infos[0].ends_with(

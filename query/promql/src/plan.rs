@@ -10,6 +10,8 @@ pub struct Query {
     pub(crate) text: String,
     pub(crate) root: Node,
     selectors: usize,
+    /// Of each selector: only count and sum of histograms are looked at.
+    pub(crate) totals_only: Vec<bool>,
 }
 
 /// What a query may cost.
@@ -26,7 +28,11 @@ pub struct Limits {
 impl Default for Limits {
     /// 50 million samples and 11,000 steps as in Prometheus; a million series.
     fn default() -> Self {
-        Self { samples_max: 50_000_000, series_max: 1_000_000, steps_max: 11_000 }
+        Self {
+            samples_max: 50_000_000,
+            series_max: 1_000_000,
+            steps_max: 11_000,
+        }
     }
 }
 
@@ -125,7 +131,18 @@ impl Query {
     /// [`Error::Parse`] with line and column, [`Error::Unsupported`] by name.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let (root, selectors) = expr::parse(text)?;
-        Ok(Self { text: text.to_owned(), root, selectors })
+        let mut totals_only = vec![false; selectors];
+        root.walk(&mut Vec::new(), &mut |node, around| {
+            if let Expr::Select(selector) | Expr::Range { selector, .. } = &node.expr {
+                totals_only[selector.id] = wants_totals_only(around);
+            }
+        });
+        Ok(Self {
+            text: text.to_owned(),
+            root,
+            selectors,
+            totals_only,
+        })
     }
 
     /// What it needs at these times.
@@ -137,7 +154,9 @@ impl Query {
             return Err(Error::BadParameter("start or end is out of range".into()));
         }
         if params.end_ms < params.start_ms {
-            return Err(Error::BadParameter("end timestamp must not be before start time".into()));
+            return Err(Error::BadParameter(
+                "end timestamp must not be before start time".into(),
+            ));
         }
         if params.step_ms <= 0 && !params.is_instant() {
             return Err(Error::BadParameter(
@@ -146,15 +165,26 @@ impl Query {
         }
         let steps = (params.end_ms - params.start_ms) / params.step_ms.max(1);
         if usize::try_from(steps).map_or(true, |steps| steps >= params.limits.steps_max) {
-            return Err(Error::TooManySteps { max: params.limits.steps_max });
+            return Err(Error::TooManySteps {
+                max: params.limits.steps_max,
+            });
         }
-        let mut needs = Needs { params, needs: Vec::new(), need_of: vec![0; self.selectors] };
+        let mut needs = Needs {
+            params,
+            needs: Vec::new(),
+            need_of: vec![0; self.selectors],
+        };
         self.root.walk(&mut Vec::new(), &mut |node, around| match &node.expr {
             Expr::Select(selector) => needs.add(selector, 0, around),
             Expr::Range { selector, range_ms } => needs.add(selector, *range_ms, around),
             _ => {}
         });
-        Ok(Plan { query: self, params, needs: needs.needs, need_of: needs.need_of })
+        Ok(Plan {
+            query: self,
+            params,
+            needs: needs.needs,
+            need_of: needs.need_of,
+        })
     }
 
     /// The same query with every selector and subquery that is free in time pinned by `@`; `None` if a function in it
@@ -176,12 +206,30 @@ impl Query {
     }
 }
 
+/// True inside of functions that look at no bucket. A subquery may drop samples and with them resets, so it needs all
+/// (detectHistogramStatsDecoding of prometheus/prometheus:promql/engine.go).
+fn wants_totals_only(around: &[&Node]) -> bool {
+    let mut wants = false;
+    for node in around.iter().rev() {
+        match &node.expr {
+            Expr::Subquery { .. } => return false,
+            Expr::Call { function, .. } => match *function {
+                "histogram_count" | "histogram_sum" | "histogram_avg" => wants = true,
+                "histogram_quantile" | "histogram_quantiles" | "histogram_fraction" => return false,
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+    wants
+}
+
 fn pin(node: &mut Node, time_ms: i64) {
     let at = |shift: &mut Shift| {
         shift.at.get_or_insert(At::Ms(time_ms));
     };
     match &mut node.expr {
-        Expr::Number(_) | Expr::Text(_) => {}
+        Expr::Number(_) | Expr::Text(_) | Expr::BadText(_) => {}
         Expr::Select(selector) | Expr::Range { selector, .. } => at(&mut selector.shift),
         // What is inside a pinned subquery runs at the subquery's own times.
         Expr::Subquery { shift, .. } => at(shift),
@@ -223,7 +271,13 @@ impl Needs {
         let (mut from_ms, mut to_ms) = (params.start_ms, params.end_ms);
         let mut step_ms = params.step_ms;
         for node in around {
-            if let Expr::Subquery { range_ms, step_ms: own, shift, .. } = &node.expr {
+            if let Expr::Subquery {
+                range_ms,
+                step_ms: own,
+                shift,
+                ..
+            } = &node.expr
+            {
                 if let Some(at) = shift.at {
                     (from_ms, to_ms) = (params.moment(at), params.moment(at));
                 }
@@ -239,14 +293,20 @@ impl Needs {
         from_ms -= if range_ms > 0 { range_ms } else { params.lookback_ms } - 1;
         from_ms -= selector.shift.offset_ms;
         to_ms -= selector.shift.offset_ms;
-        let mut hints = Hints { range_ms, step_ms, ..Hints::default() };
+        let mut hints = Hints {
+            range_ms,
+            step_ms,
+            ..Hints::default()
+        };
         for node in around.iter().rev() {
             match &node.expr {
                 Expr::Call { function, .. } => {
                     hints.function = Some(function);
                     break;
                 }
-                Expr::Aggregate { op, without, labels, .. } => {
+                Expr::Aggregate {
+                    op, without, labels, ..
+                } => {
                     hints.function = Some(op.text());
                     hints.by = !without;
                     hints.labels.clone_from(labels);
@@ -268,7 +328,12 @@ impl Needs {
                 })
         };
         let number = self.needs.iter().position(same).unwrap_or_else(|| {
-            self.needs.push(Need { matchers: selector.matchers.clone(), from_ms, to_ms, hints });
+            self.needs.push(Need {
+                matchers: selector.matchers.clone(),
+                from_ms,
+                to_ms,
+                hints,
+            });
             self.needs.len() - 1
         });
         self.need_of[selector.id] = number;
@@ -283,7 +348,10 @@ impl Plan<'_> {
     }
 
     pub(crate) fn data<'d>(&self, data: &'d [Vec<Series>], selector: &Selector) -> &'d [Series] {
-        self.need_of.get(selector.id).and_then(|need| data.get(*need)).map_or(&[], Vec::as_slice)
+        self.need_of
+            .get(selector.id)
+            .and_then(|need| data.get(*need))
+            .map_or(&[], Vec::as_slice)
     }
 }
 
@@ -295,7 +363,10 @@ mod tests {
     fn windows(text: &str, params: Params) -> Vec<(i64, i64)> {
         let query = Query::parse(text).unwrap();
         let plan = query.plan(params).unwrap();
-        plan.needs().iter().map(|need| (need.from_ms / 1000, need.to_ms / 1000)).collect()
+        plan.needs()
+            .iter()
+            .map(|need| (need.from_ms / 1000, need.to_ms / 1000))
+            .collect()
     }
 
     #[test]
@@ -317,17 +388,29 @@ mod tests {
         let query = Query::parse("sum by (a) (x) + rate(y[5m])").unwrap();
         let plan = query.plan(Params::range(0, 60_000, 15_000)).unwrap();
         let hints: Vec<_> = plan.needs().iter().map(|need| need.hints.clone()).collect();
-        assert_eq!((hints[0].function, hints[0].by, &hints[0].labels[..]), (Some("sum"), true, &["a".to_owned()][..]));
-        assert_eq!((hints[1].function, hints[1].range_ms, hints[1].step_ms), (Some("rate"), 300_000, 15_000));
+        assert_eq!(
+            (hints[0].function, hints[0].by, &hints[0].labels[..]),
+            (Some("sum"), true, &["a".to_owned()][..])
+        );
+        assert_eq!(
+            (hints[1].function, hints[1].range_ms, hints[1].step_ms),
+            (Some("rate"), 300_000, 15_000)
+        );
     }
 
     #[test]
     fn parameters_are_checked() {
         let query = Query::parse("x").unwrap();
         let check = |params, expected: &str| {
-            assert!(query.plan(params).unwrap_err().to_string().contains(expected), "{expected}");
+            assert!(
+                query.plan(params).unwrap_err().to_string().contains(expected),
+                "{expected}"
+            );
         };
-        check(Params::range(0, 11_000_000, 1000), "exceeded maximum resolution of 11000 points");
+        check(
+            Params::range(0, 11_000_000, 1000),
+            "exceeded maximum resolution of 11000 points",
+        );
         check(Params::range(1, 0, 1000), "before start");
         check(Params::range(0, 1000, 0), "zero or negative");
         check(Params::range(0, i64::MAX, 1000), "out of range");

@@ -64,7 +64,11 @@ impl Series {
     #[must_use]
     pub fn of_floats(labels: Labels, samples: impl IntoIterator<Item = (i64, f64)>) -> Self {
         let (times, values) = samples.into_iter().unzip();
-        Self { labels, floats: Floats { times, values }, histograms: Histograms::default() }
+        Self {
+            labels,
+            floats: Floats { times, values },
+            histograms: Histograms::default(),
+        }
     }
 
     /// Samples of both kinds.

@@ -49,7 +49,8 @@ fn evaluate(eval: &Eval, store: &Store) -> End {
                 Ok(answer) => Ok(*answer),
                 Err(text) => Err(text.as_str()),
             };
-            eval.check(outcome).map_err(|error| End::Failed(format!("{what}: {error}")))?;
+            eval.check(outcome)
+                .map_err(|error| End::Failed(format!("{what}: {error}")))?;
             Ok(result.ok())
         }
     };
@@ -70,8 +71,16 @@ fn evaluate(eval: &Eval, store: &Store) -> End {
         let mut queries = vec![(query.clone(), at, "instant".to_owned())];
         let pinned_at = eval.range_vector.map_or(at, |(_, to, _)| to);
         if let Some(pinned) = query.pinned(pinned_at) {
-            let times = if at == 0 { vec![-1000, 0, 1000] } else { vec![-10 * at, 0, at / 5, at, 10 * at] };
-            queries.extend(times.into_iter().map(|time| (pinned.clone(), time, format!("pinned, at {time}"))));
+            let times = if at == 0 {
+                vec![-1000, 0, 1000]
+            } else {
+                vec![-10 * at, 0, at / 5, at, 10 * at]
+            };
+            queries.extend(
+                times
+                    .into_iter()
+                    .map(|time| (pinned.clone(), time, format!("pinned, at {time}"))),
+            );
         }
         for (query, time, what) in queries {
             let answer = judge(ask(&query, store, Params::instant(time)), &what)?;
@@ -175,7 +184,10 @@ fn page(counts: &[(String, Count)]) -> String {
             *all.entry(name).or_default() += number;
         }
     }
-    let _ = writeln!(page, "| all | {run} | {passed} | {refused} |\n\n| refused | evaluations |\n|---|---:|");
+    let _ = writeln!(
+        page,
+        "| all | {run} | {passed} | {refused} |\n\n| refused | evaluations |\n|---|---:|"
+    );
     for (name, number) in all {
         let _ = writeln!(page, "| {name} | {number} |");
     }
@@ -190,7 +202,12 @@ fn conformance() {
         .iter()
         .flat_map(|(name, count)| count.failed.iter().map(move |error| format!("{name}:{error}")))
         .collect();
-    assert!(failed.is_empty(), "{} evaluations failed:\n{}", failed.len(), failed.join("\n"));
+    assert!(
+        failed.is_empty(),
+        "{} evaluations failed:\n{}",
+        failed.len(),
+        failed.join("\n")
+    );
     if std::env::var_os("PROMQLTEST_ONLY").is_some() {
         return;
     }

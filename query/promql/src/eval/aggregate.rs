@@ -48,7 +48,10 @@ fn groups(tracks: &[Track], grouping: &Grouping<'_>) -> Vec<Group> {
         let next = groups.len();
         let at = *known.entry(labels.clone()).or_insert(next);
         if at == next {
-            groups.push(Group { labels, members: Vec::new() });
+            groups.push(Group {
+                labels,
+                members: Vec::new(),
+            });
         }
         groups[at].members.push(number);
     }
@@ -57,7 +60,14 @@ fn groups(tracks: &[Track], grouping: &Grouping<'_>) -> Vec<Group> {
 
 impl Evaluator<'_> {
     pub(super) fn aggregate(&self, node: &Node, steps: Steps) -> Result<Vec<Track>, Error> {
-        let Expr::Aggregate { op, param, inner, without, labels } = &node.expr else {
+        let Expr::Aggregate {
+            op,
+            param,
+            inner,
+            without,
+            labels,
+        } = &node.expr
+        else {
             return Err(Error::execution("not an aggregation"));
         };
         let (op, param) = (*op, param.as_deref());
@@ -69,7 +79,13 @@ impl Evaluator<'_> {
             None => Vec::new(),
         };
         let tracks = self.vector(inner, steps)?;
-        let groups = groups(&tracks, &Grouping { without: *without, labels });
+        let groups = groups(
+            &tracks,
+            &Grouping {
+                without: *without,
+                labels,
+            },
+        );
         match op {
             AggregateOp::Topk | AggregateOp::Bottomk | AggregateOp::Limitk => {
                 return self.ranked(op, &params, tracks, &groups, steps, node.at);
@@ -109,7 +125,11 @@ impl Evaluator<'_> {
                     let mut values = Vec::with_capacity(group.members.len());
                     for (step, q) in params.iter().enumerate() {
                         values.clear();
-                        values.extend(members().map(|track| track.values[step]).filter(|value| !is_stale(*value)));
+                        values.extend(
+                            members()
+                                .map(|track| track.values[step])
+                                .filter(|value| !is_stale(*value)),
+                        );
                         if !values.is_empty() {
                             result.values[step] = quantile(*q, &mut values);
                         }
@@ -165,13 +185,7 @@ impl Evaluator<'_> {
     }
 
     /// Welford's variance.
-    fn spread<'t>(
-        &self,
-        op: AggregateOp,
-        members: impl Iterator<Item = &'t Track>,
-        result: &mut Track,
-        at: Position,
-    ) {
+    fn spread<'t>(&self, op: AggregateOp, members: impl Iterator<Item = &'t Track>, result: &mut Track, at: Position) {
         let steps = result.values.len();
         let (mut counts, mut means) = (vec![0.0; steps], vec![0.0; steps]);
         for track in members {
@@ -196,12 +210,7 @@ impl Evaluator<'_> {
         }
     }
 
-    fn sum<'t>(
-        &self,
-        members: impl Iterator<Item = &'t Track>,
-        result: &mut Track,
-        at: Position,
-    ) -> Result<(), Error> {
+    fn sum<'t>(&self, members: impl Iterator<Item = &'t Track>, result: &mut Track, at: Position) -> Result<(), Error> {
         let steps = result.values.len();
         let mut lost = vec![0.0; steps];
         let mut histograms: Histograms<Accumulator> = Histograms::default();
@@ -225,12 +234,7 @@ impl Evaluator<'_> {
     }
 
     /// Sum over count; from where the sum would overflow on, a running mean.
-    fn avg<'t>(
-        &self,
-        members: impl Iterator<Item = &'t Track>,
-        result: &mut Track,
-        at: Position,
-    ) -> Result<(), Error> {
+    fn avg<'t>(&self, members: impl Iterator<Item = &'t Track>, result: &mut Track, at: Position) -> Result<(), Error> {
         let steps = result.values.len();
         let (mut lost, mut counts, mut running) = (vec![0.0; steps], vec![0.0; steps], vec![false; steps]);
         let mut histograms: Histograms<MeanHistogram> = Histograms::default();
@@ -268,13 +272,10 @@ impl Evaluator<'_> {
         Ok(())
     }
 
-    fn add_histograms<S: Summed>(
-        &self,
-        track: &Track,
-        sums: &mut Histograms<S>,
-        at: Position,
-    ) -> Result<(), Error> {
-        let Some(histograms) = &track.histograms else { return Ok(()) };
+    fn add_histograms<S: Summed>(&self, track: &Track, sums: &mut Histograms<S>, at: Position) -> Result<(), Error> {
+        let Some(histograms) = &track.histograms else {
+            return Ok(());
+        };
         self.hold(0)?;
         sums.0.resize_with(histograms.len(), OfStep::default);
         for (of_step, histogram) in sums.0.iter_mut().zip(histograms) {
@@ -340,10 +341,16 @@ impl Evaluator<'_> {
         #[allow(clippy::cast_precision_loss)] // The limits of Go's conversion, as floats.
         let (min, max) = (i64::MIN as f64, i64::MAX as f64);
         if lowest <= min {
-            return Err(Error::execution(format!("Scalar value {} underflows int64", general(lowest))));
+            return Err(Error::execution(format!(
+                "Scalar value {} underflows int64",
+                general(lowest)
+            )));
         }
         if highest >= max {
-            return Err(Error::execution(format!("Scalar value {} overflows int64", general(highest))));
+            return Err(Error::execution(format!(
+                "Scalar value {} overflows int64",
+                general(highest)
+            )));
         }
         let mut kept: Vec<Track> = Vec::with_capacity(tracks.len());
         for track in &tracks {
@@ -405,8 +412,10 @@ impl Evaluator<'_> {
         labels: &[String],
         steps: Steps,
     ) -> Result<Vec<Track>, Error> {
-        let Some(Expr::Text(label)) = param.map(|param| &param.bare().expr) else {
-            return Err(Error::execution("expected type string in aggregation parameter"));
+        let label = match param.map(|param| &param.bare().expr) {
+            Some(Expr::Text(label)) => label,
+            Some(Expr::BadText(name)) => return Err(Error::execution(format!("invalid label name {name}"))),
+            _ => return Err(Error::execution("expected type string in aggregation parameter")),
         };
         if label.is_empty() {
             return Err(Error::execution(format!("invalid label name {label:?}")));
@@ -415,7 +424,10 @@ impl Evaluator<'_> {
         if !without {
             names.push(label.clone());
         }
-        let grouping = Grouping { without, labels: &names };
+        let grouping = Grouping {
+            without,
+            labels: &names,
+        };
         let tracks = self.vector(inner, steps)?;
         let mut known: AHashMap<Labels, usize> = AHashMap::new();
         let mut results: Vec<Track> = Vec::new();
@@ -459,7 +471,11 @@ fn extremes(values: &[f64]) -> (f64, f64) {
     if values.iter().any(|value| value.is_nan()) {
         return (f64::NAN, f64::NAN);
     }
-    values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(*value), high.max(*value)))
+    values
+        .iter()
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
+            (low.min(*value), high.max(*value))
+        })
 }
 
 /// Sums of histograms, a step each; empty as long as there are none.
@@ -480,7 +496,12 @@ struct OfStep<S> {
 
 impl<S> Default for OfStep<S> {
     fn default() -> Self {
-        Self { sum: None, incompatible: false, reset: false, not_reset: false }
+        Self {
+            sum: None,
+            incompatible: false,
+            reset: false,
+            not_reset: false,
+        }
     }
 }
 

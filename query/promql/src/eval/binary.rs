@@ -56,9 +56,7 @@ fn element(op: BinaryOp, a: Held<'_>, b: Held<'_>, at: Position, notes: &mut Not
             Some((Point::Float(value), keep))
         }
         (BinaryOp::Mul, Held::Float(factor), Held::Histogram(of))
-        | (BinaryOp::Mul, Held::Histogram(of), Held::Float(factor)) => {
-            histogram(Histogram::clone(of).times(factor))
-        }
+        | (BinaryOp::Mul, Held::Histogram(of), Held::Float(factor)) => histogram(Histogram::clone(of).times(factor)),
         (BinaryOp::Div, Held::Histogram(of), Held::Float(by)) => histogram(Histogram::clone(of).divided(by)),
         (BinaryOp::Add | BinaryOp::Sub, Held::Histogram(a), Held::Histogram(b)) => {
             let mut result = Histogram::clone(a);
@@ -67,7 +65,10 @@ fn element(op: BinaryOp, a: Held<'_>, b: Held<'_>, at: Position, notes: &mut Not
             } else {
                 (Operation::Subtraction, result.subtract(b))
             };
-            let Added { reset_collision, bounds_reconciled } = match added {
+            let Added {
+                reset_collision,
+                bounds_reconciled,
+            } = match added {
                 Ok(added) => added,
                 Err(IncompatibleBuckets) => {
                     notes.incompatible_layout(op.text(), at);
@@ -85,9 +86,10 @@ fn element(op: BinaryOp, a: Held<'_>, b: Held<'_>, at: Position, notes: &mut Not
             }
             histogram(result)
         }
-        (BinaryOp::Equal | BinaryOp::NotEqual, Held::Histogram(a), Held::Histogram(b)) => {
-            Some((Point::Histogram(Arc::clone(a)), a.same_data(b) == (op == BinaryOp::Equal)))
-        }
+        (BinaryOp::Equal | BinaryOp::NotEqual, Held::Histogram(a), Held::Histogram(b)) => Some((
+            Point::Histogram(Arc::clone(a)),
+            a.same_data(b) == (op == BinaryOp::Equal),
+        )),
         _ => {
             notes.incompatible_types(word(a), op.text(), word(b), at);
             None
@@ -112,24 +114,46 @@ impl Evaluator<'_> {
             (Steady::Scalar(mut left), Steady::Scalar(right)) => {
                 for (a, b) in left.iter_mut().zip(right) {
                     let (value, keep) = floats(op, *a, b);
-                    *a = if op.is_comparison() { f64::from(u8::from(keep)) } else { value };
+                    *a = if op.is_comparison() {
+                        f64::from(u8::from(keep))
+                    } else {
+                        value
+                    };
                 }
                 Ok(Steady::Scalar(left))
             }
-            (Steady::Vector(tracks), Steady::Scalar(scalar)) => {
-                Ok(Steady::Vector(self.with_scalar(op, tracks, &scalar, false, returns_bool, node.at)))
-            }
-            (Steady::Scalar(scalar), Steady::Vector(tracks)) => {
-                Ok(Steady::Vector(self.with_scalar(op, tracks, &scalar, true, returns_bool, node.at)))
-            }
+            (Steady::Vector(tracks), Steady::Scalar(scalar)) => Ok(Steady::Vector(self.with_scalar(
+                op,
+                tracks,
+                &scalar,
+                false,
+                returns_bool,
+                node.at,
+            ))),
+            (Steady::Scalar(scalar), Steady::Vector(tracks)) => Ok(Steady::Vector(self.with_scalar(
+                op,
+                tracks,
+                &scalar,
+                true,
+                returns_bool,
+                node.at,
+            ))),
             (Steady::Vector(left), Steady::Vector(right)) if op.is_set() => {
                 set(op, left, right, matching, steps).map(Steady::Vector)
             }
             (Steady::Vector(left), Steady::Vector(right)) => {
-                let pairing = Pairing { op, matching, returns_bool, steps, at: node.at };
+                let pairing = Pairing {
+                    op,
+                    matching,
+                    returns_bool,
+                    steps,
+                    at: node.at,
+                };
                 self.vectors(&pairing, left, right).map(Steady::Vector)
             }
-            _ => Err(Error::execution("binary expression must contain only scalar and instant vector types")),
+            _ => Err(Error::execution(
+                "binary expression must contain only scalar and instant vector types",
+            )),
         }
     }
 
@@ -148,9 +172,18 @@ impl Evaluator<'_> {
                 track.drop_name = true;
             }
             let histograms = track.histograms.take();
-            for (value, scalar) in track.values.iter_mut().zip(scalar).filter(|(value, _)| !is_stale(**value)) {
+            for (value, scalar) in track
+                .values
+                .iter_mut()
+                .zip(scalar)
+                .filter(|(value, _)| !is_stale(**value))
+            {
                 let own = *value;
-                let (result, keep) = if scalar_first { floats(op, *scalar, own) } else { floats(op, own, *scalar) };
+                let (result, keep) = if scalar_first {
+                    floats(op, *scalar, own)
+                } else {
+                    floats(op, own, *scalar)
+                };
                 *value = if returns_bool {
                     f64::from(u8::from(keep))
                 } else if !keep {
@@ -182,11 +215,8 @@ impl Evaluator<'_> {
         let swapped = matching.cardinality == Cardinality::OneToMany;
         // From here on the right side is the one, the left side may be the many.
         let (many, one) = if swapped { (right, left) } else { (left, right) };
-        let (fill_many, fill_one) = if swapped {
-            (matching.fill_right, matching.fill_left)
-        } else {
-            (matching.fill_left, matching.fill_right)
-        };
+        // Fillings do not change sides with the vectors: what Prometheus' own scripts expect, whatever the words say.
+        let (fill_many, fill_one) = (matching.fill_left, matching.fill_right);
         let mut ordinals = Ordinals::default();
         let of_many: Vec<usize> = many.iter().map(|track| ordinals.of(track, matching)).collect();
         let of_one: Vec<usize> = one.iter().map(|track| ordinals.of(track, matching)).collect();
@@ -197,7 +227,12 @@ impl Evaluator<'_> {
         let filled = fill_many.is_some() || fill_one.is_some();
         check_one(pairing, &many, &one, &candidates, filled)?;
 
-        let mut results = Results { pairing, at: AHashMap::new(), tracks: Vec::new(), taken: AHashMap::new() };
+        let mut results = Results {
+            pairing,
+            at: AHashMap::new(),
+            tracks: Vec::new(),
+            taken: AHashMap::new(),
+        };
         // Which samples of the one side found a partner; asked for only when the others are to be filled.
         let mut paired = vec![Vec::new(); if fill_many.is_some() { candidates.len() } else { 0 }];
         for (number, track) in many.iter().enumerate() {
@@ -253,7 +288,10 @@ struct Ordinals {
 impl Ordinals {
     fn of(&mut self, track: &Track, matching: &Matching) -> usize {
         let next = self.known.len();
-        *self.known.entry(track.labels.matching(matching.on, &matching.labels)).or_insert(next)
+        *self
+            .known
+            .entry(track.labels.matching(matching.on, &matching.labels))
+            .or_insert(next)
     }
 }
 
@@ -286,9 +324,16 @@ fn check_one(
             continue;
         }
         for candidates in candidates.iter().filter(|candidates| candidates.len() > 1) {
-            let mut present = candidates.iter().map(|number| &one[*number]).filter(|track| track.has(step));
+            let mut present = candidates
+                .iter()
+                .map(|number| &one[*number])
+                .filter(|track| track.has(step));
             if let (Some(first), Some(second)) = (present.next(), present.next()) {
-                let side = if matching.cardinality == Cardinality::OneToMany { "left" } else { "right" };
+                let side = if matching.cardinality == Cardinality::OneToMany {
+                    "left"
+                } else {
+                    "right"
+                };
                 let group = first.labels.matching(matching.on, &matching.labels);
                 let (mut first, mut second) = (first.labels.to_string(), second.labels.to_string());
                 if first > second {
@@ -322,7 +367,13 @@ impl Results<'_> {
         one: &Track,
         swapped: bool,
     ) -> Result<(), Error> {
-        let Pairing { op, matching, returns_bool, steps, at } = *self.pairing;
+        let Pairing {
+            op,
+            matching,
+            returns_bool,
+            steps,
+            at,
+        } = *self.pairing;
         let both = |step: usize| many.has(step) && one.has(step);
         if !(0..steps.count).any(both) {
             return Ok(());
@@ -339,7 +390,9 @@ impl Results<'_> {
         taken.resize(steps.count, false);
         let track = &mut self.tracks[number];
         for step in 0..steps.count {
-            let (Some(of_many), Some(of_one)) = (many.get(step), one.get(step)) else { continue };
+            let (Some(of_many), Some(of_one)) = (many.get(step), one.get(step)) else {
+                continue;
+            };
             let (a, b) = if swapped { (of_one, of_many) } else { (of_many, of_one) };
             let result = match (a, b) {
                 (Held::Float(a), Held::Float(b)) => {
@@ -397,7 +450,11 @@ fn set(
     let of_left: Vec<usize> = left.iter().map(|track| ordinals.of(track, matching)).collect();
     let of_right: Vec<usize> = right.iter().map(|track| ordinals.of(track, matching)).collect();
     // `or` asks what the left has, the other two what the right has.
-    let (asked, of_asked) = if op == BinaryOp::Or { (&left, &of_left) } else { (&right, &of_right) };
+    let (asked, of_asked) = if op == BinaryOp::Or {
+        (&left, &of_left)
+    } else {
+        (&right, &of_right)
+    };
     let mut present: Vec<Vec<bool>> = vec![Vec::new(); ordinals.known.len()];
     for (track, ordinal) in asked.iter().zip(of_asked) {
         let present = &mut present[*ordinal];

@@ -127,7 +127,12 @@ impl Evaluator<'_> {
         }
         if let Some(change) = of_float(function) {
             let tracks = self.vector(&args[0], steps)?;
-            return Ok(Steady::Vector(tracks.into_iter().filter_map(|track| track.map_floats(change)).collect()));
+            return Ok(Steady::Vector(
+                tracks
+                    .into_iter()
+                    .filter_map(|track| track.map_floats(change))
+                    .collect(),
+            ));
         }
         if let Some(of) = of_histogram(function) {
             return self.over_histograms(&args[0], steps, of).map(Steady::Vector);
@@ -152,7 +157,10 @@ impl Evaluator<'_> {
             "scalar" => self.to_scalar(&args[0], steps),
             "vector" => {
                 let values = self.scalar(&args[0], steps)?;
-                let track = Track { values, ..Track::new(Labels::default(), false, 0) };
+                let track = Track {
+                    values,
+                    ..Track::new(Labels::default(), false, 0)
+                };
                 Ok(Steady::Vector(vec![track]))
             }
             "timestamp" => self.timestamp(&args[0], steps).map(Steady::Vector),
@@ -196,7 +204,11 @@ impl Evaluator<'_> {
             }
             return Ok(vec![track]);
         };
-        Ok(self.vector(node, steps)?.into_iter().filter_map(|track| track.map_floats(of)).collect())
+        Ok(self
+            .vector(node, steps)?
+            .into_iter()
+            .filter_map(|track| track.map_floats(of))
+            .collect())
     }
 
     fn to_scalar(&self, node: &Node, steps: Steps) -> Result<Steady, Error> {
@@ -219,7 +231,9 @@ impl Evaluator<'_> {
             for series in self.plan.data(self.data, selector) {
                 self.hold(steps.count)?;
                 let mut track = Track::new(series.labels.clone(), true, steps.count);
-                self.newest(series, selector.shift, steps, |step, time, _| track.values[step] = seconds(time));
+                self.newest(series, selector.shift, steps, |step, time, _| {
+                    track.values[step] = seconds(time)
+                });
                 if !track.is_empty() {
                     tracks.push(track);
                 }
@@ -291,7 +305,12 @@ impl Evaluator<'_> {
         for track in &mut tracks {
             track.histograms = None;
             track.drop_name = true;
-            for (step, value) in track.values.iter_mut().enumerate().filter(|(_, value)| !is_stale(**value)) {
+            for (step, value) in track
+                .values
+                .iter_mut()
+                .enumerate()
+                .filter(|(_, value)| !is_stale(**value))
+            {
                 *value = change(step, *value).unwrap_or_else(crate::number::stale);
             }
         }
@@ -321,7 +340,11 @@ impl Evaluator<'_> {
                     .map(|name| natural(a.labels.get(name), b.labels.get(name)))
                     .find(|order| order.is_ne())
                     .unwrap_or_else(|| a.labels.cmp(&b.labels));
-                if function.ends_with("desc") { by_names.reverse() } else { by_names }
+                if function.ends_with("desc") {
+                    by_names.reverse()
+                } else {
+                    by_names
+                }
             });
             return Ok(tracks);
         }
@@ -339,15 +362,21 @@ impl Evaluator<'_> {
     }
 
     fn label_replace(&self, args: &[Node], steps: Steps) -> Result<Vec<Track>, Error> {
+        if let Some(Expr::BadText(name)) = args.get(1).map(|arg| &arg.bare().expr) {
+            return Err(Error::execution(format!(
+                "invalid destination label name in label_replace(): {name}"
+            )));
+        }
         let parts = texts(&args[1..])?;
         let [target, replacement, source, pattern] = &parts[..] else {
             return Err(Error::execution("label_replace() takes five arguments"));
         };
-        let regex = Regex::new(&format!("^(?s:{pattern})$")).map_err(|_| {
-            Error::execution(format!("invalid regular expression in label_replace(): {pattern}"))
-        })?;
+        let regex = Regex::new(&format!("^(?s:{pattern})$"))
+            .map_err(|_| Error::execution(format!("invalid regular expression in label_replace(): {pattern}")))?;
         if target.is_empty() {
-            return Err(Error::execution(format!("invalid destination label name in label_replace(): {target}")));
+            return Err(Error::execution(format!(
+                "invalid destination label name in label_replace(): {target}"
+            )));
         }
         let mut tracks = self.vector(&args[0], steps)?;
         for track in &mut tracks {
@@ -370,7 +399,9 @@ impl Evaluator<'_> {
             return Err(Error::execution("invalid source label name in label_join(): "));
         }
         if target.is_empty() {
-            return Err(Error::execution(format!("invalid destination label name in label_join(): {target}")));
+            return Err(Error::execution(format!(
+                "invalid destination label name in label_join(): {target}"
+            )));
         }
         let mut tracks = self.vector(&args[0], steps)?;
         for track in &mut tracks {
@@ -394,6 +425,7 @@ pub(super) fn texts(args: &[Node]) -> Result<Vec<String>, Error> {
     args.iter()
         .map(|arg| match &arg.bare().expr {
             Expr::Text(text) => Ok(text.clone()),
+            Expr::BadText(_) => Err(super::not_utf8()),
             _ => Err(Error::execution("expected type string")),
         })
         .collect()

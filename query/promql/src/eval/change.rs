@@ -109,7 +109,11 @@ fn pairs(window: &Window<'_>, mut condition: impl FnMut(&Either<'_>, &Either<'_>
 fn regression(times: &[i64], values: &[f64], at_ms: i64) -> (f64, f64) {
     let first = values[0];
     if values.iter().skip(1).all(|value| *value == first) {
-        return if first.is_infinite() { (f64::NAN, f64::NAN) } else { (0.0, first) };
+        return if first.is_infinite() {
+            (f64::NAN, f64::NAN)
+        } else {
+            (0.0, first)
+        };
     }
     let count = values.len() as f64;
     let [mut x, mut y, mut xy, mut xx] = [(0.0, 0.0); 4];

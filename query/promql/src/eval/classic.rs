@@ -35,7 +35,10 @@ impl Evaluator<'_> {
             "histogram_fraction" => (&args[2], &args[..2], None),
             _ => (&args[0], &args[2..], Some(texts(&args[1..2])?.remove(0))),
         };
-        let scalars = numbers.iter().map(|arg| self.scalar(arg, steps)).collect::<Result<Vec<_>, _>>()?;
+        let scalars = numbers
+            .iter()
+            .map(|arg| self.scalar(arg, steps))
+            .collect::<Result<Vec<_>, _>>()?;
         let tracks = self.vector(vector, steps)?;
         if function != "histogram_fraction" {
             for (values, arg) in scalars.iter().zip(numbers) {
@@ -49,7 +52,11 @@ impl Evaluator<'_> {
         let mut cumulative = Vec::new();
         for group in &groups {
             // One result per group, or one per quantile asked for.
-            let wanted = if function == "histogram_fraction" { 1 } else { scalars.len() };
+            let wanted = if function == "histogram_fraction" {
+                1
+            } else {
+                scalars.len()
+            };
             let mut own: Vec<Track> = Vec::with_capacity(wanted);
             for number in 0..wanted {
                 self.hold(steps.count)?;
@@ -69,7 +76,9 @@ impl Evaluator<'_> {
                 }));
                 match native {
                     Some(_) if !cumulative.is_empty() => {
-                        self.notes.borrow_mut().mixed_classic_native(group.labels.metric(), vector.at);
+                        self.notes
+                            .borrow_mut()
+                            .mixed_classic_native(group.labels.metric(), vector.at);
                     }
                     Some(histogram) => {
                         for (number, track) in own.iter_mut().enumerate() {
@@ -93,7 +102,9 @@ impl Evaluator<'_> {
                             let (value, straightened) = classic_quantile(scalars[number][step], &mut cumulative);
                             if let Some(how) = straightened {
                                 let metric = group.labels.metric();
-                                self.notes.borrow_mut().forced_monotonicity(metric, vector.at, steps.time(step), how);
+                                self.notes
+                                    .borrow_mut()
+                                    .forced_monotonicity(metric, vector.at, steps.time(step), how);
                             }
                             track.values[step] = value;
                         }
@@ -112,7 +123,10 @@ impl Evaluator<'_> {
             let next = groups.len();
             let at = *known.entry(labels.clone()).or_insert(next);
             if at == next {
-                groups.push(Together { labels, ..Together::default() });
+                groups.push(Together {
+                    labels,
+                    ..Together::default()
+                });
             }
             at
         };
@@ -129,7 +143,10 @@ impl Evaluator<'_> {
             let bound = track.labels.get(BUCKET);
             match parse(bound) {
                 Some(bound) => buckets.push((group(track.labels.with(BUCKET, "")), bound, number)),
-                None => self.notes.borrow_mut().bad_bucket_label(track.labels.metric(), bound, at),
+                None => self
+                    .notes
+                    .borrow_mut()
+                    .bad_bucket_label(track.labels.metric(), bound, at),
             }
         }
         for (at, number) in natives {
@@ -173,7 +190,11 @@ impl Evaluator<'_> {
 /// A quantile as a label's value: always with a point or an exponent.
 fn open_metrics(q: f64) -> String {
     let text = general(q);
-    if q.is_finite() && !text.contains(['e', '.']) { format!("{text}.0") } else { text }
+    if q.is_finite() && !text.contains(['e', '.']) {
+        format!("{text}.0")
+    } else {
+        text
+    }
 }
 
 /// Counts of equal bounds are one bucket (`le="1"` and `le="1.0"`).
@@ -189,8 +210,11 @@ fn coalesce(buckets: &mut Vec<Cumulative>) {
 
 /// Counts that fall with rising bounds are wrong: scrapes of different age, or rounding. Takes the earlier count instead.
 fn straighten(buckets: &mut [Cumulative]) -> Option<Straightened> {
-    let mut how =
-        Straightened { min_bound: f64::INFINITY, max_bound: f64::NEG_INFINITY, max_difference: 0.0 };
+    let mut how = Straightened {
+        min_bound: f64::INFINITY,
+        max_bound: f64::NEG_INFINITY,
+        max_difference: 0.0,
+    };
     let mut forced = false;
     let mut before = buckets[0].1;
     for (bound, count) in &mut buckets[1..] {
@@ -302,7 +326,10 @@ mod tests {
     fn quantiles_of_classic_buckets() {
         let check = |q: f64, buckets: &[Cumulative], expected: f64, fixed: bool| {
             let (value, straightened) = classic_quantile(q, &mut buckets.to_vec());
-            assert!(value == expected || (value.is_nan() && expected.is_nan()), "{q}: {value} {expected}");
+            assert!(
+                value == expected || (value.is_nan() && expected.is_nan()),
+                "{q}: {value} {expected}"
+            );
             assert_eq!(straightened.is_some(), fixed);
         };
         let end = f64::INFINITY;
@@ -320,7 +347,11 @@ mod tests {
     fn fractions_of_classic_buckets() {
         let buckets = [(1.0, 2.0), (2.0, 4.0), (f64::INFINITY, 8.0)];
         let check = |lower: f64, upper: f64, expected: f64| {
-            assert_eq!(classic_fraction(lower, upper, &mut buckets.to_vec()), expected, "{lower} {upper}");
+            assert_eq!(
+                classic_fraction(lower, upper, &mut buckets.to_vec()),
+                expected,
+                "{lower} {upper}"
+            );
         };
         check(0.0, 1.0, 0.25);
         check(0.5, 1.5, 0.25);

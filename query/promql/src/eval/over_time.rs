@@ -27,11 +27,21 @@ pub(super) fn point(
         "first_over_time" => return Ok(first(window)),
         "last_over_time" => return Ok(last(window)),
         "ts_of_first_over_time" => {
-            let first = window.times.first().into_iter().chain(window.histogram_times.first()).min();
+            let first = window
+                .times
+                .first()
+                .into_iter()
+                .chain(window.histogram_times.first())
+                .min();
             return Ok(first.map(|time| Point::Float(*time as f64 / 1000.0)));
         }
         "ts_of_last_over_time" => {
-            let last = window.times.last().into_iter().chain(window.histogram_times.last()).max();
+            let last = window
+                .times
+                .last()
+                .into_iter()
+                .chain(window.histogram_times.last())
+                .max();
             return Ok(last.map(|time| Point::Float(*time as f64 / 1000.0)));
         }
         "sum_over_time" | "avg_over_time" => {
@@ -43,7 +53,11 @@ pub(super) fn point(
                 let mean = function == "avg_over_time";
                 return Ok(of_histograms(window.histograms, mean, place, notes));
             }
-            return float(if function == "sum_over_time" { sum(values) } else { mean(values) });
+            return float(if function == "sum_over_time" {
+                sum(values)
+            } else {
+                mean(values)
+            });
         }
         _ => {}
     }
@@ -76,7 +90,10 @@ pub(super) fn point(
 fn first(window: &Window<'_>) -> Option<Point> {
     match (window.times.first(), window.histogram_times.first()) {
         (Some(float), other) if other.is_none_or(|histogram| float < histogram) => Some(Point::Float(window.values[0])),
-        (_, Some(_)) => window.histograms.first().map(|histogram| Point::Histogram(Arc::clone(histogram))),
+        (_, Some(_)) => window
+            .histograms
+            .first()
+            .map(|histogram| Point::Histogram(Arc::clone(histogram))),
         _ => None,
     }
 }
@@ -86,7 +103,10 @@ fn last(window: &Window<'_>) -> Option<Point> {
         (Some(float), other) if other.is_none_or(|histogram| histogram < float) => {
             window.values.last().map(|value| Point::Float(*value))
         }
-        (_, Some(_)) => window.histograms.last().map(|histogram| Point::Histogram(Arc::clone(histogram))),
+        (_, Some(_)) => window
+            .histograms
+            .last()
+            .map(|histogram| Point::Histogram(Arc::clone(histogram))),
         _ => None,
     }
 }
@@ -125,9 +145,17 @@ fn running_mean(values: &[f64], from: usize, sum: f64, c: f64) -> f64 {
 
 /// Where, and which value; NaN loses against anything.
 fn extreme(values: &[f64], better: impl Fn(f64, f64) -> bool) -> (usize, f64) {
-    values.iter().copied().enumerate().fold((0, values[0]), |best, (at, now)| {
-        if better(now, best.1) || best.1.is_nan() { (at, now) } else { best }
-    })
+    values
+        .iter()
+        .copied()
+        .enumerate()
+        .fold((0, values[0]), |best, (at, now)| {
+            if better(now, best.1) || best.1.is_nan() {
+                (at, now)
+            } else {
+                best
+            }
+        })
 }
 
 fn variance(values: &[f64]) -> f64 {
@@ -151,12 +179,7 @@ fn median_deviation(values: &[f64]) -> f64 {
     quantile(0.5, &mut values)
 }
 
-fn of_histograms(
-    histograms: &[Arc<Histogram>],
-    mean: bool,
-    place: Place<'_>,
-    notes: &mut Notes,
-) -> Option<Point> {
+fn of_histograms(histograms: &[Arc<Histogram>], mean: bool, place: Place<'_>, notes: &mut Notes) -> Option<Point> {
     let hint = |hint| histograms.iter().any(|histogram| histogram.reset == hint);
     let collision = hint(ResetHint::Reset) && hint(ResetHint::NotReset);
     let result = if mean { mean_of(histograms) } else { sum_of(histograms) };
@@ -207,7 +230,11 @@ pub(super) struct MeanHistogram {
 
 impl MeanHistogram {
     pub fn new(first: &Histogram) -> Self {
-        Self { accumulator: Accumulator::new(first), count: 1.0, running: false }
+        Self {
+            accumulator: Accumulator::new(first),
+            count: 1.0,
+            running: false,
+        }
     }
 
     pub fn add(&mut self, histogram: &Histogram) -> Result<crate::histogram::Added, IncompatibleBuckets> {

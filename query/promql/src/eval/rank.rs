@@ -8,7 +8,11 @@ pub(super) fn nan_first(a: f64, b: f64) -> Ordering {
 }
 
 /// The q-quantile of values in any order, which are sorted on the way: the weighted mean of the two nearest (promql/quantile.go).
-#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+#[allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss
+)]
 pub(super) fn quantile(q: f64, values: &mut [f64]) -> f64 {
     if values.is_empty() || q.is_nan() {
         return f64::NAN;
@@ -35,7 +39,10 @@ mod tests {
     fn quantiles() {
         let check = |q: f64, mut values: Vec<f64>, expected: f64| {
             let value = quantile(q, &mut values);
-            assert!(value == expected || (value.is_nan() && expected.is_nan()), "{q}: {value} {expected}");
+            assert!(
+                value == expected || (value.is_nan() && expected.is_nan()),
+                "{q}: {value} {expected}"
+            );
         };
         check(0.5, vec![3.0, 1.0, 2.0], 2.0);
         check(0.75, vec![4.0, 0.0], 3.0);

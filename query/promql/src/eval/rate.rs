@@ -46,7 +46,11 @@ fn extrapolation(span: &Span, window: &Window<'_>) -> f64 {
     if to_end >= threshold {
         to_end = mean / 2.0;
     }
-    if sampled == 0.0 { 1.0 } else { (sampled + to_start + to_end) / sampled }
+    if sampled == 0.0 {
+        1.0
+    } else {
+        (sampled + to_start + to_end) / sampled
+    }
 }
 
 impl Evaluator<'_> {
@@ -60,10 +64,16 @@ impl Evaluator<'_> {
         track: &mut Track,
     ) {
         let counter = function != "delta";
-        let per = if function == "rate" { seconds(ranged.range_ms) } else { 1.0 };
+        let per = if function == "rate" {
+            seconds(ranged.range_ms)
+        } else {
+            1.0
+        };
         // Resets are few: their places are found once, not in every window that holds them.
         let resets: Vec<usize> = if counter {
-            (1..series.values.len()).filter(|at| series.values[*at] < series.values[at - 1]).collect()
+            (1..series.values.len())
+                .filter(|at| series.values[*at] < series.values[at - 1])
+                .collect()
         } else {
             Vec::new()
         };
@@ -98,7 +108,12 @@ impl Evaluator<'_> {
             }
             let first_over_increase = (counter && increase > 0.0 && first >= 0.0).then(|| first / increase);
             let (first_ms, last_ms) = (times[0], times[times.len() - 1]);
-            let span = Span { first_ms, last_ms, samples: times.len(), first_over_increase };
+            let span = Span {
+                first_ms,
+                last_ms,
+                samples: times.len(),
+                first_over_increase,
+            };
             let mut factor = extrapolation(&span, &window);
             if function == "rate" {
                 factor /= per;
@@ -123,7 +138,12 @@ fn rate_of_histograms(
     let first_over_increase =
         (counter && increase.count > 0.0 && histograms[0].count >= 0.0).then(|| histograms[0].count / increase.count);
     let (first_ms, last_ms) = (times[0], times[times.len() - 1]);
-    let span = Span { first_ms, last_ms, samples: times.len(), first_over_increase };
+    let span = Span {
+        first_ms,
+        last_ms,
+        samples: times.len(),
+        first_over_increase,
+    };
     Some(increase.times(extrapolation(&span, window) / per))
 }
 
@@ -143,7 +163,11 @@ fn increase_of_histograms(
     if counter && histograms[1].is_reset_after(first) {
         // The first one does not count then, and its layout does not matter.
         let (schema, bounds) = (histograms[1].schema, Arc::clone(&histograms[1].bounds));
-        previous = Arc::new(Histogram { schema, bounds, ..Histogram::default() });
+        previous = Arc::new(Histogram {
+            schema,
+            bounds,
+            ..Histogram::default()
+        });
     }
     let custom = previous.is_custom();
     if last.is_custom() != custom {
@@ -203,7 +227,9 @@ pub(super) fn instant(window: &Window<'_>, rate: bool, place: Place<'_>, notes: 
     let histograms = window.histogram_times.iter().zip(window.histograms).rev().take(2);
     newest.extend(histograms.map(|(time, value)| (*time, Point::Histogram(Arc::clone(value)))));
     newest.sort_by_key(|(time, _)| *time);
-    let [.., (before_ms, before), (now_ms, now)] = &newest[..] else { return None };
+    let [.., (before_ms, before), (now_ms, now)] = &newest[..] else {
+        return None;
+    };
     let interval = seconds(now_ms - before_ms);
     if interval == 0.0 {
         return None;
@@ -214,7 +240,10 @@ pub(super) fn instant(window: &Window<'_>, rate: bool, place: Place<'_>, notes: 
             Some(Point::Float(if rate { gained / interval } else { gained }))
         }
         (Point::Histogram(before), Point::Histogram(now)) => {
-            let gauges = [before, now].iter().filter(|histogram| histogram.reset == ResetHint::Gauge).count();
+            let gauges = [before, now]
+                .iter()
+                .filter(|histogram| histogram.reset == ResetHint::Gauge)
+                .count();
             if rate && gauges > 0 {
                 notes.not_a_counter(place.metric, place.at);
             }
@@ -236,7 +265,11 @@ pub(super) fn instant(window: &Window<'_>, rate: bool, place: Place<'_>, notes: 
             }
             gained.reset = ResetHint::Gauge;
             let gained = gained.compact();
-            Some(Point::Histogram(Arc::new(if rate { gained.divided(interval) } else { gained })))
+            Some(Point::Histogram(Arc::new(if rate {
+                gained.divided(interval)
+            } else {
+                gained
+            })))
         }
         _ => {
             notes.mixed_floats_histograms(place.metric, place.at);

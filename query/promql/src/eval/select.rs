@@ -23,6 +23,19 @@ pub(super) struct Sampled<'a> {
     pub histograms: Cow<'a, [Arc<Histogram>]>,
 }
 
+impl Sampled<'_> {
+    fn owned(self) -> Sampled<'static> {
+        Sampled {
+            labels: self.labels,
+            drop_name: self.drop_name,
+            times: Cow::Owned(self.times.into_owned()),
+            values: Cow::Owned(self.values.into_owned()),
+            histogram_times: Cow::Owned(self.histogram_times.into_owned()),
+            histograms: Cow::Owned(self.histograms.into_owned()),
+        }
+    }
+}
+
 /// What a range selector or subquery yields, and how its windows lie.
 pub(super) struct Ranged<'a> {
     pub series: Vec<Sampled<'a>>,
@@ -41,6 +54,8 @@ impl Evaluator<'_> {
         for series in self.plan.data(self.data, selector) {
             self.hold(steps.count)?;
             let mut track = Track::new(series.labels.clone(), false, steps.count);
+            let totals = self.totals(selector, series);
+            let series = totals.as_ref().unwrap_or(series);
             self.newest(series, selector.shift, steps, |step, _, point| track.set(step, point));
             if !track.is_empty() {
                 tracks.push(track);
@@ -49,14 +64,45 @@ impl Evaluator<'_> {
         Ok(tracks)
     }
 
+    /// The series with histograms reduced to count and sum, if the query looks at nothing else. Resets are found on the
+    /// way, sample by sample, and noted as hints; all that follows is spared the buckets.
+    fn totals(&self, selector: &Selector, series: &Series) -> Option<Series> {
+        let wanted = self.plan.query.totals_only.get(selector.id).copied().unwrap_or(false);
+        if !wanted || series.histograms.times.is_empty() {
+            return None;
+        }
+        let mut before: Option<&Arc<Histogram>> = None;
+        let mut totals = Histograms {
+            times: series.histograms.times.clone(),
+            values: Vec::new(),
+        };
+        for histogram in &series.histograms.values {
+            let mut reset = histogram.reset;
+            if !is_stale(histogram.sum) {
+                if let (ResetHint::Unknown, Some(before)) = (reset, before) {
+                    let fell = histogram.is_reset_after(before);
+                    reset = if fell { ResetHint::Reset } else { ResetHint::NotReset };
+                }
+                before = Some(histogram);
+            }
+            let (schema, count, sum) = (histogram.schema, histogram.count, histogram.sum);
+            totals.values.push(Arc::new(Histogram {
+                reset,
+                schema,
+                count,
+                sum,
+                ..Histogram::default()
+            }));
+        }
+        Some(Series {
+            labels: series.labels.clone(),
+            floats: series.floats.clone(),
+            histograms: totals,
+        })
+    }
+
     /// Calls `found` with the time and value of the newest sample at each step that has one within the look-back.
-    pub(super) fn newest(
-        &self,
-        series: &Series,
-        shift: Shift,
-        steps: Steps,
-        mut found: impl FnMut(usize, i64, Point),
-    ) {
+    pub(super) fn newest(&self, series: &Series, shift: Shift, steps: Steps, mut found: impl FnMut(usize, i64, Point)) {
         let lookback_ms = self.params().lookback_ms;
         let (floats, histograms) = (&series.floats, &series.histograms);
         let (mut float, mut histogram) = (0, 0);
@@ -65,7 +111,9 @@ impl Evaluator<'_> {
             float = forward(&floats.times, float, at);
             histogram = forward(&histograms.times, histogram, at);
             let newest_float = float.checked_sub(1).map(|number| (floats.times[number], number));
-            let newest_histogram = histogram.checked_sub(1).map(|number| (histograms.times[number], number));
+            let newest_histogram = histogram
+                .checked_sub(1)
+                .map(|number| (histograms.times[number], number));
             let oldest = at - lookback_ms;
             match (newest_float, newest_histogram) {
                 (Some((time, number)), other) if other.is_none_or(|(later, _)| later < time) => {
@@ -89,14 +137,29 @@ impl Evaluator<'_> {
     pub(super) fn ranged(&self, node: &Node, steps: Steps) -> Result<Ranged<'_>, Error> {
         match &node.expr {
             Expr::Range { selector, range_ms } => {
-                let series = self.plan.data(self.data, selector).iter().map(sampled).collect();
-                Ok(Ranged { series, range_ms: *range_ms, shift: selector.shift })
+                let data = self.plan.data(self.data, selector).iter();
+                let series = data.map(|series| match self.totals(selector, series) {
+                    Some(totals) => sampled(&totals).owned(),
+                    None => sampled(series),
+                });
+                let series = series.collect();
+                Ok(Ranged {
+                    series,
+                    range_ms: *range_ms,
+                    shift: selector.shift,
+                })
             }
-            Expr::Subquery { inner, range_ms, shift, .. } => {
+            Expr::Subquery {
+                inner, range_ms, shift, ..
+            } => {
                 let inner_steps = self.subquery_steps(node, steps);
                 let tracks = self.vector(inner, inner_steps)?;
                 let series = tracks.into_iter().map(|track| from_track(track, inner_steps)).collect();
-                Ok(Ranged { series, range_ms: *range_ms, shift: *shift })
+                Ok(Ranged {
+                    series,
+                    range_ms: *range_ms,
+                    shift: *shift,
+                })
             }
             Expr::Paren(inner) | Expr::Constant(inner) => self.ranged(inner, steps),
             _ => Err(Error::execution("expected type range vector, got instant vector")),
@@ -105,7 +168,13 @@ impl Evaluator<'_> {
 
     /// The steps of a subquery: multiples of its own step, after the beginning of the first window (subqueryTimeRange).
     fn subquery_steps(&self, node: &Node, steps: Steps) -> Steps {
-        let Expr::Subquery { range_ms, step_ms, shift, .. } = &node.expr else {
+        let Expr::Subquery {
+            range_ms,
+            step_ms,
+            shift,
+            ..
+        } = &node.expr
+        else {
             return Steps { count: 0, ..steps };
         };
         if steps.count == 0 {
@@ -129,15 +198,29 @@ impl Evaluator<'_> {
         let mut all = Vec::with_capacity(ranged.series.len());
         for series in ranged.series {
             self.hold(series.times.len())?;
-            let labels = if series.drop_name { series.labels.without_metadata() } else { series.labels };
+            let labels = if series.drop_name {
+                series.labels.without_metadata()
+            } else {
+                series.labels
+            };
             let (a, b) = (forward(&series.times, 0, from), forward(&series.times, 0, to));
-            let floats = Floats { times: series.times[a..b].to_vec(), values: series.values[a..b].to_vec() };
-            let (a, b) = (forward(&series.histogram_times, 0, from), forward(&series.histogram_times, 0, to));
+            let floats = Floats {
+                times: series.times[a..b].to_vec(),
+                values: series.values[a..b].to_vec(),
+            };
+            let (a, b) = (
+                forward(&series.histogram_times, 0, from),
+                forward(&series.histogram_times, 0, to),
+            );
             let histograms = Histograms {
                 times: series.histogram_times[a..b].to_vec(),
                 values: series.histograms[a..b].to_vec(),
             };
-            all.push(Series { labels, floats, histograms });
+            all.push(Series {
+                labels,
+                floats,
+                histograms,
+            });
         }
         Ok(all)
     }
@@ -159,19 +242,30 @@ pub(super) fn forward(times: &[i64], from: usize, at: i64) -> usize {
 fn sampled(series: &Series) -> Sampled<'_> {
     let (floats, histograms) = (&series.floats, &series.histograms);
     let (times, values) = if floats.has_stale() {
-        let kept = floats.times.iter().zip(&floats.values).filter(|(_, value)| !is_stale(**value));
+        let kept = floats
+            .times
+            .iter()
+            .zip(&floats.values)
+            .filter(|(_, value)| !is_stale(**value));
         let (times, values): (Vec<i64>, Vec<f64>) = kept.map(|(time, value)| (*time, *value)).unzip();
         (Cow::Owned(times), Cow::Owned(values))
     } else {
         (Cow::Borrowed(&floats.times[..]), Cow::Borrowed(&floats.values[..]))
     };
     let (histogram_times, values_of_histograms) = if histograms.has_stale() {
-        let kept = histograms.times.iter().zip(&histograms.values).filter(|(_, value)| !is_stale(value.sum));
+        let kept = histograms
+            .times
+            .iter()
+            .zip(&histograms.values)
+            .filter(|(_, value)| !is_stale(value.sum));
         let (times, values): (Vec<i64>, Vec<Arc<Histogram>>) =
             kept.map(|(time, value)| (*time, Arc::clone(value))).unzip();
         (Cow::Owned(times), Cow::Owned(values))
     } else {
-        (Cow::Borrowed(&histograms.times[..]), Cow::Borrowed(&histograms.values[..]))
+        (
+            Cow::Borrowed(&histograms.times[..]),
+            Cow::Borrowed(&histograms.values[..]),
+        )
     };
     Sampled {
         labels: series.labels.clone(),
@@ -189,7 +283,10 @@ fn from_track(track: Track, steps: Steps) -> Sampled<'static> {
     for histogram in &mut series.histograms.values {
         // A subquery may skip or repeat samples: what was known about resets between them holds no longer.
         if matches!(histogram.reset, ResetHint::Reset | ResetHint::NotReset) {
-            *histogram = Arc::new(Histogram { reset: ResetHint::Unknown, ..Histogram::clone(histogram) });
+            *histogram = Arc::new(Histogram {
+                reset: ResetHint::Unknown,
+                ..Histogram::clone(histogram)
+            });
         }
     }
     Sampled {

@@ -66,13 +66,23 @@ impl Evaluator<'_> {
         }
         // Notes of these two name the whole of the arguments or the first one; that is where the range is, but for
         // quantile_over_time, whose note is about the number before it.
-        let at = if function == "quantile_over_time" { args[0].at } else { range_node.at };
+        let at = if function == "quantile_over_time" {
+            args[0].at
+        } else {
+            range_node.at
+        };
         let mut tracks = Vec::with_capacity(ranged.series.len());
         for series in &ranged.series {
             self.hold(steps.count)?;
-            let mut track =
-                Track::new(series.labels.clone(), drops_name(function) || series.drop_name, steps.count);
-            let place = Place { metric: series.labels.metric(), at };
+            let mut track = Track::new(
+                series.labels.clone(),
+                drops_name(function) || series.drop_name,
+                steps.count,
+            );
+            let place = Place {
+                metric: series.labels.metric(),
+                at,
+            };
             match function {
                 "rate" | "increase" | "delta" => {
                     self.extrapolated(function, series, &ranged, steps, place, &mut track);
@@ -86,15 +96,14 @@ impl Evaluator<'_> {
                     self.windows(series, &ranged, steps, |window| {
                         let mut notes = self.notes.borrow_mut();
                         let point = match function {
-                            "irate" | "idelta" => {
-                                super::rate::instant(&window, function == "irate", place, &mut notes)
-                            }
+                            "irate" | "idelta" => super::rate::instant(&window, function == "irate", place, &mut notes),
                             "deriv" | "predict_linear" | "changes" | "resets" | "double_exponential_smoothing" => {
-                                super::change::point(function, &window, &scalars, place, &mut notes)
-                                    .unwrap_or_else(|error| {
+                                super::change::point(function, &window, &scalars, place, &mut notes).unwrap_or_else(
+                                    |error| {
                                         failed.get_or_insert(error);
                                         None
-                                    })
+                                    },
+                                )
                             }
                             _ => super::over_time::point(function, &window, &scalars, place, &mut notes)
                                 .unwrap_or_else(|error| {
@@ -172,7 +181,8 @@ impl Evaluator<'_> {
 
     /// The number of the argument that is a range, if one is.
     pub(super) fn range_arg(args: &[Node]) -> Option<usize> {
-        args.iter().position(|arg| matches!(arg.bare().expr, Expr::Range { .. } | Expr::Subquery { .. }))
+        args.iter()
+            .position(|arg| matches!(arg.bare().expr, Expr::Range { .. } | Expr::Subquery { .. }))
     }
 
     pub(super) fn range_call(
@@ -187,5 +197,7 @@ impl Evaluator<'_> {
 }
 
 fn looks_like_a_counter(metric: &str) -> bool {
-    ["_total", "_sum", "_count", "_bucket"].iter().any(|suffix| metric.ends_with(suffix))
+    ["_total", "_sum", "_count", "_bucket"]
+        .iter()
+        .any(|suffix| metric.ends_with(suffix))
 }

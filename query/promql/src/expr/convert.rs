@@ -8,9 +8,7 @@ use promql_parser::parser::token;
 use regex::Regex;
 
 use super::tokens::{Token, TokenKind, tokens};
-use super::{
-    AggregateOp, At, BinaryOp, Cardinality, Compare, Expr, Matcher, Matching, Node, Selector, Shift,
-};
+use super::{AggregateOp, At, BinaryOp, Cardinality, Compare, Expr, Matcher, Matching, Node, Selector, Shift};
 use crate::error::Error;
 use crate::labels::METRIC_NAME;
 use crate::notes::line_and_column;
@@ -23,8 +21,17 @@ const TOKENS_MAX: usize = 20_000;
 /// Functions whose answer depends on the step's time even if their arguments do not (promql/functions.go,
 /// AtModifierUnsafeFunctions); those that the query's parameters fix are not among them.
 const TIME_DEPENDENT: &[&str] = &[
-    "days_in_month", "day_of_month", "day_of_week", "day_of_year", "hour", "minute", "month", "year",
-    "predict_linear", "time", "timestamp",
+    "days_in_month",
+    "day_of_month",
+    "day_of_week",
+    "day_of_year",
+    "hour",
+    "minute",
+    "month",
+    "year",
+    "predict_linear",
+    "time",
+    "timestamp",
 ];
 
 /// What parses but is not evaluated: experimental in Prometheus 3.14.
@@ -34,7 +41,9 @@ const UNSUPPORTED_FUNCTIONS: &[&str] = &["info", "start_timestamp", "integral"];
 pub(crate) fn parse(query: &str) -> Result<(Node, usize), Error> {
     let tokens = tokens(query);
     if tokens.len() > TOKENS_MAX {
-        return Err(Error::BadParameter(format!("the query has more than {TOKENS_MAX} words and signs")));
+        return Err(Error::BadParameter(format!(
+            "the query has more than {TOKENS_MAX} words and signs"
+        )));
     }
     // The parser builds its tree without recursion, but drops it with one.
     let mut open = 0_usize;
@@ -49,14 +58,24 @@ pub(crate) fn parse(query: &str) -> Result<(Node, usize), Error> {
         }
     }
     let tree = theirs::parse(query).map_err(|message| explain(query, &tokens, message))?;
-    let mut walk = Walk { query, tokens: &tokens, next: 0, lost: false, selectors: 0 };
+    let mut walk = Walk {
+        query,
+        tokens: &tokens,
+        next: 0,
+        lost: false,
+        selectors: 0,
+    };
     let node = walk.node(&tree, 0)?;
     Ok((mark_constants(node), walk.selectors))
 }
 
 /// Marks the largest parts of a query that are the same at every step.
 pub(crate) fn mark_constants(mut node: Node) -> Node {
-    if is_constant(&mut node) && wants_mark(&node) { constant(node) } else { node }
+    if is_constant(&mut node) && wants_mark(&node) {
+        constant(node)
+    } else {
+        node
+    }
 }
 
 /// True if a function's answer depends on the step's time even where its arguments do not.
@@ -66,7 +85,11 @@ pub(crate) fn is_time_dependent(function: &str) -> bool {
 
 fn too_deep(query: &str, at: usize) -> Error {
     let (line, column) = line_and_column(query, at);
-    Error::Parse { line, column, message: format!("the query is nested more than {DEPTH_MAX} deep") }
+    Error::Parse {
+        line,
+        column,
+        message: format!("the query is nested more than {DEPTH_MAX} deep"),
+    }
 }
 
 fn ms(duration: Duration) -> Result<i64, Error> {
@@ -92,7 +115,11 @@ impl Walk<'_> {
     }
 
     fn at(&self) -> usize {
-        if self.lost { 0 } else { self.tokens.get(self.next).map_or(0, |token| token.at) }
+        if self.lost {
+            0
+        } else {
+            self.tokens.get(self.next).map_or(0, |token| token.at)
+        }
     }
 
     fn skip(&mut self, text: &str) {
@@ -147,9 +174,17 @@ impl Walk<'_> {
         loop {
             if self.is_word("bool") {
                 self.next += 1;
-            } else if ["on", "ignoring", "group_left", "group_right", "fill", "fill_left", "fill_right"]
-                .iter()
-                .any(|word| self.is_word(word))
+            } else if [
+                "on",
+                "ignoring",
+                "group_left",
+                "group_right",
+                "fill",
+                "fill_left",
+                "fill_right",
+            ]
+            .iter()
+            .any(|word| self.is_word(word))
             {
                 self.next += 1;
                 self.skip_group();
@@ -172,8 +207,19 @@ impl Walk<'_> {
                 Expr::Number(number.val)
             }
             theirs::Expr::StringLiteral(text) => {
+                let token = self
+                    .tokens
+                    .get(self.next)
+                    .filter(|token| token.kind == TokenKind::Text && !self.lost);
                 self.next += 1;
-                Expr::Text(text.val.clone())
+                match token.map(|token| (token.text, token.bytes())) {
+                    // The parser takes an escaped byte for a character; Prometheus takes it for a byte.
+                    Some((written, Some(bytes))) => match String::from_utf8(bytes) {
+                        Ok(text) => Expr::Text(text),
+                        Err(_) => Expr::BadText(written.to_owned()),
+                    },
+                    _ => Expr::Text(text.val.clone()),
+                }
             }
             theirs::Expr::VectorSelector(selector) => {
                 self.skip_plus(false);
@@ -182,7 +228,10 @@ impl Walk<'_> {
             }
             theirs::Expr::MatrixSelector(matrix) => {
                 let range_ms = ms(matrix.range)?;
-                Expr::Range { selector: self.selector(&matrix.vs)?, range_ms }
+                Expr::Range {
+                    selector: self.selector(&matrix.vs)?,
+                    range_ms,
+                }
             }
             theirs::Expr::Subquery(subquery) => {
                 let inner = Box::new(self.node(&subquery.expr, deeper)?);
@@ -208,14 +257,20 @@ impl Walk<'_> {
                 Expr::Negate(Box::new(self.node(&unary.expr, deeper)?))
             }
             theirs::Expr::Binary(binary) => {
-                let op = binary_op(binary.op.id())
-                    .ok_or_else(|| Error::Unsupported(format!("operator {}", binary.op)))?;
+                let op =
+                    binary_op(binary.op.id()).ok_or_else(|| Error::Unsupported(format!("operator {}", binary.op)))?;
                 let left = Box::new(self.node(&binary.lhs, deeper)?);
                 self.next += 1;
                 self.skip_matching();
                 let right = Box::new(self.node(&binary.rhs, deeper)?);
                 let (matching, returns_bool) = matching(binary.modifier.as_ref());
-                Expr::Binary { op, left, right, matching, returns_bool }
+                Expr::Binary {
+                    op,
+                    left,
+                    right,
+                    matching,
+                    returns_bool,
+                }
             }
             theirs::Expr::Call(call) => {
                 self.skip_plus(false);
@@ -241,8 +296,8 @@ impl Walk<'_> {
             theirs::Expr::Aggregate(aggregate) => {
                 self.skip_plus(false);
                 self.next += 1;
-                let op = aggregate_op(aggregate.op.id())
-                    .ok_or_else(|| Error::Unsupported(format!("{}()", aggregate.op)))?;
+                let op =
+                    aggregate_op(aggregate.op.id()).ok_or_else(|| Error::Unsupported(format!("{}()", aggregate.op)))?;
                 self.skip_grouping();
                 self.skip("(");
                 let mut param = None;
@@ -258,7 +313,13 @@ impl Walk<'_> {
                     Some(theirs::LabelModifier::Exclude(labels)) => (true, labels.labels.clone()),
                     None => (false, Vec::new()),
                 };
-                Expr::Aggregate { op, param, inner, without, labels }
+                Expr::Aggregate {
+                    op,
+                    param,
+                    inner,
+                    without,
+                    labels,
+                }
             }
             theirs::Expr::Extension(_) => return Err(Error::Unsupported("extensions of the syntax tree".into())),
         };
@@ -284,18 +345,31 @@ impl Walk<'_> {
     }
 
     fn selector(&mut self, selector: &theirs::VectorSelector) -> Result<Selector, Error> {
-        if self.tokens.get(self.next).is_some_and(|token| token.kind == TokenKind::Word) {
+        if self
+            .tokens
+            .get(self.next)
+            .is_some_and(|token| token.kind == TokenKind::Word)
+        {
             self.next += 1;
         }
         if self.peek() == "{" {
+            let from = self.next;
             self.skip_group();
+            let inside = &self.tokens[from..self.next.min(self.tokens.len())];
+            if inside.iter().any(|token| token.bytes().is_some()) {
+                return Err(Error::Unsupported(
+                    "escaped bytes beyond ASCII in a label matcher: write the character".into(),
+                ));
+            }
         }
         if self.peek() == "[" {
             self.skip_group();
         }
         self.skip_shift();
         if !selector.matchers.or_matchers.is_empty() {
-            return Err(Error::Unsupported("`or` between label matchers: write `a{...} or a{...}`".into()));
+            return Err(Error::Unsupported(
+                "`or` between label matchers: write `a{...} or a{...}`".into(),
+            ));
         }
         let mut matchers = Vec::new();
         for matcher in &selector.matchers.matchers {
@@ -305,8 +379,9 @@ impl Walk<'_> {
                     MatchOp::Re(regex) | MatchOp::NotRe(regex) => regex.as_str(),
                     _ => "",
                 };
-                Regex::new(&format!("(?s){text}"))
-                    .map_err(|error| Error::BadParameter(format!("bad regular expression {:?}: {error}", matcher.value)))
+                Regex::new(&format!("(?s){text}")).map_err(|error| {
+                    Error::BadParameter(format!("bad regular expression {:?}: {error}", matcher.value))
+                })
             };
             let compare = match matcher.op {
                 MatchOp::Equal => Compare::Equal,
@@ -314,16 +389,30 @@ impl Walk<'_> {
                 MatchOp::Re(_) => Compare::Matches(regex()?),
                 MatchOp::NotRe(_) => Compare::MatchesNot(regex()?),
             };
-            matchers.push(Matcher { name: matcher.name.clone(), value: matcher.value.clone(), compare });
+            matchers.push(Matcher {
+                name: matcher.name.clone(),
+                value: matcher.value.clone(),
+                compare,
+            });
         }
         if let Some(name) = &selector.name
-            && !matchers.iter().any(|matcher| matcher.name == METRIC_NAME && matcher.value == *name)
+            && !matchers
+                .iter()
+                .any(|matcher| matcher.name == METRIC_NAME && matcher.value == *name)
         {
-            matchers.push(Matcher { name: METRIC_NAME.into(), value: name.clone(), compare: Compare::Equal });
+            matchers.push(Matcher {
+                name: METRIC_NAME.into(),
+                value: name.clone(),
+                compare: Compare::Equal,
+            });
         }
         let id = self.selectors;
         self.selectors += 1;
-        Ok(Selector { id, matchers, shift: shift(selector.offset.as_ref(), selector.at.as_ref())? })
+        Ok(Selector {
+            id,
+            matchers,
+            shift: shift(selector.offset.as_ref(), selector.at.as_ref())?,
+        })
     }
 }
 
@@ -365,7 +454,9 @@ fn matching(modifier: Option<&theirs::BinModifier>) -> (Matching, bool) {
         fill_left: None,
         fill_right: None,
     };
-    let Some(modifier) = modifier else { return (matching, false) };
+    let Some(modifier) = modifier else {
+        return (matching, false);
+    };
     match &modifier.card {
         theirs::VectorMatchCardinality::OneToOne => {}
         theirs::VectorMatchCardinality::ManyToMany => matching.cardinality = Cardinality::ManyToMany,
@@ -429,13 +520,16 @@ fn aggregate_op(id: token::TokenId) -> Option<AggregateOp> {
 }
 
 fn constant(node: Node) -> Node {
-    Node { at: node.at, expr: Expr::Constant(Box::new(node)) }
+    Node {
+        at: node.at,
+        expr: Expr::Constant(Box::new(node)),
+    }
 }
 
 /// Literals and ranges need no mark: they cost nothing, or are read by the function around them.
 fn wants_mark(node: &Node) -> bool {
     match &node.expr {
-        Expr::Number(_) | Expr::Text(_) | Expr::Range { .. } | Expr::Subquery { .. } => false,
+        Expr::Number(_) | Expr::Text(_) | Expr::BadText(_) | Expr::Range { .. } | Expr::Subquery { .. } => false,
         Expr::Paren(inner) => wants_mark(inner),
         _ => true,
     }
@@ -450,7 +544,7 @@ fn is_constant(node: &mut Node) -> bool {
         }
     };
     match &mut node.expr {
-        Expr::Number(_) | Expr::Text(_) => true,
+        Expr::Number(_) | Expr::Text(_) | Expr::BadText(_) => true,
         Expr::Select(selector) | Expr::Range { selector, .. } => selector.shift.at.is_some(),
         Expr::Subquery { inner, shift, .. } => {
             if is_constant(inner) {
@@ -466,7 +560,10 @@ fn is_constant(node: &mut Node) -> bool {
             if all && (!TIME_DEPENDENT.contains(function) || (*function == "timestamp" && over_selectors)) {
                 return true;
             }
-            args.iter_mut().zip(of_args).filter(|(_, constant)| *constant).for_each(|(arg, _)| mark(arg));
+            args.iter_mut()
+                .zip(of_args)
+                .filter(|(_, constant)| *constant)
+                .for_each(|(arg, _)| mark(arg));
             false
         }
         Expr::Aggregate { param, inner, .. } => {
@@ -516,7 +613,11 @@ fn explain(query: &str, tokens: &[Token<'_>], message: String) -> Error {
             _ => continue,
         };
         if open.pop().is_none_or(|opened| opened.text != wanted) {
-            return at(query, token.at, format!("unexpected {:?}: nothing that it closes is open", token.text));
+            return at(
+                query,
+                token.at,
+                format!("unexpected {:?}: nothing that it closes is open", token.text),
+            );
         }
     }
     if let Some(token) = open.last() {
@@ -535,14 +636,24 @@ fn explain(query: &str, tokens: &[Token<'_>], message: String) -> Error {
     for pair in tokens.windows(2) {
         let operand = |token: &Token<'_>| token.kind != TokenKind::Sign && !is_keyword(token.text);
         let operator = |token: &Token<'_>| {
-            matches!(token.text, "+" | "-" | "*" | "/" | "%" | "^" | "==" | "!=" | ">" | "<" | ">=" | "<=" | ",")
+            matches!(
+                token.text,
+                "+" | "-" | "*" | "/" | "%" | "^" | "==" | "!=" | ">" | "<" | ">=" | "<=" | ","
+            )
         };
         if operand(&pair[0]) && operand(&pair[1]) {
-            let text = format!("unexpected {:?}: an operator or a comma is missing before it", pair[1].text);
+            let text = format!(
+                "unexpected {:?}: an operator or a comma is missing before it",
+                pair[1].text
+            );
             return at(query, pair[1].at, text);
         }
         if operator(&pair[0]) && matches!(pair[1].text, "*" | "/" | "%" | "^" | "==" | ")" | "]" | ",") {
-            return at(query, pair[1].at, format!("unexpected {:?} after {:?}", pair[1].text, pair[0].text));
+            return at(
+                query,
+                pair[1].at,
+                format!("unexpected {:?} after {:?}", pair[1].text, pair[0].text),
+            );
         }
     }
     let end = tokens.last().map_or(0, |token| token.at + token.text.len());
@@ -559,9 +670,35 @@ fn at(query: &str, position: usize, message: String) -> Error {
 
 fn is_keyword(word: &str) -> bool {
     [
-        "and", "or", "unless", "atan2", "by", "without", "on", "ignoring", "group_left", "group_right", "bool",
-        "offset", "sum", "avg", "min", "max", "count", "group", "topk", "bottomk", "quantile", "stddev", "stdvar",
-        "count_values", "limitk", "limit_ratio", "fill", "fill_left", "fill_right",
+        "and",
+        "or",
+        "unless",
+        "atan2",
+        "by",
+        "without",
+        "on",
+        "ignoring",
+        "group_left",
+        "group_right",
+        "bool",
+        "offset",
+        "sum",
+        "avg",
+        "min",
+        "max",
+        "count",
+        "group",
+        "topk",
+        "bottomk",
+        "quantile",
+        "stddev",
+        "stdvar",
+        "count_values",
+        "limitk",
+        "limit_ratio",
+        "fill",
+        "fill_left",
+        "fill_right",
     ]
     .iter()
     .any(|keyword| keyword.eq_ignore_ascii_case(word))
@@ -586,7 +723,9 @@ fn unsupported(tokens: &[Token<'_>]) -> Option<&'static str> {
                 "info" if after == "(" => return Some("info()"),
                 "start_timestamp" if after == "(" => return Some("start_timestamp()"),
                 "offset" => {
-                    let next = tokens[number + 1..].iter().find(|token| !matches!(token.text, "+" | "-"));
+                    let next = tokens[number + 1..]
+                        .iter()
+                        .find(|token| !matches!(token.text, "+" | "-"));
                     let arithmetic = tokens[number + 1..]
                         .iter()
                         .skip_while(|token| matches!(token.text, "+" | "-"))
@@ -639,7 +778,9 @@ mod tests {
         let check = |query: &str, marks: usize| {
             let (node, _) = parse(query).unwrap();
             let mut count = 0;
-            node.walk(&mut Vec::new(), &mut |node, _| count += usize::from(matches!(node.expr, Expr::Constant(_))));
+            node.walk(&mut Vec::new(), &mut |node, _| {
+                count += usize::from(matches!(node.expr, Expr::Constant(_)))
+            });
             assert_eq!(count, marks, "{query}");
         };
         check("x", 0);
@@ -659,14 +800,23 @@ mod tests {
             assert_eq!(parse(query).unwrap_err().to_string(), expected, "{query}");
         };
         check("sum(x", "1:4: parse error: \"(\" is never closed");
-        check("sum x)", "1:6: parse error: unexpected \")\": nothing that it closes is open");
-        check("a b", "1:3: parse error: unexpected \"b\": an operator or a comma is missing before it");
+        check(
+            "sum x)",
+            "1:6: parse error: unexpected \")\": nothing that it closes is open",
+        );
+        check(
+            "a b",
+            "1:3: parse error: unexpected \"b\": an operator or a comma is missing before it",
+        );
         check("a +\n* b", "2:1: parse error: unexpected \"*\" after \"+\"");
         check("x[5m", "1:2: parse error: \"[\" is never closed");
         check("{a=\"b}", "1:1: parse error: \"{\" is never closed");
         check("", "1:1: parse error: the query is empty");
         check("foo(x)", "1:1: parse error: unknown function with name 'foo'");
-        check("rate(x)", "1:1: parse error: expected type matrix in call to function 'rate', got vector");
+        check(
+            "rate(x)",
+            "1:1: parse error: expected type matrix in call to function 'rate', got vector",
+        );
         check("rate(x[5m] anchored)", "unsupported: anchored range selectors");
         check("x </ 5", "unsupported: histogram trim operators </ and >/");
         check("rate(x[5m+1m])", "unsupported: duration expressions");

@@ -75,7 +75,10 @@ impl Histogram {
         }
         self.count += sign * other.count;
         self.sum += sign * other.sum;
-        Ok(Added { reset_collision, bounds_reconciled })
+        Ok(Added {
+            reset_collision,
+            bounds_reconciled,
+        })
     }
 
     /// The zero count this histogram would have with a larger threshold, and that threshold: moved up to the end of a
@@ -150,12 +153,19 @@ pub(super) fn reconcile_zero(own: &mut Histogram, other: &Histogram) -> (f64, f6
 }
 
 pub(super) fn at_schema(side: &Buckets, from: i32, to: i32) -> Buckets {
-    if from > to { reduce(side, from, to) } else { side.clone() }
+    if from > to {
+        reduce(side, from, to)
+    } else {
+        side.clone()
+    }
 }
 
 /// The buckets outside a zero bucket, judged by their own schema: merged into coarser ones, some would reach beyond it.
 pub(super) fn outside(side: &[(i32, f64)], schema: i32, threshold: f64) -> Buckets {
-    side.iter().copied().filter(|(index, _)| exponential_bound(*index, schema) > threshold).collect()
+    side.iter()
+        .copied()
+        .filter(|(index, _)| exponential_bound(*index, schema) > threshold)
+        .collect()
 }
 
 /// Sum of two sides.
@@ -175,7 +185,10 @@ fn merge(own: &Buckets, other: &Buckets, sign: f64) -> Buckets {
 
 /// The bounds that two sets share.
 pub(super) fn common_bounds(a: &[f64], b: &[f64]) -> Arc<[f64]> {
-    a.iter().copied().filter(|bound| b.binary_search_by(|other| other.total_cmp(bound)).is_ok()).collect()
+    a.iter()
+        .copied()
+        .filter(|bound| b.binary_search_by(|other| other.total_cmp(bound)).is_ok())
+        .collect()
 }
 
 /// Where bucket `index` of `bounds` lands in `common`, a subset of it.

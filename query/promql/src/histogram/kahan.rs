@@ -79,7 +79,10 @@ impl Accumulator {
                 remap(&mut self.positive, |index| target(index, &self.bounds, &common));
                 let mut mapped = side(&other.positive);
                 remap(&mut mapped, |index| target(index, &other.bounds, &common));
-                let mapped: Buckets = mapped.into_iter().map(|(index, sum)| (index, sum.value + sum.c)).collect();
+                let mapped: Buckets = mapped
+                    .into_iter()
+                    .map(|(index, sum)| (index, sum.value + sum.c))
+                    .collect();
                 merge(&mut self.positive, &mapped);
                 self.positive.retain(|(_, sum)| sum.value != 0.0 || sum.c != 0.0);
                 self.bounds = common;
@@ -100,7 +103,10 @@ impl Accumulator {
         }
         self.count.add(other.count);
         self.sum.add(other.sum);
-        Ok(Added { reset_collision, bounds_reconciled })
+        Ok(Added {
+            reset_collision,
+            bounds_reconciled,
+        })
     }
 
     fn reconcile_zero(&mut self, other: &Histogram) -> f64 {
@@ -147,7 +153,8 @@ impl Accumulator {
     /// True when a count or the sum has left the range of floats.
     pub fn has_overflow(&self) -> bool {
         let sums = self.positive.iter().chain(&self.negative).map(|(_, sum)| sum);
-        sums.chain([&self.zero_count, &self.count, &self.sum]).any(|sum| sum.value.is_infinite())
+        sums.chain([&self.zero_count, &self.count, &self.sum])
+            .any(|sum| sum.value.is_infinite())
             || self.bounds.iter().any(|bound| bound.is_infinite())
     }
 

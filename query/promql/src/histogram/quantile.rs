@@ -29,7 +29,11 @@ impl Bucket {
             return (value - self.lower) / (self.upper - self.lower);
         }
         let (lower, upper, at) = (self.lower.abs().log2(), self.upper.abs().log2(), value.abs().log2());
-        if value > 0.0 { (at - lower) / (upper - lower) } else { 1.0 - (at - upper) / (lower - upper) }
+        if value > 0.0 {
+            (at - lower) / (upper - lower)
+        } else {
+            1.0 - (at - upper) / (lower - upper)
+        }
     }
 }
 
@@ -50,8 +54,11 @@ pub(crate) fn quantile(q: f64, histogram: &Histogram) -> (f64, Observed) {
     let mut rank = if forward { q } else { 1.0 - q } * histogram.count;
     let mut count = 0.0;
     let mut last = None;
-    let mut places: Box<dyn Iterator<Item = _>> =
-        if forward { Box::new(histogram.places()) } else { Box::new(histogram.places().rev()) };
+    let mut places: Box<dyn Iterator<Item = _>> = if forward {
+        Box::new(histogram.places())
+    } else {
+        Box::new(histogram.places().rev())
+    };
     for place in places.by_ref() {
         last = Some(place);
         count += place.1;
@@ -59,7 +66,13 @@ pub(crate) fn quantile(q: f64, histogram: &Histogram) -> (f64, Observed) {
             break;
         }
     }
-    let empty = Bucket { lower: 0.0, upper: 0.0, lower_inclusive: false, upper_inclusive: false, count: 0.0 };
+    let empty = Bucket {
+        lower: 0.0,
+        upper: 0.0,
+        lower_inclusive: false,
+        upper_inclusive: false,
+        count: 0.0,
+    };
     let mut bucket = last.map_or(empty, |place| histogram.bucket(place));
     if !histogram.is_custom() {
         if bucket.lower < 0.0 && bucket.upper > 0.0 {
@@ -75,9 +88,17 @@ pub(crate) fn quantile(q: f64, histogram: &Histogram) -> (f64, Observed) {
     }
     let mut count = count.min(histogram.count);
     if count < rank {
-        return if with_nan { (f64::NAN, Observed::Nan) } else { (bucket.upper, Observed::Plain) };
+        return if with_nan {
+            (f64::NAN, Observed::Nan)
+        } else {
+            (bucket.upper, Observed::Plain)
+        };
     }
-    rank = if forward { rank - (count - bucket.count) } else { count - rank };
+    rank = if forward {
+        rank - (count - bucket.count)
+    } else {
+        count - rank
+    };
     let mut observed = Observed::Plain;
     if with_nan {
         count += places.map(|place| place.1).sum::<f64>();
@@ -147,5 +168,8 @@ pub(crate) fn fraction(lower: f64, upper: f64, histogram: &Histogram) -> (f64, O
         count = histogram.count;
     }
     let at_most = |below: Option<f64>| below.map_or(count, |below| if below > count { count } else { below });
-    ((at_most(below_upper) - at_most(below_lower)) / histogram.count, observed)
+    (
+        (at_most(below_upper) - at_most(below_lower)) / histogram.count,
+        observed,
+    )
 }

@@ -32,11 +32,15 @@ impl Histogram {
         if threshold != self.zero_threshold || self.zero_count < zero_count {
             return true;
         }
-        let side = |side: &Buckets, schema: i32| {
-            at_schema(&outside(side, schema, self.zero_threshold), schema, self.schema)
-        };
-        fell(&side(&self.positive, self.schema), &side(&previous.positive, previous.schema))
-            || fell(&side(&self.negative, self.schema), &side(&previous.negative, previous.schema))
+        let side =
+            |side: &Buckets, schema: i32| at_schema(&outside(side, schema, self.zero_threshold), schema, self.schema);
+        fell(
+            &side(&self.positive, self.schema),
+            &side(&previous.positive, previous.schema),
+        ) || fell(
+            &side(&self.negative, self.schema),
+            &side(&previous.negative, previous.schema),
+        )
     }
 }
 
@@ -69,5 +73,8 @@ fn fell_in_common_bounds(current: &Histogram, previous: &Histogram) -> bool {
         }
         counts
     };
-    counts(current).iter().zip(counts(previous)).any(|(now, before)| *now < before)
+    counts(current)
+        .iter()
+        .zip(counts(previous))
+        .any(|(now, before)| *now < before)
 }

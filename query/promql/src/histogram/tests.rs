@@ -4,18 +4,30 @@ use super::*;
 
 fn exponential(schema: i32, positive: &[(i32, f64)]) -> Histogram {
     let count = positive.iter().map(|bucket| bucket.1).sum();
-    Histogram { schema, count, sum: 1.0, positive: positive.to_vec(), ..Histogram::default() }
+    Histogram {
+        schema,
+        count,
+        sum: 1.0,
+        positive: positive.to_vec(),
+        ..Histogram::default()
+    }
 }
 
 fn custom(bounds: &[f64], positive: &[(i32, f64)]) -> Histogram {
-    Histogram { bounds: bounds.into(), ..exponential(CUSTOM_BUCKETS, positive) }
+    Histogram {
+        bounds: bounds.into(),
+        ..exponential(CUSTOM_BUCKETS, positive)
+    }
 }
 
 #[test]
 fn bounds_follow_the_schema() {
     let check = |index, schema, expected: f64| {
         let bound = exponential_bound(index, schema);
-        assert!((bound - expected).abs() <= expected * 1e-15, "{index} {schema}: {bound} {expected}");
+        assert!(
+            (bound - expected).abs() <= expected * 1e-15,
+            "{index} {schema}: {bound} {expected}"
+        );
     };
     check(0, 0, 1.0);
     check(1, 0, 2.0);
@@ -32,7 +44,12 @@ fn bounds_follow_the_schema() {
 #[test]
 fn a_sum_takes_the_coarser_schema_and_the_wider_zero() {
     let mut sum = exponential(1, &[(1, 1.0), (2, 2.0), (3, 4.0)]);
-    let other = Histogram { zero_threshold: 1.5, zero_count: 1.0, count: 4.0, ..exponential(0, &[(2, 3.0)]) };
+    let other = Histogram {
+        zero_threshold: 1.5,
+        zero_count: 1.0,
+        count: 4.0,
+        ..exponential(0, &[(2, 3.0)])
+    };
     sum.add(&other).unwrap();
     // 1.5 cuts (1.41, 2]: the zero bucket grows to 2 and takes both buckets below it.
     assert_eq!((sum.schema, sum.zero_threshold, sum.zero_count), (0, 2.0, 4.0));
@@ -43,7 +60,9 @@ fn a_sum_takes_the_coarser_schema_and_the_wider_zero() {
 #[test]
 fn custom_bounds_are_cut_to_those_in_common() {
     let mut sum = custom(&[1.0, 2.0, 5.0], &[(0, 1.0), (1, 2.0), (2, 3.0), (3, 4.0)]);
-    let added = sum.add(&custom(&[2.0, 3.0, 5.0], &[(0, 10.0), (1, 20.0), (3, 30.0)])).unwrap();
+    let added = sum
+        .add(&custom(&[2.0, 3.0, 5.0], &[(0, 10.0), (1, 20.0), (3, 30.0)]))
+        .unwrap();
     assert!(added.bounds_reconciled);
     assert_eq!(&*sum.bounds, &[2.0, 5.0]);
     assert_eq!(sum.positive, vec![(0, 13.0), (1, 23.0), (2, 34.0)]);
@@ -60,8 +79,22 @@ fn resets() {
     check(&exponential(0, &[(1, 9.0)]), &a, true);
     check(&exponential(-1, &[(1, 3.0)]), &a, false);
     check(&exponential(1, &[(1, 30.0)]), &a, true);
-    check(&Histogram { reset: ResetHint::NotReset, ..a.clone() }, &grown, false);
-    check(&Histogram { reset: ResetHint::Reset, ..grown.clone() }, &a, true);
+    check(
+        &Histogram {
+            reset: ResetHint::NotReset,
+            ..a.clone()
+        },
+        &grown,
+        false,
+    );
+    check(
+        &Histogram {
+            reset: ResetHint::Reset,
+            ..grown.clone()
+        },
+        &a,
+        true,
+    );
 }
 
 #[test]
@@ -72,14 +105,20 @@ fn a_histogram_is_printed_as_prometheus_prints_it() {
         negative: vec![(1, 1.0)],
         ..exponential(0, &[(1, 3.0)])
     };
-    assert_eq!(histogram.to_string(), "{count:3, sum:1, [-2,-1):1, [-0.5,0.5]:2, (1,2]:3}");
+    assert_eq!(
+        histogram.to_string(),
+        "{count:3, sum:1, [-2,-1):1, [-0.5,0.5]:2, (1,2]:3}"
+    );
 }
 
 #[test]
 fn quantiles() {
     let check = |q: f64, histogram: &Histogram, expected: f64| {
         let (value, _) = quantile(q, histogram);
-        assert!((value - expected).abs() < 1e-9 || value == expected, "{q}: {value} {expected}");
+        assert!(
+            (value - expected).abs() < 1e-9 || value == expected,
+            "{q}: {value} {expected}"
+        );
     };
     let one = exponential(0, &[(1, 4.0)]);
     check(0.5, &one, std::f64::consts::SQRT_2);
@@ -93,14 +132,29 @@ fn quantiles() {
 }
 
 fn any_side() -> impl Strategy<Value = Buckets> {
-    proptest::collection::btree_map(-40..40i32, 0..100u32, 0..12)
-        .prop_map(|side| side.into_iter().map(|(index, count)| (index, f64::from(count))).collect())
+    proptest::collection::btree_map(-40..40i32, 0..100u32, 0..12).prop_map(|side| {
+        side.into_iter()
+            .map(|(index, count)| (index, f64::from(count)))
+            .collect()
+    })
 }
 
 fn any_histogram() -> impl Strategy<Value = Histogram> {
-    (-2..4i32, any_side(), any_side(), 0..5u32, prop::sample::select(vec![0.0, 0.001, 0.25, 1.0, 3.0])).prop_map(
-        |(schema, positive, negative, zero, zero_threshold)| {
-            let plain = Histogram { schema, positive, negative, zero_count: f64::from(zero), ..Histogram::default() };
+    (
+        -2..4i32,
+        any_side(),
+        any_side(),
+        0..5u32,
+        prop::sample::select(vec![0.0, 0.001, 0.25, 1.0, 3.0]),
+    )
+        .prop_map(|(schema, positive, negative, zero, zero_threshold)| {
+            let plain = Histogram {
+                schema,
+                positive,
+                negative,
+                zero_count: f64::from(zero),
+                ..Histogram::default()
+            };
             let mut histogram = Histogram::default();
             // Buckets inside the zero bucket do not occur in stored histograms: let the zero bucket swallow them.
             let (zero_count, at) = plain.zero_count_at(zero_threshold);
@@ -109,12 +163,17 @@ fn any_histogram() -> impl Strategy<Value = Histogram> {
             histogram.count = total(&histogram);
             histogram.sum = histogram.count;
             histogram
-        },
-    )
+        })
 }
 
 fn total(histogram: &Histogram) -> f64 {
-    histogram.zero_count + histogram.positive.iter().chain(&histogram.negative).map(|bucket| bucket.1).sum::<f64>()
+    histogram.zero_count
+        + histogram
+            .positive
+            .iter()
+            .chain(&histogram.negative)
+            .map(|bucket| bucket.1)
+            .sum::<f64>()
 }
 
 proptest! {

@@ -69,7 +69,11 @@ impl Eval {
         match value {
             Value::Text { text, .. } => {
                 let wanted = self.text.as_deref().unwrap_or("");
-                if text == wanted { Ok(()) } else { Err(format!("expected the text {wanted:?}, got {text:?}")) }
+                if text == wanted {
+                    Ok(())
+                } else {
+                    Err(format!("expected the text {wanted:?}, got {text:?}"))
+                }
             }
             Value::Scalar { value, .. } => match self.scalar {
                 Some(wanted) if almost_equal(wanted, *value, EPSILON) => Ok(()),
@@ -88,15 +92,29 @@ impl Eval {
         for series in matrix {
             let (floats, histograms) = (&series.floats, &series.histograms);
             if let Some(at) = floats.times.iter().position(|time| *time == time_ms) {
-                samples.push(Sample { labels: series.labels.clone(), point: Point::Float(floats.values[at]) });
+                samples.push(Sample {
+                    labels: series.labels.clone(),
+                    point: Point::Float(floats.values[at]),
+                });
             }
             if let Some(at) = histograms.times.iter().position(|time| *time == time_ms) {
                 let point = Point::Histogram(Arc::clone(&histograms.values[at]));
-                samples.push(Sample { labels: series.labels.clone(), point });
+                samples.push(Sample {
+                    labels: series.labels.clone(),
+                    point,
+                });
             }
         }
         match (&samples[..], self.scalar) {
-            ([Sample { point: Point::Float(value), .. }], Some(_)) => Value::Scalar { time_ms, value: *value },
+            (
+                [
+                    Sample {
+                        point: Point::Float(value),
+                        ..
+                    },
+                ],
+                Some(_),
+            ) => Value::Scalar { time_ms, value: *value },
             _ => Value::Vector { time_ms, samples },
         }
     }
@@ -109,16 +127,24 @@ impl Eval {
 
     fn check_vector(&self, samples: &[Sample]) -> Result<(), String> {
         if let Some(wanted) = self.scalar {
-            return Err(format!("expected the scalar {wanted}, got a vector of {} samples", samples.len()));
+            return Err(format!(
+                "expected the scalar {wanted}, got a vector of {} samples",
+                samples.len()
+            ));
         }
         for (at, sample) in samples.iter().enumerate() {
-            let (wanted_at, points) = self.expected(&sample.labels).map_err(|error| {
-                format!("{error} with {}", shown(&sample.point))
-            })?;
+            let (wanted_at, points) = self
+                .expected(&sample.labels)
+                .map_err(|error| format!("{error} with {}", shown(&sample.point)))?;
             if self.ordered && wanted_at != at {
-                return Err(format!("expected {} at place {wanted_at}, got it at {at}", sample.labels));
+                return Err(format!(
+                    "expected {} at place {wanted_at}, got it at {at}",
+                    sample.labels
+                ));
             }
-            let wanted = points.first().ok_or_else(|| format!("no expectation for {}", sample.labels))?;
+            let wanted = points
+                .first()
+                .ok_or_else(|| format!("no expectation for {}", sample.labels))?;
             same_point(wanted, &sample.point).map_err(|error| format!("{}: {error}", sample.labels))?;
         }
         let all = samples.iter().map(|sample| &sample.labels);
@@ -147,20 +173,27 @@ impl Eval {
             let mut histograms = series.histograms.times.iter().zip(&series.histograms.values);
             for (time, wanted) in (0..).map(|number: i64| from + number * step).zip(points) {
                 if time > to {
-                    return Err(format!("{}: more points expected than the range has steps", series.labels));
+                    return Err(format!(
+                        "{}: more points expected than the range has steps",
+                        series.labels
+                    ));
                 }
                 let got = match wanted {
                     ScriptPoint::Nothing => continue,
                     ScriptPoint::Float(_) => floats.next().map(|(time, value)| (time, Point::Float(*value))),
-                    ScriptPoint::Histogram(..) => {
-                        histograms.next().map(|(time, value)| (time, Point::Histogram(Arc::clone(value))))
-                    }
+                    ScriptPoint::Histogram(..) => histograms
+                        .next()
+                        .map(|(time, value)| (time, Point::Histogram(Arc::clone(value)))),
                 };
                 let Some((at, point)) = got else {
                     return Err(format!("{}: nothing at {time}, expected {wanted:?}", series.labels));
                 };
                 if *at != time {
-                    return Err(format!("{}: expected a point at {time}, got {} at {at}", series.labels, shown(&point)));
+                    return Err(format!(
+                        "{}: expected a point at {time}, got {} at {at}",
+                        series.labels,
+                        shown(&point)
+                    ));
                 }
                 same_point(wanted, &point).map_err(|error| format!("{} at {time}: {error}", series.labels))?;
             }

@@ -26,9 +26,16 @@ pub fn parse(script: &str) -> Result<Vec<Command>, ScriptError> {
         if line.is_empty() {
             continue;
         }
-        let block: Vec<&str> = lines[at..].iter().take_while(|line| !line.is_empty()).copied().collect();
+        let block: Vec<&str> = lines[at..]
+            .iter()
+            .take_while(|line| !line.is_empty())
+            .copied()
+            .collect();
         let word = line.split_whitespace().next().unwrap_or("").to_ascii_lowercase();
-        let error = |(offset, message): (usize, String)| ScriptError { line: number + offset, message };
+        let error = |(offset, message): (usize, String)| ScriptError {
+            line: number + offset,
+            message,
+        };
         if word == "clear" {
             commands.push(Command::Clear);
             continue;
@@ -61,7 +68,9 @@ pub(super) fn duration(text: &str) -> Option<i64> {
     let mut total = 0;
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit())?;
-        let unit_end = rest[digits..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |end| digits + end);
+        let unit_end = rest[digits..]
+            .find(|c: char| c.is_ascii_digit())
+            .map_or(rest.len(), |end| digits + end);
         let unit = match &rest[digits..unit_end] {
             "ms" => 1,
             "s" => 1000,
@@ -90,7 +99,13 @@ fn load(line: &str, number: usize, block: &[&str]) -> Result<Load, LineError> {
         _ => return Err((0, "expected load or load_with_nhcb".into())),
     };
     let step_ms = wanted_duration(words.next().unwrap_or(""))?;
-    let mut load = Load { line: number, step_ms, with_custom_buckets, start_timestamps: false, series: Vec::new() };
+    let mut load = Load {
+        line: number,
+        step_ms,
+        with_custom_buckets,
+        start_timestamps: false,
+        series: Vec::new(),
+    };
     for (offset, line) in block.iter().enumerate() {
         let error = |message| (offset + 1, message);
         let (labels, rest) = metric(line).map_err(error)?;
@@ -109,7 +124,8 @@ fn load(line: &str, number: usize, block: &[&str]) -> Result<Load, LineError> {
 /// Splits off the first word.
 fn word(text: &str) -> (&str, &str) {
     let text = text.trim_start();
-    text.split_once(char::is_whitespace).map_or((text, ""), |(word, rest)| (word, rest.trim_start()))
+    text.split_once(char::is_whitespace)
+        .map_or((text, ""), |(word, rest)| (word, rest.trim_start()))
 }
 
 /// The command, and how many lines of the block belong to it.

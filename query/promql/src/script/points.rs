@@ -44,7 +44,9 @@ pub(super) fn unquote(text: &str) -> Option<String> {
 }
 
 fn identifier(text: &str) -> (&str, &str) {
-    let end = text.find(|c: char| !(c == '_' || c == ':' || c == '.' || c.is_alphanumeric())).unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !(c == '_' || c == ':' || c == '.' || c.is_alphanumeric()))
+        .unwrap_or(text.len());
     text.split_at(end)
 }
 
@@ -96,7 +98,9 @@ pub(super) fn points(text: &str) -> Result<Vec<ScriptPoint>, String> {
     let mut points = Vec::new();
     let mut rest = text.trim();
     while !rest.is_empty() {
-        rest = item(rest, &mut points).ok_or_else(|| format!("not a point: {rest:?}"))?.trim_start();
+        rest = item(rest, &mut points)
+            .ok_or_else(|| format!("not a point: {rest:?}"))?
+            .trim_start();
     }
     Ok(points)
 }
@@ -129,7 +133,11 @@ fn item<'t>(text: &'t str, points: &mut Vec<ScriptPoint>) -> Option<&'t str> {
         points.push(ScriptPoint::Float(value));
         return Some(rest);
     }
-    let (step, rest) = if rest.starts_with('x') { (None, rest) } else { number(rest).map(|(step, rest)| (Some(step), rest))? };
+    let (step, rest) = if rest.starts_with('x') {
+        (None, rest)
+    } else {
+        number(rest).map(|(step, rest)| (Some(step), rest))?
+    };
     let (count, rest) = times(rest)?;
     let mut value = value;
     for _ in 0..=count {
@@ -187,8 +195,14 @@ fn histograms<'t>(text: &'t str, points: &mut Vec<ScriptPoint>) -> Option<&'t st
     }
     let (count, rest) = times(rest)?;
     for number in 0..=count {
-        if number > 0 && let Some((negative, by)) = &step {
-            if *negative { current.subtract(by).ok()? } else { current.add(by).ok()? };
+        if number > 0
+            && let Some((negative, by)) = &step
+        {
+            if *negative {
+                current.subtract(by).ok()?
+            } else {
+                current.add(by).ok()?
+            };
         }
         points.push(ScriptPoint::Histogram(Arc::new(current.clone()), hinted));
     }
@@ -213,7 +227,12 @@ fn histogram(text: &str) -> Option<(Histogram, bool, &str)> {
             after.split_at(end)
         };
         let float = || value.parse::<f64>().ok();
-        let list = || value.split_whitespace().map(|value| value.parse::<f64>().ok()).collect::<Option<Vec<f64>>>();
+        let list = || {
+            value
+                .split_whitespace()
+                .map(|value| value.parse::<f64>().ok())
+                .collect::<Option<Vec<f64>>>()
+        };
         match key {
             "schema" => histogram.schema = value.parse().ok()?,
             "sum" => histogram.sum = float()?,
@@ -259,8 +278,16 @@ mod tests {
             assert_eq!((labels.to_string().as_str(), after), (expected, rest), "{line}");
         };
         check("m 1", r#"{__name__="m"}"#, " 1");
-        check("m{a=\"b\", \"c.d\"=\"e\\\"\"} 1", r#"{__name__="m", a="b", "c.d"="e\""}"#, " 1");
-        check("{\"my.metric\", a='1'}@st 2", r#"{__name__="my.metric", a="1"}"#, "@st 2");
+        check(
+            "m{a=\"b\", \"c.d\"=\"e\\\"\"} 1",
+            r#"{__name__="m", a="b", "c.d"="e\""}"#,
+            " 1",
+        );
+        check(
+            "{\"my.metric\", a='1'}@st 2",
+            r#"{__name__="my.metric", a="1"}"#,
+            "@st 2",
+        );
         check("{} 5", "{}", " 5");
         assert!(metric("m{a} 1").is_ok() && metric("m{a= 1").is_err() && metric(" 5").is_err());
     }
@@ -286,7 +313,10 @@ mod tests {
         check("NaN Inf -Inf +5", "NaN inf -inf 5");
         check("-1-1x1", "-1 -2");
         check("stalex1", "stale stale");
-        check("{{count:1 buckets:[1]}}+{{count:1 buckets:[1]}}x1", "{count:1, sum:0, (0.5,1]:1} {count:2, sum:0, (0.5,1]:2}");
+        check(
+            "{{count:1 buckets:[1]}}+{{count:1 buckets:[1]}}x1",
+            "{count:1, sum:0, (0.5,1]:1} {count:2, sum:0, (0.5,1]:2}",
+        );
         assert!(points("1 2z").is_err() && points("{{x:1}}").is_err());
     }
 }

@@ -27,7 +27,10 @@ impl Store {
         for (labels, points) in &load.series {
             let times = (0..).map(|number: i64| number * load.step_ms);
             let points = times.zip(points).filter(|(_, point)| **point != ScriptPoint::Nothing);
-            added.push((labels.clone(), points.map(|(time, point)| (time, point.clone())).collect()));
+            added.push((
+                labels.clone(),
+                points.map(|(time, point)| (time, point.clone())).collect(),
+            ));
         }
         if load.with_custom_buckets {
             let converted = custom_buckets(&added);
@@ -76,12 +79,22 @@ fn series(labels: &Labels, samples: &BTreeMap<i64, ScriptPoint>, from_ms: i64, t
                         _ if follows => ResetHint::NotReset,
                         _ => ResetHint::Unknown,
                     };
-                    histograms.push(*time, Arc::new(Histogram { reset, ..Histogram::clone(histogram) }));
+                    histograms.push(
+                        *time,
+                        Arc::new(Histogram {
+                            reset,
+                            ..Histogram::clone(histogram)
+                        }),
+                    );
                 }
             }
         }
     }
-    Series { labels: labels.clone(), floats, histograms }
+    Series {
+        labels: labels.clone(),
+        floats,
+        histograms,
+    }
 }
 
 /// True if a database would append this histogram to the chunk of the one before: then it says, when it is read, that
@@ -94,7 +107,10 @@ fn continues(histogram: &Histogram, before: &Histogram) -> bool {
     {
         return false;
     }
-    let unknown = Histogram { reset: ResetHint::Unknown, ..histogram.clone() };
+    let unknown = Histogram {
+        reset: ResetHint::Unknown,
+        ..histogram.clone()
+    };
     is_stale(histogram.sum)
         || (histogram.schema == before.schema
             && histogram.zero_threshold == before.zero_threshold
@@ -126,7 +142,9 @@ fn custom_buckets(series: &[(Labels, Vec<(i64, ScriptPoint)>)]) -> Vec<(Labels, 
         if part == "_bucket" && bound.is_none() {
             continue;
         }
-        let of_base = found.entry(labels.with(METRIC_NAME, base).with(BUCKET, "")).or_default();
+        let of_base = found
+            .entry(labels.with(METRIC_NAME, base).with(BUCKET, ""))
+            .or_default();
         for (time, point) in points {
             let ScriptPoint::Float(value) = point else { continue };
             let classic = of_base.entry(*time).or_default();
@@ -151,7 +169,10 @@ fn custom_buckets(series: &[(Labels, Vec<(i64, ScriptPoint)>)]) -> Vec<(Labels, 
 fn convert(mut classic: Classic) -> Option<Histogram> {
     classic.buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
     classic.buckets.dedup_by(|next, kept| next.0 == kept.0);
-    let count = classic.count.or(classic.buckets.last().map(|bucket| bucket.1)).unwrap_or(0.0);
+    let count = classic
+        .count
+        .or(classic.buckets.last().map(|bucket| bucket.1))
+        .unwrap_or(0.0);
     if classic.buckets.last().is_none_or(|last| last.0 != f64::INFINITY) {
         classic.buckets.push((f64::INFINITY, count));
     }
@@ -164,7 +185,12 @@ fn convert(mut classic: Classic) -> Option<Histogram> {
         positive.push((index, up_to - before));
         before = *up_to;
     }
-    let bounds = classic.buckets.iter().map(|bucket| bucket.0).filter(|bound| bound.is_finite()).collect();
+    let bounds = classic
+        .buckets
+        .iter()
+        .map(|bucket| bucket.0)
+        .filter(|bound| bound.is_finite())
+        .collect();
     let histogram = Histogram {
         schema: CUSTOM_BUCKETS,
         count,
