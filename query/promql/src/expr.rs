@@ -1,8 +1,11 @@
 //! The query as a tree of our own: times in milliseconds, places in the text, and marked where nothing changes with time.
 //!
-//! `convert` makes it from the tree of crate `promql-parser`, which knows no places; `tokens` finds them again.
+//! `convert` makes it from the tree of crate `promql-parser`, which knows no places; `tokens` finds them again, and
+//! `explain` says what is wrong with a text that has no tree. `constant` marks what does not change.
 
+mod constant;
 mod convert;
+mod explain;
 mod tokens;
 
 use regex::Regex;
@@ -10,7 +13,8 @@ use regex::Regex;
 use crate::labels::{Labels, METRIC_NAME};
 use crate::notes::Position;
 
-pub(crate) use convert::{is_time_dependent, mark_constants, parse};
+pub(crate) use constant::{is_time_dependent, mark_constants};
+pub(crate) use convert::parse;
 
 /// How a label is compared.
 #[derive(Debug, Clone)]
@@ -114,6 +118,10 @@ pub(crate) enum BinaryOp {
     Less,
     GreaterEqual,
     LessEqual,
+    /// `</`: what a histogram observed below a value.
+    TrimUpper,
+    /// `>/`: above it.
+    TrimLower,
     And,
     Or,
     Unless,
@@ -123,6 +131,10 @@ impl BinaryOp {
     pub fn is_comparison(self) -> bool {
         use BinaryOp::{Equal, Greater, GreaterEqual, Less, LessEqual, NotEqual};
         matches!(self, Equal | NotEqual | Greater | Less | GreaterEqual | LessEqual)
+    }
+
+    pub fn is_trim(self) -> bool {
+        matches!(self, Self::TrimUpper | Self::TrimLower)
     }
 
     pub fn is_set(self) -> bool {
@@ -144,6 +156,8 @@ impl BinaryOp {
             Self::Less => "<",
             Self::GreaterEqual => ">=",
             Self::LessEqual => "<=",
+            Self::TrimUpper => "</",
+            Self::TrimLower => ">/",
             Self::And => "and",
             Self::Or => "or",
             Self::Unless => "unless",

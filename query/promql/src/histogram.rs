@@ -12,6 +12,7 @@ mod add;
 mod kahan;
 mod quantile;
 mod reset;
+mod trim;
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ pub(crate) use add::Added;
 pub use add::IncompatibleBuckets;
 pub(crate) use kahan::Accumulator;
 pub(crate) use quantile::{Observed, fraction, quantile};
+pub(crate) use trim::Keep;
 
 use crate::number::general;
 

@@ -67,7 +67,6 @@ impl<N: Into<Arc<str>>, V: Into<Arc<str>>> FromIterator<(N, V)> for Labels {
 
 impl Labels {
     /// All labels, in order of name.
-    #[must_use]
     pub fn iter(&self) -> std::slice::Iter<'_, Label> {
         self.0.iter()
     }

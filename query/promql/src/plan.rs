@@ -213,6 +213,7 @@ fn wants_totals_only(around: &[&Node]) -> bool {
     for node in around.iter().rev() {
         match &node.expr {
             Expr::Subquery { .. } => return false,
+            Expr::Binary { op, .. } if op.is_trim() => return false,
             Expr::Call { function, .. } => match *function {
                 "histogram_count" | "histogram_sum" | "histogram_avg" => wants = true,
                 "histogram_quantile" | "histogram_quantiles" | "histogram_fraction" => return false,

@@ -8,7 +8,7 @@ use super::call::owned;
 use super::{Evaluator, Held, Steady, Steps, Track, merged};
 use crate::error::Error;
 use crate::expr::{BinaryOp, Cardinality, Matching, Node};
-use crate::histogram::{Added, Histogram, IncompatibleBuckets, ResetHint};
+use crate::histogram::{Added, Histogram, IncompatibleBuckets, Keep, ResetHint};
 use crate::labels::Labels;
 use crate::notes::{Notes, Operation, Position};
 use crate::number::{is_stale, stale};
@@ -30,14 +30,14 @@ fn floats(op: BinaryOp, a: f64, b: f64) -> (f64, bool) {
         BinaryOp::Less => (a, a < b),
         BinaryOp::GreaterEqual => (a, a >= b),
         BinaryOp::LessEqual => (a, a <= b),
-        // Set operators never come here: they look at presence only.
-        BinaryOp::And | BinaryOp::Or | BinaryOp::Unless => (a, true),
+        // These never come here: set operators look at presence only, floats cannot be trimmed.
+        BinaryOp::And | BinaryOp::Or | BinaryOp::Unless | BinaryOp::TrimUpper | BinaryOp::TrimLower => (a, false),
     }
 }
 
 /// True if the result is no longer what the metric's name says.
 fn changes_meaning(op: BinaryOp) -> bool {
-    !op.is_comparison() && !op.is_set()
+    !op.is_comparison() && !op.is_set() && !op.is_trim()
 }
 
 fn word(held: Held<'_>) -> &'static str {
@@ -51,13 +51,21 @@ fn word(held: Held<'_>) -> &'static str {
 fn element(op: BinaryOp, a: Held<'_>, b: Held<'_>, at: Position, notes: &mut Notes) -> Option<(Point, bool)> {
     let histogram = |histogram: Histogram| Some((Point::Histogram(Arc::new(histogram.compact())), true));
     match (op, a, b) {
-        (_, Held::Float(a), Held::Float(b)) => {
+        (_, Held::Float(a), Held::Float(b)) if !op.is_trim() => {
             let (value, keep) = floats(op, a, b);
             Some((Point::Float(value), keep))
         }
         (BinaryOp::Mul, Held::Float(factor), Held::Histogram(of))
         | (BinaryOp::Mul, Held::Histogram(of), Held::Float(factor)) => histogram(Histogram::clone(of).times(factor)),
         (BinaryOp::Div, Held::Histogram(of), Held::Float(by)) => histogram(Histogram::clone(of).divided(by)),
+        (BinaryOp::TrimUpper, Held::Histogram(of), Held::Float(at)) => Some((
+            Point::Histogram(Arc::new(Histogram::clone(of).trimmed(at, Keep::Below))),
+            true,
+        )),
+        (BinaryOp::TrimLower, Held::Histogram(of), Held::Float(at)) => Some((
+            Point::Histogram(Arc::new(Histogram::clone(of).trimmed(at, Keep::Above))),
+            true,
+        )),
         (BinaryOp::Add | BinaryOp::Sub, Held::Histogram(a), Held::Histogram(b)) => {
             let mut result = Histogram::clone(a);
             let (operation, added) = if op == BinaryOp::Add {
@@ -111,6 +119,10 @@ impl Evaluator<'_> {
     ) -> Result<Steady, Error> {
         let (left, right) = (self.eval(left, steps)?, self.eval(right, steps)?);
         match (left, right) {
+            (Steady::Scalar(_), Steady::Scalar(_)) if op.is_trim() || op.is_set() => Err(Error::execution(format!(
+                "operator {} is not defined between scalars",
+                op.text()
+            ))),
             (Steady::Scalar(mut left), Steady::Scalar(right)) => {
                 for (a, b) in left.iter_mut().zip(right) {
                     let (value, keep) = floats(op, *a, b);
@@ -179,6 +191,13 @@ impl Evaluator<'_> {
                 .filter(|(value, _)| !is_stale(**value))
             {
                 let own = *value;
+                if op.is_trim() {
+                    self.notes
+                        .borrow_mut()
+                        .incompatible_types("float", op.text(), "float", at);
+                    *value = stale();
+                    continue;
+                }
                 let (result, keep) = if scalar_first {
                     floats(op, *scalar, own)
                 } else {
@@ -389,20 +408,20 @@ impl Results<'_> {
         let taken = self.taken.entry(if one_to_one { ordinal } else { number }).or_default();
         taken.resize(steps.count, false);
         let track = &mut self.tracks[number];
-        for step in 0..steps.count {
+        for (step, taken) in taken.iter_mut().enumerate() {
             let (Some(of_many), Some(of_one)) = (many.get(step), one.get(step)) else {
                 continue;
             };
             let (a, b) = if swapped { (of_one, of_many) } else { (of_many, of_one) };
             let result = match (a, b) {
-                (Held::Float(a), Held::Float(b)) => {
+                (Held::Float(a), Held::Float(b)) if !op.is_trim() => {
                     let (value, keep) = floats(op, a, b);
                     Some((Point::Float(value), keep))
                 }
                 _ => element(op, a, b, at, &mut evaluator.notes.borrow_mut()),
             };
             let Some((point, keep)) = result else { continue };
-            if std::mem::replace(&mut taken[step], true) {
+            if std::mem::replace(taken, true) {
                 return Err(Error::execution(if one_to_one {
                     "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)"
                 } else {

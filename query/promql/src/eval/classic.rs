@@ -1,5 +1,6 @@
 //! Quantiles and fractions over buckets: classic ones, a series per `le`, and native ones (promql/quantile.go).
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use ahash::AHashMap;
@@ -29,6 +30,7 @@ struct Together {
 type Cumulative = (f64, f64);
 
 impl Evaluator<'_> {
+    #[allow(clippy::needless_range_loop)] // A step indexes several columns at once.
     pub(super) fn of_buckets(&self, function: &str, args: &[Node], steps: Steps) -> Result<Vec<Track>, Error> {
         let (vector, numbers, label) = match function {
             "histogram_quantile" => (&args[1], &args[..1], None),
@@ -259,7 +261,7 @@ fn classic_quantile(q: f64, buckets: &mut Vec<Cumulative>) -> (f64, Option<Strai
     }
     let mut rank = q * observations;
     // The first bucket whose count reaches the rank, by halving as Go's sort.Search does: with NaN counts it matters.
-    let at = buckets[..last].partition_point(|bucket| !(bucket.1 >= rank));
+    let at = buckets[..last].partition_point(|bucket| bucket.1.partial_cmp(&rank).is_none_or(Ordering::is_lt));
     if at == last {
         return (buckets[last - 1].0, straightened);
     }

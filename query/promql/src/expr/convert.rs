@@ -1,5 +1,6 @@
 //! From the tree of `promql-parser` to ours, walking the tokens alongside so that every expression knows its place.
 
+use std::borrow::Cow;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use promql_parser::label::MatchOp;
@@ -7,6 +8,8 @@ use promql_parser::parser as theirs;
 use promql_parser::parser::token;
 use regex::Regex;
 
+use super::constant::mark_constants;
+use super::explain::explain;
 use super::tokens::{Token, TokenKind, tokens};
 use super::{AggregateOp, At, BinaryOp, Cardinality, Compare, Expr, Matcher, Matching, Node, Selector, Shift};
 use crate::error::Error;
@@ -17,22 +20,6 @@ use crate::notes::line_and_column;
 const DEPTH_MAX: usize = 200;
 /// As is a query of more words and signs than this.
 const TOKENS_MAX: usize = 20_000;
-
-/// Functions whose answer depends on the step's time even if their arguments do not (promql/functions.go,
-/// AtModifierUnsafeFunctions); those that the query's parameters fix are not among them.
-const TIME_DEPENDENT: &[&str] = &[
-    "days_in_month",
-    "day_of_month",
-    "day_of_week",
-    "day_of_year",
-    "hour",
-    "minute",
-    "month",
-    "year",
-    "predict_linear",
-    "time",
-    "timestamp",
-];
 
 /// What parses but is not evaluated: experimental in Prometheus 3.14.
 const UNSUPPORTED_FUNCTIONS: &[&str] = &["info", "start_timestamp", "integral"];
@@ -57,7 +44,7 @@ pub(crate) fn parse(query: &str) -> Result<(Node, usize), Error> {
             return Err(too_deep(query, token.at));
         }
     }
-    let tree = theirs::parse(query).map_err(|message| explain(query, &tokens, message))?;
+    let tree = theirs::parse(&without_trims(query, &tokens)).map_err(|message| explain(query, &tokens, message))?;
     let mut walk = Walk {
         query,
         tokens: &tokens,
@@ -66,21 +53,26 @@ pub(crate) fn parse(query: &str) -> Result<(Node, usize), Error> {
         selectors: 0,
     };
     let node = walk.node(&tree, 0)?;
+    if walk.lost && tokens.iter().any(|token| is_trim(token)) {
+        return Err(Error::Unsupported(
+            "histogram trim operators in a query of this form".into(),
+        ));
+    }
     Ok((mark_constants(node), walk.selectors))
 }
 
-/// Marks the largest parts of a query that are the same at every step.
-pub(crate) fn mark_constants(mut node: Node) -> Node {
-    if is_constant(&mut node) && wants_mark(&node) {
-        constant(node)
-    } else {
-        node
-    }
+fn is_trim(token: &Token<'_>) -> bool {
+    token.kind == TokenKind::Sign && matches!(token.text, "</" | ">/")
 }
 
-/// True if a function's answer depends on the step's time even where its arguments do not.
-pub(crate) fn is_time_dependent(function: &str) -> bool {
-    TIME_DEPENDENT.contains(&function)
+/// `promql-parser` does not know `</` and `>/`. They bind as tightly as `<` and `>`, so it is given those, in the same
+/// places; the walk over the tokens finds out which ones were meant.
+fn without_trims<'q>(query: &'q str, tokens: &[Token<'_>]) -> Cow<'q, str> {
+    let mut text = Cow::Borrowed(query);
+    for token in tokens.iter().filter(|token| is_trim(token)) {
+        text.to_mut().replace_range(token.at + 1..token.at + 2, " ");
+    }
+    text
 }
 
 fn too_deep(query: &str, at: usize) -> Error {
@@ -257,13 +249,23 @@ impl Walk<'_> {
                 Expr::Negate(Box::new(self.node(&unary.expr, deeper)?))
             }
             theirs::Expr::Binary(binary) => {
-                let op =
+                let mut op =
                     binary_op(binary.op.id()).ok_or_else(|| Error::Unsupported(format!("operator {}", binary.op)))?;
                 let left = Box::new(self.node(&binary.lhs, deeper)?);
+                match self.peek() {
+                    "</" => op = BinaryOp::TrimUpper,
+                    ">/" => op = BinaryOp::TrimLower,
+                    _ => {}
+                }
                 self.next += 1;
                 self.skip_matching();
                 let right = Box::new(self.node(&binary.rhs, deeper)?);
                 let (matching, returns_bool) = matching(binary.modifier.as_ref());
+                if returns_bool && op.is_trim() {
+                    let (line, column) = line_and_column(self.query, left.at);
+                    let message = "bool modifier can only be used on comparison operators".into();
+                    return Err(Error::Parse { line, column, message });
+                }
                 Expr::Binary {
                     op,
                     left,
@@ -519,230 +521,6 @@ fn aggregate_op(id: token::TokenId) -> Option<AggregateOp> {
     })
 }
 
-fn constant(node: Node) -> Node {
-    Node {
-        at: node.at,
-        expr: Expr::Constant(Box::new(node)),
-    }
-}
-
-/// Literals and ranges need no mark: they cost nothing, or are read by the function around them.
-fn wants_mark(node: &Node) -> bool {
-    match &node.expr {
-        Expr::Number(_) | Expr::Text(_) | Expr::BadText(_) | Expr::Range { .. } | Expr::Subquery { .. } => false,
-        Expr::Paren(inner) => wants_mark(inner),
-        _ => true,
-    }
-}
-
-/// True when the expression is the same at every step. Marks the largest such parts below it (PreprocessExpr).
-fn is_constant(node: &mut Node) -> bool {
-    let mark = |inner: &mut Node| {
-        if wants_mark(inner) {
-            let expr = std::mem::replace(&mut inner.expr, Expr::Number(0.0));
-            *inner = constant(Node { expr, at: inner.at });
-        }
-    };
-    match &mut node.expr {
-        Expr::Number(_) | Expr::Text(_) | Expr::BadText(_) => true,
-        Expr::Select(selector) | Expr::Range { selector, .. } => selector.shift.at.is_some(),
-        Expr::Subquery { inner, shift, .. } => {
-            if is_constant(inner) {
-                mark(inner);
-            }
-            shift.at.is_some()
-        }
-        Expr::Call { function, args } => {
-            let over_selectors = args.iter().all(|arg| matches!(arg.expr, Expr::Select(_)));
-            let of_args: Vec<bool> = args.iter_mut().map(is_constant).collect();
-            let all = of_args.iter().all(|constant| *constant);
-            // timestamp() of a pinned selector is pinned; of anything else it is the time of the step.
-            if all && (!TIME_DEPENDENT.contains(function) || (*function == "timestamp" && over_selectors)) {
-                return true;
-            }
-            args.iter_mut()
-                .zip(of_args)
-                .filter(|(_, constant)| *constant)
-                .for_each(|(arg, _)| mark(arg));
-            false
-        }
-        Expr::Aggregate { param, inner, .. } => {
-            let of_param = param.as_mut().is_none_or(|param| is_constant(param));
-            let of_inner = is_constant(inner);
-            if of_param && of_inner {
-                return true;
-            }
-            if of_inner {
-                mark(inner);
-            }
-            false
-        }
-        Expr::Binary { left, right, .. } => {
-            let (of_left, of_right) = (is_constant(left), is_constant(right));
-            if of_left && of_right {
-                return true;
-            }
-            if of_left {
-                mark(left);
-            }
-            if of_right {
-                mark(right);
-            }
-            false
-        }
-        Expr::Negate(inner) | Expr::Paren(inner) => is_constant(inner),
-        Expr::Constant(_) => true,
-    }
-}
-
-/// Why the parser refused: by name where it is a construct that we know and leave out, else with a place.
-fn explain(query: &str, tokens: &[Token<'_>], message: String) -> Error {
-    if let Some(construct) = unsupported(tokens) {
-        return Error::Unsupported(construct.into());
-    }
-    let mut open: Vec<&Token<'_>> = Vec::new();
-    for token in tokens.iter().filter(|token| token.kind == TokenKind::Sign) {
-        let wanted = match token.text {
-            "(" | "[" | "{" => {
-                open.push(token);
-                continue;
-            }
-            ")" => "(",
-            "]" => "[",
-            "}" => "{",
-            _ => continue,
-        };
-        if open.pop().is_none_or(|opened| opened.text != wanted) {
-            return at(
-                query,
-                token.at,
-                format!("unexpected {:?}: nothing that it closes is open", token.text),
-            );
-        }
-    }
-    if let Some(token) = open.last() {
-        return at(query, token.at, format!("{:?} is never closed", token.text));
-    }
-    if let Some(token) = tokens.iter().find(|token| {
-        token.kind == TokenKind::Text && (token.text.len() < 2 || !token.text.ends_with(&token.text[..1]))
-    }) {
-        return at(query, token.at, "this text has no closing quote".into());
-    }
-    // The parser quotes what it does not like; the last place where that stands is the likeliest.
-    let quoted = message.split(['\'', '"', '`']).nth(1).unwrap_or("");
-    if let Some(token) = tokens.iter().rfind(|token| !quoted.is_empty() && token.text == quoted) {
-        return at(query, token.at, message);
-    }
-    for pair in tokens.windows(2) {
-        let operand = |token: &Token<'_>| token.kind != TokenKind::Sign && !is_keyword(token.text);
-        let operator = |token: &Token<'_>| {
-            matches!(
-                token.text,
-                "+" | "-" | "*" | "/" | "%" | "^" | "==" | "!=" | ">" | "<" | ">=" | "<=" | ","
-            )
-        };
-        if operand(&pair[0]) && operand(&pair[1]) {
-            let text = format!(
-                "unexpected {:?}: an operator or a comma is missing before it",
-                pair[1].text
-            );
-            return at(query, pair[1].at, text);
-        }
-        if operator(&pair[0]) && matches!(pair[1].text, "*" | "/" | "%" | "^" | "==" | ")" | "]" | ",") {
-            return at(
-                query,
-                pair[1].at,
-                format!("unexpected {:?} after {:?}", pair[1].text, pair[0].text),
-            );
-        }
-    }
-    let end = tokens.last().map_or(0, |token| token.at + token.text.len());
-    if tokens.is_empty() {
-        return at(query, 0, "the query is empty".into());
-    }
-    at(query, end, message)
-}
-
-fn at(query: &str, position: usize, message: String) -> Error {
-    let (line, column) = line_and_column(query, position);
-    Error::Parse { line, column, message }
-}
-
-fn is_keyword(word: &str) -> bool {
-    [
-        "and",
-        "or",
-        "unless",
-        "atan2",
-        "by",
-        "without",
-        "on",
-        "ignoring",
-        "group_left",
-        "group_right",
-        "bool",
-        "offset",
-        "sum",
-        "avg",
-        "min",
-        "max",
-        "count",
-        "group",
-        "topk",
-        "bottomk",
-        "quantile",
-        "stddev",
-        "stdvar",
-        "count_values",
-        "limitk",
-        "limit_ratio",
-        "fill",
-        "fill_left",
-        "fill_right",
-    ]
-    .iter()
-    .any(|keyword| keyword.eq_ignore_ascii_case(word))
-}
-
-/// Experimental syntax of Prometheus 3.14 that `promql-parser` 0.11 does not read.
-fn unsupported(tokens: &[Token<'_>]) -> Option<&'static str> {
-    let mut brackets = 0_usize;
-    for (number, token) in tokens.iter().enumerate() {
-        let after = tokens.get(number + 1).map_or("", |token| token.text);
-        match (token.kind, token.text) {
-            (TokenKind::Sign, "[") => brackets += 1,
-            (TokenKind::Sign, "]") => brackets = brackets.saturating_sub(1),
-            (TokenKind::Sign, "</" | ">/") => return Some("histogram trim operators </ and >/"),
-            (TokenKind::Sign, "+" | "-" | "*" | "/" | "%" | "^" | "(") if brackets > 0 => {
-                return Some("duration expressions");
-            }
-            (TokenKind::Word, _) if brackets > 0 => return Some("duration expressions"),
-            (TokenKind::Word, word) => match word.to_ascii_lowercase().as_str() {
-                "anchored" => return Some("anchored range selectors"),
-                "smoothed" => return Some("smoothed selectors"),
-                "info" if after == "(" => return Some("info()"),
-                "start_timestamp" if after == "(" => return Some("start_timestamp()"),
-                "offset" => {
-                    let next = tokens[number + 1..]
-                        .iter()
-                        .find(|token| !matches!(token.text, "+" | "-"));
-                    let arithmetic = tokens[number + 1..]
-                        .iter()
-                        .skip_while(|token| matches!(token.text, "+" | "-"))
-                        .nth(1)
-                        .is_some_and(|token| matches!(token.text, "+" | "-" | "*" | "/" | "%" | "^"));
-                    if next.is_some_and(|token| token.kind == TokenKind::Word || token.text == "(") || arithmetic {
-                        return Some("duration expressions");
-                    }
-                }
-                _ => {}
-            },
-            _ => {}
-        }
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -818,7 +596,10 @@ mod tests {
             "1:1: parse error: expected type matrix in call to function 'rate', got vector",
         );
         check("rate(x[5m] anchored)", "unsupported: anchored range selectors");
-        check("x </ 5", "unsupported: histogram trim operators </ and >/");
+        check(
+            "x </ bool 5",
+            "1:1: parse error: bool modifier can only be used on comparison operators",
+        );
         check("rate(x[5m+1m])", "unsupported: duration expressions");
         check("info(x)", "unsupported: info()");
         check("limit_ratio(0.5, x)", "unsupported: limit_ratio()");

@@ -112,12 +112,14 @@ pub(super) fn tokens(query: &str) -> Vec<Token<'_>> {
                 TokenKind::Number
             }
             // A lone colon divides range and step of a subquery.
-            byte if word(byte)
-                && !(byte == b':'
-                    && !bytes
-                        .get(at + 1)
-                        .is_some_and(|byte| word(*byte) && !byte.is_ascii_digit())) =>
+            b':' if !bytes
+                .get(at + 1)
+                .is_some_and(|next| word(*next) && !next.is_ascii_digit()) =>
             {
+                at += 1;
+                TokenKind::Sign
+            }
+            byte if word(byte) => {
                 while at < bytes.len() && word(bytes[at]) {
                     at += 1;
                 }

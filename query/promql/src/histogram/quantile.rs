@@ -24,7 +24,7 @@ fn narrow_zero(histogram: &Histogram, bucket: &mut Bucket) {
 
 impl Bucket {
     /// The part of the bucket at or below `value`, which lies inside its finite limits.
-    fn fraction_below(&self, value: f64, linear: bool) -> f64 {
+    pub(super) fn fraction_below(&self, value: f64, linear: bool) -> f64 {
         if linear {
             return (value - self.lower) / (self.upper - self.lower);
         }

@@ -50,11 +50,8 @@ fn fell(current: &Buckets, previous: &Buckets) -> bool {
     for (index, before) in previous {
         while current.next_if(|(at, _)| at < index).is_some() {}
         match current.peek() {
-            Some((at, now)) if at == index => {
-                if now < before {
-                    return true;
-                }
-            }
+            Some((at, now)) if at == index && now < before => return true,
+            Some((at, _)) if at == index => {}
             _ if *before != 0.0 => return true,
             _ => {}
         }
