@@ -12,6 +12,8 @@ mod over_time;
 mod rank;
 mod rate;
 mod select;
+#[cfg(test)]
+mod tests;
 mod window;
 
 use std::cell::{Cell, RefCell};

@@ -145,6 +145,17 @@ impl Query {
         })
     }
 
+    /// The matchers of a query that is a selector and nothing else: what `match[]` of the HTTP API takes.
+    ///
+    /// # Errors
+    /// [`Error::BadParameter`] if it is more than a selector.
+    pub fn matchers(&self) -> Result<&[Matcher], Error> {
+        match &self.root.bare().expr {
+            Expr::Select(selector) if selector.shift == Shift::default() => Ok(&selector.matchers),
+            _ => Err(Error::BadParameter(format!("not a series selector: {}", self.text))),
+        }
+    }
+
     /// What it needs at these times.
     ///
     /// # Errors
@@ -397,6 +408,18 @@ mod tests {
             (hints[1].function, hints[1].range_ms, hints[1].step_ms),
             (Some("rate"), 300_000, 15_000)
         );
+    }
+
+    #[test]
+    fn a_selector_gives_its_matchers() {
+        let names = |text: &str| {
+            let query = Query::parse(text).unwrap();
+            query
+                .matchers()
+                .map(|matchers| matchers.iter().map(|matcher| matcher.name.clone()).collect::<Vec<_>>())
+        };
+        assert_eq!(names("x{a=~\"b\"}").unwrap(), ["a", "__name__"]);
+        assert!(names("x offset 5m").is_err() && names("sum(x)").is_err());
     }
 
     #[test]
