@@ -45,6 +45,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// The `errorType` of Prometheus' HTTP API.
+    #[must_use]
+    pub fn error_type(&self) -> &'static str {
+        match self {
+            Self::Parse { .. } | Self::Unsupported(_) | Self::BadParameter(_) | Self::TooManySteps { .. } => "bad_data",
+            Self::Execution(_) | Self::TooMuch { .. } => "execution",
+            Self::Cancelled => "canceled",
+        }
+    }
+
     pub(crate) fn execution(message: impl Into<String>) -> Self {
         Self::Execution(message.into())
     }

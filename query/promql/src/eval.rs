@@ -281,6 +281,11 @@ impl<'a> Evaluator<'a> {
     fn eval(&self, node: &Node, steps: Steps) -> Result<Steady, Error> {
         let before = self.held.get();
         self.hold(0)?;
+        // Even one column of this many steps is too much: a subquery of years by milliseconds ends here.
+        let max = self.params().limits.samples_max;
+        if steps.count > max {
+            return Err(Error::TooMuch { what: "samples", max });
+        }
         let result = self.eval_kind(node, steps)?;
         if let Steady::Vector(tracks) = &result {
             let max = self.params().limits.series_max;

@@ -121,8 +121,8 @@ pub struct Plan<'a> {
     need_of: Vec<usize>,
 }
 
-/// Times that leave room to add and subtract ranges.
-const TIME_MAX: i64 = i64::MAX / 8;
+/// The last moment, ms: beyond it floats no longer tell milliseconds apart. Leaves room to add and subtract ranges.
+pub(crate) const TIME_MAX: i64 = 1 << 53;
 
 impl Query {
     /// Reads a query.
@@ -163,6 +163,11 @@ impl Query {
     pub fn plan(&self, params: Params) -> Result<Plan<'_>, Error> {
         if params.start_ms.abs() > TIME_MAX || params.end_ms.abs() > TIME_MAX {
             return Err(Error::BadParameter("start or end is out of range".into()));
+        }
+        if !(1..=TIME_MAX).contains(&params.lookback_ms) || !(1..=TIME_MAX).contains(&params.subquery_step_ms) {
+            return Err(Error::BadParameter(
+                "look-back and step of subqueries must be positive".into(),
+            ));
         }
         if params.end_ms < params.start_ms {
             return Err(Error::BadParameter(

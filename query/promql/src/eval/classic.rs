@@ -41,6 +41,16 @@ impl Evaluator<'_> {
             .iter()
             .map(|arg| self.scalar(arg, steps))
             .collect::<Result<Vec<_>, _>>()?;
+        if label.is_some()
+            && scalars
+                .iter()
+                .any(|q| q.iter().any(|now| now.to_bits() != q[0].to_bits()))
+        {
+            // The quantile is a label of the result, which would then be another series at every step.
+            return Err(Error::Unsupported(
+                "histogram_quantiles() with a quantile that changes with time".into(),
+            ));
+        }
         let tracks = self.vector(vector, steps)?;
         if function != "histogram_fraction" {
             for (values, arg) in scalars.iter().zip(numbers) {
@@ -62,7 +72,6 @@ impl Evaluator<'_> {
             let mut own: Vec<Track> = Vec::with_capacity(wanted);
             for number in 0..wanted {
                 self.hold(steps.count)?;
-                // The quantile's label is of the first step: it is a literal in all that is sensible.
                 let labels = match &label {
                     Some(label) => group.labels.with(label, &open_metrics(scalars[number][0])),
                     None => group.labels.clone(),

@@ -69,8 +69,9 @@ impl Evaluator<'_> {
         } else {
             1.0
         };
-        // Resets are few: their places are found once, not in every window that holds them.
-        let resets: Vec<usize> = if counter {
+        // Resets are few: where windows overlap their places are found once, not in every window that holds them.
+        let overlapping = steps.step_ms < ranged.range_ms && steps.count > 1;
+        let resets: Vec<usize> = if counter && overlapping {
             (1..series.values.len())
                 .filter(|at| series.values[*at] < series.values[at - 1])
                 .collect()
@@ -93,7 +94,11 @@ impl Evaluator<'_> {
             let (values, times) = (window.values, window.times);
             let &[first, .., last] = values else { return };
             let mut increase = last - first;
-            if !resets.is_empty() {
+            if counter && !overlapping {
+                for pair in values.windows(2).filter(|pair| pair[1] < pair[0]) {
+                    increase += pair[0];
+                }
+            } else if !resets.is_empty() {
                 // Where the window begins in the series: its times are a part of the series' times.
                 let begin = series.times.partition_point(|time| *time <= window.from_ms);
                 while resets.get(next_reset).is_some_and(|at| *at <= begin) {

@@ -228,15 +228,14 @@ impl Evaluator<'_> {
 
 /// How many of the rising `times` are at or before `at`, knowing that `from` of them are.
 pub(super) fn forward(times: &[i64], from: usize, at: i64) -> usize {
-    // Steps are near each other: a few samples on. The first step of many samples is found by halving.
-    let mut to = from;
-    for _ in 0..16 {
-        match times.get(to) {
-            Some(time) if *time <= at => to += 1,
-            _ => return to,
-        }
+    // Steps are near each other: strides that double find the place in a few looks, all of them close by.
+    let (mut low, mut stride) = (from, 1);
+    while times.get(low + stride - 1).is_some_and(|time| *time <= at) {
+        low += stride;
+        stride *= 2;
     }
-    to + times[to..].partition_point(|time| *time <= at)
+    let high = times.len().min(low + stride - 1);
+    low + times[low..high].partition_point(|time| *time <= at)
 }
 
 fn sampled(series: &Series) -> Sampled<'_> {
@@ -296,5 +295,27 @@ fn from_track(track: Track, steps: Steps) -> Sampled<'static> {
         values: Cow::Owned(series.floats.values),
         histogram_times: Cow::Owned(series.histograms.times),
         histograms: Cow::Owned(series.histograms.values),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::forward;
+
+    proptest! {
+        #[test]
+        fn forward_finds_what_a_search_from_the_beginning_finds(
+            mut times in proptest::collection::vec(-1000..1000i64, 0..200),
+            at in -1100..1100i64,
+            part in 0.0..=1.0f64,
+        ) {
+            times.sort_unstable();
+            let expected = times.partition_point(|time| *time <= at);
+            #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            let from = (expected as f64 * part) as usize;
+            prop_assert_eq!(forward(&times, from, at), expected);
+        }
     }
 }

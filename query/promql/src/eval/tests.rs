@@ -230,22 +230,29 @@ fn limits_are_kept_and_named() {
     let error = ask_with("hits_total", &example(), series).unwrap_err();
     assert_eq!(error, Error::TooMuch { what: "series", max: 1 });
     assert!(ask_with("size", &example(), series).is_ok());
-    let subquery = "max_over_time(hits_total[1y:1ms])";
-    let error = ask_with(
-        subquery,
-        &example(),
-        limits(Limits {
-            samples_max: 1_000_000,
-            ..Limits::default()
-        }),
-    );
-    assert_eq!(
-        error.unwrap_err(),
-        Error::TooMuch {
-            what: "samples",
-            max: 1_000_000
-        }
-    );
+    let small = limits(Limits {
+        samples_max: 1_000_000,
+        ..Limits::default()
+    });
+    for subquery in ["hits_total", "vector(1)", "vector(time())"] {
+        let text = format!("max_over_time({subquery}[1y:1ms])");
+        let error = ask_with(&text, &example(), small).unwrap_err();
+        assert_eq!(
+            error,
+            Error::TooMuch {
+                what: "samples",
+                max: 1_000_000
+            }
+        );
+    }
+    // The longest ranges, nested: times stay within what 64 bits hold.
+    let mut nested = "hits_total".to_owned();
+    for _ in 0..60 {
+        nested = format!("max_over_time({nested}[292y:100y] offset 292y)");
+    }
+    assert!(ask_with(&nested, &example(), small).is_ok());
+    let far = ask_with("x[5000y]", &example(), Params::instant(0)).unwrap_err();
+    assert!(matches!(far, Error::BadParameter(_)), "{far:?}");
 }
 
 #[test]
@@ -280,7 +287,8 @@ fn depth_is_refused_before_it_exhausts_a_stack() {
     assert!(ask(&nested(5000), &[], Params::instant(0)).contains("nested"));
     let sum = |terms: usize| vec!["1"; terms].join("+");
     assert_eq!(ask(&sum(190), &[], Params::instant(0)), "190");
-    assert!(ask(&sum(9_000), &[], Params::instant(0)).contains("nested"));
+    assert!(ask(&sum(7_900), &[], Params::instant(0)).contains("nested"));
+    assert!(ask(&sum(9_000), &[], Params::instant(0)).contains("words and signs"));
 }
 
 #[test]

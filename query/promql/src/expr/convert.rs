@@ -15,11 +15,15 @@ use super::{AggregateOp, At, BinaryOp, Cardinality, Compare, Expr, Matcher, Matc
 use crate::error::Error;
 use crate::labels::METRIC_NAME;
 use crate::notes::line_and_column;
+use crate::plan::TIME_MAX;
 
 /// An expression nested deeper than this is refused before it can exhaust a stack.
 const DEPTH_MAX: usize = 200;
 /// As is a query of more words and signs than this.
-const TOKENS_MAX: usize = 20_000;
+const TOKENS_MAX: usize = 16_000;
+/// The longest duration, as in Prometheus, whose durations are nanoseconds in 64 bits: 292 years. Sums of as many of
+/// them as a query can nest stay far within 64 bits of milliseconds.
+const DURATION_MS_MAX: i64 = 292 * 366 * 86_400_000;
 
 /// What parses but is not evaluated: experimental in Prometheus 3.14.
 const UNSUPPORTED_FUNCTIONS: &[&str] = &["info", "start_timestamp", "integral"];
@@ -87,7 +91,7 @@ fn too_deep(query: &str, at: usize) -> Error {
 fn ms(duration: Duration) -> Result<i64, Error> {
     i64::try_from(duration.as_millis())
         .ok()
-        .filter(|ms| *ms < i64::MAX / 8)
+        .filter(|ms| *ms <= DURATION_MS_MAX)
         .ok_or_else(|| Error::BadParameter("a duration in the query is out of range".into()))
 }
 
@@ -441,10 +445,12 @@ fn shift(offset: Option<&theirs::Offset>, at: Option<&theirs::AtModifier>) -> Re
 }
 
 fn unix_ms(time: SystemTime) -> Result<i64, Error> {
-    match time.duration_since(UNIX_EPOCH) {
-        Ok(after) => ms(after),
-        Err(before) => ms(before.duration()).map(|ms| -ms),
-    }
+    let ms = match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_millis()).ok(),
+        Err(before) => i64::try_from(before.duration().as_millis()).ok().map(|ms| -ms),
+    };
+    ms.filter(|ms| ms.abs() <= TIME_MAX)
+        .ok_or_else(|| Error::BadParameter("timestamp out of bounds for @ modifier".into()))
 }
 
 fn matching(modifier: Option<&theirs::BinModifier>) -> (Matching, bool) {
