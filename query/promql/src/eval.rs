@@ -12,6 +12,7 @@ mod over_time;
 mod rank;
 mod rate;
 mod select;
+mod sums;
 #[cfg(test)]
 mod tests;
 mod window;

@@ -6,6 +6,7 @@
 mod constant;
 mod convert;
 mod explain;
+mod operators;
 mod tokens;
 
 use regex::Regex;

@@ -21,7 +21,7 @@ pub struct Limits {
     pub samples_max: usize,
     /// Series of one intermediate result or the answer.
     pub series_max: usize,
-    /// Steps of a range query.
+    /// Steps of a range query after its first.
     pub steps_max: usize,
 }
 
@@ -180,7 +180,7 @@ impl Query {
             ));
         }
         let steps = (params.end_ms - params.start_ms) / params.step_ms.max(1);
-        if usize::try_from(steps).map_or(true, |steps| steps >= params.limits.steps_max) {
+        if usize::try_from(steps).map_or(true, |steps| steps > params.limits.steps_max) {
             return Err(Error::TooManySteps {
                 max: params.limits.steps_max,
             });
@@ -437,12 +437,12 @@ mod tests {
             );
         };
         check(
-            Params::range(0, 11_000_000, 1000),
+            Params::range(0, 11_001_000, 1000),
             "exceeded maximum resolution of 11000 points",
         );
         check(Params::range(1, 0, 1000), "before start");
         check(Params::range(0, 1000, 0), "zero or negative");
         check(Params::range(0, i64::MAX, 1000), "out of range");
-        assert!(query.plan(Params::range(0, 10_999_000, 1000)).is_ok());
+        assert!(query.plan(Params::range(0, 11_000_999, 1000)).is_ok());
     }
 }

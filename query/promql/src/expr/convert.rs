@@ -5,13 +5,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use promql_parser::label::MatchOp;
 use promql_parser::parser as theirs;
-use promql_parser::parser::token;
 use regex::Regex;
 
 use super::constant::mark_constants;
 use super::explain::explain;
+use super::operators::{aggregate_op, binary_op, matching};
 use super::tokens::{Token, TokenKind, tokens};
-use super::{AggregateOp, At, BinaryOp, Cardinality, Compare, Expr, Matcher, Matching, Node, Selector, Shift};
+use super::{At, BinaryOp, Compare, Expr, Matcher, Node, Selector, Shift};
 use crate::error::Error;
 use crate::labels::METRIC_NAME;
 use crate::notes::line_and_column;
@@ -451,80 +451,6 @@ fn unix_ms(time: SystemTime) -> Result<i64, Error> {
     };
     ms.filter(|ms| ms.abs() <= TIME_MAX)
         .ok_or_else(|| Error::BadParameter("timestamp out of bounds for @ modifier".into()))
-}
-
-fn matching(modifier: Option<&theirs::BinModifier>) -> (Matching, bool) {
-    let mut matching = Matching {
-        cardinality: Cardinality::OneToOne,
-        on: false,
-        labels: Vec::new(),
-        include: Vec::new(),
-        fill_left: None,
-        fill_right: None,
-    };
-    let Some(modifier) = modifier else {
-        return (matching, false);
-    };
-    match &modifier.card {
-        theirs::VectorMatchCardinality::OneToOne => {}
-        theirs::VectorMatchCardinality::ManyToMany => matching.cardinality = Cardinality::ManyToMany,
-        theirs::VectorMatchCardinality::ManyToOne(labels) => {
-            matching.cardinality = Cardinality::ManyToOne;
-            matching.include.clone_from(&labels.labels);
-        }
-        theirs::VectorMatchCardinality::OneToMany(labels) => {
-            matching.cardinality = Cardinality::OneToMany;
-            matching.include.clone_from(&labels.labels);
-        }
-    }
-    if let Some(labels) = &modifier.matching {
-        matching.on = labels.is_include();
-        matching.labels.clone_from(&labels.labels().labels);
-    }
-    matching.fill_left = modifier.fill_values.lhs;
-    matching.fill_right = modifier.fill_values.rhs;
-    (matching, modifier.return_bool)
-}
-
-fn binary_op(id: token::TokenId) -> Option<BinaryOp> {
-    Some(match id {
-        token::T_ADD => BinaryOp::Add,
-        token::T_SUB => BinaryOp::Sub,
-        token::T_MUL => BinaryOp::Mul,
-        token::T_DIV => BinaryOp::Div,
-        token::T_MOD => BinaryOp::Mod,
-        token::T_POW => BinaryOp::Pow,
-        token::T_ATAN2 => BinaryOp::Atan2,
-        token::T_EQLC => BinaryOp::Equal,
-        token::T_NEQ => BinaryOp::NotEqual,
-        token::T_GTR => BinaryOp::Greater,
-        token::T_LSS => BinaryOp::Less,
-        token::T_GTE => BinaryOp::GreaterEqual,
-        token::T_LTE => BinaryOp::LessEqual,
-        token::T_LAND => BinaryOp::And,
-        token::T_LOR => BinaryOp::Or,
-        token::T_LUNLESS => BinaryOp::Unless,
-        _ => return None,
-    })
-}
-
-fn aggregate_op(id: token::TokenId) -> Option<AggregateOp> {
-    Some(match id {
-        token::T_SUM => AggregateOp::Sum,
-        token::T_AVG => AggregateOp::Avg,
-        token::T_COUNT => AggregateOp::Count,
-        token::T_MIN => AggregateOp::Min,
-        token::T_MAX => AggregateOp::Max,
-        token::T_GROUP => AggregateOp::Group,
-        token::T_STDDEV => AggregateOp::Stddev,
-        token::T_STDVAR => AggregateOp::Stdvar,
-        token::T_TOPK => AggregateOp::Topk,
-        token::T_BOTTOMK => AggregateOp::Bottomk,
-        token::T_LIMITK => AggregateOp::Limitk,
-        token::T_QUANTILE => AggregateOp::Quantile,
-        token::T_COUNT_VALUES => AggregateOp::CountValues,
-        _ => return None,
-    })
 }
 
 #[cfg(test)]
