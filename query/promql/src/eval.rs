@@ -287,6 +287,10 @@ impl<'a> Evaluator<'a> {
         if steps.count > max {
             return Err(Error::TooMuch { what: "samples", max });
         }
+        if steps.count == 0 && node.kind() == Kind::Vector {
+            // A subquery whose range holds no step.
+            return Ok(Steady::Vector(Vec::new()));
+        }
         let result = self.eval_kind(node, steps)?;
         if let Steady::Vector(tracks) = &result {
             let max = self.params().limits.series_max;

@@ -120,6 +120,9 @@ fn instant_queries() {
     check("time()", 90, "90");
     check("size[5m]", 200, r#"{__name__="size", job="a"} 1@0 4@180"#);
     check("max_over_time(sum(hits_total)[2m:1m])", 120, "{} 130");
+    check("max_over_time(vector(1)[10s:1m])", 30, "");
+    check("max_over_time(histogram_quantiles(size, \"q\", 0.5)[10s:1m])", 30, "");
+    check("max_over_time(topk(1, size)[10s:1m])", 30, "");
     check(
         "hits_total @ 60 offset 1m",
         1000,
