@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::calendar::rfc3339;
-use crate::number::general;
+use crate::number::{general, two_digits};
 
 /// A place in the query's text, in bytes.
 pub(crate) type Position = usize;
@@ -249,13 +249,6 @@ impl Notes {
         }
         (warnings, infos)
     }
-}
-
-/// Go's `%.2g`.
-fn two_digits(value: f64) -> String {
-    format!("{value:.1e}")
-        .parse()
-        .map_or_else(|_| value.to_string(), general)
 }
 
 /// Line and byte of a line, both from 1.

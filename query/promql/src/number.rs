@@ -47,20 +47,33 @@ fn special(value: f64) -> Option<&'static str> {
     }
 }
 
-/// Go's `%g`: shortest digits, an exponent of at least two digits below 1e-4 and from 1e21 on.
+/// Go's `%g`: shortest digits, with an exponent of at least two digits below 1e-4 and from 1e6 on.
 #[must_use]
 pub fn general(value: f64) -> String {
-    if let Some(word) = special(value) {
-        return word.to_owned();
-    }
-    let scientific = format!("{value:e}");
-    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    special(value).map_or_else(|| with_exponent(&format!("{value:e}"), 6), str::to_owned)
+}
+
+/// Go's `%.2g`: two digits, with an exponent below 1e-4 and from 100 on.
+pub(crate) fn two_digits(value: f64) -> String {
+    special(value).map_or_else(|| with_exponent(&format!("{value:.1e}"), 2), str::to_owned)
+}
+
+/// From Rust's scientific form to Go's general one.
+fn with_exponent(scientific: &str, from: i32) -> String {
+    let (digits, exponent) = scientific.split_once('e').unwrap_or((scientific, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);
-    if value != 0.0 && !(-4..21).contains(&exponent) {
-        let sign = if exponent < 0 { '-' } else { '+' };
-        return format!("{digits}e{sign}{:02}", exponent.abs());
+    if (-4..from).contains(&exponent) {
+        return scientific
+            .parse::<f64>()
+            .map_or_else(|_| scientific.to_owned(), |value| value.to_string());
     }
-    value.to_string()
+    let digits = if digits.contains('.') {
+        digits.trim_end_matches('0').trim_end_matches('.')
+    } else {
+        digits
+    };
+    let sign = if exponent < 0 { '-' } else { '+' };
+    format!("{digits}e{sign}{:02}", exponent.abs())
 }
 
 /// What Go's `strconv.ParseFloat` reads of a bucket's bound.
@@ -103,11 +116,24 @@ mod tests {
         check(-0.0, "-0", "-0");
         check(1.5, "1.5", "1.5");
         check(1e21, "1000000000000000000000", "1e+21");
-        check(123_456_789.0, "123456789", "123456789");
+        check(100_000.0, "100000", "100000");
+        check(1_234_567.0, "1234567", "1.234567e+06");
         check(0.000_012, "0.000012", "1.2e-05");
         check(f64::INFINITY, "+Inf", "+Inf");
         check(f64::NEG_INFINITY, "-Inf", "-Inf");
         check(f64::NAN, "NaN", "NaN");
+    }
+
+    #[test]
+    fn two_digits_are_enough_for_a_difference() {
+        let check = |value: f64, expected: &str| assert_eq!(two_digits(value), expected);
+        check(0.0, "0");
+        check(5.0, "5");
+        check(12.6, "13");
+        check(99.6, "1e+02");
+        check(33_000.0, "3.3e+04");
+        check(0.123, "0.12");
+        check(0.000_012_3, "1.2e-05");
     }
 
     #[test]

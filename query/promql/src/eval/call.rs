@@ -105,13 +105,19 @@ fn variance(histogram: &Histogram) -> f64 {
     (sum + c) / histogram.count
 }
 
-/// `min` and `max` of Go: NaN wins.
+/// `min` and `max` of Go: NaN wins, but against the infinity that nothing is beyond.
 fn at_most(a: f64, b: f64) -> f64 {
-    if a.is_nan() || b.is_nan() { f64::NAN } else { a.min(b) }
+    if a == f64::NEG_INFINITY || b == f64::NEG_INFINITY {
+        f64::NEG_INFINITY
+    } else if a.is_nan() || b.is_nan() {
+        f64::NAN
+    } else {
+        a.min(b)
+    }
 }
 
 fn at_least(a: f64, b: f64) -> f64 {
-    if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
+    -at_most(-a, -b)
 }
 
 impl Evaluator<'_> {
@@ -466,6 +472,14 @@ pub(super) fn owned(held: Held<'_>) -> Point {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn extremes_are_those_of_go() {
+        let (nan, inf) = (f64::NAN, f64::INFINITY);
+        assert_eq!((at_least(nan, inf), at_most(nan, -inf)), (inf, -inf));
+        assert!(at_least(nan, -inf).is_nan() && at_most(1.0, nan).is_nan());
+        assert_eq!((at_least(1.0, 2.0), at_most(1.0, 2.0)), (2.0, 1.0));
+    }
 
     #[test]
     fn natural_order() {
