@@ -1,0 +1,543 @@
+//! From the tree of `promql-parser` to ours, walking the tokens alongside so that every expression knows its place.
+
+use std::borrow::Cow;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use promql_parser::label::MatchOp;
+use promql_parser::parser as theirs;
+use regex::Regex;
+
+use super::constant::mark_constants;
+use super::explain::explain;
+use super::operators::{aggregate_op, binary_op, matching};
+use super::tokens::{Token, TokenKind, tokens};
+use super::{At, BinaryOp, Compare, Expr, Matcher, Node, Selector, Shift};
+use crate::error::Error;
+use crate::labels::METRIC_NAME;
+use crate::notes::line_and_column;
+use crate::plan::TIME_MAX;
+
+/// An expression nested deeper than this is refused before it can exhaust a stack.
+const DEPTH_MAX: usize = 200;
+/// As is a query of more words and signs than this.
+const TOKENS_MAX: usize = 16_000;
+/// The longest duration, as in Prometheus, whose durations are nanoseconds in 64 bits: 292 years. Sums of as many of
+/// them as a query can nest stay far within 64 bits of milliseconds.
+const DURATION_MS_MAX: i64 = 292 * 366 * 86_400_000;
+
+/// What parses but is not evaluated: experimental in Prometheus 3.14.
+const UNSUPPORTED_FUNCTIONS: &[&str] = &["info", "start_timestamp", "integral"];
+
+/// Reads a query. Returns the tree and how many selectors it has.
+pub(crate) fn parse(query: &str) -> Result<(Node, usize), Error> {
+    let tokens = tokens(query);
+    if tokens.len() > TOKENS_MAX {
+        return Err(Error::BadParameter(format!(
+            "the query has more than {TOKENS_MAX} words and signs"
+        )));
+    }
+    // The parser builds its tree without recursion, but drops it with one.
+    let mut open = 0_usize;
+    for token in &tokens {
+        match token.text {
+            "(" => open += 1,
+            ")" => open = open.saturating_sub(1),
+            _ => {}
+        }
+        if open > DEPTH_MAX {
+            return Err(too_deep(query, token.at));
+        }
+    }
+    let tree = theirs::parse(&without_trims(query, &tokens)).map_err(|message| explain(query, &tokens, message))?;
+    let mut walk = Walk {
+        query,
+        tokens: &tokens,
+        next: 0,
+        lost: false,
+        selectors: 0,
+    };
+    let node = walk.node(&tree, 0)?;
+    if walk.lost && tokens.iter().any(|token| is_trim(token)) {
+        return Err(Error::Unsupported(
+            "histogram trim operators in a query of this form".into(),
+        ));
+    }
+    Ok((mark_constants(node), walk.selectors))
+}
+
+fn is_trim(token: &Token<'_>) -> bool {
+    token.kind == TokenKind::Sign && matches!(token.text, "</" | ">/")
+}
+
+/// `promql-parser` does not know `</` and `>/`. They bind as tightly as `<` and `>`, so it is given those, in the same
+/// places; the walk over the tokens finds out which ones were meant.
+fn without_trims<'q>(query: &'q str, tokens: &[Token<'_>]) -> Cow<'q, str> {
+    let mut text = Cow::Borrowed(query);
+    for token in tokens.iter().filter(|token| is_trim(token)) {
+        text.to_mut().replace_range(token.at + 1..token.at + 2, " ");
+    }
+    text
+}
+
+fn too_deep(query: &str, at: usize) -> Error {
+    let (line, column) = line_and_column(query, at);
+    Error::Parse {
+        line,
+        column,
+        message: format!("the query is nested more than {DEPTH_MAX} deep"),
+    }
+}
+
+fn ms(duration: Duration) -> Result<i64, Error> {
+    i64::try_from(duration.as_millis())
+        .ok()
+        .filter(|ms| *ms <= DURATION_MS_MAX)
+        .ok_or_else(|| Error::BadParameter("a duration in the query is out of range".into()))
+}
+
+/// The walk over both: the tree decides what comes next, the tokens say where it is.
+struct Walk<'a> {
+    query: &'a str,
+    tokens: &'a [Token<'a>],
+    next: usize,
+    /// The tokens did not fit the tree: places are unknown from here on, the query is not affected.
+    lost: bool,
+    selectors: usize,
+}
+
+impl Walk<'_> {
+    fn peek(&self) -> &str {
+        self.tokens.get(self.next).map_or("", |token| token.text)
+    }
+
+    fn at(&self) -> usize {
+        if self.lost {
+            0
+        } else {
+            self.tokens.get(self.next).map_or(0, |token| token.at)
+        }
+    }
+
+    fn skip(&mut self, text: &str) {
+        if self.peek() == text {
+            self.next += 1;
+        } else {
+            self.lost = true;
+        }
+    }
+
+    fn is_word(&self, word: &str) -> bool {
+        self.peek().eq_ignore_ascii_case(word)
+    }
+
+    /// Over `(...)`, `[...]` or `{...}`, if that is what comes.
+    fn skip_group(&mut self) {
+        if !matches!(self.peek(), "(" | "[" | "{") {
+            return;
+        }
+        let mut open = 0;
+        while let Some(token) = self.tokens.get(self.next) {
+            self.next += 1;
+            match (token.kind, token.text) {
+                (TokenKind::Sign, "(" | "[" | "{") => open += 1,
+                (TokenKind::Sign, ")" | "]" | "}") => open -= 1,
+                _ => {}
+            }
+            if open == 0 {
+                return;
+            }
+        }
+        self.lost = true;
+    }
+
+    fn skip_shift(&mut self) {
+        loop {
+            if self.is_word("offset") || self.peek() == "@" {
+                self.next += 1;
+                while matches!(self.peek(), "+" | "-") {
+                    self.next += 1;
+                }
+                self.next += 1;
+                self.skip_group();
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// After an operator: `bool`, `on (...)`, `group_left (...)` and the like.
+    fn skip_matching(&mut self) {
+        loop {
+            if self.is_word("bool") {
+                self.next += 1;
+            } else if [
+                "on",
+                "ignoring",
+                "group_left",
+                "group_right",
+                "fill",
+                "fill_left",
+                "fill_right",
+            ]
+            .iter()
+            .any(|word| self.is_word(word))
+            {
+                self.next += 1;
+                self.skip_group();
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn node(&mut self, tree: &theirs::Expr, depth: usize) -> Result<Node, Error> {
+        if depth > DEPTH_MAX {
+            return Err(too_deep(self.query, self.at()));
+        }
+        let deeper = depth + 1;
+        let mut at = self.at();
+        let expr = match tree {
+            theirs::Expr::NumberLiteral(number) => {
+                self.skip_plus(true);
+                self.next += 1;
+                Expr::Number(number.val)
+            }
+            theirs::Expr::StringLiteral(text) => {
+                let token = self
+                    .tokens
+                    .get(self.next)
+                    .filter(|token| token.kind == TokenKind::Text && !self.lost);
+                self.next += 1;
+                match token.map(|token| (token.text, token.bytes())) {
+                    // The parser takes an escaped byte for a character; Prometheus takes it for a byte.
+                    Some((written, Some(bytes))) => match String::from_utf8(bytes) {
+                        Ok(text) => Expr::Text(text),
+                        Err(_) => Expr::BadText(written.to_owned()),
+                    },
+                    _ => Expr::Text(text.val.clone()),
+                }
+            }
+            theirs::Expr::VectorSelector(selector) => {
+                self.skip_plus(false);
+                at = self.at();
+                Expr::Select(self.selector(selector)?)
+            }
+            theirs::Expr::MatrixSelector(matrix) => {
+                let range_ms = ms(matrix.range)?;
+                Expr::Range {
+                    selector: self.selector(&matrix.vs)?,
+                    range_ms,
+                }
+            }
+            theirs::Expr::Subquery(subquery) => {
+                let inner = Box::new(self.node(&subquery.expr, deeper)?);
+                self.skip_group();
+                self.skip_shift();
+                Expr::Subquery {
+                    inner,
+                    range_ms: ms(subquery.range)?,
+                    step_ms: subquery.step.map(ms).transpose()?.filter(|step_ms| *step_ms > 0),
+                    shift: shift(subquery.offset.as_ref(), subquery.at.as_ref())?,
+                }
+            }
+            theirs::Expr::Paren(paren) => {
+                self.skip_plus(false);
+                self.skip("(");
+                let inner = Box::new(self.node(&paren.expr, deeper)?);
+                self.skip(")");
+                Expr::Paren(inner)
+            }
+            theirs::Expr::Unary(unary) => {
+                self.skip_plus(false);
+                self.skip("-");
+                Expr::Negate(Box::new(self.node(&unary.expr, deeper)?))
+            }
+            theirs::Expr::Binary(binary) => {
+                let mut op =
+                    binary_op(binary.op.id()).ok_or_else(|| Error::Unsupported(format!("operator {}", binary.op)))?;
+                let left = Box::new(self.node(&binary.lhs, deeper)?);
+                match self.peek() {
+                    "</" => op = BinaryOp::TrimUpper,
+                    ">/" => op = BinaryOp::TrimLower,
+                    _ => {}
+                }
+                self.next += 1;
+                self.skip_matching();
+                let right = Box::new(self.node(&binary.rhs, deeper)?);
+                let (matching, returns_bool) = matching(binary.modifier.as_ref());
+                if returns_bool && op.is_trim() {
+                    let (line, column) = line_and_column(self.query, left.at);
+                    let message = "bool modifier can only be used on comparison operators".into();
+                    return Err(Error::Parse { line, column, message });
+                }
+                Expr::Binary {
+                    op,
+                    left,
+                    right,
+                    matching,
+                    returns_bool,
+                }
+            }
+            theirs::Expr::Call(call) => {
+                self.skip_plus(false);
+                self.next += 1;
+                self.skip("(");
+                let function = call.func.name;
+                if UNSUPPORTED_FUNCTIONS.contains(&function) {
+                    return Err(Error::Unsupported(format!("{function}()")));
+                }
+                let mut args = Vec::with_capacity(call.args.args.len());
+                for (number, arg) in call.args.args.iter().enumerate() {
+                    if number > 0 {
+                        self.skip(",");
+                    }
+                    args.push(unwrapped(self.node(arg, deeper)?));
+                }
+                if self.peek() == "," {
+                    self.next += 1;
+                }
+                self.skip(")");
+                Expr::Call { function, args }
+            }
+            theirs::Expr::Aggregate(aggregate) => {
+                self.skip_plus(false);
+                self.next += 1;
+                let op =
+                    aggregate_op(aggregate.op.id()).ok_or_else(|| Error::Unsupported(format!("{}()", aggregate.op)))?;
+                self.skip_grouping();
+                self.skip("(");
+                let mut param = None;
+                if let Some(theirs) = &aggregate.param {
+                    param = Some(Box::new(unwrapped(self.node(theirs, deeper)?)));
+                    self.skip(",");
+                }
+                let inner = Box::new(unwrapped(self.node(&aggregate.expr, deeper)?));
+                self.skip(")");
+                self.skip_grouping();
+                let (without, labels) = match &aggregate.modifier {
+                    Some(theirs::LabelModifier::Include(labels)) => (false, labels.labels.clone()),
+                    Some(theirs::LabelModifier::Exclude(labels)) => (true, labels.labels.clone()),
+                    None => (false, Vec::new()),
+                };
+                Expr::Aggregate {
+                    op,
+                    param,
+                    inner,
+                    without,
+                    labels,
+                }
+            }
+            theirs::Expr::Extension(_) => return Err(Error::Unsupported("extensions of the syntax tree".into())),
+        };
+        // A binary expression begins where its left side does.
+        if let Expr::Binary { left, .. } = &expr {
+            at = left.at;
+        }
+        Ok(Node { expr, at })
+    }
+
+    /// The parser drops a plus before an expression, and folds signs into numbers.
+    fn skip_plus(&mut self, minus_too: bool) {
+        while self.peek() == "+" || (minus_too && self.peek() == "-") {
+            self.next += 1;
+        }
+    }
+
+    fn skip_grouping(&mut self) {
+        if self.is_word("by") || self.is_word("without") {
+            self.next += 1;
+            self.skip_group();
+        }
+    }
+
+    fn selector(&mut self, selector: &theirs::VectorSelector) -> Result<Selector, Error> {
+        if self
+            .tokens
+            .get(self.next)
+            .is_some_and(|token| token.kind == TokenKind::Word)
+        {
+            self.next += 1;
+        }
+        if self.peek() == "{" {
+            let from = self.next;
+            self.skip_group();
+            let inside = &self.tokens[from..self.next.min(self.tokens.len())];
+            if inside.iter().any(|token| token.bytes().is_some()) {
+                return Err(Error::Unsupported(
+                    "escaped bytes beyond ASCII in a label matcher: write the character".into(),
+                ));
+            }
+        }
+        if self.peek() == "[" {
+            self.skip_group();
+        }
+        self.skip_shift();
+        if !selector.matchers.or_matchers.is_empty() {
+            return Err(Error::Unsupported(
+                "`or` between label matchers: write `a{...} or a{...}`".into(),
+            ));
+        }
+        let mut matchers = Vec::new();
+        for matcher in &selector.matchers.matchers {
+            let regex = || {
+                // `promql-parser` compiles these without `s`; in Prometheus a dot matches a new line.
+                let text = match &matcher.op {
+                    MatchOp::Re(regex) | MatchOp::NotRe(regex) => regex.as_str(),
+                    _ => "",
+                };
+                Regex::new(&format!("(?s){text}")).map_err(|error| {
+                    Error::BadParameter(format!("bad regular expression {:?}: {error}", matcher.value))
+                })
+            };
+            let compare = match matcher.op {
+                MatchOp::Equal => Compare::Equal,
+                MatchOp::NotEqual => Compare::NotEqual,
+                MatchOp::Re(_) => Compare::Matches(regex()?),
+                MatchOp::NotRe(_) => Compare::MatchesNot(regex()?),
+            };
+            matchers.push(Matcher {
+                name: matcher.name.clone(),
+                value: matcher.value.clone(),
+                compare,
+            });
+        }
+        if let Some(name) = &selector.name
+            && !matchers
+                .iter()
+                .any(|matcher| matcher.name == METRIC_NAME && matcher.value == *name)
+        {
+            matchers.push(Matcher {
+                name: METRIC_NAME.into(),
+                value: name.clone(),
+                compare: Compare::Equal,
+            });
+        }
+        let id = self.selectors;
+        self.selectors += 1;
+        Ok(Selector {
+            id,
+            matchers,
+            shift: shift(selector.offset.as_ref(), selector.at.as_ref())?,
+        })
+    }
+}
+
+fn unwrapped(node: Node) -> Node {
+    match node.expr {
+        Expr::Paren(inner) => unwrapped(*inner),
+        _ => node,
+    }
+}
+
+fn shift(offset: Option<&theirs::Offset>, at: Option<&theirs::AtModifier>) -> Result<Shift, Error> {
+    let offset_ms = match offset {
+        None => 0,
+        Some(theirs::Offset::Pos(duration)) => ms(*duration)?,
+        Some(theirs::Offset::Neg(duration)) => -ms(*duration)?,
+    };
+    let at = match at {
+        None => None,
+        Some(theirs::AtModifier::Start) => Some(At::Start),
+        Some(theirs::AtModifier::End) => Some(At::End),
+        Some(theirs::AtModifier::At(time)) => Some(At::Ms(unix_ms(*time)?)),
+    };
+    Ok(Shift { offset_ms, at })
+}
+
+fn unix_ms(time: SystemTime) -> Result<i64, Error> {
+    let ms = match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_millis()).ok(),
+        Err(before) => i64::try_from(before.duration().as_millis()).ok().map(|ms| -ms),
+    };
+    ms.filter(|ms| ms.abs() <= TIME_MAX)
+        .ok_or_else(|| Error::BadParameter("timestamp out of bounds for @ modifier".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn an_expression_knows_where_it_begins() {
+        // The place of the first argument, or of the right side.
+        let check = |query: &str, expected: usize| {
+            let (node, _) = parse(query).unwrap();
+            let at = match &node.bare().expr {
+                Expr::Call { args, .. } => args[0].at,
+                Expr::Aggregate { inner, .. } => inner.at,
+                Expr::Binary { right, .. } => right.at,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(at, expected, "{query}");
+        };
+        check("rate(x[5m])", 5);
+        check("sum by (a, b) ( rate(x[5m]) )", 16);
+        check("sum(x) without (a)", 4);
+        check("quantile(0.9, (x))", 15);
+        check("a{b=\"c)\"} offset -5m == bool on(a) group_left(b) (c)", 49);
+        check("+a + +b", 6);
+        check("(a + b) * (c)", 10);
+        check("x @ start() offset 5m - y", 24);
+        check("round(-x, 5)", 6);
+        check("# sum\nabs(x)", 10);
+    }
+
+    #[test]
+    fn constant_parts_are_marked() {
+        let check = |query: &str, marks: usize| {
+            let (node, _) = parse(query).unwrap();
+            let mut count = 0;
+            node.walk(&mut Vec::new(), &mut |node, _| {
+                count += usize::from(matches!(node.expr, Expr::Constant(_)))
+            });
+            assert_eq!(count, marks, "{query}");
+        };
+        check("x", 0);
+        check("x @ 5", 1);
+        check("rate(x[5m] @ 5)", 1);
+        check("rate(x[5m] @ end()) + rate(x[5m])", 1);
+        check("sum(x @ 1) + max(y @ 2)", 1);
+        check("predict_linear(x[5m] @ 5, 60)", 0);
+        check("timestamp(x @ 5)", 1);
+        check("timestamp(abs(x @ 5))", 1);
+        check("1 + 2", 1);
+    }
+
+    #[test]
+    fn a_bad_query_is_told_where_and_what() {
+        let check = |query: &str, expected: &str| {
+            assert_eq!(parse(query).unwrap_err().to_string(), expected, "{query}");
+        };
+        check("sum(x", "1:4: parse error: \"(\" is never closed");
+        check(
+            "sum x)",
+            "1:6: parse error: unexpected \")\": nothing that it closes is open",
+        );
+        check(
+            "a b",
+            "1:3: parse error: unexpected \"b\": an operator or a comma is missing before it",
+        );
+        check("a +\n* b", "2:1: parse error: unexpected \"*\" after \"+\"");
+        check("x[5m", "1:2: parse error: \"[\" is never closed");
+        check("{a=\"b}", "1:1: parse error: \"{\" is never closed");
+        check("", "1:1: parse error: the query is empty");
+        check("foo(x)", "1:1: parse error: unknown function with name 'foo'");
+        check(
+            "rate(x)",
+            "1:1: parse error: expected type matrix in call to function 'rate', got vector",
+        );
+        check("rate(x[5m] anchored)", "unsupported: anchored range selectors");
+        check(
+            "x </ bool 5",
+            "1:1: parse error: bool modifier can only be used on comparison operators",
+        );
+        check("rate(x[5m+1m])", "unsupported: duration expressions");
+        check("info(x)", "unsupported: info()");
+        check("limit_ratio(0.5, x)", "unsupported: limit_ratio()");
+        let deep = format!("{}1{}", "(".repeat(500), ")".repeat(500));
+        assert!(parse(&deep).unwrap_err().to_string().contains("nested"));
+        let long = vec!["1"; 5000].join("+");
+        assert!(parse(&long).unwrap_err().to_string().contains("nested"));
+    }
+}
