@@ -272,7 +272,10 @@ impl Value for Names {
             return Ok(Self::default());
         }
         let names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
-        if names.iter().any(|name| name.is_empty() || name.contains(char::is_whitespace)) {
+        if names
+            .iter()
+            .any(|name| name.is_empty() || name.contains(char::is_whitespace))
+        {
             return Err("expected names with commas between them, or none".into());
         }
         if names.len() > NAMES_MAX {

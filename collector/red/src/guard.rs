@@ -178,7 +178,10 @@ mod tests {
         assert!(!guard.key(1, 11, 2));
         assert!(guard.advance(9 * GENERATION_NS));
         assert!(guard.keys.is_empty());
-        assert!(!guard.advance(8 * GENERATION_NS), "a clock that steps back changes nothing");
+        assert!(
+            !guard.advance(8 * GENERATION_NS),
+            "a clock that steps back changes nothing"
+        );
     }
 
     #[test]

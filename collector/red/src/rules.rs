@@ -123,7 +123,9 @@ impl Grpc {
 
     /// The code of this number; what gRPC does not define is its `UNKNOWN`.
     pub fn from_number(number: i64) -> Grpc {
-        let known = u8::try_from(number).ok().filter(|code| usize::from(*code) < NAMES.len());
+        let known = u8::try_from(number)
+            .ok()
+            .filter(|code| usize::from(*code) < NAMES.len());
         Grpc(known.unwrap_or(2))
     }
 

@@ -114,7 +114,13 @@ pub fn sort_columns(table: Table) -> &'static [&'static str] {
 /// The column that says when a row happened.
 pub fn time_column(table: Table) -> &'static str {
     match table {
-        Table::Spans | Table::Logs | Table::MetricPoints | Table::MetricDists | Table::Ledger | Table::Red | Table::Edges => "ts",
+        Table::Spans
+        | Table::Logs
+        | Table::MetricPoints
+        | Table::MetricDists
+        | Table::Ledger
+        | Table::Red
+        | Table::Edges => "ts",
         Table::Traces => "ts_min",
         Table::MetricSeries => "first_ts",
     }

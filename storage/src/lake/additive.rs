@@ -281,7 +281,12 @@ fn registers(column: &ListArray, places: &Places) -> Result<ArrayRef> {
         vec![entries.column(0).clone(), Arc::new(Int64Array::from(counts))],
         None,
     )?;
-    let list = ListArray::try_new(field.clone(), taken.offsets().clone(), Arc::new(entries), taken.nulls().cloned())?;
+    let list = ListArray::try_new(
+        field.clone(),
+        taken.offsets().clone(),
+        Arc::new(entries),
+        taken.nulls().cloned(),
+    )?;
     Ok(Arc::new(list))
 }
 
@@ -293,8 +298,15 @@ fn exemplars(all: &RecordBatch, places: &Places) -> Result<Vec<u32>> {
     let span = column(all, EXEMPLAR[4])?.as_binary::<i32>();
     let rank = |row: u32| {
         let row = row as usize;
-        r.is_valid(row)
-            .then(|| (r.value(row), ns.value(row), ts.value(row), trace.value(row), span.value(row)))
+        r.is_valid(row).then(|| {
+            (
+                r.value(row),
+                ns.value(row),
+                ts.value(row),
+                trace.value(row),
+                span.value(row),
+            )
+        })
     };
     let mut kept = places.first.clone();
     for (row, place) in places.of_row.iter().enumerate() {

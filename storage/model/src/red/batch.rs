@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryArray, Date32Array, Int8Array, Int32Array, Int64Array, ListArray, MapArray, StringDictionaryBuilder,
-    StructArray, TimestampMicrosecondArray,
+    ArrayRef, BinaryArray, Date32Array, Int8Array, Int32Array, Int64Array, ListArray, MapArray,
+    StringDictionaryBuilder, StructArray, TimestampMicrosecondArray,
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Fields, Int32Type};
@@ -60,7 +60,10 @@ pub(super) fn sketches<'a>(sketches: impl Iterator<Item = &'a [u8]>) -> ArrayRef
 
 fn element(table: Table, column: &str) -> (DataType, Fields) {
     let schema = frame_schema(table);
-    let kind = schema.field_with_name(column).expect("a column of the table").data_type();
+    let kind = schema
+        .field_with_name(column)
+        .expect("a column of the table")
+        .data_type();
     let (DataType::List(field) | DataType::Map(field, _)) = kind else {
         panic!("{column} is a list or a map")
     };
@@ -100,7 +103,9 @@ pub(super) fn registers<'a>(table: Table, rows: impl Iterator<Item = &'a [(u64, 
 
 pub(super) fn exemplars(rows: impl Iterator<Item = Option<Exemplar>> + Clone) -> [ArrayRef; 5] {
     let number = |of: fn(Exemplar) -> u64| -> ArrayRef {
-        Arc::new(Int64Array::from_iter(rows.clone().map(|one| one.map(|one| stored(of(one))))))
+        Arc::new(Int64Array::from_iter(
+            rows.clone().map(|one| one.map(|one| stored(of(one)))),
+        ))
     };
     let kept: Vec<Option<Exemplar>> = rows.clone().collect();
     [

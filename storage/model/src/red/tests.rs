@@ -64,8 +64,14 @@ fn rows_become_a_sorted_batch() {
     assert_eq!(numbers("sum_ns"), [i64::MAX; 3]);
     assert!(batch.column_by_name("service_name").unwrap().is_null(0));
     assert!(batch.column_by_name("exphist").unwrap().is_null(1));
-    assert_eq!(batch.column(0).as_primitive::<arrow::datatypes::Date32Type>().values(), &[1, 0, 0]);
-    let ts = batch.column_by_name("ts").unwrap().as_primitive::<TimestampMicrosecondType>();
+    assert_eq!(
+        batch.column(0).as_primitive::<arrow::datatypes::Date32Type>().values(),
+        &[1, 0, 0]
+    );
+    let ts = batch
+        .column_by_name("ts")
+        .unwrap()
+        .as_primitive::<TimestampMicrosecondType>();
     assert_eq!(ts.values(), &[86_400_000_000, 10_000_000, 0]);
     assert_eq!(batch.column_by_name("dims").unwrap().as_map().value_length(0), 1);
     assert_eq!(red_batch(&[]).num_rows(), 0);
