@@ -297,6 +297,20 @@ fn lake(config: &Config, rule: &mut Rule<'_>) {
             )
         });
     }
+    let counted = [
+        ("storage.retention.red", keep.red),
+        ("storage.retention.edges", keep.edges),
+    ];
+    for (key, kept) in counted {
+        rule(config.intake.caps.past > kept, &[key, "intake.caps.past"], &|| {
+            format!(
+                "intake.caps.past ({}) is longer than {key} ({}): late spans would be counted and removed at once; \
+                 with a lower intake.caps.past they are counted by their arrival",
+                format_duration(config.intake.caps.past),
+                format_duration(kept)
+            )
+        });
+    }
     for (key, kept) in &rows[3..] {
         rule(
             keep.metric_series < *kept,

@@ -33,4 +33,4 @@ pub use problem::{Origin, Problem, Problems, nearest};
 pub use section::Setting;
 pub use settings::{Ack, Level, LogFormat, Settings};
 pub use units::{Percent, Size, format_duration, parse_duration};
-pub use value::{Auto, Limit, Secret};
+pub use value::{Auto, Limit, NAMES_MAX, Names, Secret};

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::section::section;
 use crate::units::{Percent, Size};
-use crate::value::{Auto, Limit, words};
+use crate::value::{Auto, Limit, Names, words};
 
 section! {
     /// All settings.
@@ -22,6 +22,8 @@ section! {
         log: Log,
         /// Where OTLP comes in: listeners, admission, limits.
         intake: Intake,
+        /// Rate, errors and durations of every span, and calls between services, counted before sampling.
+        red: Red,
         /// The two logs, the lake and its upkeep.
         storage: Storage,
         /// The query role and what one query may use.
@@ -187,6 +189,70 @@ section! {
 }
 
 section! {
+    /// Rate, errors and durations of every span, and calls between services, counted before sampling. `docs/red.md` has the rules.
+    pub struct Red {
+        /// Counts at all; `off` leaves SLIs and the service graph without data.
+        enabled: bool = "true",
+        /// Different keys (operation, route, version and so on) that one service may have in two hours; the rest counts as `__other__`.
+        keys: u32 = "2000" in "1".."1000000",
+        /// Different services that one tenant may have in two hours; the rest counts as `__other__`.
+        services: u32 = "2000" in "1".."1000000",
+        /// Attributes of spans or resources to count by as well, at most 4, separated by commas; `none` for none.
+        dimensions: Names = "none",
+        /// What counts as an error where conventions leave it open.
+        errors: RedErrors,
+        /// Where a service is entered.
+        entry: RedEntry,
+        /// Calls between services.
+        edges: RedEdges,
+    }
+}
+
+section! {
+    /// What counts as an error where conventions leave it open. On the side that answers; a caller's own status decides for the caller.
+    pub struct RedErrors {
+        /// HTTP 429 and gRPC `RESOURCE_EXHAUSTED`: the service refused because the caller asks too much.
+        too_many_requests: Judged = "ok",
+        /// HTTP 499 and gRPC `CANCELLED`: the caller hung up.
+        client_closed: Judged = "ok",
+        /// A span whose status the application set to Ok is none, whatever its HTTP or gRPC status.
+        trust_ok: bool = "true",
+    }
+}
+
+words! {
+    /// How a case is judged.
+    pub enum Judged {
+        /// Not an error.
+        Ok = "ok",
+        /// An error.
+        Error = "error",
+    }
+}
+
+section! {
+    /// Where a service is entered: besides server spans and spans whose parent is flagged remote.
+    pub struct RedEntry {
+        /// Spans without a parent, of any kind: jobs, timers, browsers.
+        roots: bool = "true",
+        /// Consumer spans: a message taken up.
+        consumers: bool = "true",
+    }
+}
+
+section! {
+    /// Calls between services.
+    pub struct RedEdges {
+        /// Joins client with server spans, and producer with consumer spans.
+        enabled: bool = "true",
+        /// How long one side of a call waits for the other, by arrival. A restart reads twice as much of the intake log again.
+        wait: Duration = "10s" in "1s".."5m",
+        /// Sides waiting at once; beyond, they count as unpaired. Some 200 bytes each.
+        waiting: u32 = "500000" in "1".."100000000",
+    }
+}
+
+section! {
     /// The two logs, the lake and its upkeep.
     pub struct Storage {
         /// Directory of the intake log and the outbox, perhaps on a disk of its own; `null` is the data directory.
@@ -285,6 +351,10 @@ section! {
         metric_dists: Duration = "30d" in "1h".."36500d",
         /// Table `metric_series`: the names and attributes that points refer to.
         metric_series: Duration = "30d" in "1h".."36500d",
+        /// Table `red`: rate, errors and durations. The longest SLO window has to fit.
+        red: Duration = "100d" in "1h".."36500d",
+        /// Table `edges`: calls between services.
+        edges: Duration = "100d" in "1h".."36500d",
     }
 }
 

@@ -248,6 +248,53 @@ impl<V: Value> Value for Auto<V> {
     }
 }
 
+/// Most names in a [`Names`].
+pub const NAMES_MAX: usize = 4;
+
+/// A few names, such as attribute keys, each once. Written with commas between them, or `none`.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Names(Vec<String>);
+
+impl Names {
+    /// The names, in the order given.
+    #[must_use]
+    pub fn get(&self) -> &[String] {
+        &self.0
+    }
+}
+
+impl Value for Names {
+    fn kind() -> String {
+        format!("up to {NAMES_MAX} names or `none`")
+    }
+    fn parse(text: &str) -> Result<Self, String> {
+        if text == "none" {
+            return Ok(Self::default());
+        }
+        let names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
+        if names
+            .iter()
+            .any(|name| name.is_empty() || name.contains(char::is_whitespace))
+        {
+            return Err("expected names with commas between them, or none".into());
+        }
+        if names.len() > NAMES_MAX {
+            return Err(format!("expected at most {NAMES_MAX} names"));
+        }
+        match names.iter().enumerate().find(|(i, name)| names[..*i].contains(name)) {
+            Some((_, name)) => Err(format!("{name} is there twice")),
+            None => Ok(Self(names)),
+        }
+    }
+    fn show(&self) -> String {
+        if self.0.is_empty() {
+            "none".into()
+        } else {
+            self.0.join(",")
+        }
+    }
+}
+
 /// Text that must never be seen: `Debug` and `Display` show `<redacted>`, and so does every page this crate prints.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -354,6 +401,13 @@ mod tests {
         check::<Limit<Size>>("off", "off");
         check::<Limit<Size>>("1MiB", "1MiB");
         check::<Limit<Size>>("of", ", or off");
+        check::<Names>("none", "none");
+        check::<Names>("user.tier, region", "user.tier,region");
+        check::<Names>("a,,b", "commas between");
+        check::<Names>("", "commas between");
+        check::<Names>("a b", "commas between");
+        check::<Names>("a,b,c,d,e", "at most 4");
+        check::<Names>("a,b,a", "a is there twice");
         check::<Auto<Size>>("auto", "auto");
         check::<Auto<Size>>("1MiB", "1MiB");
     }

@@ -110,6 +110,8 @@ pub fn retention_of(retention: &Retention, table: Table) -> Option<Duration> {
         Table::MetricPoints => retention.metric_points,
         Table::MetricDists => retention.metric_dists,
         Table::MetricSeries => retention.metric_series,
+        Table::Red => retention.red,
+        Table::Edges => retention.edges,
         // Its sums are the left side of `lake verify`.
         Table::Ledger => return None,
     })

@@ -39,6 +39,7 @@ fn delta_type(kind: Kind) -> &'static str {
             "ARRAY<STRUCT<ts TIMESTAMP, ts_ns SHORT, value DOUBLE, trace_id BINARY, span_id BINARY, attrs MAP<STRING, STRING>>>"
         }
         Kind::Quantiles => "ARRAY<STRUCT<q DOUBLE, v DOUBLE>>",
+        Kind::Registers => "ARRAY<STRUCT<threshold_ns LONG, le_count LONG>>",
     }
 }
 

@@ -11,6 +11,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("openslo", &["config"]),
     ("journal", &["model"]),
     ("sampling", &["model", "config"]),
+    ("red", &["sampling", "model", "config"]),
     ("promql", &["model", "config"]),
     ("slo", &["openslo", "model", "config"]),
     ("runtime", &["config"]),
@@ -18,7 +19,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "collector",
         &[
-            "journal", "sampling", "openslo", "storage", "model", "wal", "runtime", "config",
+            "journal", "red", "sampling", "openslo", "storage", "model", "wal", "runtime", "config",
         ],
     ),
     (

@@ -32,11 +32,15 @@ pub enum Table {
     MetricSeries = 6,
     /// Where every received item ended.
     Ledger = 7,
+    /// Rate, errors and durations of every operation, counted before sampling; additive.
+    Red = 8,
+    /// The same of calls from one service to another; additive.
+    Edges = 9,
 }
 
 impl Table {
     /// All tables.
-    pub const ALL: [Table; 7] = [
+    pub const ALL: [Table; 9] = [
         Table::Spans,
         Table::Traces,
         Table::Logs,
@@ -44,6 +48,8 @@ impl Table {
         Table::MetricDists,
         Table::MetricSeries,
         Table::Ledger,
+        Table::Red,
+        Table::Edges,
     ];
 
     /// Name in SQL and on disk.
@@ -56,6 +62,8 @@ impl Table {
             Table::MetricDists => "metric_dists",
             Table::MetricSeries => "metric_series",
             Table::Ledger => "ledger",
+            Table::Red => "red",
+            Table::Edges => "edges",
         }
     }
 
@@ -98,13 +106,21 @@ pub fn sort_columns(table: Table) -> &'static [&'static str] {
         Table::MetricPoints | Table::MetricDists => &["tenant", "metric_name", "series_id", "ts"],
         Table::MetricSeries => &["tenant", "metric_name", "series_id"],
         Table::Ledger => &["tenant", "signal", "account", "ts"],
+        Table::Red => &["tenant", "service_name", "operation", "ts"],
+        Table::Edges => &["tenant", "client_service", "server_service", "ts"],
     }
 }
 
 /// The column that says when a row happened.
 pub fn time_column(table: Table) -> &'static str {
     match table {
-        Table::Spans | Table::Logs | Table::MetricPoints | Table::MetricDists | Table::Ledger => "ts",
+        Table::Spans
+        | Table::Logs
+        | Table::MetricPoints
+        | Table::MetricDists
+        | Table::Ledger
+        | Table::Red
+        | Table::Edges => "ts",
         Table::Traces => "ts_min",
         Table::MetricSeries => "first_ts",
     }
@@ -171,6 +187,10 @@ fn data_type(kind: Kind, form: Form) -> DataType {
         Kind::Quantiles => list(DataType::Struct(Fields::from(vec![
             Field::new("q", DataType::Float64, false),
             Field::new("v", DataType::Float64, false),
+        ]))),
+        Kind::Registers => list(DataType::Struct(Fields::from(vec![
+            Field::new("threshold_ns", DataType::Int64, false),
+            Field::new("le_count", DataType::Int64, false),
         ]))),
     }
 }

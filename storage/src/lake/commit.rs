@@ -364,8 +364,8 @@ fn encode(
     now_ms: i64,
     written: &mut Vec<Written>,
 ) -> Result<()> {
-    let batches = match additive::sums(maker.table) {
-        Some(columns) if !batches.is_empty() => vec![additive::summed(maker.table, columns, &batches, hi)?],
+    let batches = match additive::rule(maker.table) {
+        Some(rule) if !batches.is_empty() => vec![additive::summed(maker.table, rule, &batches, hi)?],
         _ => one_schema(maker.table, table_schema, batches)?,
     };
     for (date, batches) in by_date(&batches)? {

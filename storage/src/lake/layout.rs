@@ -44,6 +44,8 @@ pub fn stats_columns(table: Table) -> Vec<&'static str> {
         Table::MetricPoints | Table::MetricDists => &["service_name", "metric_name"],
         Table::MetricSeries => &["metric_name"],
         Table::Ledger => &["signal", "account"],
+        Table::Red => &["service_name", "operation"],
+        Table::Edges => &["client_service", "server_service"],
     });
     columns.push("batch_id");
     columns

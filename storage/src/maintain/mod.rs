@@ -72,10 +72,15 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// The defaults of `DESIGN.md` for a table: rows 30 days, the ledger for ever (its sums are the left side of `lake verify`).
+    /// The defaults of `DESIGN.md` for a table: rows 30 days, what was counted of them 100, the ledger for ever (its sums are
+    /// the left side of `lake verify`).
     pub fn of(table: Table) -> Policy {
         Policy {
-            retention_days: (table != Table::Ledger).then_some(30),
+            retention_days: match table {
+                Table::Ledger => None,
+                Table::Red | Table::Edges => Some(100),
+                _ => Some(30),
+            },
             large_bytes: 64 * MIB,
             target_bytes: 256 * MIB,
             merge_files_min: 8,

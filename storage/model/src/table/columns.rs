@@ -5,6 +5,8 @@
 
 use super::Table;
 
+mod red;
+
 /// The type of a column, in the lake and in a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -52,6 +54,8 @@ pub enum Kind {
     Exemplars,
     /// `ARRAY<STRUCT<q DOUBLE, v DOUBLE>>`.
     Quantiles,
+    /// `ARRAY<STRUCT<threshold_ns LONG, le_count LONG>>`.
+    Registers,
 }
 
 /// One column of a table.
@@ -736,5 +740,7 @@ pub(super) const fn groups(table: Table) -> &'static [&'static [Column]] {
         ],
         Table::MetricSeries => &[HEAD, SERIES, BATCH],
         Table::Ledger => &[HEAD, LEDGER, BATCH],
+        Table::Red => &[HEAD, red::SLICE, red::RED_KEY, red::RED_VALUES, red::EXEMPLAR, BATCH],
+        Table::Edges => &[HEAD, red::SLICE, red::EDGE_KEY, red::EDGE_VALUES, red::EXEMPLAR, BATCH],
     }
 }

@@ -120,6 +120,6 @@ pub const fn item(table: Table) -> &'static [Promotion] {
         Table::Spans => SPANS,
         Table::Logs => LOGS,
         Table::MetricPoints | Table::MetricDists => METRICS,
-        Table::Traces | Table::MetricSeries | Table::Ledger => &[],
+        Table::Traces | Table::MetricSeries | Table::Ledger | Table::Red | Table::Edges => &[],
     }
 }
