@@ -123,6 +123,26 @@ fn main() {
             &Keys::new(["http.route", "http.status_code", "error.type", "app.tier"]),
         )
     });
+    let asked = [
+        "http.response.status_code",
+        "http.status_code",
+        "http.route",
+        "rpc.grpc.status_code",
+        "rpc.response.status_code",
+        "error.type",
+        "deployment.environment.name",
+        "deployment.environment",
+        "service.version",
+        "cloud.region",
+        "peer.service",
+        "service.peer.name",
+        "db.system.name",
+        "db.system",
+        "messaging.system",
+        "server.address",
+        "app.tier",
+    ];
+    let many = time(total, || walk(&spans, &Keys::new(asked)));
     let mut at = 0;
     let mut red = Aggregator::new(settings(false));
     let whole = time(total, || count(&spans, &mut red, &mut at));
@@ -138,6 +158,7 @@ fn main() {
         );
     };
     row("walk, 4 keys", few);
+    row("walk, red's 17 keys", many);
     row("red", whole);
     row("red and edges", with_edges);
     row("decode into columns", columns);
