@@ -110,7 +110,7 @@ mod tests {
     #[test]
     fn what_is_older_goes() {
         let records: Vec<(u64, u64)> = (0..8).map(|at| (1000 + at * 100, 1)).collect();
-        check(300, 1000, &records, &[1, 1, 1, 1, 2, 3, 4, 5]);
+        check(300, 1000, &records, &[1, 1, 1, 1, 1, 2, 3, 4]);
         // A clock that steps back lets nothing go, and nothing else either.
         check(300, 1000, &[(1000, 1), (1100, 1), (500, 1), (1500, 1)], &[1, 1, 1, 2]);
     }

@@ -1,7 +1,8 @@
 //! What counting costs a span, against what decoding it into columns costs, on the S-spans of `storage/model/benches`.
 //!
 //! `cargo bench -p tailwater-red` prints ns per span; `cargo test` runs every case once on a small request and checks the counts.
-//! Counting is measured whole (the walk over the request included), and less the walk that a sampler's peek does anyway.
+//! Counting is measured whole (the walk over the request included), and less the walk that a sampler's peek does anyway. For edges these
+//! spans are the worst case: all are clients or servers, none finds its other side, and after a second as many wait as may.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::hint::black_box;
