@@ -418,3 +418,6 @@ impl Road {
 
 /// Reason of items that were accepted and cannot be decoded.
 pub const LOST_UNDECODABLE: &str = "undecodable";
+
+#[cfg(test)]
+mod tests;

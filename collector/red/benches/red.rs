@@ -56,7 +56,7 @@ fn count(requests: &[Vec<u8>], red: &mut Aggregator, at: &mut usize) -> u64 {
     for request in requests {
         red.push_request(request, &info(*at), Mode::Count).unwrap();
         *at += 1;
-        if *at % 64 == 0 {
+        if at.is_multiple_of(64) {
             total += red.drain().red.iter().map(|row| row.n).sum::<u64>();
         }
     }

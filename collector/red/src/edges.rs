@@ -47,8 +47,8 @@ pub(crate) struct Side {
 
 #[derive(Debug)]
 enum Slot {
-    /// A client, and whether a server was found.
-    Client(Side, bool),
+    /// A client, when its time is over, and whether a server was found.
+    Client(u64, Side, bool),
     /// A server without a client, and when its time is over.
     Server(u64, Side),
     /// Several, by when their time is over.
@@ -90,11 +90,20 @@ impl Joiner {
                 return;
             }
             self.over.pop_front();
+            // Of a server that has been found the time is noted still; its client's may not be over.
+            let is_over = match self.slots.get(&link) {
+                Some(Slot::Client(over, ..) | Slot::Server(over, _)) => *over <= over_ns,
+                Some(Slot::Servers(_)) => true,
+                None => false,
+            };
+            if !is_over {
+                continue;
+            }
             match self.slots.remove(&link) {
-                Some(Slot::Client(client, false)) => {
+                Some(Slot::Client(_, client, false)) => {
                     self.count(link.kind, Some(&client), None, Some(Unpaired::Expired));
                 }
-                Some(Slot::Server(over, server)) if over <= over_ns => {
+                Some(Slot::Server(_, server)) => {
                     self.count(link.kind, None, Some(&server), Some(Unpaired::Expired));
                 }
                 Some(Slot::Servers(mut servers)) => {
@@ -106,10 +115,7 @@ impl Joiner {
                         self.slots.insert(link, Slot::Servers(servers));
                     }
                 }
-                Some(slot @ Slot::Server(..)) => {
-                    self.slots.insert(link, slot);
-                }
-                Some(Slot::Client(_, true)) | None => {}
+                Some(Slot::Client(_, _, true)) | None => {}
             }
         }
     }
@@ -130,8 +136,10 @@ impl Joiner {
             self.count(link.kind, Some(&client), Some(server), None);
         }
         if self.over.len() < self.waiting_max {
-            self.over.push_back((self.clock_ns + self.wait_ns, link));
-            self.slots.insert(link, Slot::Client(client, !found.is_empty()));
+            let over_ns = self.clock_ns + self.wait_ns;
+            self.over.push_back((over_ns, link));
+            self.slots
+                .insert(link, Slot::Client(over_ns, client, !found.is_empty()));
         } else if found.is_empty() {
             self.count(link.kind, Some(&client), None, Some(Unpaired::Full));
         }
@@ -142,7 +150,7 @@ impl Joiner {
         let over_ns = self.clock_ns + self.wait_ns;
         let is_full = self.over.len() >= self.waiting_max;
         match self.slots.get_mut(&link) {
-            Some(Slot::Client(client, paired)) => {
+            Some(Slot::Client(_, client, paired)) => {
                 *paired = true;
                 let client = client.clone();
                 self.count(link.kind, Some(&client), Some(&server), None);
