@@ -115,12 +115,19 @@ impl Server {
     /// Waits until these roles answer ready.
     pub fn wait_ready(&self, roles: &[&str]) {
         for role in roles {
-            wait_for(&format!("{role} to be ready; its log:\n{}", self.log()), || {
+            wait_for(&format!("{role} to be ready"), || {
+                assert!(!self.has_ended(), "{role} ended before it was ready; its log:\n{}", self.log());
                 let address = self.try_address(role, &format!("admin.{role}"))?;
                 let reply = try_http(address, "GET", "/readyz", &[], b"")?;
                 (reply.status == 200).then_some(())
             });
         }
+    }
+
+    /// Whether the process is over, though nobody has waited for it.
+    fn has_ended(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
+        stat.is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z')))
     }
 
     /// Where a role listens.

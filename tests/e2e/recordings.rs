@@ -13,7 +13,7 @@ use crate::harness::{Server, http, number, run_ok, test_data, tool, wait_for};
 use crate::sample;
 
 /// Nothing is too old, and answers may be large.
-const OLD: [(&str, &str); 8] = [
+const OLD: [(&str, &str); 10] = [
     ("intake.caps.past", "36500d"),
     ("storage.retention.spans", "36500d"),
     ("storage.retention.traces", "36500d"),
@@ -21,6 +21,8 @@ const OLD: [(&str, &str); 8] = [
     ("storage.retention.metric_points", "36500d"),
     ("storage.retention.metric_dists", "36500d"),
     ("storage.retention.metric_series", "36500d"),
+    ("storage.retention.red", "36500d"),
+    ("storage.retention.edges", "36500d"),
     ("query.rows", "100000"),
 ];
 
