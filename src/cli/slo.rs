@@ -1,0 +1,58 @@
+//! `tailwater slo`: OpenSLO documents checked, formatted, converted, and reported against what was measured.
+//!
+//! Exit codes: 0 done, or all objectives hold; 1 one is broken, or a file is not formatted; 2 a document is wrong; 3 undetermined or no data;
+//! 69 nobody to ask.
+
+mod files;
+mod report;
+
+use clap::{Args, Subcommand};
+use tailwater_runtime::Exit;
+
+use super::Common;
+
+/// Is my SLO met?
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    tailwater slo template success-rate > checkout.yaml\n  \
+    tailwater slo validate checkout.yaml\n  \
+    tailwater slo report checkout.yaml\n  \
+    tailwater slo check checkout.yaml && ./deploy.sh")]
+pub struct SloArgs {
+    #[command(subcommand)]
+    command: SloCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum SloCommand {
+    /// Say everything that is wrong with documents.
+    Validate(files::ValidateArgs),
+    /// Write documents in their canonical form.
+    Fmt(files::FmtArgs),
+    /// Convert from another tool's documents.
+    Import(files::ImportArgs),
+    /// List the SLOs of documents, or the templates.
+    List(files::ListArgs),
+    /// Print a document to begin from.
+    Template(files::TemplateArgs),
+    /// Say whether objectives hold and how fast their budgets burn.
+    Report(report::ReportArgs),
+    /// As `report`, with an exit code: 0 all hold, 1 one is broken, 2 bad input, 3 undetermined or no data.
+    Check(report::CheckArgs),
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Bad settings, files that cannot be written, a lake that cannot be read.
+pub fn run(args: &SloArgs, common: &Common) -> anyhow::Result<Exit> {
+    match &args.command {
+        SloCommand::Validate(args) => files::validate(args),
+        SloCommand::Fmt(args) => files::fmt(args),
+        SloCommand::Import(args) => files::import(args),
+        SloCommand::List(args) => files::list(args),
+        SloCommand::Template(args) => files::template(args),
+        SloCommand::Report(args) => report::report(args, common),
+        SloCommand::Check(args) => report::check(args, common),
+    }
+}
