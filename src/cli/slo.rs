@@ -26,18 +26,26 @@ pub struct SloArgs {
 #[derive(Debug, Subcommand)]
 enum SloCommand {
     /// Say everything that is wrong with documents.
+    ///
+    /// References are followed between all files that are named. What is wrong goes to stderr as
+    /// `file:line:column: path: what to write instead`; traps that are no mistakes are warnings.
     Validate(files::ValidateArgs),
-    /// Write documents in their canonical form.
+    /// Write documents in their canonical form, comments kept.
     Fmt(files::FmtArgs),
-    /// Convert from another tool's documents.
+    /// Convert from another tool's documents to OpenSLO v1.
     Import(files::ImportArgs),
-    /// List the SLOs of documents, or the templates.
+    /// List the SLOs of documents; without any, the templates.
     List(files::ListArgs),
-    /// Print a document to begin from.
+    /// Print a document to begin from: replace its service, target and link.
     Template(files::TemplateArgs),
     /// Say whether objectives hold and how fast their budgets burn.
+    ///
+    /// Asks the running server of the data directory. With --data, and no server named, reads the tables and the outbox of that
+    /// directory itself, whether something runs on it or not.
     Report(report::ReportArgs),
     /// As `report`, with an exit code: 0 all hold, 1 one is broken, 2 bad input, 3 undetermined or no data.
+    ///
+    /// Asks whom `report` asks.
     Check(report::CheckArgs),
 }
 

@@ -13,9 +13,6 @@ use tailwater_runtime::Exit;
 use super::super::print;
 
 /// Say everything that is wrong with documents.
-///
-/// References are followed between all files that are named. What is wrong goes to stderr as `file:line:column: path: what to write instead`; traps
-/// that are no mistakes are warnings.
 #[derive(Debug, Args)]
 #[command(after_help = "Exit code: 0 valid, 2 not.\n\nExamples:\n  \
     tailwater slo validate slo/\n  \

@@ -20,9 +20,6 @@ use super::super::{Common, role, small_runtime, sql};
 use super::files::{put, say};
 
 /// Say whether objectives hold and how fast their budgets burn.
-///
-/// Asks the running server of the data directory. With --data, and no server named, reads the tables and the outbox of that directory
-/// itself, whether something runs on it or not.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Exit code: 0 reported, whatever the verdicts; 2 a document is wrong; 69 nobody to ask.\n\nExamples:\n  \
