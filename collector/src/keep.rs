@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tailwater_journal::Journal;
+use tailwater_journal::checkpoint::Section;
 use tailwater_model::ids::{BatchSeq, Lsn};
+use tailwater_red::Aggregator;
 use tailwater_wal::Wal;
 use tokio::sync::watch;
 use tracing::{debug, warn};
@@ -24,6 +26,8 @@ pub struct Keeper {
     pub journal: Arc<Mutex<Journal>>,
     /// Recent digests.
     pub dedup: Option<Arc<Dedup>>,
+    /// Whose guard is kept.
+    pub red: Option<Arc<Mutex<Aggregator>>>,
     /// To be trimmed.
     pub intake: Arc<Wal>,
     /// To be trimmed.
@@ -31,6 +35,9 @@ pub struct Keeper {
     /// The last durable batch.
     pub durable: watch::Receiver<BatchSeq>,
 }
+
+/// Section of the checkpoint with the keys and services that RED knows (rule P7).
+pub const GUARD_SECTION: u64 = 64;
 
 /// Digests copied into a checkpoint under one hold of the register.
 const DIGESTS_A_PIECE: usize = 4096;
@@ -74,7 +81,14 @@ impl Keeper {
                 tokio::task::yield_now().await;
             }
         }
-        let (bytes, mark) = draft.finish(&[]);
+        // Later than the journal is well: what the guard has let in since, it lets in again when the replay comes there.
+        let guard = self.red.as_ref().map(|red| red.lock().guard());
+        let guard = guard.map(|bytes| Section {
+            id: GUARD_SECTION,
+            required: false,
+            bytes,
+        });
+        let (bytes, mark) = draft.finish(guard.as_slice());
         let mut durable = self.durable.clone();
         if durable.wait_for(|seq| *seq >= mark.batch).await.is_err() {
             return Err(std::io::Error::other("the outbox has ended"));

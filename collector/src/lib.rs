@@ -14,6 +14,7 @@ mod checkpoint;
 mod dedup;
 mod deliver;
 mod fatal;
+mod hold;
 pub mod intake;
 mod keep;
 mod log;

@@ -15,6 +15,7 @@ use tailwater_wal::{Options, Recovered, Wal};
 use tracing::{error, info, warn};
 
 use crate::checkpoint;
+use crate::keep::GUARD_SECTION;
 use crate::log::{Accepted, Entry};
 use crate::road::LOST_UNDECODABLE;
 use crate::run::CollectorError;
@@ -70,6 +71,8 @@ pub struct Opened {
     pub outbox: Arc<Wal>,
     /// What the outbox still holds, for delivery.
     pub heads: Vec<(BatchSeq, outbox::Head)>,
+    /// The keys and services that RED knew; `None` on a new directory.
+    pub guard: Option<Vec<u8>>,
     /// First record of the replay.
     pub replay_from: Lsn,
     /// Ranges of intake records that media damage took.
@@ -92,7 +95,8 @@ pub fn open(directory: &Directory) -> Result<Opened, CollectorError> {
     let lock = lock(data)?;
     let log_id = checkpoint::log_id(data).map_err(|error| CollectorError::io(data, error))?;
     let reasons = reasons();
-    let checkpoint = checkpoint::load(data, &reasons).map_err(|error| CollectorError::io(data, error))?;
+    let mut checkpoint = checkpoint::load(data, &reasons).map_err(|error| CollectorError::io(data, error))?;
+    let guard = (checkpoint.as_mut()).and_then(|checkpoint| checkpoint.take_section(GUARD_SECTION));
     let settings = Settings {
         log_id,
         shards: SHARDS as u8,
@@ -180,6 +184,7 @@ pub fn open(directory: &Directory) -> Result<Opened, CollectorError> {
         intake: Arc::new(intake),
         outbox: Arc::new(outbox),
         heads,
+        guard: guard.map(|section| section.bytes),
         replay_from,
         lost,
         lock,

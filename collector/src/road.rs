@@ -23,14 +23,17 @@ use tailwater_model::otlp::columns::{
     Choice, LogColumns, MetricColumns, RequestInfo, Sampling, SeriesSeen, SpanColumns,
 };
 use tailwater_model::otlp::reject::Reason;
+use tailwater_model::red::{edge_batch, red_batch};
 use tailwater_model::signal::Signal;
 use tailwater_model::table::Table;
+use tailwater_red::{Aggregator, Mode};
 use tailwater_sampling::{Sampler, Unconditional};
 use tailwater_storage::outbox::BatchBuilder;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::error;
 
 use crate::fatal::Fatal;
+use crate::hold::Hold;
 use crate::log::{Accepted, Entry};
 use crate::outbox::Sealed;
 use crate::stats::Stats;
@@ -54,6 +57,10 @@ pub struct Parts {
     pub journal: Arc<Mutex<Journal>>,
     /// Who stays.
     pub sampler: Sampler,
+    /// What is counted of every span; `None` counts nothing. The keeper reads its guard.
+    pub red: Option<Arc<Mutex<Aggregator>>>,
+    /// Bytes of the intake log that may be kept for the sides of calls that wait.
+    pub hold_bytes: u64,
     /// Where batches go.
     pub outbox: SyncSender<Sealed>,
     /// Counters.
@@ -74,6 +81,8 @@ pub struct Road {
     log_id: LogId,
     verdict: Unconditional,
     decision: Decision,
+    red: Option<Arc<Mutex<Aggregator>>>,
+    hold: Hold,
     spans: SpanColumns,
     logs: LogColumns,
     metrics: MetricColumns,
@@ -117,11 +126,14 @@ impl Road {
             settings,
             journal,
             sampler,
+            red,
+            hold_bytes,
             outbox,
             stats,
             caps,
             now,
         } = parts;
+        let keep_ns = red.as_ref().map_or(0, |red| red.lock().restore_ns());
         let verdict = sampler.unconditional();
         let (log_id, decision) = {
             let mut journal = journal.lock();
@@ -143,6 +155,8 @@ impl Road {
             log_id,
             verdict,
             decision,
+            red,
+            hold: Hold::new(keep_ns, hold_bytes),
             spans: SpanColumns::new(caps.clone()),
             logs: LogColumns::new(caps.clone()),
             metrics: MetricColumns::new(caps),
@@ -175,6 +189,10 @@ impl Road {
     ) -> Result<(), RoadError> {
         let mut count = 0;
         for record in replay {
+            if self.is_counted(record.lsn) {
+                self.red(&record, Mode::Restore);
+                continue;
+            }
             self.stats.received(&record.entry);
             self.walk(record)?;
             count += 1;
@@ -196,7 +214,34 @@ impl Road {
         }
     }
 
+    /// Whether a record is at or below the watermark: all of it is in a batch. It is read once more only for what waited.
+    fn is_counted(&self, lsn: Lsn) -> bool {
+        !self.journal.lock().replay_record(Shard::of_record(lsn).0, lsn)
+    }
+
+    /// Counts the spans of a record, before anything is sampled (P5), and moves the clock of what waits.
+    fn red(&mut self, record: &Accepted, mode: Mode) {
+        let Some(red) = &self.red else { return };
+        let Accepted {
+            lsn, entry, payload, ..
+        } = record;
+        let rejected: Vec<u32> = entry.rejected.iter().map(|(ordinal, _)| ordinal).collect();
+        let info = RequestInfo {
+            tenant: &entry.tenant,
+            arrival_ns: entry.arrival_ns,
+            rejected: &rejected,
+        };
+        let has_spans = entry.signal == Signal::Traces && !entry.duplicate;
+        let spans: &[u8] = if has_spans { payload } else { &[] };
+        if let Err(error) = red.lock().push_request(spans, &info, mode) {
+            error!(lsn = lsn.0, %error, "an accepted request cannot be counted");
+        }
+        self.hold
+            .record(*lsn, entry.arrival_ns, payload.len() as u64, &self.journal);
+    }
+
     fn walk(&mut self, record: Accepted) -> Result<(), RoadError> {
+        self.red(&record, Mode::Count);
         let Accepted {
             lsn,
             entry,
@@ -318,6 +363,12 @@ impl Road {
         };
         let now_ns = (self.now)();
         let mut frames = Vec::with_capacity(Table::ALL.len());
+        if let Some(red) = &self.red {
+            let drained = red.lock().drain();
+            self.stats.folded(drained.folded);
+            frames.push((Table::Red, red_batch(&drained.red)));
+            frames.push((Table::Edges, edge_batch(&drained.edges)));
+        }
         let cut = {
             let mut journal = self.journal.lock();
             if !self.spans.is_empty() {
@@ -367,3 +418,6 @@ impl Road {
 
 /// Reason of items that were accepted and cannot be decoded.
 pub const LOST_UNDECODABLE: &str = "undecodable";
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,7 @@ use tailwater_config::{Config, Limits};
 use tailwater_model::ids::BatchSeq;
 use tailwater_model::otlp::caps::Caps;
 use tailwater_model::table::Table;
+use tailwater_red::Aggregator;
 use tailwater_runtime::run_dir::RunFile;
 use tailwater_runtime::shutdown::Drained;
 use tailwater_runtime::{Admin, Exit, Metrics, Readiness, Shutdown, listen};
@@ -91,6 +92,8 @@ impl CollectorError {
 
 /// How long a request waits for a place in the backlog before it is refused.
 const BACKLOG_WAIT: Duration = Duration::from_secs(2);
+/// The part of the intake log that the sides of calls that wait may keep.
+const HOLD_PART: u64 = 4;
 /// Accepted payload bytes that are not yet in a durable batch.
 const BACKLOG_BYTES: u64 = 128 << 20;
 
@@ -143,6 +146,7 @@ pub async fn run(
     let (log, acker) = Log::start(opened.intake.clone(), records_sender, stats.clone())
         .map_err(|error| CollectorError::Io(format!("starting a thread: {error}")))?;
     let caps = caps(config);
+    let red = red(config, &caps, opened.guard.as_deref());
     let road = Road::new(road::Parts {
         settings: road::Settings {
             delay: config.storage.batch.delay,
@@ -151,6 +155,8 @@ pub async fn run(
         },
         journal: journal.clone(),
         sampler: Sampler::new(Policy::All { epoch: 0 }),
+        red: red.clone(),
+        hold_bytes: directory.intake.budget_bytes / HOLD_PART,
         outbox: sealed,
         stats: stats.clone(),
         caps: caps.clone(),
@@ -197,6 +203,7 @@ pub async fn run(
         interval: config.storage.checkpoint_interval,
         journal: journal.clone(),
         dedup: dedup.clone(),
+        red,
         intake: opened.intake.clone(),
         outbox: opened.outbox.clone(),
         durable,
@@ -387,6 +394,19 @@ fn caps(config: &Config) -> Caps {
         past_ns: u64::try_from(caps.past.as_nanos()).unwrap_or(u64::MAX),
         ..Caps::default()
     }
+}
+
+/// Counts every span, if that is switched on.
+fn red(config: &Config, caps: &Caps, guard: Option<&[u8]>) -> Option<Arc<Mutex<Aggregator>>> {
+    let settings = &config.red;
+    if !settings.enabled {
+        return None;
+    }
+    let mut red = Aggregator::new(tailwater_red::Settings::new(settings, Vec::new(), caps.clone()));
+    if let Err(error) = guard.map_or(Ok(()), |bytes| red.restore_guard(bytes)) {
+        warn!(%error, "the known keys of RED are lost; at the limit of keys others may take their place");
+    }
+    Some(Arc::new(Mutex::new(red)))
 }
 
 fn request_limits(config: &Config, limits: &Limits, caps: Caps) -> intake::Limits {

@@ -32,6 +32,7 @@ pub struct Stats {
     commit_seconds: Labelled<1, Histogram>,
     commit_failures: Labelled<1, Counter>,
     batches_lost: Labelled<1, Counter>,
+    red_folded: Counter,
     totals: Mutex<AHashMap<(Arc<str>, Signal), Totals>>,
 }
 
@@ -84,6 +85,10 @@ impl Stats {
             batch_bytes: metrics.histogram("tailwater_batch_bytes", "bytes of an outbox batch", &BYTES),
             commit_seconds: metrics.histograms("tailwater_commit_seconds", "time of a table commit", ["table"], &SECONDS),
             commit_failures: metrics.counters("tailwater_commit_failures", "table commits that failed and will be tried again", ["table"]),
+            red_folded: metrics.counter(
+                "tailwater_red_spans_folded",
+                "spans counted as __other__ in table red, because their service or tenant has more keys than red.keys or red.services",
+            ),
             batches_lost: metrics.counters(
                 "tailwater_outbox_batches_lost",
                 "outbox batches that do not verify and whose rows of a table are lost",
@@ -175,6 +180,11 @@ impl Stats {
     /// Batches of the outbox could not be read; their rows of this table are lost.
     pub fn batches_lost(&self, table: &'static str, batches: u64) {
         self.batches_lost.with([table]).inc_by(batches);
+    }
+
+    /// Spans were counted under a key that stands for others.
+    pub fn folded(&self, spans: u64) {
+        self.red_folded.inc_by(spans);
     }
 
     /// All totals, sorted: what `/status` shows.

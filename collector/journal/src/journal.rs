@@ -223,6 +223,15 @@ impl Journal {
         self.touch(shard, trace, decision);
     }
 
+    /// Whoever opened `slot` needs the intake log from there no more, and no trace was decided: for what waits without a decision to
+    /// come, such as one side of a call.
+    ///
+    /// # Panics
+    /// When the slot was closed before.
+    pub fn release(&mut self, shard: u8, slot: Slot) {
+        self.shards[usize::from(shard)].pending.close(slot);
+    }
+
     /// A late span of a decided trace, kept or not, is settled by the open batch; or a trace is decided without having been open.
     pub fn touch(&mut self, shard: u8, trace: TraceId, decision: Decision) {
         self.shards[usize::from(shard)].touch(trace, decision);

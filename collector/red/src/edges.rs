@@ -47,9 +47,11 @@ pub(crate) struct Side {
 
 #[derive(Debug)]
 enum Slot {
-    /// A client, and whether a server was found.
-    Client(Side, bool),
-    /// Servers without a client, by when their time is over.
+    /// A client, when its time is over, and whether a server was found.
+    Client(u64, Side, bool),
+    /// A server without a client, and when its time is over.
+    Server(u64, Side),
+    /// Several, by when their time is over.
     Servers(Vec<(u64, Side)>),
 }
 
@@ -88,23 +90,32 @@ impl Joiner {
                 return;
             }
             self.over.pop_front();
-            match self.slots.get_mut(&link) {
-                Some(Slot::Client(..)) => {
-                    if let Some(Slot::Client(client, false)) = self.slots.remove(&link) {
-                        self.count(link.kind, Some(&client), None, Some(Unpaired::Expired));
-                    }
+            // Of a server that has been found the time is noted still; its client's may not be over.
+            let is_over = match self.slots.get(&link) {
+                Some(Slot::Client(over, ..) | Slot::Server(over, _)) => *over <= over_ns,
+                Some(Slot::Servers(_)) => true,
+                None => false,
+            };
+            if !is_over {
+                continue;
+            }
+            match self.slots.remove(&link) {
+                Some(Slot::Client(_, client, false)) => {
+                    self.count(link.kind, Some(&client), None, Some(Unpaired::Expired));
                 }
-                Some(Slot::Servers(servers)) => {
+                Some(Slot::Server(_, server)) => {
+                    self.count(link.kind, None, Some(&server), Some(Unpaired::Expired));
+                }
+                Some(Slot::Servers(mut servers)) => {
                     let past = servers.iter().take_while(|(over, _)| *over <= over_ns).count();
-                    let expired: Vec<_> = servers.drain(..past).collect();
-                    if servers.is_empty() {
-                        self.slots.remove(&link);
-                    }
-                    for (_, server) in expired {
+                    for (_, server) in servers.drain(..past) {
                         self.count(link.kind, None, Some(&server), Some(Unpaired::Expired));
                     }
+                    if !servers.is_empty() {
+                        self.slots.insert(link, Slot::Servers(servers));
+                    }
                 }
-                None => {}
+                Some(Slot::Client(_, _, true)) | None => {}
             }
         }
     }
@@ -112,6 +123,7 @@ impl Joiner {
     /// A client or producer span.
     pub fn client(&mut self, link: Link, client: Side) {
         let found = match self.slots.remove(&link) {
+            Some(Slot::Server(over, server)) => vec![(over, server)],
             Some(Slot::Servers(servers)) => servers,
             // Span ids are unique: a second one is the first sent again.
             Some(slot @ Slot::Client(..)) => {
@@ -124,8 +136,10 @@ impl Joiner {
             self.count(link.kind, Some(&client), Some(server), None);
         }
         if self.over.len() < self.waiting_max {
-            self.over.push_back((self.clock_ns + self.wait_ns, link));
-            self.slots.insert(link, Slot::Client(client, !found.is_empty()));
+            let over_ns = self.clock_ns + self.wait_ns;
+            self.over.push_back((over_ns, link));
+            self.slots
+                .insert(link, Slot::Client(over_ns, client, !found.is_empty()));
         } else if found.is_empty() {
             self.count(link.kind, Some(&client), None, Some(Unpaired::Full));
         }
@@ -133,24 +147,30 @@ impl Joiner {
 
     /// A server or consumer span.
     pub fn server(&mut self, link: Link, server: Side) {
+        let over_ns = self.clock_ns + self.wait_ns;
+        let is_full = self.over.len() >= self.waiting_max;
         match self.slots.get_mut(&link) {
-            Some(Slot::Client(client, paired)) => {
+            Some(Slot::Client(_, client, paired)) => {
                 *paired = true;
                 let client = client.clone();
                 self.count(link.kind, Some(&client), Some(&server), None);
                 return;
             }
-            _ if self.over.len() >= self.waiting_max => {
+            _ if is_full => {
                 self.count(link.kind, None, Some(&server), Some(Unpaired::Full));
                 return;
             }
-            Some(Slot::Servers(servers)) => servers.push((self.clock_ns + self.wait_ns, server)),
+            Some(Slot::Servers(servers)) => servers.push((over_ns, server)),
+            Some(slot @ Slot::Server(..)) => {
+                if let Slot::Server(over, first) = std::mem::replace(slot, Slot::Servers(Vec::new())) {
+                    *slot = Slot::Servers(vec![(over, first), (over_ns, server)]);
+                }
+            }
             None => {
-                let waiting = vec![(self.clock_ns + self.wait_ns, server)];
-                self.slots.insert(link, Slot::Servers(waiting));
+                self.slots.insert(link, Slot::Server(over_ns, server));
             }
         }
-        self.over.push_back((self.clock_ns + self.wait_ns, link));
+        self.over.push_back((over_ns, link));
     }
 
     /// A side that waits for nobody.

@@ -259,14 +259,24 @@ impl Interner {
             true => (values.error_type(), seen.http),
             false => (&b""[..], 0),
         };
+        let (name, route) = (span.head.name, values.route());
         let scratch = &mut self.scratch;
         scratch.clear();
-        scratch.extend_from_slice(&origin.to_le_bytes());
-        scratch.extend_from_slice(&[kind(seen), u8::from(is_entry) | u8::from(is_error) << 1, class.code()]);
-        scratch.extend_from_slice(&code.to_le_bytes());
-        put(scratch, span.head.name);
-        put(scratch, values.route());
-        put(scratch, error_type);
+        // Numbers first, with the lengths of what follows: few copies cost less than many.
+        let mut head = [0; 22];
+        head[..4].copy_from_slice(&origin.to_le_bytes());
+        head[4..8].copy_from_slice(&[kind(seen), u8::from(is_entry), u8::from(is_error), class.code()]);
+        head[8..10].copy_from_slice(&code.to_le_bytes());
+        for (place, text) in [name, route, error_type].into_iter().enumerate() {
+            head[10 + 4 * place..14 + 4 * place].copy_from_slice(&(text.len() as u32).to_le_bytes());
+        }
+        scratch.extend_from_slice(&head);
+        scratch.extend_from_slice(name);
+        for text in [route, error_type] {
+            if !text.is_empty() {
+                scratch.extend_from_slice(text);
+            }
+        }
         values.dimensions().iter().for_each(|value| put_value(scratch, *value));
         let hash = self.random.hash_one(scratch.as_slice());
         let known = self.raw.find(hash, |raw| raw.hash == hash && *raw.bytes == **scratch);

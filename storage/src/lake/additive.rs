@@ -83,7 +83,7 @@ impl Rule {
     fn is_key(&self, column: &str) -> bool {
         let valued = self.sums.contains(&column) || self.maxima.contains(&column) || self.sketches.contains(&column);
         let exemplar = self.exemplar && EXEMPLAR.contains(&column);
-        !valued && !exemplar && column != "batch_id" && !(self.registers && column == REGISTERS)
+        !(valued || exemplar || column == "batch_id" || self.registers && column == REGISTERS)
     }
 }
 

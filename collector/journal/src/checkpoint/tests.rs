@@ -263,14 +263,25 @@ fn frozen_bytes_of_version_1() {
         }],
     );
     let marks = [
+        1, 1, 0x97, 0x80, 0x80, 0x80, 0, 1, 0, 0, 0, 9, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 0, 7, 0, 8, 0, 9, 0,
+    ];
+    // Before there were tables `red` and `edges`.
+    let old_marks = [
         1, 1, 0x93, 0x80, 0x80, 0x80, 0, 1, 0, 0, 0, 7, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 0, 7, 0,
     ];
     let rest = [
         2, 1, 0x82, 0x80, 0x80, 0x80, 0, 0, 0, 4, 1, 0x81, 0x80, 0x80, 0x80, 0, 0, 3, 1, 0x81, 0x80, 0x80, 0x80, 0, 0,
         64, 0, 0x81, 0x80, 0x80, 0x80, 0, 5, 0,
     ];
-    let frozen = [&b"TWCK\x01"[..], &[7; 16], &[0, 3], &marks, &rest].concat();
-    assert_eq!(bytes, resealed(frozen));
+    let frozen = |marks: &[u8]| resealed([&b"TWCK\x01"[..], &[7; 16], &[0, 3], marks, &rest].concat());
+    assert_eq!(bytes, frozen(&marks));
+    let old = Checkpoint::decode(&frozen(&old_marks), &reasons()).unwrap();
+    let settings = Settings {
+        shards: 1,
+        ..settings()
+    };
+    let journal = Recovery::new(settings, Some(&old)).unwrap().finish();
+    assert_eq!(journal.version(Table::Red).0, 0);
 }
 
 proptest! {

@@ -127,6 +127,21 @@ fn a_call_sent_to_many_counts_many_and_a_client_sent_twice_once() {
 }
 
 #[test]
+fn a_client_has_its_whole_time_though_a_server_before_it_had_less() {
+    let server = |id| span("cart", SERVER, id, 2);
+    check(
+        &[
+            (0, &[server(3)]),
+            (7 * SECOND, &[span("web", CLIENT, 2, 1)]),
+            (11 * SECOND, &[]),
+            (15 * SECOND, &[server(4)]),
+            (17 * SECOND + 1, &[server(5)]),
+        ],
+        &[("web -> cart request", 2, 0), (" -> cart request expired", 1, 0)],
+    );
+}
+
+#[test]
 fn who_stays_alone_says_why() {
     let check_one = |made: Made, expect: &str, errors: u64| check(&[(0, &[made])], &[(expect, 1, errors)]);
     check_one(span("cart", SERVER, 3, 0), " -> cart request root", 0);
@@ -223,7 +238,7 @@ fn tree(shape: &[(usize, u8)]) -> (Vec<Made>, Calls) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn every_call_of_a_tree_is_found(

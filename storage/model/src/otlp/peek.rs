@@ -334,17 +334,41 @@ impl<'a> Parts<'a> for PartChecks<'_> {
 /// Attribute keys whose values [`spans`] looks up.
 #[derive(Debug, Clone, Default)]
 pub struct Keys {
-    keys: Vec<Box<[u8]>>,
-    /// Bit n: some key has n bytes (63: 63 or more). Most attributes are told apart by this alone.
-    lengths: u64,
+    /// By length, each with its place in the order given.
+    keys: Vec<(Box<[u8]>, usize)>,
+    /// Of the keys of n bytes (63: of 63 or more) the low four bits of the last byte, a bit each. Most attributes are told apart
+    /// by this alone.
+    ends: Vec<u16>,
+    /// Where the keys of n bytes begin (63: of 63 or more).
+    starts: Vec<u8>,
 }
+
+/// Lengths that are told apart.
+const LENGTHS: usize = 64;
+const KEYS_MAX: usize = 128;
 
 impl Keys {
     /// These keys, in the order in which [`SpanPeek::values`] has their values.
+    ///
+    /// # Panics
+    /// For more than 128 keys.
     pub fn new<K: AsRef<str>>(keys: impl IntoIterator<Item = K>) -> Keys {
-        let keys: Vec<Box<[u8]>> = keys.into_iter().map(|key| key.as_ref().as_bytes().into()).collect();
-        let lengths = keys.iter().fold(0, |lengths, key| lengths | 1 << key.len().min(63));
-        Keys { keys, lengths }
+        let keys = keys.into_iter().map(|key| Box::from(key.as_ref().as_bytes()));
+        let mut keys: Vec<(Box<[u8]>, usize)> = keys.enumerate().map(|(place, key)| (key, place)).collect();
+        assert!(keys.len() <= KEYS_MAX, "a bit for each key");
+        let class = |key: &[u8]| key.len().min(LENGTHS - 1);
+        // Stable: of equal keys the first is found, as in the order given.
+        keys.sort_by_key(|(key, _)| class(key));
+        let mut ends = vec![0; LENGTHS];
+        for (key, _) in &keys {
+            ends[class(key)] |= 1 << (key.last().unwrap_or(&0) & 15);
+        }
+        let starts = (0..=LENGTHS).map(|length| keys.partition_point(|(key, _)| class(key) < length) as u8);
+        Keys {
+            ends,
+            starts: starts.collect(),
+            keys,
+        }
     }
 
     /// How many keys.
@@ -358,11 +382,19 @@ impl Keys {
     }
 
     #[inline]
+    fn may_have(&self, class: usize, last: u8) -> bool {
+        self.ends.get(class).is_some_and(|ends| ends >> (last & 15) & 1 != 0)
+    }
+
+    #[inline]
     fn find(&self, key: &[u8]) -> Option<usize> {
-        if self.lengths >> key.len().min(63) & 1 == 0 {
+        let class = key.len().min(LENGTHS - 1);
+        if self.starts.is_empty() {
             return None;
         }
-        self.keys.iter().position(|known| **known == *key)
+        let range = usize::from(self.starts[class])..usize::from(self.starts[class + 1]);
+        let found = self.keys[range].iter().find(|(known, _)| **known == *key);
+        found.map(|(_, place)| *place)
     }
 }
 
@@ -465,17 +497,15 @@ impl<'a, F: FnMut(&SpanPeek<'a, '_>) -> bool> Visit<'a> for Peeker<'a, '_, F> {
         if !self.going {
             return Ok(());
         }
-        self.values.fill(None);
+        self.values.copy_from_slice(&self.of_resource);
         let head = item::span(
             entry,
             &mut Lookup {
                 keys: self.keys,
                 values: &mut self.values,
+                own: 0,
             },
         )?;
-        for (value, fallback) in self.values.iter_mut().zip(&self.of_resource) {
-            *value = value.or(*fallback);
-        }
         let peek = SpanPeek {
             ordinal: self.ordinal,
             offset: entry.as_ptr() as usize - self.payload.as_ptr() as usize,
@@ -493,22 +523,28 @@ impl<'a, F: FnMut(&SpanPeek<'a, '_>) -> bool> Visit<'a> for Peeker<'a, '_, F> {
 
 struct Lookup<'k, 'v, 'a> {
     keys: &'k Keys,
+    /// At first the resource's.
     values: &'v mut [Option<Any<'a>>],
+    /// Those that the span has itself; of equal keys the first wins.
+    own: u128,
 }
 
 impl<'a> Parts<'a> for Lookup<'_, '_, 'a> {
     #[inline]
     fn attribute(&mut self, message: &'a [u8]) -> Wire<()> {
-        // The key comes first in every known encoder; one byte of length tells most pairs apart.
-        if let [0x0a, len, ..] = message
-            && *len < 63
-            && self.keys.lengths >> *len & 1 == 0
+        // The key comes first in every known encoder; its length and last byte tell most pairs apart.
+        if let [0x0a, len @ 1..63, key @ ..] = message
+            && let Some(last) = key.get(usize::from(*len) - 1)
+            && !self.keys.may_have(usize::from(*len), *last)
         {
             return Ok(());
         }
         let pair = KeyValue::read(message)?;
-        if let Some(index) = self.keys.find(pair.key) {
-            self.values[index].get_or_insert(pair.value);
+        if let Some(index) = self.keys.find(pair.key)
+            && self.own >> index & 1 == 0
+        {
+            self.own |= 1 << index;
+            self.values[index] = Some(pair.value);
         }
         Ok(())
     }

@@ -70,8 +70,21 @@ fn exemplar(ns: u64) -> Exemplar {
     }
 }
 
+/// A frame as it is read back: with the number of its batch.
+fn read(frame: RecordBatch) -> RecordBatch {
+    let mut fields: Vec<_> = frame.schema().fields().iter().cloned().collect();
+    fields.push(Arc::new(arrow::datatypes::Field::new(
+        "batch_id",
+        DataType::Int64,
+        false,
+    )));
+    let mut columns = frame.columns().to_vec();
+    columns.push(Arc::new(Int64Array::from_value(1, frame.num_rows())));
+    RecordBatch::try_new(Arc::new(arrow::datatypes::Schema::new(fields)), columns).unwrap()
+}
+
 fn sum(rows: &[RedRow]) -> RecordBatch {
-    summed(Table::Red, rule(Table::Red).unwrap(), &[red_batch(rows)], 7).unwrap()
+    summed(Table::Red, rule(Table::Red).unwrap(), &[read(red_batch(rows))], 7).unwrap()
 }
 
 fn numbers(batch: &RecordBatch, name: &str) -> Vec<i64> {
@@ -130,7 +143,7 @@ fn a_sum_that_leaves_64_bits_opens_a_second_row() {
 fn a_damaged_histogram_is_said_to_be() {
     let mut bad = row(key("get", false, None), &[1], &[]);
     bad.exphist = vec![9, 9, 9];
-    let batch = red_batch(&[bad, row(key("get", false, None), &[1], &[])]);
+    let batch = read(red_batch(&[bad, row(key("get", false, None), &[1], &[])]));
     let error = summed(Table::Red, rule(Table::Red).unwrap(), &[batch], 1).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Damaged);
 }
@@ -166,7 +179,7 @@ fn edges_add_up() {
             exemplar: None,
         }
     };
-    let batch = edge_batch(&[edge(2, &[10, 20], &[5, 15]), edge(1, &[40], &[1])]);
+    let batch = read(edge_batch(&[edge(2, &[10, 20], &[5, 15]), edge(1, &[40], &[1])]));
     let out = summed(Table::Edges, rule(Table::Edges).unwrap(), &[batch], 3).unwrap();
     let check = |name: &str, expect: i64| assert_eq!(numbers(&out, name), [expect], "{name}");
     check("n", 3);

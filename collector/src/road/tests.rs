@@ -1,0 +1,159 @@
+#![allow(clippy::unwrap_used)]
+
+use std::sync::mpsc;
+
+use bytes::Bytes;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
+use prost::Message as _;
+use tailwater_journal::{Reasons, Recovery};
+use tailwater_model::ids::SHARDS;
+use tailwater_runtime::Metrics;
+use tailwater_sampling::Policy;
+use tailwater_storage::outbox::Head;
+
+use super::*;
+
+/// 2026-01-01T00:00:00Z.
+const NOW: u64 = 1_767_225_600_000_000_000;
+const SECOND: u64 = 1_000_000_000;
+
+/// A record with one span: (service, kind, id, parent).
+fn record(lsn: u64, arrival_ns: u64, (service, kind, id, parent): (&str, i32, u8, u8)) -> Accepted {
+    let span = Span {
+        trace_id: vec![1; 16],
+        span_id: vec![id; 8],
+        parent_span_id: vec![parent; 8],
+        name: "op".into(),
+        kind,
+        start_time_unix_nano: arrival_ns - SECOND,
+        end_time_unix_nano: arrival_ns,
+        ..Span::default()
+    };
+    let attributes = vec![KeyValue {
+        key: "service.name".into(),
+        value: Some(AnyValue {
+            value: Some(Value::StringValue(service.into())),
+        }),
+        ..KeyValue::default()
+    }];
+    let request = ExportTraceServiceRequest {
+        resource_spans: vec![ResourceSpans {
+            resource: Some(Resource {
+                attributes,
+                ..Resource::default()
+            }),
+            scope_spans: vec![ScopeSpans {
+                spans: vec![span],
+                ..ScopeSpans::default()
+            }],
+            ..ResourceSpans::default()
+        }],
+    };
+    let payload = Bytes::from(request.encode_to_vec());
+    Accepted {
+        lsn: Lsn(lsn),
+        entry: Entry {
+            arrival_ns,
+            tenant: "default".into(),
+            signal: Signal::Traces,
+            items: 1,
+            wire_bytes: payload.len() as u64,
+            digest: None,
+            duplicate: false,
+            rejected: Default::default(),
+        },
+        payload,
+        held: None,
+        place: None,
+    }
+}
+
+/// The collector between its two logs: batches settled so far.
+#[derive(Default)]
+struct Logs {
+    settled: Vec<Bytes>,
+}
+
+impl Logs {
+    /// Starts a process on what was settled, walks what the intake log still gives, then `new` records; ends cleanly. Answers the rows
+    /// of `red` and `edges` in the batches that came out, and the first LSN that the next process needs.
+    fn run(&mut self, log: &[(u64, (&str, i32, u8, u8))], new: std::ops::Range<usize>) -> (Vec<[u64; 2]>, u64) {
+        let settings = tailwater_journal::Settings {
+            log_id: LogId([3; 16]),
+            shards: SHARDS as u8,
+            decisions_max: 1000,
+            decision_age_max_ns: 1 << 60,
+            reasons: Reasons::new([LOST_UNDECODABLE]),
+        };
+        let mut recovery = Recovery::new(settings, None).unwrap();
+        for (at, settlement) in self.settled.iter().enumerate() {
+            let seq = tailwater_model::ids::BatchSeq(at as u64 + 1);
+            recovery.batch(seq, settlement).unwrap();
+        }
+        let journal = Arc::new(Mutex::new(recovery.finish()));
+        let config = tailwater_config::Config::load(None, [], [("red.enabled", "true")]).unwrap();
+        let red = tailwater_red::Settings::new(&config.red, Vec::new(), Caps::default());
+        let (outbox, sealed) = mpsc::sync_channel(100);
+        let road = Road::new(Parts {
+            settings: Settings {
+                delay: Duration::from_secs(3600),
+                rows: 1,
+                bytes: usize::MAX,
+            },
+            journal: journal.clone(),
+            sampler: Sampler::new(Policy::All { epoch: 0 }),
+            red: Some(Arc::new(Mutex::new(Aggregator::new(red)))),
+            hold_bytes: 1 << 30,
+            outbox,
+            stats: Stats::new(&Metrics::new()),
+            caps: Caps::default(),
+            now: || NOW + 3600 * SECOND,
+        });
+        let at = |lsn: usize| record(lsn as u64, log[lsn - 1].0, log[lsn - 1].1);
+        let from = journal.lock().replay_from().0 as usize;
+        let replay: Vec<Accepted> = (from..new.start).map(at).collect();
+        let (sender, records) = mpsc::channel();
+        new.map(at).for_each(|record| sender.send(record).unwrap());
+        drop(sender);
+        let (fatal, mut failed) = Fatal::new();
+        road.run(replay.into_iter(), &records, |_| {}, &fatal);
+        assert!(failed.try_recv().is_err());
+        let mut out = Vec::new();
+        for batch in sealed.try_iter() {
+            self.settled.push(batch.cut.settlement.clone().into());
+            let head = Head::decode(batch.encoded.head.clone()).unwrap();
+            let rows = |table| {
+                let frames = head.frames.iter().filter(|frame| frame.table == table);
+                frames.map(|frame| u64::from(frame.rows)).sum::<u64>()
+            };
+            out.push([rows(Table::Red), rows(Table::Edges)]);
+        }
+        (out, journal.lock().replay_from().0)
+    }
+}
+
+#[test]
+fn a_restart_counts_nothing_twice_and_finds_what_waited() {
+    let client = ("web", 3, 2, 1);
+    let log = [
+        (NOW, client),
+        (NOW + SECOND, ("cart", 2, 3, 2)),
+        (NOW + 2 * SECOND, ("mail", 2, 4, 9)),
+        // Its server came in an earlier process.
+        (NOW + 3 * SECOND, ("web", 3, 9, 1)),
+        (NOW + 100 * SECOND, ("web", 1, 7, 1)),
+        (NOW + 200 * SECOND, ("web", 1, 8, 1)),
+    ];
+    let mut logs = Logs::default();
+    // One batch a record. The client waits; its server makes a call; the second server waits.
+    assert_eq!(logs.run(&log, 1..4), (vec![[1, 0], [1, 1], [1, 0]], 1));
+    // Nothing new: nothing is counted again.
+    assert_eq!(logs.run(&log, 4..4), (vec![], 1));
+    // The other side of what waited; then time passes, and nobody is left who would count alone.
+    assert_eq!(logs.run(&log, 4..7), (vec![[1, 1], [1, 0], [1, 0]], 5));
+    assert_eq!(logs.run(&log, 7..7), (vec![], 5));
+}
