@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{Int64Array, RecordBatch};
+use opentelemetry_proto::tonic::trace::v1::Status;
 use serde_json::Value;
 use tailwater_model::exphist::ExpHist;
 use tailwater_model::red::{RedKey, RedRow, WEIGHT_ONE, red_batch};
@@ -11,6 +12,7 @@ use tailwater_model::table::{Table, schema};
 use tailwater_storage::lake::Lake;
 
 use crate::harness::{Server, http, run, run_ok};
+use crate::sample;
 
 /// 2026-11-22T00:00:00Z.
 const MIDNIGHT: u64 = 20_779 * 86_400;
@@ -267,6 +269,44 @@ fn a_server_reports_the_same() {
         "{problems}"
     );
     assert!(problems["error"].as_str().unwrap().contains("body:2:"), "{problems}");
+    assert!(server.stop().success());
+}
+
+#[test]
+fn what_was_just_received_is_reported() {
+    let files = Files::new();
+    let data = files.path("data");
+    let slo = files.slo("fresh", "cart", "errors: exclude, maxDuration: 50ms", "0.4");
+    let server = Server::start("run", Path::new(&data), &[]);
+    // Ten minutes ago, so that the minute is over; one of four with an error, durations of 1 to 100 ms.
+    let spans: Vec<_> = (0..400)
+        .map(|number| {
+            let mut span = sample::span(number);
+            for time in [&mut span.start_time_unix_nano, &mut span.end_time_unix_nano] {
+                *time -= 600_000_000_000;
+            }
+            if number % 4 == 3 {
+                span.status = Some(Status {
+                    code: 2,
+                    ..Status::default()
+                });
+            }
+            span
+        })
+        .collect();
+    assert_eq!(server.post("/v1/traces", &sample::traces("cart", spans)).status, 200);
+    server.settle();
+    let endpoint = format!("http://{}", server.address("query", "query.listen"));
+    for place in [["--endpoint", &endpoint], ["--data", &data]] {
+        let json = run_ok(&["slo", "report", place[0], place[1], "--format", "json", &slo]);
+        let json: Value = serde_json::from_str(&json).unwrap();
+        let counts = &json["objectives"][0]["windows"][0]["counts"];
+        // Of 1 to 50 ms there are four times 50, less the errors of 4, 8, ... 48 ms.
+        let (least, most) = (&counts["good"], &counts["good_most"]);
+        assert_eq!(counts["total"], 400, "{json}");
+        assert!(least.as_u64() <= Some(152) && Some(152) <= most.as_u64(), "{counts}");
+        assert!(most.as_u64() <= least.as_u64().map(|least| least + 6), "{counts}");
+    }
     assert!(server.stop().success());
 }
 
