@@ -5,7 +5,7 @@
 //! ```
 //!
 //! What the lake itself tells:
-//! - **Watermark**: the end of the newest slice of `red` or `ledger` that begins before the moment asked about. Rows of both reach the lake in the
+//! - **Watermark**: the end of the newest slice of `red` or `ledger` that does not begin after the moment asked about. Rows of both reach the lake in the
 //!   batch that settles what they count, so an earlier slice only changes by spans that come late, and those restate it.
 //! - **Watched**: the lake was watched while rows of anything reached `red` or `ledger`, with holes of up to [`HOLE_SECONDS`]. Silence of one
 //!   service in that time is "no requests"; silence of all of them is a gap.
@@ -37,6 +37,9 @@ use select::Text;
 
 /// Most rows of one answer: minutes of a year twice over.
 pub const ROWS_MAX: usize = 1_100_000;
+
+/// Larger answers are not kept for a second objective: a hundred of them would take more memory than asking again takes time.
+const KEPT_ROWS_MAX: usize = 10_000;
 
 /// A longer time without any row in the lake was not watched.
 pub const HOLE_SECONDS: u32 = 900;
@@ -136,7 +139,9 @@ impl Reader<'_> {
         };
         let answer = self.engine.query(query).await?.with_rows_max(ROWS_MAX);
         let rows = Arc::new(answer.collect().await?);
-        self.answers.insert(key, rows.clone());
+        if rows.iter().map(RecordBatch::num_rows).sum::<usize>() <= KEPT_ROWS_MAX {
+            self.answers.insert(key, rows.clone());
+        }
         Ok(rows)
     }
 
@@ -159,7 +164,8 @@ impl Reader<'_> {
                 text.push(end);
                 text.push(" * 1000000, 'Duration(Microsecond)')) as at from ");
                 text.push(table);
-                text.push(" where ts < ");
+                // The slice that begins now holds what arrived a moment ago.
+                text.push(" where ts <= ");
                 text.time(at);
                 if let Some(from) = from {
                     text.push(" and ts >= ");

@@ -1,7 +1,7 @@
 //! What the engine's columns say: times, counts, values, sketches; and where in a need's spans a row belongs.
 
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, Float64Array, Int64Array, RecordBatch};
-use arrow::compute::cast;
+use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit};
 use tailwater_model::exphist::View;
 use tailwater_slo::latency::{Bucket, Histogram};
@@ -14,7 +14,13 @@ fn column(rows: &RecordBatch, name: &str, to: &DataType) -> Result<ArrayRef> {
     let found = rows
         .column_by_name(name)
         .ok_or_else(|| Error::new(ErrorKind::BadQuery, format!("the query has no column `{name}`")))?;
-    cast(found, to).map_err(|error| Error::new(ErrorKind::BadQuery, format!("column `{name}`: {error}")))
+    // What is not a number is an error, not a missing value.
+    let strict = CastOptions {
+        safe: false,
+        ..CastOptions::default()
+    };
+    cast_with_options(found, to, &strict)
+        .map_err(|error| Error::new(ErrorKind::BadQuery, format!("column `{name}`: {error}")))
 }
 
 /// Points in time, whole seconds. Times without a zone are UTC.
