@@ -21,8 +21,11 @@ use super::*;
 const NOW: u64 = 1_767_225_600_000_000_000;
 const SECOND: u64 = 1_000_000_000;
 
-/// A record with one span: (service, kind, id, parent).
-fn record(lsn: u64, arrival_ns: u64, (service, kind, id, parent): (&str, i32, u8, u8)) -> Accepted {
+/// A span: service, kind, id, parent.
+type Made = (&'static str, i32, u8, u8);
+
+/// A record with one span.
+fn record(lsn: u64, arrival_ns: u64, (service, kind, id, parent): Made) -> Accepted {
     let span = Span {
         trace_id: vec![1; 16],
         span_id: vec![id; 8],
@@ -81,7 +84,7 @@ struct Logs {
 impl Logs {
     /// Starts a process on what was settled, walks what the intake log still gives, then `new` records; ends cleanly. Answers the rows
     /// of `red` and `edges` in the batches that came out, and the first LSN that the next process needs.
-    fn run(&mut self, log: &[(u64, (&str, i32, u8, u8))], new: std::ops::Range<usize>) -> (Vec<[u64; 2]>, u64) {
+    fn run(&mut self, log: &[(u64, Made)], new: std::ops::Range<usize>) -> (Vec<[u64; 2]>, u64) {
         let settings = tailwater_journal::Settings {
             log_id: LogId([3; 16]),
             shards: SHARDS as u8,
