@@ -1,6 +1,6 @@
 //! The `tailwater` binary: command line in, exit code out.
 //!
-//! Exit codes: 0 yes or done, 1 no, 2 trouble, 69 something needed is not there, 78 bad configuration. A reader that closes its end of
+//! Exit codes: 0 yes or done, 1 no, 2 trouble, 3 undetermined or no data, 69 something needed is not there, 78 bad configuration. A reader that closes its end of
 //! our output has what it wanted: no trouble.
 
 use std::process::ExitCode;
@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         Command::Maintain(args) => cli::maintain::run(&args, &cli.common),
         Command::Demo(args) => cli::demo::run(&args, &cli.common),
         Command::Sql(args) => cli::sql::run(&args, &cli.common),
+        Command::Slo(args) => cli::slo::run(&args, &cli.common),
         Command::Status(args) => cli::status::run(&args, &cli.common),
         Command::Lake(args) => cli::lake::run(&args, &cli.common),
         Command::Config(args) => cli::config::run(&args, &cli.common),

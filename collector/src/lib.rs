@@ -11,6 +11,7 @@
 
 pub mod admit;
 mod checkpoint;
+mod declared;
 mod dedup;
 mod deliver;
 mod fatal;

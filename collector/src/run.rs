@@ -28,6 +28,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::admit::{Backlog, Budget, Tenant};
+use crate::declared;
 use crate::dedup::Dedup;
 use crate::deliver::{self, Delivery};
 use crate::fatal::Fatal;
@@ -402,7 +403,8 @@ fn red(config: &Config, caps: &Caps, guard: Option<&[u8]>) -> Option<Arc<Mutex<A
     if !settings.enabled {
         return None;
     }
-    let mut red = Aggregator::new(tailwater_red::Settings::new(settings, Vec::new(), caps.clone()));
+    let declared = config.slo.files.as_deref().map_or_else(Vec::new, declared::read);
+    let mut red = Aggregator::new(tailwater_red::Settings::new(settings, declared, caps.clone()));
     if let Err(error) = guard.map_or(Ok(()), |bytes| red.restore_guard(bytes)) {
         warn!(%error, "the known keys of RED are lost; at the limit of keys others may take their place");
     }

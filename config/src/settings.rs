@@ -24,6 +24,8 @@ section! {
         intake: Intake,
         /// Rate, errors and durations of every span, and calls between services, counted before sampling.
         red: Red,
+        /// What is promised.
+        slo: Slo,
         /// The two logs, the lake and its upkeep.
         storage: Storage,
         /// The query role and what one query may use.
@@ -205,6 +207,15 @@ section! {
         entry: RedEntry,
         /// Calls between services.
         edges: RedEdges,
+    }
+}
+
+section! {
+    /// What is promised. `docs/slo.md` has the rules.
+    pub struct Slo {
+        /// OpenSLO documents, a file or a folder of `*.yaml`: for their latency thresholds exact counts are kept, and what they select is never folded
+        /// into `__other__`. Read when the collector starts. `null` for none.
+        files: Option<PathBuf> = "null",
     }
 }
 

@@ -3,11 +3,13 @@
 //! | method and path | answer |
 //! |---|---|
 //! | `POST /api/v1/sql` | runs a query, see [`sql`] |
+//! | `POST /api/v1/slo/report` | reports OpenSLO documents, see [`slo`] |
 //! | `GET /api/v1/tables` | tables with columns, types, units and sentences |
 //!
 //! Errors are JSON: `{"error":"...","kind":"bad_query","position":{"line":1,"column":8}}`, `position` where it is known. Statuses are those
 //! of [`crate::ErrorKind::http_status`]; busy and unavailable carry `Retry-After`. Leaves out: TLS and tokens (later), so it listens on loopback.
 
+mod slo;
 mod sql;
 mod tables;
 
@@ -32,6 +34,8 @@ pub fn router(engine: Engine) -> Router {
         .route("/api/v1/sql", post(sql::run))
         .route("/api/v1/tables", get(tables::list))
         .layer(axum::extract::DefaultBodyLimit::max(body_max))
+        // Documents are longer than a query, and have a limit of their own.
+        .route("/api/v1/slo/report", post(slo::report).layer(slo::body_limit()))
         .with_state(engine)
 }
 

@@ -19,6 +19,7 @@ pub mod maintain;
 pub mod query;
 pub mod role;
 pub mod run;
+pub mod slo;
 pub mod sql;
 pub mod status;
 
@@ -37,6 +38,8 @@ pub enum Command {
     Maintain(maintain::MaintainArgs),
     /// Ask in SQL.
     Sql(sql::SqlArgs),
+    /// Is my SLO met? Check, convert and report OpenSLO documents.
+    Slo(slo::SloArgs),
     /// Say how the roles are doing.
     Status(status::StatusArgs),
     /// Look at, check and tidy the tables.

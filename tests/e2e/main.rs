@@ -13,4 +13,5 @@ mod processes;
 mod readme;
 mod recordings;
 mod sample;
+mod slo;
 mod visible;

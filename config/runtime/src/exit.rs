@@ -13,6 +13,8 @@ pub enum Exit {
     No = 1,
     /// It did not work: wrong arguments, an unexpected error.
     Trouble = 2,
+    /// The answer is neither yes nor no: too little was measured.
+    Undetermined = 3,
     /// Something it needs is not there: no server running, a port taken.
     Unavailable = 69,
     /// Reading or writing failed.
@@ -23,10 +25,11 @@ pub enum Exit {
 
 impl Exit {
     /// All of them, for documentation.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Ok,
         Self::No,
         Self::Trouble,
+        Self::Undetermined,
         Self::Unavailable,
         Self::Io,
         Self::Config,
@@ -45,6 +48,7 @@ impl Exit {
             Self::Ok => "done, or yes",
             Self::No => "no",
             Self::Trouble => "trouble",
+            Self::Undetermined => "undetermined, or no data",
             Self::Unavailable => "unavailable",
             Self::Io => "input or output failed",
             Self::Config => "the configuration is wrong",
@@ -78,7 +82,7 @@ mod tests {
     fn codes() {
         assert_eq!(
             Exit::ALL.map(Exit::code),
-            [0, 1, 2, 69, 74, tailwater_config::EXIT_CONFIG]
+            [0, 1, 2, 3, 69, 74, tailwater_config::EXIT_CONFIG]
         );
         assert_eq!(Exit::Config.to_string(), "the configuration is wrong (78)");
     }

@@ -26,6 +26,7 @@ pub struct Answer {
     notes: Vec<String>,
     rows: mpsc::Receiver<Result<RecordBatch>>,
     deadline: Deadline,
+    rows_max: usize,
     rows_read: usize,
     bytes_read: usize,
     ended: bool,
@@ -58,6 +59,7 @@ impl Answer {
             notes,
             rows,
             deadline,
+            rows_max: engine.limits().rows_max,
             rows_read: 0,
             bytes_read: 0,
             ended: false,
@@ -77,6 +79,12 @@ impl Answer {
         &self.notes
     }
 
+    /// Another limit of rows, for what is not an answer to people. Bytes and time stay limited.
+    pub(crate) fn with_rows_max(mut self, rows_max: usize) -> Answer {
+        self.rows_max = rows_max;
+        self
+    }
+
     /// The next rows; `None` after the last. After an error there is nothing more, and what was read is not the whole answer.
     ///
     /// # Errors
@@ -91,10 +99,10 @@ impl Answer {
             Ok(Some(Ok(batch))) => {
                 self.rows_read += batch.num_rows();
                 self.bytes_read += batch_bytes(&batch);
-                Some(if self.rows_read > limits.rows_max {
+                Some(if self.rows_read > self.rows_max {
                     let message = format!(
                         "the answer has more than {} rows: aggregate, or add a LIMIT",
-                        limits.rows_max
+                        self.rows_max
                     );
                     Err(Error::new(ErrorKind::AnswerTooLarge, message))
                 } else if self.bytes_read > limits.answer_bytes_max {

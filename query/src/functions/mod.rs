@@ -7,6 +7,7 @@
 //! | `exphist_quantile(sketch, q)` | DOUBLE within 1.09 % of `percentile_cont(q)` |
 //! | `exphist_count_le(sketch, x)` | DOUBLE: weight of the values at or below x |
 //! | `exphist_count`, `exphist_sum`, `exphist_min`, `exphist_max` | DOUBLE |
+//! | `register_le(registers, threshold_ns)` | BIGINT: durations at or below a threshold, exactly; NULL where none was kept for it |
 //! | `hex_id(id)` | the id of a trace or span as lower-case hex |
 //! | `trace_id('hex')`, `span_id('hex')` | BINARY of 16 and 8 bytes |
 //! | `ts_nanos(ts, ts_ns)` | TIMESTAMP in ns, UTC: the time as it was sent |
@@ -15,6 +16,7 @@ mod bytes;
 mod exphist_agg;
 mod exphist_scalar;
 mod ids;
+mod register;
 mod scalar;
 
 use std::sync::Arc;
@@ -28,6 +30,7 @@ pub fn scalars() -> Vec<Arc<ScalarUDF>> {
     exphist_scalar::all()
         .into_iter()
         .chain(ids::all())
+        .chain([register::register_le()])
         .map(|function| Arc::new(ScalarUDF::new_from_impl(function)))
         .collect()
 }

@@ -8,4 +8,5 @@ mod limits;
 mod pruning;
 mod role;
 mod script;
+mod slo;
 mod wire;

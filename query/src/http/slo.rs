@@ -1,0 +1,125 @@
+//! `POST /api/v1/slo/report`.
+//!
+//! Body: OpenSLO documents as YAML, at most [`tailwater_openslo::BOUNDS`]. Parameters, all optional: `window=30d,90d` instead of the windows of the
+//! documents, `at=2026-11-22T20:00:00Z` (now), `format=json|text|md|html` (json), `colour=true` for text.
+//!
+//! The answer is the report. Header `tailwater-verdict` is the worst verdict (`missed`, `no_data`, `undetermined`, `met`; objectives that
+//! cannot be evaluated here count as `no_data`), `tailwater-notes` says which those are. Documents with mistakes are 400 with
+//! `{"error": "...", "kind": "bad_document", "problems": ["line 3, column 5: ..."]}`.
+
+use std::path::Path;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::json;
+use tailwater_config::Problem;
+use tailwater_openslo::{BOUNDS, Period, read, resolve_beside};
+use tailwater_slo::{Format, Settings, Time, Verdict, render};
+
+use crate::engine::Engine;
+use crate::error::{Error, ErrorKind, Result};
+use crate::slo::{Reported, parse_time};
+
+/// What documents are called in problems.
+const BODY: &str = "body";
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wanted {
+    window: Option<String>,
+    at: Option<String>,
+    format: Option<String>,
+    #[serde(default)]
+    colour: bool,
+}
+
+pub(super) fn body_limit() -> DefaultBodyLimit {
+    DefaultBodyLimit::max(BOUNDS.text_bytes)
+}
+
+pub(super) async fn report(
+    State(engine): State<Engine>,
+    wanted: Result<Query<Wanted>, QueryRejection>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response> {
+    let bad = |message: String| Error::new(ErrorKind::BadQuery, message);
+    let Query(wanted) = wanted.map_err(|error| bad(error.body_text()))?;
+    let format = wanted.format.as_deref().unwrap_or("json");
+    let format =
+        Format::parse(format).ok_or_else(|| bad(format!("no format {format:?}: there are text, json, md and html")))?;
+    let at = match wanted.at.as_deref() {
+        Some(at) => parse_time(at).map_err(|message| bad(format!("at: {message}")))?,
+        None => Time(chrono::Utc::now().timestamp()),
+    };
+    let windows = wanted.window.iter().flat_map(|windows| windows.split(','));
+    let windows: Result<Vec<Period>> = windows
+        .map(|window| Period::parse(window.trim()).map_err(|message| bad(format!("window: {message}"))))
+        .collect();
+    let settings = Settings {
+        windows: windows?,
+        ..Settings::default()
+    };
+    let body = body.map_err(|error| match error.status().as_u16() {
+        413 => Error::new(
+            ErrorKind::TextTooLong,
+            format!("the documents have more than {} bytes", BOUNDS.text_bytes),
+        ),
+        _ => bad(error.body_text()),
+    })?;
+    let text = std::str::from_utf8(&body).map_err(|_| bad("the documents are not UTF-8".into()))?;
+
+    let reading = read(Path::new(BODY), text);
+    let resolved = resolve_beside(&reading.documents, &reading.broken);
+    let mut problems = reading.problems;
+    problems.extend(resolved.problems);
+    if !problems.is_empty() {
+        return Ok(bad_documents(&problems));
+    }
+    if resolved.slos.is_empty() {
+        return Err(bad("there is no SLO among the documents".into()));
+    }
+    let reported = crate::slo::report(&engine, &resolved.slos, &settings, at).await?;
+    let worst = reported.worst();
+    let Reported { report, skipped } = reported;
+    let mut response = Response::new(render(&report, format, wanted.colour).into());
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type(format)));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert("tailwater-verdict", HeaderValue::from_static(word(worst)));
+    if !skipped.is_empty()
+        && let Ok(notes) = HeaderValue::from_str(&skipped.join("; "))
+    {
+        headers.insert("tailwater-notes", notes);
+    }
+    Ok(response)
+}
+
+fn bad_documents(problems: &[Problem]) -> Response {
+    let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    let body = json!({ "error": problems.join("\n"), "kind": "bad_document", "problems": problems });
+    (StatusCode::BAD_REQUEST, Json(body)).into_response()
+}
+
+const fn content_type(format: Format) -> &'static str {
+    match format {
+        Format::Text => "text/plain; charset=utf-8",
+        Format::Json => "application/json",
+        Format::Markdown => "text/markdown; charset=utf-8",
+        Format::Html => "text/html; charset=utf-8",
+    }
+}
+
+/// As in the JSON of a report.
+const fn word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Missed => "missed",
+        Verdict::NoData => "no_data",
+        Verdict::Undetermined => "undetermined",
+        Verdict::Met => "met",
+    }
+}

@@ -1,0 +1,507 @@
+//! SLO reports over rows of `red`, committed as the collector commits them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::Request;
+use http_body_util::BodyExt;
+use tailwater_model::exphist::ExpHist;
+use tailwater_model::red::{RedKey, RedRow, WEIGHT_ONE, red_batch};
+use tailwater_model::table::Table;
+use tailwater_openslo::{Period, ResolvedSlo, read, resolve};
+use tailwater_query::slo::{Reported, report};
+use tailwater_query::{ErrorKind, http};
+use tailwater_slo::report::{Report, SloReport};
+use tailwater_slo::{Settings, Time, Verdict};
+use tower::ServiceExt;
+
+use crate::fixtures::{Fixture, MIDNIGHT, with_batch_id};
+
+/// 2026-11-22T00:00:00Z.
+const DAY: i64 = MIDNIGHT / 1_000_000;
+const MS: u64 = 1_000_000;
+
+/// Requests of one slice that took as long as it says.
+struct Requests<'a> {
+    at: i64,
+    service: &'a str,
+    operation: &'a str,
+    region: &'a str,
+    error: bool,
+    entry: bool,
+    kind: u8,
+    dims: Vec<(Arc<str>, Arc<str>)>,
+    ns: Vec<u64>,
+    registers: &'a [u64],
+}
+
+impl Default for Requests<'_> {
+    fn default() -> Self {
+        Requests {
+            at: DAY,
+            service: "checkout",
+            operation: "POST /pay",
+            region: "",
+            error: false,
+            entry: true,
+            kind: 2,
+            dims: Vec::new(),
+            ns: vec![MS],
+            registers: &[],
+        }
+    }
+}
+
+fn row(of: &Requests<'_>) -> RedRow {
+    let mut sketch = ExpHist::new();
+    of.ns.iter().for_each(|ns| sketch.record(*ns as f64));
+    RedRow {
+        key: Arc::new(RedKey {
+            tenant: "default".into(),
+            service_name: of.service.into(),
+            operation: of.operation.into(),
+            service_namespace: "".into(),
+            deployment_env: "".into(),
+            cloud_region: of.region.into(),
+            service_version: "".into(),
+            http_route: "".into(),
+            kind: of.kind,
+            is_entry: of.entry,
+            is_error: of.error,
+            status_class: if of.error { "5xx" } else { "2xx" }.into(),
+            error_type: if of.error { "500" } else { "" }.into(),
+            dims: of.dims.clone(),
+        }),
+        slice_ns: of.at as u64 * 1_000_000_000,
+        slice_s: 10,
+        n: of.ns.len() as u64,
+        sum_ns: of.ns.iter().sum(),
+        max_ns: of.ns.iter().copied().max().unwrap_or(0),
+        exphist: sketch.encode(),
+        registers: of
+            .registers
+            .iter()
+            .map(|threshold| (*threshold, of.ns.iter().filter(|ns| *ns <= threshold).count() as u64))
+            .collect(),
+        n_weighted: of.ns.len() as u64 * WEIGHT_ONE,
+        exemplar: None,
+    }
+}
+
+async fn lake(of: &[Requests<'_>]) -> Fixture {
+    let fixture = Fixture::new().await;
+    let rows: Vec<RedRow> = of.iter().map(row).collect();
+    fixture
+        .lake
+        .committer(Table::Red, "collector/test/red")
+        .commit(0, 1, vec![with_batch_id(&red_batch(&rows), 1)])
+        .await
+        .unwrap();
+    fixture
+}
+
+/// An SLO over the last hour, unless `more` says otherwise.
+fn slo(source: &str, target: &str) -> Vec<ResolvedSlo> {
+    document(
+        &format!("ratioMetric: {{rawType: success, raw: {{metricSource: {{type: tailwater, spec: {{{source}}}}}}}}}"),
+        "Occurrences",
+        &format!("target: {target}"),
+    )
+}
+
+fn yaml(metric: &str, method: &str, objective: &str) -> String {
+    format!(
+        "apiVersion: openslo/v1\nkind: SLO\nmetadata: {{name: pay}}\nspec:\n  service: checkout\n  indicator:\n    metadata: {{name: pay}}\n    \
+         spec:\n      {metric}\n  timeWindow: [{{duration: 1h, isRolling: true}}]\n  budgetingMethod: {method}\n  objectives: [{{{objective}}}]\n"
+    )
+}
+
+fn document(metric: &str, method: &str, objective: &str) -> Vec<ResolvedSlo> {
+    let text = yaml(metric, method, objective);
+    let reading = read(Path::new("pay.yaml"), &text);
+    assert_eq!(reading.problems, [], "{text}");
+    let resolved = resolve(&reading.documents);
+    assert_eq!(resolved.problems, [], "{text}");
+    resolved.slos
+}
+
+async fn try_report(fixture: &Fixture, slos: &[ResolvedSlo], at: i64) -> Result<Reported, tailwater_query::Error> {
+    report(&fixture.engine, slos, &Settings::default(), Time(at)).await
+}
+
+async fn one(fixture: &Fixture, slos: &[ResolvedSlo], at: i64) -> SloReport {
+    let Report { mut objectives, .. } = try_report(fixture, slos, at).await.unwrap().report;
+    assert_eq!(objectives.len(), 1);
+    objectives.remove(0)
+}
+
+/// Fewest good, most good, and all of the main window.
+fn counted(report: &SloReport) -> (u64, u64, u64) {
+    let counts = report.windows[0].counts;
+    (counts.good, counts.good_most, counts.total)
+}
+
+/// `n` requests a minute for an hour from midnight, of which every `bad`th minute's fail.
+fn hour(n: usize, bad: i64) -> Vec<Requests<'static>> {
+    let minute = |minute: i64| Requests {
+        at: DAY + minute * 60,
+        error: minute % bad == 0,
+        ns: vec![MS; n],
+        ..Requests::default()
+    };
+    (0..60).map(minute).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ratio_is_counted_over_its_window() {
+    let mut rows = hour(1000, 30);
+    // None of these belongs to the hour asked about, to the service, or to its requests.
+    rows.push(Requests {
+        at: DAY - 120,
+        error: true,
+        ..Requests::default()
+    });
+    rows.push(Requests {
+        service: "cart",
+        error: true,
+        ..Requests::default()
+    });
+    rows.push(Requests {
+        entry: false,
+        kind: 3,
+        error: true,
+        ..Requests::default()
+    });
+    let fixture = lake(&rows).await;
+    let slos = slo("red: {service: checkout, good: {errors: exclude}}", "0.9");
+    let report = one(&fixture, &slos, DAY + 7200).await;
+    // The newest slice begins at 00:59:00 and ends ten seconds later; windows end at whole minutes.
+    assert_eq!(report.watermark, Some(Time(DAY + 3550)));
+    assert_eq!(report.windows[0].span.to, Time(DAY + 3540));
+    assert_eq!(report.verdict, Verdict::NoData, "nothing came for an hour: {report:?}");
+    let report = one(&fixture, &slos, DAY + 3600).await;
+    assert_eq!(counted(&report), (57_000, 57_000, 59_000));
+    assert_eq!(report.verdict, Verdict::Met, "{:?}", report.windows[0].because);
+    // 2,000 of 59,000 are bad; 99 % allow 590.
+    let strict = self::slo("red: {service: checkout, good: {errors: exclude}}", "0.99");
+    let reported = try_report(&fixture, &strict, DAY + 3600).await.unwrap();
+    assert_eq!((reported.worst(), reported.skipped.len()), (Verdict::Missed, 0));
+    let budget = reported.report.objectives[0].windows[0].budget.unwrap();
+    assert!((budget.consumed - 2000.0 / 590.0).abs() < 1e-9, "{budget:?}");
+    // Other windows of the same source. Everything from before the first row is not judged.
+    let settings = Settings {
+        windows: ["5m", "2h"].map(|text| Period::parse(text).unwrap()).to_vec(),
+        ..Settings::default()
+    };
+    let two = tailwater_query::slo::report(&fixture.engine, &strict, &settings, Time(DAY + 3600))
+        .await
+        .unwrap();
+    let windows = &two.report.objectives[0].windows;
+    assert_eq!([windows[0].counts.total, windows[1].counts.total], [5000, 59_001]);
+    assert_eq!(windows[1].partial_seconds, Some(3660));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_threshold_is_exact_where_a_register_is_and_a_range_elsewhere() {
+    let spread: Vec<u64> = (1..=200).map(|ms| ms * MS).collect();
+    let minute = |minute: i64, error: bool, registers: &'static [u64]| Requests {
+        at: DAY + minute * 60,
+        error,
+        ns: spread.clone(),
+        registers,
+        ..Requests::default()
+    };
+    let exact: Vec<_> = (0..60)
+        .flat_map(|at| [minute(at, false, &[100 * MS, 150 * MS]), minute(at, true, &[100 * MS])])
+        .collect();
+    let fixture = lake(&exact).await;
+    let of = |good: &str| slo(&format!("red: {{service: checkout, good: {{{good}}}}}"), "0.5");
+    let at = DAY + 3600;
+    let check = |good: &'static str, expected: (u64, u64, u64)| {
+        let (fixture, of) = (&fixture, &of);
+        async move { assert_eq!(counted(&one(fixture, &of(good), at).await), expected, "{good}") }
+    };
+    // 59 minutes of 200 good and 200 bad requests.
+    check("maxDuration: 100ms, errors: include", (11_800, 11_800, 23_600)).await;
+    check("maxDuration: 100ms, errors: exclude", (5900, 5900, 23_600)).await;
+    check("maxDuration: 150ms, errors: exclude", (8850, 8850, 23_600)).await;
+    // The errors have no register for 150 ms: of them only a range is known.
+    let mixed = one(&fixture, &of("maxDuration: 150ms, errors: include"), at).await;
+    let (least, most, total) = counted(&mixed);
+    assert!(
+        least < 17_700 && 17_700 < most && most - least < 59 * 10,
+        "{least} {most}"
+    );
+    assert_eq!(total, 23_600);
+    // P99 of 1 to 200 ms is 198 ms.
+    let latency = mixed.latency.unwrap();
+    assert_eq!(latency.threshold_ns, Some(150 * MS));
+    let p99 = latency.percentiles.iter().find(|quantile| quantile.q > 0.98).unwrap();
+    let error = p99.value_ns.unwrap() / 198.01e6 - 1.0;
+    assert!(error.abs() < 0.011 && p99.n == 23_600, "{p99:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn selectors_choose_rows() {
+    let dims = |shop: &'static str| vec![(Arc::from("shop"), Arc::from(shop))];
+    let rows: Vec<_> = (0..60)
+        .flat_map(|minute| {
+            let at = DAY + minute * 60;
+            [
+                Requests {
+                    at,
+                    region: "eu",
+                    dims: dims("de"),
+                    ..Requests::default()
+                },
+                Requests {
+                    at,
+                    region: "us",
+                    operation: "GET /healthz",
+                    ..Requests::default()
+                },
+                Requests {
+                    at,
+                    operation: "GET /",
+                    dims: dims("fr"),
+                    ..Requests::default()
+                },
+                Requests {
+                    at,
+                    entry: false,
+                    kind: 3,
+                    operation: "call",
+                    ..Requests::default()
+                },
+                Requests {
+                    at,
+                    error: true,
+                    ..Requests::default()
+                },
+            ]
+        })
+        .collect();
+    let fixture = lake(&rows).await;
+    for (selector, per_minute) in [
+        ("service: checkout", 4),
+        ("service: [checkout, cart]", 4),
+        ("region: eu", 1),
+        ("service: checkout, region: \"\"", 2),
+        ("region: [\"\", us]", 3),
+        ("not: {region: \"\"}", 2),
+        ("not: {region: eu}", 3),
+        ("not: {operation: [GET /healthz, GET /]}", 2),
+        ("dims: {shop: de}", 1),
+        ("dims: {shop: [\"\", de]}", 3),
+        ("not: {dims: {shop: de}}", 3),
+        ("kind: client", 1),
+        ("kind: [client, server]", 5),
+        ("not: {kind: server}", 0),
+        ("statusClass: 5xx", 1),
+        ("service: \"checkout' or 1=1 --\"", 0),
+    ] {
+        let report = one(
+            &fixture,
+            &slo(&format!("red: {{{selector}, good: {{errors: exclude}}}}"), "0.5"),
+            DAY + 3600,
+        )
+        .await;
+        assert_eq!(counted(&report).2, per_minute * 59, "{selector}");
+    }
+    // A pair of selections: the part is narrower.
+    let pair = document(
+        "ratioMetric: {counter: false, bad: {metricSource: {type: tailwater, spec: {red: {service: checkout, statusClass: 5xx}}}}, \
+         total: {metricSource: {type: tailwater, spec: {red: {service: checkout}}}}}",
+        "Occurrences",
+        "target: 0.5",
+    );
+    assert_eq!(
+        counted(&one(&fixture, &pair, DAY + 3600).await),
+        (3 * 59, 3 * 59, 4 * 59)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silence_of_one_service_is_no_gap_and_silence_of_all_is() {
+    // `checkout` is asked once in the hour before the hour, and at its end; `cart` all the time, but not from 00:20 to 00:50.
+    let mut rows: Vec<_> = (-60..60)
+        .filter(|minute| !(20..50).contains(minute))
+        .map(|minute| Requests {
+            at: DAY + minute * 60,
+            service: "cart",
+            ..Requests::default()
+        })
+        .collect();
+    for at in [DAY - 1800, DAY + 3000] {
+        rows.push(Requests {
+            at,
+            ns: vec![MS; 5000],
+            ..Requests::default()
+        });
+    }
+    let fixture = lake(&rows).await;
+    let slos = slo("red: {service: checkout, good: {errors: exclude}}", "0.9");
+    let quiet = one(&fixture, &slos, DAY + 900).await;
+    assert_eq!(
+        (quiet.windows[0].coverage, quiet.verdict),
+        (1.0, Verdict::Met),
+        "{quiet:?}"
+    );
+    let blind = one(&fixture, &slos, DAY + 3600).await;
+    let coverage = blind.windows[0].coverage;
+    assert!((0.4..0.6).contains(&coverage), "half of it was seen: {coverage}");
+    assert_eq!(blind.verdict, Verdict::NoData);
+    // A service that nobody has heard of, and a lake before its first row.
+    let unknown = slo("red: {service: nobody, good: {errors: exclude}}", "0.9");
+    assert_eq!(one(&fixture, &unknown, DAY + 900).await.verdict, Verdict::NoData);
+    let before = one(&fixture, &slos, DAY - 90_000).await;
+    assert_eq!((before.watermark, before.verdict), (None, Verdict::NoData));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slices_are_judged_one_by_one() {
+    let fixture = lake(&hour(10, 20)).await;
+    let source = "ratioMetric: {rawType: success, raw: {metricSource: {type: tailwater, spec: {red: {service: checkout, good: {errors: exclude}}}}}}";
+    let slices = document(
+        source,
+        "Timeslices",
+        "target: 0.9, timeSliceTarget: 0.95, timeSliceWindow: 5m",
+    );
+    let report = one(&fixture, &slices, DAY + 3600).await;
+    // The slice from 00:55 is not complete: the watermark lies in it. Minutes 0, 20 and 40 fail.
+    let main = &report.windows[0];
+    assert_eq!(main.slices.unwrap().bad, 3.0, "{main:?}");
+    assert_eq!(main.slices.unwrap().measured, 11);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sql_of_a_document_is_a_source() {
+    let fixture = lake(&hour(100, 30)).await;
+    let sql = |what: &str, more: &str| {
+        format!(
+            "sql: \"select date_trunc('minute', ts) as slice, {what} as value from red where service_name = 'checkout' {more} group by 1 -- by minute\""
+        )
+    };
+    let metric = |good: &str, counter: bool| {
+        format!(
+            "ratioMetric: {{counter: {counter}, good: {{metricSource: {{type: tailwater, spec: {{{good}}}}}}}, \
+             total: {{metricSource: {{type: tailwater, spec: {{{}}}}}}}}}",
+            sql("sum(n)", "")
+        )
+    };
+    let ratio = document(
+        &metric(&sql("sum(n - errors)", ""), false),
+        "Occurrences",
+        "target: 0.9",
+    );
+    assert_eq!(counted(&one(&fixture, &ratio, DAY + 3600).await), (5700, 5700, 5900));
+    // Every minute shows the same number: a counter that does not grow.
+    let counter = document(&metric(&sql("sum(n)", ""), true), "Occurrences", "target: 0.9");
+    assert_eq!(counted(&one(&fixture, &counter, DAY + 3600).await).2, 0);
+    let threshold = |sql: &str| {
+        document(
+            &format!("thresholdMetric: {{metricSource: {{type: tailwater, spec: {{{sql}}}}}}}"),
+            "Occurrences",
+            "target: 0.9, op: lt, value: 50",
+        )
+    };
+    let slow = one(&fixture, &threshold(&sql("sum(errors)", "")), DAY + 3600).await;
+    assert_eq!(counted(&slow), (57, 57, 59), "a value for each minute");
+    for (text, kind, says) in [
+        (sql("sum(nothing)", ""), ErrorKind::BadQuery, "nothing"),
+        (
+            "sql: \"select ts as slice, n as value from nowhere\"".to_owned(),
+            ErrorKind::BadQuery,
+            "SLO `pay`, objective `objective-1`",
+        ),
+        (
+            "sql: \"select '2026' as slice, 1\\n as value from red where nothing = 1\"".to_owned(),
+            ErrorKind::BadQuery,
+            "line 2 of its SQL",
+        ),
+        (
+            "sql: \"select ts as slice, 'x' as value from red\"".to_owned(),
+            ErrorKind::BadQuery,
+            "value",
+        ),
+    ] {
+        let error = try_report(&fixture, &threshold(&text), DAY + 3600).await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{text}: {error}");
+        assert!(error.to_string().contains(says), "{text}: {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sources_of_others_are_skipped_and_count_as_no_data() {
+    let fixture = lake(&hour(10_000, 1000)).await;
+    let mut slos = slo("red: {service: checkout, good: {errors: exclude}}", "0.5");
+    assert_eq!(
+        try_report(&fixture, &slos, DAY + 3600).await.unwrap().worst(),
+        Verdict::Met
+    );
+    slos.extend(document(
+        "ratioMetric: {rawType: success, raw: {metricSource: {type: Prometheus, spec: {query: up}}}}",
+        "Occurrences",
+        "target: 0.9",
+    ));
+    let reported = try_report(&fixture, &slos, DAY + 3600).await.unwrap();
+    assert_eq!(
+        (reported.report.objectives.len(), reported.worst()),
+        (1, Verdict::NoData)
+    );
+    assert!(reported.skipped[0].contains("Prometheus"), "{:?}", reported.skipped);
+}
+
+/// Status, verdict and body of a request to the route.
+async fn post(fixture: &Fixture, query: &str, body: String) -> (u16, Option<String>, String) {
+    let request = Request::post(format!("/api/v1/slo/report{query}"))
+        .body(Body::from(body))
+        .unwrap();
+    let response = http::router(fixture.engine.clone()).oneshot(request).await.unwrap();
+    let verdict = response
+        .headers()
+        .get("tailwater-verdict")
+        .map(|value| value.to_str().unwrap().to_owned());
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, verdict, String::from_utf8(body.to_vec()).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_route_reports_and_refuses() {
+    let fixture = lake(&hour(1000, 30)).await;
+    let text = |target: &str| {
+        yaml(
+            "ratioMetric: {rawType: success, raw: {metricSource: {type: tailwater, spec: {red: {service: checkout, good: {errors: exclude}}}}}}",
+            "Occurrences",
+            &format!("target: {target}"),
+        )
+    };
+    let at = "at=2026-11-22T01:00:00Z";
+    let (status, verdict, body) = post(&fixture, &format!("?{at}"), text("0.99")).await;
+    assert_eq!((status, verdict.as_deref()), (200, Some("missed")), "{body}");
+    let json: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(json["format"], "tailwater.slo.report/1");
+    assert_eq!(json["objectives"][0]["windows"][0]["counts"]["total"], 59_000);
+    let (_, verdict, body) = post(&fixture, &format!("?{at}&format=text&window=30m,1h"), text("0.9")).await;
+    assert_eq!(verdict.as_deref(), Some("met"));
+    assert!(body.contains("30m") && !body.contains('\u{1b}'), "{body}");
+    for (format, begins) in [("md", "#"), ("html", "<!doctype html>")] {
+        let (_, _, body) = post(&fixture, &format!("?{at}&format={format}"), text("0.9")).await;
+        assert!(body.to_lowercase().starts_with(begins), "{format}: {}", &body[..80]);
+    }
+    for (query, body, says) in [
+        ("?format=pdf", text("0.9"), "pdf"),
+        ("?at=noon", text("0.9"), "noon"),
+        ("?window=1s", text("0.9"), "window"),
+        ("?pony=1", text("0.9"), "pony"),
+        ("", text("1.5"), "spec.objectives[0].target"),
+        ("", "kind: [".to_owned(), "body"),
+        ("", String::new(), "no SLO"),
+    ] {
+        let (status, verdict, answer) = post(&fixture, query, body).await;
+        assert_eq!((status, verdict), (400, None), "{query}: {answer}");
+        assert!(answer.contains(says), "{query}: {answer}");
+    }
+}

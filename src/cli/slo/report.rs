@@ -1,0 +1,295 @@
+//! What needs to know what was measured: `report` and `check`, straight on a data directory or from a running server.
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+
+use anyhow::bail;
+use clap::{Args, ValueEnum};
+use http::Uri;
+use tailwater_config::Config;
+use tailwater_openslo::files::{self, Checked};
+use tailwater_openslo::{Period, write};
+use tailwater_query::slo::{self, parse_time};
+use tailwater_query::{Engine, EngineConfig, ErrorKind};
+use tailwater_runtime::{Exit, machine};
+use tailwater_slo::{Settings, Time, Verdict, render};
+use tailwater_storage::lake::Lake;
+
+use super::super::exchange::{self, Unreachable};
+use super::super::{Common, role, small_runtime, sql};
+use super::files::{put, say};
+
+/// Say whether objectives hold and how fast their budgets burn.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit code: 0 reported, whatever the verdicts; 2 a document is wrong; 69 nobody to ask.\n\nExamples:\n  \
+    tailwater slo report checkout.yaml\n  \
+    tailwater slo report slo/ --window 7d,30d,90d --format html -o slo.html\n  \
+    tailwater slo report checkout.yaml --data ./my-data --at 2026-11-22T20:00:00Z --format json"
+)]
+pub struct ReportArgs {
+    #[command(flatten)]
+    asked: Asked,
+    /// Where to write; stdout if not given.
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// Say whether objectives hold, in the exit code.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit code: 0 all objectives hold; 1 one is broken; 2 bad input; 3 none is broken, but one is undetermined or \
+    has no data; 69 nobody to ask. With several windows the first one decides.\n\nExamples:\n  \
+    tailwater slo check slo/ && ./deploy.sh\n  \
+    tailwater slo check checkout.yaml --window 1h --data ./my-data"
+)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    asked: Asked,
+    /// Say nothing on stdout.
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+#[derive(Debug, Args)]
+struct Asked {
+    /// Files, or folders of *.yaml.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Form of the report.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// Rolling windows instead of those of the documents, as in 7d,30d,90d.
+    #[arg(long, value_name = "LENGTHS", value_delimiter = ',', value_parser = window)]
+    window: Vec<Period>,
+    /// The moment to report about, as in 2026-11-22T20:00:00Z; now if not given.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    at: Option<Time>,
+    /// Server to ask, as `http://host:port`.
+    #[arg(long)]
+    endpoint: Option<Uri>,
+}
+
+/// Form of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For a terminal.
+    Text,
+    /// For programs.
+    Json,
+    /// Markdown, for an issue or a wiki.
+    Md,
+    /// One file for a browser.
+    Html,
+}
+
+impl Format {
+    const fn drawn(self) -> tailwater_slo::Format {
+        match self {
+            Self::Text => tailwater_slo::Format::Text,
+            Self::Json => tailwater_slo::Format::Json,
+            Self::Md => tailwater_slo::Format::Markdown,
+            Self::Html => tailwater_slo::Format::Html,
+        }
+    }
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+            Self::Md => "md",
+            Self::Html => "html",
+        }
+    }
+}
+
+fn window(text: &str) -> Result<Period, String> {
+    let period = Period::parse(text.trim())?;
+    if period.count == 0 {
+        return Err("a window has a length".into());
+    }
+    Ok(period)
+}
+
+/// A drawn report, what it comes to, and what is not in it.
+struct Answer {
+    text: String,
+    worst: Verdict,
+    notes: Vec<String>,
+}
+
+/// Why there is none.
+enum Refused {
+    /// Said already, or to be said now.
+    Input(String),
+    /// No server.
+    Unreachable(Unreachable),
+}
+
+/// `slo report`.
+pub fn report(args: &ReportArgs, common: &Common) -> anyhow::Result<Exit> {
+    let colour = args.output.is_none() && colour();
+    match answer(&args.asked, common, colour)? {
+        Ok(answer) => put(args.output.as_deref(), &answer.text).map(|()| Exit::Ok),
+        Err(exit) => Ok(exit),
+    }
+}
+
+/// `slo check`.
+pub fn check(args: &CheckArgs, common: &Common) -> anyhow::Result<Exit> {
+    match answer(&args.asked, common, !args.quiet && colour())? {
+        Ok(answer) => {
+            if !args.quiet {
+                put(None, &answer.text)?;
+            }
+            Ok(match answer.worst {
+                Verdict::Met => Exit::Ok,
+                Verdict::Missed => Exit::No,
+                Verdict::NoData | Verdict::Undetermined => Exit::Undetermined,
+            })
+        }
+        Err(exit) => Ok(exit),
+    }
+}
+
+/// Colour is for people at a terminal who do not object (no-color.org).
+fn colour() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty())
+}
+
+/// The answer, or the exit code after its reason was shown.
+fn answer(asked: &Asked, common: &Common, colour: bool) -> anyhow::Result<Result<Answer, Exit>> {
+    let checked = files::check(&asked.files);
+    if say(&checked.problems) {
+        return Ok(Err(Exit::Trouble));
+    }
+    if checked.slos.is_empty() {
+        eprintln!("tailwater: there is no SLO in the files");
+        return Ok(Err(Exit::Trouble));
+    }
+    let config = common.load()?;
+    let at = asked.at.unwrap_or_else(|| Time(chrono::Utc::now().timestamp()));
+    let got = small_runtime()?.block_on(async {
+        match (&asked.endpoint, &common.data) {
+            (Some(endpoint), _) => ask(&exchange::authority(endpoint)?, &checked, asked, at, colour).await,
+            (None, Some(_)) => Box::pin(read(&config, &checked, asked, at, colour)).await,
+            (None, None) => ask(&sql::server(&config)?, &checked, asked, at, colour).await,
+        }
+    })?;
+    Ok(match got {
+        Ok(answer) => {
+            for note in &answer.notes {
+                eprintln!("note: {note}");
+            }
+            Ok(answer)
+        }
+        Err(Refused::Input(why)) => {
+            eprintln!("tailwater: {why}");
+            Err(Exit::Trouble)
+        }
+        Err(Refused::Unreachable(why)) => {
+            eprintln!(
+                "tailwater: {why}\nIs `tailwater run` running? `--data DIR` reads a data directory without a server."
+            );
+            Err(Exit::Unavailable)
+        }
+    })
+}
+
+/// Reads a data directory, without its locks.
+async fn read(
+    config: &Config,
+    checked: &Checked,
+    asked: &Asked,
+    at: Time,
+    colour: bool,
+) -> anyhow::Result<Result<Answer, Refused>> {
+    let lake = role::lake_dir(config);
+    if !lake.is_dir() {
+        bail!("{} holds no lake yet", config.data.display());
+    }
+    let machine = machine::probe();
+    let limits = config.limits(machine)?;
+    let engine = Engine::open(EngineConfig {
+        lake: Lake::open(&lake)?,
+        outbox: Some(role::outbox_dir(config)),
+        temp: None,
+        limits: tailwater_query::role::limits(config, limits.query_memory_bytes, machine.cpus),
+    })?;
+    let settings = Settings {
+        windows: asked.window.clone(),
+        ..Settings::default()
+    };
+    match slo::report(&engine, &checked.slos, &settings, at).await {
+        Ok(reported) => Ok(Ok(Answer {
+            text: render(&reported.report, asked.format.drawn(), colour),
+            worst: reported.worst(),
+            notes: reported.skipped,
+        })),
+        Err(error) if matches!(error.kind(), ErrorKind::BadQuery | ErrorKind::NotAllowed) => {
+            Ok(Err(Refused::Input(error.to_string())))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Asks a server.
+async fn ask(
+    authority: &str,
+    checked: &Checked,
+    asked: &Asked,
+    at: Time,
+    colour: bool,
+) -> anyhow::Result<Result<Answer, Refused>> {
+    let windows: Vec<String> = asked.window.iter().map(ToString::to_string).collect();
+    let mut path = format!(
+        "/api/v1/slo/report?format={}&at={at}&colour={colour}",
+        asked.format.word()
+    );
+    if !windows.is_empty() {
+        path.push_str(&format!("&window={}", windows.join(",")));
+    }
+    let got = match exchange::post(authority, &path, &write(&checked.documents), "*/*").await {
+        Ok(got) => got,
+        Err(error) => {
+            return match error.downcast::<Unreachable>() {
+                Ok(unreachable) => Ok(Err(Refused::Unreachable(unreachable))),
+                Err(error) => Err(error),
+            };
+        }
+    };
+    if !got.status.is_success() {
+        return match serde_json::from_slice::<serde_json::Value>(&got.body) {
+            Ok(body) if body["error"].is_string() => Ok(Err(Refused::Input(
+                body["error"].as_str().unwrap_or_default().to_owned(),
+            ))),
+            _ => bail!("{authority} answers {}: is it a Tailwater query port?", got.status),
+        };
+    }
+    let header = |name: &str| got.headers.get(name).and_then(|value| value.to_str().ok());
+    let worst = match header("tailwater-verdict") {
+        Some("met") => Verdict::Met,
+        Some("missed") => Verdict::Missed,
+        Some("undetermined") => Verdict::Undetermined,
+        Some("no_data") => Verdict::NoData,
+        other => bail!("{authority} gives the verdict {other:?}: is it as new as this program?"),
+    };
+    Ok(Ok(Answer {
+        worst,
+        notes: header("tailwater-notes").map(str::to_owned).into_iter().collect(),
+        text: String::from_utf8(got.body.into())?,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_have_a_length() {
+        assert_eq!(window("30d").map(|period| period.to_string()), Ok("30d".into()));
+        for wrong in ["", "0d", "30", "1s"] {
+            assert!(window(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,426 @@
+//! `tailwater slo`: what it says, in every form, and its exit codes, on a lake with an hour of requests.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{Int64Array, RecordBatch};
+use opentelemetry_proto::tonic::trace::v1::Status;
+use serde_json::Value;
+use tailwater_model::exphist::ExpHist;
+use tailwater_model::red::{RedKey, RedRow, WEIGHT_ONE, red_batch};
+use tailwater_model::table::{Table, schema};
+use tailwater_storage::lake::Lake;
+
+use crate::harness::{Server, http, run, run_ok};
+use crate::sample;
+
+/// 2026-11-22T00:00:00Z.
+const MIDNIGHT: u64 = 20_779 * 86_400;
+const AT: &str = "2026-11-22T01:00:00Z";
+const MS: u64 = 1_000_000;
+
+/// Requests of `checkout` in the hour from midnight: 1,000 a minute of 1 to 100 ms, of which 20 fail.
+fn rows() -> RecordBatch {
+    let row = |minute: u64, is_error: bool, n: u64| {
+        let mut sketch = ExpHist::new();
+        let durations = || (0..n).map(|i| (i % 100 + 1) * MS);
+        durations().for_each(|ns| sketch.record(ns as f64));
+        RedRow {
+            key: Arc::new(RedKey {
+                tenant: "default".into(),
+                service_name: "checkout".into(),
+                operation: "POST /pay".into(),
+                service_namespace: "".into(),
+                deployment_env: "".into(),
+                cloud_region: "".into(),
+                service_version: "".into(),
+                http_route: "".into(),
+                kind: 2,
+                is_entry: true,
+                is_error,
+                status_class: if is_error { "5xx" } else { "2xx" }.into(),
+                error_type: "".into(),
+                dims: Vec::new(),
+            }),
+            slice_ns: (MIDNIGHT + minute * 60) * 1_000_000_000,
+            slice_s: 60,
+            n,
+            sum_ns: durations().sum(),
+            max_ns: durations().max().unwrap_or(0),
+            exphist: sketch.encode(),
+            registers: vec![(50 * MS, durations().filter(|ns| *ns <= 50 * MS).count() as u64)],
+            n_weighted: n * WEIGHT_ONE,
+            exemplar: None,
+        }
+    };
+    let rows: Vec<RedRow> = (0..60)
+        .flat_map(|minute| [row(minute, false, 980), row(minute, true, 20)])
+        .collect();
+    let frame = red_batch(&rows);
+    let table = schema(Table::Red);
+    let mut fields: Vec<_> = frame.schema().fields().iter().cloned().collect();
+    fields.push(table.field_with_name("batch_id").unwrap().clone().into());
+    let mut columns = frame.columns().to_vec();
+    columns.push(Arc::new(Int64Array::from_value(1, frame.num_rows())));
+    RecordBatch::try_new(Arc::new(arrow::datatypes::Schema::new(fields)), columns).unwrap()
+}
+
+fn lake(data: &Path) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let lake = Lake::open(&data.join("lake")).unwrap();
+        lake.ensure_tables().await.unwrap();
+        let committer = lake.committer(Table::Red, "collector/test/red");
+        Box::pin(committer.commit(0, 1, vec![rows()])).await.unwrap();
+    });
+}
+
+/// Documents in a directory of their own, beside a data directory.
+struct Files {
+    directory: tempfile::TempDir,
+}
+
+impl Files {
+    fn new() -> Files {
+        Files {
+            directory: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn put(&self, name: &str, text: &str) -> String {
+        let path = self.path(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.directory.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    /// An SLO over requests of `service` with these demands.
+    fn slo(&self, name: &str, service: &str, good: &str, target: &str) -> String {
+        let text = format!(
+            "apiVersion: openslo/v1
+kind: SLO
+metadata:
+  name: {name}
+spec:
+  service: {service}
+  indicator:
+    metadata:
+      name: {name}
+    spec:
+      ratioMetric:
+        rawType: success
+        raw:
+          metricSource:
+            type: tailwater
+            spec:
+              red:
+                service: {service}
+                good: {{{good}}}
+  timeWindow:
+    - duration: 1h
+      isRolling: true
+  budgetingMethod: Occurrences
+  objectives:
+    - target: {target}
+"
+        );
+        self.put(&format!("{name}.yaml"), &text)
+    }
+}
+
+#[test]
+fn check_says_it_in_its_exit_code() {
+    let files = Files::new();
+    let data = files.path("data");
+    lake(Path::new(&data));
+    let holds = files.slo("holds", "checkout", "errors: exclude", "0.95");
+    let broken = files.slo("broken", "checkout", "errors: exclude", "0.99");
+    let close = files.slo("close", "checkout", "errors: exclude", "0.98");
+    let nobody = files.slo("nobody", "nobody", "errors: exclude", "0.95");
+    let foreign = files.put(
+        "foreign.yaml",
+        &std::fs::read_to_string(&holds)
+            .unwrap()
+            .replace("holds", "foreign")
+            .replace("type: tailwater", "type: Prometheus"),
+    );
+    let wrong = files.slo("wrong", "checkout", "errors: perhaps", "0.95");
+    let text = std::fs::read_to_string(&holds).unwrap().replace("holds", "bad-sql");
+    let (before, rest) = text.split_once("red:").unwrap();
+    let after = &rest[rest.find("  timeWindow").unwrap()..];
+    let bad_sql = files.put(
+        "sql.yaml",
+        &format!("{before}sql: select slice, value from nowhere\n{after}"),
+    );
+    let check = |documents: &[&str], code: i32, says: &str| {
+        let mut args = vec!["slo", "check", "--data", &data, "--at", AT];
+        args.extend(documents);
+        let (got, out, err) = run(&args);
+        assert_eq!(got, code, "{documents:?}\n{out}\n{err}");
+        assert!(format!("{out}{err}").contains(says), "'{says}' in\n{out}\n{err}");
+    };
+    check(&[&holds], 0, "met");
+    check(&[&broken], 1, "missed");
+    check(&[&holds, &broken, &nobody], 1, "missed");
+    check(&[&close], 3, "undetermined");
+    check(&[&nobody], 3, "no data");
+    check(&[&holds, &foreign], 3, "Prometheus");
+    check(&[&wrong], 2, "wrong.yaml:19:");
+    check(&[&bad_sql], 2, "SLO `bad-sql`");
+    check(&[&files.path("absent.yaml")], 2, "absent.yaml");
+    check(&[&files.put("empty.yaml", "# nothing\n")], 2, "no SLO");
+    check(&["--window", "0d", &holds], 2, "length");
+    let (code, _, err) = run(&["slo", "check", "--data", &data, "--at", "noon", &holds]);
+    assert!(code == 2 && err.contains("noon"), "{code} {err}");
+    // Quiet is quiet, and --data is needed where nothing runs.
+    let (code, out, _) = run(&["slo", "check", "-q", "--data", &data, "--at", AT, &broken]);
+    assert_eq!((code, out.as_str()), (1, ""));
+    let (code, _, err) = run(&["slo", "check", "--endpoint", "http://127.0.0.1:1", &holds]);
+    assert_eq!(code, 69, "{err}");
+}
+
+#[test]
+fn a_report_has_four_forms_and_always_the_same_bytes() {
+    let files = Files::new();
+    let data = files.path("data");
+    lake(Path::new(&data));
+    let latency = files.slo("fast", "checkout", "errors: exclude, maxDuration: 50ms", "0.45");
+    let report = |more: &[&str]| {
+        let mut args = vec!["slo", "report", "--data", &data, "--at", AT, &latency];
+        args.extend(more);
+        run_ok(&args)
+    };
+    let text = report(&[]);
+    assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+    assert!(!text.contains('\u{1b}'), "no colour off a terminal: {text}");
+    for part in ["fast", "checkout", "45%", "within 50ms", "2026-11-22T01:00:00Z"] {
+        assert!(text.contains(part), "'{part}' in\n{text}");
+    }
+    let json: Value = serde_json::from_str(&report(&["--format", "json"])).unwrap();
+    let objective = &json["objectives"][0];
+    // Of 980 good requests a minute 500 took at most 50 ms, which a register says exactly.
+    assert_eq!(objective["windows"][0]["counts"]["good"], 500 * 60);
+    assert_eq!(objective["windows"][0]["counts"]["good_most"], 500 * 60);
+    assert_eq!(objective["windows"][0]["counts"]["total"], 60_000);
+    assert_eq!(
+        (&json["summary"]["met"], &objective["verdict"]),
+        (&1.into(), &"met".into())
+    );
+    assert!(report(&["--format", "md"]).contains("| "), "a Markdown table");
+    let html = files.path("report.html");
+    assert_eq!(report(&["--format", "html", "-o", &html]), "", "it goes to the file");
+    let html = std::fs::read_to_string(html).unwrap();
+    assert!(
+        html.contains("<svg") && !html.contains("src=\"http"),
+        "one file that needs no other"
+    );
+    for format in ["text", "json", "md", "html"] {
+        assert_eq!(report(&["--format", format]), report(&["--format", format]), "{format}");
+    }
+    let json: Value = serde_json::from_str(&report(&["--format", "json", "--window", "15m,30m"])).unwrap();
+    let windows: Vec<_> = json["objectives"][0]["windows"].as_array().unwrap().iter().collect();
+    let totals: Vec<_> = windows.iter().map(|w| (&w["name"], &w["counts"]["total"])).collect();
+    assert_eq!(
+        totals,
+        [(&"15m".into(), &15_000.into()), (&"30m".into(), &30_000.into())]
+    );
+}
+
+#[test]
+fn a_server_reports_the_same() {
+    let files = Files::new();
+    let data = files.path("data");
+    lake(Path::new(&data));
+    let holds = files.slo("holds", "checkout", "errors: exclude", "0.95");
+    let broken = files.slo("broken", "checkout", "errors: exclude", "0.99");
+    let server = Server::start("query", Path::new(&data), &[]);
+    let endpoint = format!("http://{}", server.address("query", "query.listen"));
+    for format in ["text", "json", "md", "html"] {
+        let asked = ["--at", AT, "--format", format, "--window", "30m,1h", &holds, &broken];
+        let of = |place: [&str; 2]| {
+            let mut args = vec!["slo", "report"];
+            args.extend(place);
+            args.extend(asked);
+            run_ok(&args)
+        };
+        assert_eq!(of(["--endpoint", &endpoint]), of(["--data", &data]), "{format}");
+    }
+    for (file, code) in [(&holds, 0), (&broken, 1)] {
+        let (got, out, err) = run(&["slo", "check", "--endpoint", &endpoint, "--at", AT, file]);
+        assert_eq!(got, code, "{out}\n{err}");
+    }
+    let address = server.address("query", "query.listen");
+    let reply = http(
+        address,
+        "POST",
+        "/api/v1/slo/report",
+        &[],
+        b"apiVersion: openslo/v1\nkind: SLA\n",
+    );
+    let problems = reply.json();
+    assert_eq!(
+        (reply.status, &problems["kind"]),
+        (400, &"bad_document".into()),
+        "{problems}"
+    );
+    assert!(problems["error"].as_str().unwrap().contains("body:2:"), "{problems}");
+    assert!(server.stop().success());
+}
+
+#[test]
+fn what_was_just_received_is_reported() {
+    let files = Files::new();
+    let data = files.path("data");
+    let slo = files.slo("fresh", "cart", "errors: exclude, maxDuration: 50ms", "0.4");
+    let server = Server::start("run", Path::new(&data), &[("slo.files", &slo)]);
+    // Ten minutes ago, so that the minute is over; one of four with an error, durations of 1 to 100 ms.
+    let spans: Vec<_> = (0..400)
+        .map(|number| {
+            let mut span = sample::span(number);
+            for time in [&mut span.start_time_unix_nano, &mut span.end_time_unix_nano] {
+                *time -= 600_000_000_000;
+            }
+            if number % 4 == 3 {
+                span.status = Some(Status {
+                    code: 2,
+                    ..Status::default()
+                });
+            }
+            span
+        })
+        .collect();
+    assert_eq!(server.post("/v1/traces", &sample::traces("cart", spans)).status, 200);
+    server.settle();
+    let endpoint = format!("http://{}", server.address("query", "query.listen"));
+    for place in [["--endpoint", &endpoint], ["--data", &data]] {
+        let json = run_ok(&["slo", "report", place[0], place[1], "--format", "json", &slo]);
+        let json: Value = serde_json::from_str(&json).unwrap();
+        let counts = &json["objectives"][0]["windows"][0]["counts"];
+        // The collector knows the threshold, so it is exact: of 1 to 50 ms there are four times 50, less four times 4, 8, ... 48 ms.
+        let exact = serde_json::json!({"good": 152, "good_most": 152, "bad": 248, "total": 400, "lost": 0});
+        assert_eq!(*counts, exact, "{json}");
+    }
+    assert!(server.stop().success());
+}
+
+#[test]
+fn documents_are_validated_formatted_listed_and_begun() {
+    let files = Files::new();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let templates = root.join("config/slo");
+    let said = run_ok(&["slo", "validate", templates.to_str().unwrap()]);
+    assert!(said.starts_with("4 files, 4 SLOs: valid"), "{said}");
+    let list = run_ok(&["slo", "list"]);
+    for name in ["success-rate", "latency-p99", "burn-rate", "telemetry-loss"] {
+        assert!(list.contains(name), "{list}");
+        let text = run_ok(&["slo", "template", name]);
+        let file = files.put(&format!("{name}.yaml"), &text);
+        run_ok(&["slo", "validate", "--strict", &file]);
+        assert!(run_ok(&["slo", "list", &file]).contains("99"), "its target");
+    }
+    let (code, _, err) = run(&["slo", "template", "latency-p98"]);
+    assert_eq!(code, 2);
+    assert!(err.contains("did you mean latency-p99?"), "{err}");
+
+    let two = files.put(
+        "two.yaml",
+        "apiVersion: openslo/v1\nkind: SLO\nmetadata: {name: A b}\nspec: {}\n---\napiVersion: openslo/v1\nkind: Sli\n",
+    );
+    let (code, out, err) = run(&["slo", "validate", &two]);
+    assert_eq!((code, out.as_str()), (2, ""));
+    for part in ["two.yaml:3:", "metadata.name", "two.yaml:7:", "SLI"] {
+        assert!(err.contains(part), "'{part}' in {err}");
+    }
+    // A trap is a warning, unless one wants it to be more.
+    let unstated = files.slo("unstated", "checkout", "maxDuration: 1s", "0.9");
+    let (code, _, err) = run(&["slo", "validate", &unstated]);
+    assert!(
+        code == 0 && err.contains("warning: ") && err.contains("errors-unstated"),
+        "{code} {err}"
+    );
+    assert_eq!(run(&["slo", "validate", "--strict", &unstated]).0, 2);
+}
+
+#[test]
+fn formatting_is_checked_and_written() {
+    let files = Files::new();
+    let messy = "# why\nkind: Service\napiVersion: \"openslo/v1\"\nmetadata: {name: checkout}\nspec: {}\n";
+    let file = files.put("service.yaml", messy);
+    let (code, out, _) = run(&["slo", "fmt", "--check", &file]);
+    assert_eq!((code, out), (1, format!("{file}\n")));
+    let shown = run_ok(&["slo", "fmt", &file]);
+    assert_eq!(
+        std::fs::read_to_string(&file).unwrap(),
+        messy,
+        "showing changes nothing"
+    );
+    assert!(
+        shown.contains("# why\n") && shown.contains("apiVersion: openslo/v1\nkind: Service\n"),
+        "{shown}"
+    );
+    run_ok(&["slo", "fmt", "--write", &file]);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), shown);
+    assert_eq!(run_ok(&["slo", "fmt", "--check", &file]), "");
+    let broken = files.put("broken.yaml", "kind: [\n");
+    let (code, _, err) = run(&["slo", "fmt", "--write", &broken, &file]);
+    assert_eq!(code, 2);
+    assert!(err.contains("broken.yaml:"), "{err}");
+    assert_eq!(std::fs::read_to_string(&broken).unwrap(), "kind: [\n");
+}
+
+#[test]
+fn sloth_is_imported() {
+    let files = Files::new();
+    let sloth = files.put(
+        "sloth.yml",
+        "version: prometheus/v1
+service: myservice
+slos:
+  - name: requests-availability
+    objective: 99.9
+    description: Few errors.
+    sli:
+      events:
+        error_query: sum(rate(http_requests_total{code=~\"5..\"}[{{.window}}]))
+        total_query: sum(rate(http_requests_total[{{.window}}]))
+    alerting:
+      name: HighErrorRate
+      page_alert: {labels: {severity: page}}
+      ticket_alert: {labels: {severity: ticket}}
+",
+    );
+    let output = files.path("imported.yaml");
+    assert_eq!(run_ok(&["slo", "import", "sloth", &sloth, "-o", &output]), "");
+    let listed = run_ok(&["slo", "list", &output]);
+    assert!(listed.contains("myservice") && listed.contains("99.9%"), "{listed}");
+    assert_eq!(
+        run_ok(&["slo", "fmt", "--check", &output]),
+        "",
+        "what is written is canonical"
+    );
+    let (code, _, err) = run(&[
+        "slo",
+        "import",
+        "sloth",
+        &files.put("no.yml", "version: prometheus/v2\n"),
+    ]);
+    assert_eq!(code, 2);
+    assert!(err.contains("no.yml:1:"), "{err}");
+}
+
+#[test]
+fn every_subcommand_has_an_example() {
+    for command in ["validate", "fmt", "import", "list", "template", "report", "check"] {
+        let help = run_ok(&["slo", command, "--help"]);
+        assert!(
+            help.contains(&format!("tailwater slo {command}")) && help.contains("Example"),
+            "{help}"
+        );
+    }
+}
