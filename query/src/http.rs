@@ -4,10 +4,12 @@
 //! |---|---|
 //! | `POST /api/v1/sql` | runs a query, see [`sql`] |
 //! | `GET /api/v1/tables` | tables with columns, types, units and sentences |
+//! | `/prometheus/api/v1/...` | PromQL as Prometheus answers it, see [`prometheus`]; its errors have its own shape |
 //!
 //! Errors are JSON: `{"error":"...","kind":"bad_query","position":{"line":1,"column":8}}`, `position` where it is known. Statuses are those
 //! of [`crate::ErrorKind::http_status`]; busy and unavailable carry `Retry-After`. Leaves out: TLS and tokens (later), so it listens on loopback.
 
+mod prometheus;
 mod sql;
 mod tables;
 
@@ -31,6 +33,7 @@ pub fn router(engine: Engine) -> Router {
     Router::new()
         .route("/api/v1/sql", post(sql::run))
         .route("/api/v1/tables", get(tables::list))
+        .merge(prometheus::router())
         .layer(axum::extract::DefaultBodyLimit::max(body_max))
         .with_state(engine)
 }

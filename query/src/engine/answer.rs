@@ -28,6 +28,8 @@ pub struct Answer {
     deadline: Deadline,
     rows_read: usize,
     bytes_read: usize,
+    rows_max: usize,
+    bytes_max: usize,
     ended: bool,
     engine: Engine,
     started: Instant,
@@ -60,11 +62,19 @@ impl Answer {
             deadline,
             rows_read: 0,
             bytes_read: 0,
+            rows_max: engine.limits().rows_max,
+            bytes_max: engine.limits().answer_bytes_max,
             ended: false,
             engine,
             started,
             _stop: stop,
         }
+    }
+
+    /// For rows that are not shown but computed with: what they take counts, not how many they are.
+    pub(super) fn with_bytes_max(mut self, bytes: usize) -> Answer {
+        (self.rows_max, self.bytes_max) = (usize::MAX, bytes);
+        self
     }
 
     /// The columns.
@@ -91,16 +101,16 @@ impl Answer {
             Ok(Some(Ok(batch))) => {
                 self.rows_read += batch.num_rows();
                 self.bytes_read += batch_bytes(&batch);
-                Some(if self.rows_read > limits.rows_max {
+                Some(if self.rows_read > self.rows_max {
                     let message = format!(
                         "the answer has more than {} rows: aggregate, or add a LIMIT",
-                        limits.rows_max
+                        self.rows_max
                     );
                     Err(Error::new(ErrorKind::AnswerTooLarge, message))
-                } else if self.bytes_read > limits.answer_bytes_max {
+                } else if self.bytes_read > self.bytes_max {
                     let message = format!(
                         "the answer has more than {} bytes: ask for fewer columns or rows",
-                        limits.answer_bytes_max
+                        self.bytes_max
                     );
                     Err(Error::new(ErrorKind::AnswerTooLarge, message))
                 } else {
