@@ -262,10 +262,10 @@ pub(super) fn rows_of(sql: &mut Sql, family: &Family, matchers: &[Matcher], wind
     ));
     sql.push(family.only);
     for matcher in matchers {
-        if let Some((_, column)) = family.keys.iter().find(|(label, _)| *label == matcher.name) {
-            if let Some(values) = table::only(matcher) {
-                sql.among(column, values.iter().map(|value| &**value));
-            }
+        if let Some((_, column)) = family.keys.iter().find(|(label, _)| *label == matcher.name)
+            && let Some(values) = table::only(matcher)
+        {
+            sql.among(column, values.iter().map(|value| &**value));
         }
     }
 }

@@ -565,8 +565,21 @@ async fn calls_between_services_are_a_graph() {
     );
 }
 
-/// Rows of `metric_series`: id, name, type, temporality, unit, labels.
-fn series_rows(all: &[(i64, &str, i64, i64, &str, &[(&str, &str)])]) -> RecordBatch {
+/// Series id, name, type, temporality, unit, labels.
+type StoredSeries = (
+    i64,
+    &'static str,
+    i64,
+    i64,
+    &'static str,
+    &'static [(&'static str, &'static str)],
+);
+
+/// Series id, name, type, temporality, seconds after midnight.
+type StoredPoint = (i64, &'static str, i64, i64, i64);
+
+/// Rows of `metric_series`.
+fn series_rows(all: &[StoredSeries]) -> RecordBatch {
     let texts = |of: &dyn Fn(usize) -> String| -> ArrayRef {
         Arc::new((0..all.len()).map(|at| Some(of(at))).collect::<StringArray>())
     };
@@ -600,12 +613,8 @@ fn series_rows(all: &[(i64, &str, i64, i64, &str, &[(&str, &str)])]) -> RecordBa
     })
 }
 
-/// Rows of a table of points: series, name, type, temporality, seconds after midnight.
-fn point_rows(
-    table: Table,
-    all: &[(i64, &'static str, i64, i64, i64)],
-    given: &dyn Fn(&str) -> Option<ArrayRef>,
-) -> RecordBatch {
+/// Rows of a table of points.
+fn point_rows(table: Table, all: &[StoredPoint], given: &dyn Fn(&str) -> Option<ArrayRef>) -> RecordBatch {
     let numbers =
         |of: &dyn Fn(usize) -> i64| -> ArrayRef { Arc::new(Int64Array::from_iter_values((0..all.len()).map(of))) };
     let times = |of: &dyn Fn(usize) -> i64| -> ArrayRef {
@@ -670,7 +679,7 @@ async fn with_metrics() -> Fixture {
         .iter()
         .flat_map(|at| [(4, "http.duration", 3, 2, *at), (5, "io.duration", 4, 2, *at)])
         .collect();
-    let list = |of: &dyn Fn(&(i64, &'static str, i64, i64, i64)) -> Option<Vec<i64>>| -> ArrayRef {
+    let list = |of: &dyn Fn(&StoredPoint) -> Option<Vec<i64>>| -> ArrayRef {
         let mut list = ListBuilder::new(Int64Builder::new()).with_field(Field::new("element", DataType::Int64, false));
         for dist in &dists {
             list.values().append_slice(&of(dist).unwrap_or_default());
@@ -679,7 +688,7 @@ async fn with_metrics() -> Fixture {
         Arc::new(list.finish())
     };
     let rows = point_rows(Table::MetricDists, &dists, &|column| {
-        let minute = |dist: &(i64, &'static str, i64, i64, i64)| dist.4 / 60;
+        let minute = |dist: &StoredPoint| dist.4 / 60;
         Some(match column {
             "count" => Arc::new(Int64Array::from_iter_values(dists.iter().map(|dist| 6 * minute(dist)))),
             "sum" => Arc::new(Float64Array::from_iter_values(

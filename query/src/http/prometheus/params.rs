@@ -96,6 +96,8 @@ impl Params {
     pub fn timeout(&self, engine: &Engine) -> Result<Duration, Failure> {
         let most = engine.limits().timeout;
         Ok(match self.duration("timeout")? {
+            // No timer is that short, and an answer that needs no time would slip through.
+            Some(ms) if ms <= 0 => return Err(Failure::timeout(Duration::ZERO)),
             Some(ms) => most.min(Duration::from_millis(u64::try_from(ms).unwrap_or_default())),
             None => most,
         })
