@@ -41,6 +41,9 @@ use crate::stats::Stats;
 
 pub use answer::Answer;
 
+/// Rows that a computation holds take at most this share of the query memory, in bytes of Arrow columns.
+const READ_SHARE: usize = 4;
+
 /// What an engine reads and may use.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
@@ -211,6 +214,47 @@ impl Engine {
     /// As [`Engine::query`] and [`Answer::next`].
     pub async fn collect(&self, query: impl Into<Query>) -> Result<Vec<arrow::array::RecordBatch>> {
         self.query(query).await?.collect().await
+    }
+
+    /// Rows for a computation of this crate, such as PromQL. As [`Engine::query`], but bounded by a share of the query memory instead of by what an
+    /// answer to a person may have.
+    pub(crate) async fn read(&self, query: Query) -> Result<Answer> {
+        let answer = self.query(query).await?;
+        Ok(answer.with_bytes_max(self.shared.limits.memory_bytes_max / READ_SHARE))
+    }
+
+    /// Runs a computation where queries run: in one of their places, on a large stack, within their time. `work` is handed a function that says
+    /// whether to stop: the time is up, or this future was dropped.
+    pub(crate) async fn compute<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&dyn Fn() -> bool) -> T + Send + 'static,
+    ) -> Result<T> {
+        struct Raise(Arc<AtomicBool>);
+        impl Drop for Raise {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        let deadline = Deadline::now() + self.shared.limits.timeout;
+        let permit = self.shared.permit(deadline).await?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let _raise = Raise(stop.clone());
+        let shared = self.shared.clone();
+        let task = self.threads.1.spawn_blocking(move || {
+            let _held = (permit, shared.stats.running());
+            work(&|| stop.load(Ordering::Relaxed))
+        });
+        match timeout_at(deadline, task).await {
+            Ok(Ok(result)) => Ok(result),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "a computation ended without a result");
+                Err(Error::new(
+                    ErrorKind::Internal,
+                    "the query ran into a defect of the engine",
+                ))
+            }
+            Err(_) => Err(timed_out(&self.shared.limits)),
+        }
     }
 
     /// Whether queries can be answered now: every table is there.
@@ -390,5 +434,38 @@ impl Shared {
         tables.sort_unstable();
         tables.dedup();
         Ok(tables)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn a_computation_that_nobody_waits_for_is_told_to_stop() {
+        let directory = tempfile::tempdir().unwrap();
+        let engine = Engine::open(EngineConfig {
+            lake: Lake::open(directory.path()).unwrap(),
+            outbox: None,
+            temp: None,
+            limits: Limits::default(),
+        })
+        .unwrap();
+        let (started, begun) = oneshot::channel();
+        let (stopped, ended) = oneshot::channel();
+        let work = engine.compute(move |stop| {
+            started.send(()).unwrap();
+            while !stop() {
+                std::thread::yield_now();
+            }
+            stopped.send(()).unwrap();
+        });
+        tokio::select! {
+            _ = work => panic!("it was not told to stop yet"),
+            begun = begun => begun.unwrap(),
+        }
+        ended.await.unwrap();
+        assert!(!engine.compute(|stop| stop()).await.unwrap());
     }
 }

@@ -5,10 +5,12 @@
 //! | `POST /api/v1/sql` | runs a query, see [`sql`] |
 //! | `POST /api/v1/slo/report` | reports OpenSLO documents, see [`slo`] |
 //! | `GET /api/v1/tables` | tables with columns, types, units and sentences |
+//! | `/prometheus/api/v1/...` | PromQL as Prometheus answers it, see [`prometheus`]; its errors have its own shape |
 //!
 //! Errors are JSON: `{"error":"...","kind":"bad_query","position":{"line":1,"column":8}}`, `position` where it is known. Statuses are those
 //! of [`crate::ErrorKind::http_status`]; busy and unavailable carry `Retry-After`. Leaves out: TLS and tokens (later), so it listens on loopback.
 
+mod prometheus;
 mod slo;
 mod sql;
 mod tables;
@@ -33,6 +35,7 @@ pub fn router(engine: Engine) -> Router {
     Router::new()
         .route("/api/v1/sql", post(sql::run))
         .route("/api/v1/tables", get(tables::list))
+        .merge(prometheus::router())
         .layer(axum::extract::DefaultBodyLimit::max(body_max))
         // Documents are longer than a query, and have a limit of their own.
         .route("/api/v1/slo/report", post(slo::report).layer(slo::body_limit()))

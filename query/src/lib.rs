@@ -17,6 +17,7 @@ mod limits;
 mod provider;
 mod rewrite;
 pub mod role;
+mod series;
 pub mod slo;
 mod stats;
 

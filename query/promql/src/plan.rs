@@ -96,6 +96,8 @@ pub struct Hints {
     pub labels: Vec<String>,
     /// True if those are the labels to keep.
     pub by: bool,
+    /// Inside a subquery: evaluated at multiples of `step_ms`, wherever the window begins.
+    pub nested: bool,
 }
 
 /// Series that a query needs: all samples with `from_ms <= time <= to_ms` of all series that the matchers select.
@@ -313,6 +315,7 @@ impl Needs {
         let mut hints = Hints {
             range_ms,
             step_ms,
+            nested: around.iter().any(|node| matches!(node.expr, Expr::Subquery { .. })),
             ..Hints::default()
         };
         for node in around.iter().rev() {

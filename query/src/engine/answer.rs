@@ -29,6 +29,8 @@ pub struct Answer {
     rows_max: usize,
     rows_read: usize,
     bytes_read: usize,
+    rows_max: usize,
+    bytes_max: usize,
     ended: bool,
     engine: Engine,
     started: Instant,
@@ -62,11 +64,19 @@ impl Answer {
             rows_max: engine.limits().rows_max,
             rows_read: 0,
             bytes_read: 0,
+            rows_max: engine.limits().rows_max,
+            bytes_max: engine.limits().answer_bytes_max,
             ended: false,
             engine,
             started,
             _stop: stop,
         }
+    }
+
+    /// For rows that are not shown but computed with: what they take counts, not how many they are.
+    pub(super) fn with_bytes_max(mut self, bytes: usize) -> Answer {
+        (self.rows_max, self.bytes_max) = (usize::MAX, bytes);
+        self
     }
 
     /// The columns.
@@ -105,10 +115,10 @@ impl Answer {
                         self.rows_max
                     );
                     Err(Error::new(ErrorKind::AnswerTooLarge, message))
-                } else if self.bytes_read > limits.answer_bytes_max {
+                } else if self.bytes_read > self.bytes_max {
                     let message = format!(
                         "the answer has more than {} bytes: ask for fewer columns or rows",
-                        limits.answer_bytes_max
+                        self.bytes_max
                     );
                     Err(Error::new(ErrorKind::AnswerTooLarge, message))
                 } else {

@@ -267,6 +267,21 @@ impl Fixture {
         self.committed += 1;
     }
 
+    /// Commits rows in frame form to a table, as one batch, without an outbox.
+    pub async fn commit_rows(&mut self, table: Table, rows: &RecordBatch) {
+        let committer = self.lake.committer(table, app_id(LOG, table));
+        let rows = with_batch_id(rows, self.committed as i64 + 1);
+        committer
+            .commit(self.committed, self.committed + 1, vec![rows])
+            .await
+            .unwrap();
+    }
+
+    /// Makes rows in frame form durable in the outbox, as one batch.
+    pub fn append_rows(&mut self, table: Table, rows: &RecordBatch) {
+        self.append_batch(BatchBuilder::new(Bytes::new()).frame(table, rows).unwrap());
+    }
+
     /// Makes spans durable in the outbox, as one batch.
     pub fn append(&mut self, spans: &[Span]) {
         self.append_batch(

@@ -5,6 +5,7 @@
 mod fixtures;
 mod hot;
 mod limits;
+mod prometheus;
 mod pruning;
 mod role;
 mod script;

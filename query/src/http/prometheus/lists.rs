@@ -1,0 +1,160 @@
+//! What there is to ask about: names and values of labels, series, metadata; and exemplars.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+use serde_json::{Value, json};
+use tailwater_promql::{Labels, Matcher, Params as Times, Query, api, number};
+
+use super::params::{Params, invalid, unescaped};
+use super::reply::{Failure, success, written};
+use crate::engine::Engine;
+use crate::series::{self, FoundLabels, Window};
+
+const TRUNCATED: &str = "results truncated due to limit";
+
+/// `labels`: names of labels.
+pub(super) async fn names(State(engine): State<Engine>, params: Params) -> Result<Response, Failure> {
+    let found = find(&engine, &params, params.selectors(&engine)?).await?;
+    let names: BTreeSet<&str> = found
+        .labels
+        .iter()
+        .flat_map(Labels::iter)
+        .map(|label| &*label.name)
+        .collect();
+    listed(names, params.limit()?, found.notes)
+}
+
+/// `label/<name>/values`.
+pub(super) async fn values(
+    State(engine): State<Engine>,
+    Path(name): Path<String>,
+    params: Params,
+) -> Result<Response, Failure> {
+    let name = unescaped(&name)
+        .filter(|name| !name.is_empty())
+        .ok_or_else(|| Failure::bad_data(format!("invalid label name: {name:?}")))?;
+    let found = find(&engine, &params, params.selectors(&engine)?).await?;
+    let values: BTreeSet<&str> = found
+        .labels
+        .iter()
+        .map(|labels| labels.get(&name))
+        .filter(|value| !value.is_empty())
+        .collect();
+    listed(values, params.limit()?, found.notes)
+}
+
+/// `series`: label sets of series.
+pub(super) async fn series(State(engine): State<Engine>, params: Params) -> Result<Response, Failure> {
+    let selectors = params.selectors(&engine)?;
+    if selectors.is_empty() {
+        return Err(Failure::bad_data("no match[] parameter provided"));
+    }
+    let found = find(&engine, &params, selectors).await?;
+    let limit = params.limit()?.unwrap_or(usize::MAX);
+    let mut warnings: Vec<String> = found.notes.into_iter().collect();
+    if found.labels.len() > limit {
+        warnings.push(TRUNCATED.to_owned());
+    }
+    let mut data = String::from("[");
+    for (number, labels) in found.labels.iter().take(limit).enumerate() {
+        data.push_str(if number == 0 { "" } else { "," });
+        api::labels(&mut data, labels);
+    }
+    data.push(']');
+    Ok(written(&data, &warnings, &[]))
+}
+
+async fn find(engine: &Engine, params: &Params, selectors: Vec<Vec<Matcher>>) -> Result<FoundLabels, Failure> {
+    let window = params.window()?;
+    in_time(params.timeout(engine)?, series::labels(engine, &selectors, window)).await
+}
+
+async fn in_time<T>(timeout: Duration, work: impl Future<Output = crate::error::Result<T>>) -> Result<T, Failure> {
+    match tokio::time::timeout(timeout, work).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(Failure::timeout(timeout)),
+    }
+}
+
+fn listed(all: BTreeSet<&str>, limit: Option<usize>, notes: BTreeSet<String>) -> Result<Response, Failure> {
+    let mut warnings: Vec<String> = notes.into_iter().collect();
+    let limit = limit.unwrap_or(usize::MAX);
+    if all.len() > limit {
+        warnings.push(TRUNCATED.to_owned());
+    }
+    let shown: Vec<&str> = all.into_iter().take(limit).collect();
+    Ok(success(&json!(shown), &warnings))
+}
+
+/// `metadata`: type, help and unit of metrics; of stored ones those of the last day.
+pub(super) async fn metadata(State(engine): State<Engine>, params: Params) -> Result<Response, Failure> {
+    let now = super::now_ms();
+    let window = match (params.get("start"), params.get("end")) {
+        (None, None) => Window {
+            after_ms: now - 86_400_000,
+            upto_ms: now,
+        },
+        _ => params.window()?,
+    };
+    let limit = params.limit()?.unwrap_or(usize::MAX);
+    let each = match params.get("limit_per_metric") {
+        Some(text) => text
+            .parse::<usize>()
+            .map_err(|_| invalid("limit_per_metric", "limit_per_metric must be a number"))?,
+        None => 0,
+    };
+    let mut all: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for (name, one) in in_time(params.timeout(&engine)?, series::metadata(&engine, window)).await? {
+        if params.get("metric").is_some_and(|metric| metric != name) {
+            continue;
+        }
+        let entries = all.entry(name).or_default();
+        if each == 0 || entries.len() < each {
+            entries.push(json!({ "type": one.kind, "help": one.help, "unit": one.unit }));
+        }
+    }
+    let shown: BTreeMap<String, Vec<Value>> = all.into_iter().take(limit).collect();
+    Ok(success(&json!(shown), &[]))
+}
+
+/// `query_exemplars`: spans behind the series that a query reads.
+pub(super) async fn exemplars(State(engine): State<Engine>, params: Params) -> Result<Response, Failure> {
+    let text = params.query(&engine)?.to_owned();
+    // Whatever a query does with its series, its exemplars are theirs.
+    let window = params.window()?;
+    let read = move |_: &dyn Fn() -> bool| -> Result<Vec<Vec<Matcher>>, tailwater_promql::Error> {
+        let query = Query::parse(&text)?;
+        let plan = query.plan(Times::instant(0))?;
+        Ok(plan.needs().iter().map(|need| need.matchers.clone()).collect())
+    };
+    let selectors = engine.compute(read).await??;
+    let found = in_time(params.timeout(&engine)?, series::exemplars(&engine, &selectors, window)).await?;
+    let mut data = String::from("[");
+    for (at, (labels, exemplars)) in found.series.iter().enumerate() {
+        data.push_str(if at == 0 {
+            r#"{"seriesLabels":"#
+        } else {
+            r#",{"seriesLabels":"#
+        });
+        api::labels(&mut data, labels);
+        let exemplars: Vec<Value> = exemplars
+            .iter()
+            .map(|one| {
+                #[allow(clippy::cast_precision_loss)] // Milliseconds of our time are exact in a double.
+                let timestamp = one.time_ms as f64 / 1000.0;
+                json!({
+                    "labels": { "trace_id": one.trace_id, "span_id": one.span_id },
+                    "value": number::plain(one.seconds),
+                    "timestamp": timestamp,
+                })
+            })
+            .collect();
+        data.push_str(&format!(r#","exemplars":{}}}"#, json!(exemplars)));
+    }
+    data.push(']');
+    let notes: Vec<String> = found.notes.into_iter().collect();
+    Ok(written(&data, &notes, &[]))
+}

@@ -1,0 +1,306 @@
+//! Series out of the tables that are counted before sampling: `red` as Tempo's span metrics, `edges` as its service graph.
+//!
+//! The tables hold what was counted per slice; here it becomes counters. A counter begins at 0 where the window of the need begins (for a series that
+//! is younger, with its first slice), so its own value means nothing beyond the window, while rates and increases are those of the table.
+//! [`super::grid`] says at which moments it is sampled. It lives to the end of the window; only while its newest slices may still be on their
+//! way ([`LIVE_MS`]) it ends with the newest of the need, so that a rate at the right edge extrapolates instead of falling.
+//!
+//! Durations are seconds. Classic buckets have the bounds 2^17 to 2^36 ns (0.13 ms to 69 s), which are bounds of the sketch too: their counts are exact.
+//! Native histograms have schema 5 like the sketch; the bounds in seconds lie elsewhere than those in ns, so a bucket counts where its middle
+//! lies, at most half a bucket (1.1 %) off.
+
+mod family;
+mod samples;
+
+use std::collections::{BTreeMap, HashMap};
+
+use tailwater_promql::{Labels, METRIC_NAME, Matcher, Need, Series};
+
+use super::grid::Grid;
+use super::{Found, FoundLabels, Metadata, Sql, Window, may_be, samples_max, table, too_much};
+use crate::engine::Engine;
+use crate::error::{Error, ErrorKind, Result};
+
+pub(super) use family::{FAMILIES, Family, Metric};
+use family::{Part, bucket_bounds};
+use samples::{Deltas, Span};
+
+/// Slices that ended this long ago are taken to be complete, ms: a slice, the time a collector holds rows, and some.
+const LIVE_MS: i64 = 60_000;
+
+/// Widest slice there is, ms.
+const SLICE_MAX_MS: i64 = 60_000;
+
+/// Between names and values of dimensions: no attribute has it.
+const SEPARATOR: char = '\u{1f}';
+
+/// All samples of the series that a need selects.
+pub(super) async fn select(
+    engine: &Engine,
+    need: &Need,
+    lookback_ms: i64,
+    now_ms: i64,
+    found: &mut Found,
+) -> Result<()> {
+    for family in &FAMILIES {
+        let metrics: Vec<&Metric> = family.selected(&need.matchers).collect();
+        if !metrics.is_empty() {
+            one(engine, family, &metrics, need, lookback_ms, now_ms, found).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn one(
+    engine: &Engine,
+    family: &Family,
+    metrics: &[&Metric],
+    need: &Need,
+    lookback_ms: i64,
+    now_ms: i64,
+    found: &mut Found,
+) -> Result<()> {
+    let grid = Grid::new(need, lookback_ms);
+    let mut numbers: Vec<&str> = metrics.iter().filter_map(|metric| metric.part.number()).collect();
+    let mut sketches: Vec<&str> = metrics.iter().filter_map(|metric| metric.part.sketch()).collect();
+    for columns in [&mut numbers, &mut sketches] {
+        columns.sort_unstable();
+        columns.dedup();
+    }
+    let mut sql = keys(family);
+    let end = "arrow_cast(ts, 'Int64') / 1000 + slice_s::bigint * 1000";
+    let (anchor, bin) = (grid.anchor_ms, grid.bin_ms);
+    sql.push(&format!(", ({end} - ({anchor}) + {bin} - 1) / {bin}, max({end})"));
+    for column in &numbers {
+        sql.push(&format!(", sum({column})"));
+    }
+    for column in &sketches {
+        sql.push(&format!(", exphist_merge({column})"));
+    }
+    let window = Window {
+        after_ms: need.from_ms.saturating_sub(1),
+        upto_ms: need.to_ms,
+    };
+    rows_of(&mut sql, family, &need.matchers, window);
+    let width = family.width();
+    let grouped: Vec<String> = (1..=width + 1).map(|number| number.to_string()).collect();
+    sql.push(" group by ").push(&grouped.join(", "));
+
+    let mut groups: HashMap<String, Deltas> = HashMap::new();
+    let mut newest_ms = i64::MIN;
+    for rows in table::read(engine, sql, &mut found.notes).await? {
+        let keys = Keys::new(&rows, width)?;
+        let bins = table::integers(&rows, width)?;
+        let last = table::integers(&rows, width + 1)?;
+        let at = width + 2;
+        let numbers = (at..at + numbers.len())
+            .map(|column| table::integers(&rows, column))
+            .collect::<Result<Vec<_>>>()?;
+        let at = at + numbers.len();
+        let sketches = (at..at + sketches.len())
+            .map(|column| table::bytes(&rows, column))
+            .collect::<Result<Vec<_>>>()?;
+        for row in 0..rows.num_rows() {
+            newest_ms = newest_ms.max(last.value(row));
+            let deltas = groups.entry(keys.joined(row)).or_default();
+            deltas.push(
+                anchor + bins.value(row) * bin,
+                numbers.iter().map(|column| column.value(row)),
+                sketches.iter().map(|column| column.value(row)),
+            );
+        }
+    }
+    let span = Span {
+        from_ms: need.from_ms,
+        // What is behind the newest slice is known to be nothing only if it had the time to arrive.
+        end_ms: if now_ms.saturating_sub(newest_ms) <= LIVE_MS {
+            newest_ms.min(need.to_ms)
+        } else {
+            need.to_ms
+        },
+        grid: &grid,
+    };
+    // By labels: two names of dimensions may become the same label.
+    let mut by_labels: BTreeMap<Labels, Deltas> = BTreeMap::new();
+    for (key, deltas) in groups {
+        let labels = family.labels(&key).into_iter().collect();
+        by_labels.entry(labels).or_default().absorb(deltas);
+    }
+    for (pairs, mut deltas) in by_labels {
+        deltas.sort();
+        for metric in metrics {
+            let before = found.series.len();
+            let labels = |le: Option<&str>| {
+                let labels = metric.labels(&pairs, le);
+                Matcher::all(&need.matchers, &labels).then_some(labels)
+            };
+            let number = |column: &str| numbers.iter().position(|one| *one == column).unwrap_or_default();
+            let sketch = |column: &str| sketches.iter().position(|one| *one == column).unwrap_or_default();
+            let unreadable =
+                |error| Error::new(ErrorKind::Damaged, format!("a histogram of {}: {error}", family.table));
+            match metric.part {
+                Part::Count(column) => found
+                    .series
+                    .extend(labels(None).map(|labels| deltas.counter(labels, &span, number(column), 1.0))),
+                Part::Seconds(column) => found
+                    .series
+                    .extend(labels(None).map(|labels| deltas.counter(labels, &span, number(column), 1e9))),
+                Part::Counted(column) => {
+                    if let Some(labels) = labels(None) {
+                        let counts = deltas.counts(sketch(column)).map_err(unreadable)?;
+                        found.series.push(deltas.floats(labels, &span, &counts));
+                    }
+                }
+                Part::Buckets(column) => {
+                    let sets: Vec<Option<Labels>> = bucket_bounds().map(|(_, le)| labels(Some(&le))).collect();
+                    if sets.iter().any(Option::is_some) {
+                        let buckets = deltas.buckets(sketch(column)).map_err(unreadable)?;
+                        let kept = sets
+                            .into_iter()
+                            .zip(&buckets)
+                            .filter_map(|(set, counts)| Some((set?, counts)));
+                        found
+                            .series
+                            .extend(kept.map(|(labels, counts)| deltas.floats(labels, &span, counts)));
+                    }
+                }
+                Part::Native(sums, column) => {
+                    if let Some(labels) = labels(None) {
+                        let series = deltas.native(labels, &span, number(sums), sketch(column));
+                        found.series.push(series.map_err(unreadable)?);
+                    }
+                }
+            }
+            found.samples += found.series[before..].iter().map(Series::len).sum::<usize>();
+            if found.samples > samples_max(engine) {
+                return Err(too_much(engine));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The label sets that these matchers select.
+pub(super) async fn labels(
+    engine: &Engine,
+    matchers: &[Matcher],
+    window: Window,
+    found: &mut FoundLabels,
+) -> Result<()> {
+    for family in &FAMILIES {
+        let metrics: Vec<&Metric> = family.selected(matchers).collect();
+        if metrics.is_empty() {
+            continue;
+        }
+        let mut sql = keys(family);
+        sql.text.insert_str("select ".len(), "distinct ");
+        rows_of(&mut sql, family, matchers, window);
+        for rows in table::read(engine, sql, &mut found.notes).await? {
+            let keys = Keys::new(&rows, family.width())?;
+            for row in 0..rows.num_rows() {
+                let pairs: Labels = family.labels(&keys.joined(row)).into_iter().collect();
+                for metric in &metrics {
+                    let sets: Vec<Labels> = match metric.part {
+                        Part::Buckets(_) => bucket_bounds()
+                            .map(|(_, le)| metric.labels(&pairs, Some(&le)))
+                            .collect(),
+                        _ => vec![metric.labels(&pairs, None)],
+                    };
+                    let kept = sets.into_iter().filter(|labels| Matcher::all(matchers, labels));
+                    found.labels.extend(kept);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What the metrics made here are.
+pub(super) fn metadata() -> Vec<(String, Metadata)> {
+    let all = FAMILIES.iter().flat_map(|family| family.metrics);
+    let described = all.filter(|metric| !metric.kind.is_empty());
+    described
+        .map(|metric| {
+            let metadata = Metadata {
+                kind: metric.kind,
+                help: metric.help.to_owned(),
+                unit: String::new(),
+            };
+            (metric.name.to_owned(), metadata)
+        })
+        .collect()
+}
+
+/// `select` of what tells series apart.
+pub(super) fn keys(family: &Family) -> Sql {
+    let mut sql = Sql::default();
+    sql.push("select ");
+    for (number, (_, column)) in family.keys.iter().enumerate() {
+        sql.push(if number == 0 { "" } else { ", " }).push(column);
+    }
+    for part in ["map_keys", "map_values"].iter().filter(|_| family.has_dims) {
+        sql.push(&format!(", array_to_string({part}(dims), chr(31))"));
+    }
+    sql
+}
+
+/// `from` and `where`: slices that end in the window.
+pub(super) fn rows_of(sql: &mut Sql, family: &Family, matchers: &[Matcher], window: Window) {
+    let Window { after_ms, upto_ms } = window;
+    sql.push(" from ").push(family.table).push(" where ts >= ");
+    sql.time(after_ms.saturating_sub(SLICE_MAX_MS))
+        .push(" and ts < ")
+        .time(upto_ms);
+    sql.push(" and date >= ").day(after_ms.saturating_sub(SLICE_MAX_MS));
+    sql.push(" and date <= ").day(upto_ms);
+    let end = "arrow_cast(ts, 'Int64') + slice_s::bigint * 1000000";
+    let us = |ms: i64| ms.saturating_mul(1000);
+    sql.push(&format!(
+        " and {end} > ({}) and {end} <= ({})",
+        us(after_ms),
+        us(upto_ms)
+    ));
+    sql.push(family.only);
+    for matcher in matchers {
+        if let Some((_, column)) = family.keys.iter().find(|(label, _)| *label == matcher.name)
+            && let Some(values) = table::only(matcher)
+        {
+            sql.among(column, values.iter().map(|value| &**value));
+        }
+    }
+}
+
+/// The first columns of a read.
+pub(super) struct Keys(Vec<arrow::array::StringArray>);
+
+impl Keys {
+    pub(super) fn new(rows: &arrow::array::RecordBatch, width: usize) -> Result<Keys> {
+        let columns = (0..width).map(|column| table::texts(rows, column));
+        columns.collect::<Result<_>>().map(Keys)
+    }
+
+    /// One text per series.
+    pub(super) fn joined(&self, row: usize) -> String {
+        let mut key = String::new();
+        for column in &self.0 {
+            key.push_str(table::text(column, row).unwrap_or_default());
+            key.push(family::NEXT);
+        }
+        key
+    }
+}
+
+impl Family {
+    /// The metrics whose names the matchers let through.
+    pub(super) fn selected<'f>(&'f self, matchers: &[Matcher]) -> impl Iterator<Item = &'f Metric> {
+        self.metrics.iter().filter(move |metric| may_be(matchers, metric.name))
+    }
+}
+
+impl Metric {
+    pub(super) fn labels(&self, pairs: &Labels, le: Option<&str>) -> Labels {
+        let own = [(METRIC_NAME, self.name), ("le", le.unwrap_or_default())];
+        let pairs = pairs.iter().map(|label| (&*label.name, &*label.value));
+        pairs.chain(own).collect()
+    }
+}

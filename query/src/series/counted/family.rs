@@ -1,0 +1,234 @@
+//! Which metrics are made of which columns.
+//!
+//! Names and labels are those that Tempo's metrics generator gives them (grafana/tempo:docs/sources/tempo/metrics-from-traces), because Grafana's
+//! Traces Drilldown, its service graph and many dashboards ask for them. Further columns of the key are further labels.
+
+use std::borrow::Cow;
+
+use super::super::naming;
+use super::SEPARATOR;
+
+/// A table and the metrics made of it.
+pub(crate) struct Family {
+    pub table: &'static str,
+    /// Label and the SQL that gives its value.
+    pub keys: &'static [(&'static str, &'static str)],
+    /// Has a column `dims`, whose entries are labels too.
+    pub has_dims: bool,
+    /// A further condition on rows.
+    pub only: &'static str,
+    pub metrics: &'static [Metric],
+}
+
+/// A metric.
+pub(crate) struct Metric {
+    pub name: &'static str,
+    pub part: Part,
+    /// As metadata shows it; empty for the parts of a classic histogram.
+    pub kind: &'static str,
+    pub help: &'static str,
+}
+
+/// What of a row the metric shows, by column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// A number.
+    Count(&'static str),
+    /// ns, as seconds.
+    Seconds(&'static str),
+    /// How many values are in a sketch.
+    Counted(&'static str),
+    /// Buckets of a sketch.
+    Buckets(&'static str),
+    /// A sum in ns, and a sketch.
+    Native(&'static str, &'static str),
+}
+
+impl Part {
+    pub fn number(self) -> Option<&'static str> {
+        match self {
+            Part::Count(column) | Part::Seconds(column) | Part::Native(column, _) => Some(column),
+            Part::Counted(_) | Part::Buckets(_) => None,
+        }
+    }
+
+    pub fn sketch(self) -> Option<&'static str> {
+        match self {
+            Part::Counted(column) | Part::Buckets(column) | Part::Native(_, column) => Some(column),
+            Part::Count(_) | Part::Seconds(_) => None,
+        }
+    }
+}
+
+const fn metric(name: &'static str, part: Part, kind: &'static str, help: &'static str) -> Metric {
+    Metric { name, part, kind, help }
+}
+
+/// After each part of a key: in no text that a person sends.
+pub(super) const NEXT: char = '\u{1e}';
+
+pub(crate) static FAMILIES: [Family; 2] = [
+    Family {
+        table: "red",
+        keys: &[
+            ("service", "service_name"),
+            ("span_name", "operation"),
+            (
+                "span_kind",
+                "case kind when 1 then 'SPAN_KIND_INTERNAL' when 2 then 'SPAN_KIND_SERVER' when 3 then 'SPAN_KIND_CLIENT' \
+                 when 4 then 'SPAN_KIND_PRODUCER' when 5 then 'SPAN_KIND_CONSUMER' else 'SPAN_KIND_UNSPECIFIED' end",
+            ),
+            (
+                "status_code",
+                "case when is_error then 'STATUS_CODE_ERROR' else 'STATUS_CODE_UNSET' end",
+            ),
+            ("is_entry", "case when is_entry then 'true' else 'false' end"),
+            ("service_namespace", "service_namespace"),
+            ("service_version", "service_version"),
+            ("deployment_environment_name", "deployment_env"),
+            ("cloud_region", "cloud_region"),
+            ("http_route", "http_route"),
+            ("status_class", "status_class"),
+            ("error_type", "error_type"),
+        ],
+        has_dims: true,
+        only: "",
+        metrics: &[
+            metric(
+                "traces_spanmetrics_calls_total",
+                Part::Count("n"),
+                "counter",
+                "Spans received, counted before sampling.",
+            ),
+            metric(
+                "traces_spanmetrics_latency",
+                Part::Native("sum_ns", "exphist"),
+                "histogram",
+                "Durations of all spans received, in seconds.",
+            ),
+            metric("traces_spanmetrics_latency_bucket", Part::Buckets("exphist"), "", ""),
+            metric("traces_spanmetrics_latency_count", Part::Count("n"), "", ""),
+            metric("traces_spanmetrics_latency_sum", Part::Seconds("sum_ns"), "", ""),
+        ],
+    },
+    Family {
+        table: "edges",
+        keys: &[
+            (
+                "client",
+                "coalesce(client_service, case when unpaired = 'root' then 'user' end)",
+            ),
+            ("server", "coalesce(server_service, peer)"),
+            (
+                "connection_type",
+                "case when kind = 'message' then 'messaging_system' when unpaired = 'database' then 'database' \
+                 when unpaired is not null then 'virtual_node' end",
+            ),
+            ("client_service_namespace", "client_namespace"),
+            ("server_service_namespace", "server_namespace"),
+        ],
+        has_dims: false,
+        // A call of which nobody says who made or answered it is no edge of a graph.
+        only: " and (client_service is not null or unpaired = 'root') and (server_service is not null or peer is not null)",
+        metrics: &[
+            metric(
+                "traces_service_graph_request_total",
+                Part::Count("n"),
+                "counter",
+                "Calls between two services, counted before sampling.",
+            ),
+            metric(
+                "traces_service_graph_request_failed_total",
+                Part::Count("errors"),
+                "counter",
+                "Calls that either side counts as an error.",
+            ),
+            metric(
+                "traces_service_graph_request_server_seconds",
+                Part::Native("server_sum_ns", "server_exphist"),
+                "histogram",
+                "Durations of calls as the server saw them, in seconds.",
+            ),
+            metric(
+                "traces_service_graph_request_server_seconds_bucket",
+                Part::Buckets("server_exphist"),
+                "",
+                "",
+            ),
+            metric(
+                "traces_service_graph_request_server_seconds_count",
+                Part::Counted("server_exphist"),
+                "",
+                "",
+            ),
+            metric(
+                "traces_service_graph_request_server_seconds_sum",
+                Part::Seconds("server_sum_ns"),
+                "",
+                "",
+            ),
+            metric(
+                "traces_service_graph_request_client_seconds",
+                Part::Native("client_sum_ns", "client_exphist"),
+                "histogram",
+                "Durations of calls as the client saw them, in seconds.",
+            ),
+            metric(
+                "traces_service_graph_request_client_seconds_bucket",
+                Part::Buckets("client_exphist"),
+                "",
+                "",
+            ),
+            metric(
+                "traces_service_graph_request_client_seconds_count",
+                Part::Counted("client_exphist"),
+                "",
+                "",
+            ),
+            metric(
+                "traces_service_graph_request_client_seconds_sum",
+                Part::Seconds("client_sum_ns"),
+                "",
+                "",
+            ),
+        ],
+    },
+];
+
+impl Family {
+    /// Columns of a key.
+    pub fn width(&self) -> usize {
+        self.keys.len() + if self.has_dims { 2 } else { 0 }
+    }
+
+    /// Labels out of a key. Fixed labels come last: a dimension of the same name does not hide them.
+    pub fn labels(&self, key: &str) -> Vec<(String, String)> {
+        let parts: Vec<&str> = key.split(NEXT).collect();
+        let mut labels = Vec::new();
+        if self.has_dims {
+            let of = |at: usize| parts.get(at).copied().unwrap_or_default().split(SEPARATOR);
+            let (names, values) = (of(self.keys.len()), of(self.keys.len() + 1));
+            labels.extend(
+                names
+                    .zip(values)
+                    .filter(|(name, _)| !name.is_empty())
+                    .map(|(name, value)| (naming::label(name), value.to_owned())),
+            );
+        }
+        let fixed = self.keys.iter().zip(&parts);
+        labels.extend(fixed.map(|((label, _), value)| ((*label).to_owned(), (*value).to_owned())));
+        labels
+    }
+}
+
+/// Exponents of the upper bounds, of 2 in ns.
+const BUCKETS: std::ops::RangeInclusive<i32> = 17..=36;
+
+/// Upper bounds of classic buckets in ns, with their `le` in seconds; the last is infinite.
+pub(super) fn bucket_bounds() -> impl Iterator<Item = (f64, Cow<'static, str>)> {
+    let finite = BUCKETS.map(|exponent| {
+        let bound = f64::from(exponent).exp2();
+        (bound, Cow::Owned((bound / 1e9).to_string()))
+    });
+    finite.chain([(f64::INFINITY, Cow::Borrowed("+Inf"))])
+}

@@ -1,0 +1,211 @@
+//! Samples of gauges and sums, and where samples of all kinds are gathered.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use arrow::array::Array;
+use tailwater_promql::{Histogram, Labels, Matcher, Series, number};
+
+use super::super::{Sql, Window, table};
+use super::{SERIES_NAMED_MAX, Stored};
+use crate::engine::Engine;
+use crate::error::Result;
+
+/// Bit of `flags`: there is no value, the series has ended for now.
+const NO_VALUE: i64 = 1;
+
+/// Samples by labels, in any order.
+pub(super) struct Gathered<'m> {
+    matchers: &'m [Matcher],
+    floats: BTreeMap<Labels, Vec<(i64, f64)>>,
+    histograms: BTreeMap<Labels, Vec<(i64, Arc<Histogram>)>>,
+}
+
+impl<'m> Gathered<'m> {
+    pub fn new(matchers: &'m [Matcher]) -> Gathered<'m> {
+        Gathered {
+            matchers,
+            floats: BTreeMap::new(),
+            histograms: BTreeMap::new(),
+        }
+    }
+
+    /// Adds samples, if the labels are selected.
+    pub fn floats(&mut self, labels: Labels, samples: impl IntoIterator<Item = (i64, f64)>) {
+        if Matcher::all(self.matchers, &labels) {
+            self.floats.entry(labels).or_default().extend(samples);
+        }
+    }
+
+    /// Adds histograms, likewise.
+    pub fn histograms(&mut self, labels: Labels, samples: Vec<(i64, Arc<Histogram>)>) {
+        if Matcher::all(self.matchers, &labels) {
+            self.histograms.entry(labels).or_default().extend(samples);
+        }
+    }
+
+    /// Series with rising times. A time has one sample: the last read, a float before a histogram.
+    pub fn finish(self) -> Vec<Series> {
+        let floats = self.floats.into_iter().map(|(labels, samples)| {
+            let series = Series::of_floats(labels.clone(), rising(samples));
+            (labels, series)
+        });
+        let mut all: BTreeMap<Labels, Series> = floats.collect();
+        for (labels, samples) in self.histograms {
+            let one = all.entry(labels.clone()).or_insert_with(|| Series {
+                labels,
+                ..Series::default()
+            });
+            for (time, value) in rising(samples) {
+                if one.floats.times.binary_search(&time).is_err() {
+                    one.histograms.push(time, value);
+                }
+            }
+        }
+        all.into_values().filter(|series| !series.is_empty()).collect()
+    }
+}
+
+/// In order of time; of several at one time the last.
+fn rising<V>(mut samples: Vec<(i64, V)>) -> impl Iterator<Item = (i64, V)> {
+    samples.sort_by_key(|(time, _)| *time);
+    let mut samples = samples.into_iter().peekable();
+    std::iter::from_fn(move || {
+        let mut one = samples.next()?;
+        while let Some(later) = samples.next_if(|(time, _)| *time == one.0) {
+            one = later;
+        }
+        Some(one)
+    })
+}
+
+/// `where` of the points in a window; times are cut to milliseconds.
+pub(super) fn in_window(sql: &mut Sql, window: Window) {
+    sql.push(" where ts >= ").time(window.after_ms.saturating_add(1));
+    sql.push(" and ts < ").time(window.upto_ms.saturating_add(1));
+}
+
+/// ` and` the metrics and, if they are few, the series.
+pub(super) fn of_series(sql: &mut Sql, series: &[&Stored]) {
+    let names: BTreeSet<&str> = series.iter().map(|stored| stored.sent.name.as_str()).collect();
+    sql.among("metric_name", names.into_iter());
+    if series.len() <= SERIES_NAMED_MAX {
+        let ids: Vec<String> = series.iter().map(|stored| stored.id.to_string()).collect();
+        sql.push(&format!(" and series_id in ({})", ids.join(", ")));
+    }
+}
+
+/// One point.
+struct Point {
+    time_ms: i64,
+    /// Where its interval begins, ms, if that was sent.
+    start_ms: Option<i64>,
+    /// `None` if there is no value.
+    value: Option<f64>,
+}
+
+/// Reads the points of these series.
+pub(super) async fn read(
+    engine: &Engine,
+    series: &[&Stored],
+    window: Window,
+    out: &mut Gathered<'_>,
+    notes: &mut BTreeSet<String>,
+) -> Result<()> {
+    if series.is_empty() {
+        return Ok(());
+    }
+    let mut sql = Sql::default();
+    sql.push("select series_id, arrow_cast(ts, 'Int64'), arrow_cast(start_ts, 'Int64'), flags, ");
+    sql.push("coalesce(value, arrow_cast(value_int, 'Float64')) from metric_points");
+    in_window(&mut sql, window);
+    of_series(&mut sql, series);
+    let mut points: HashMap<i64, Vec<Point>> = HashMap::new();
+    for rows in table::read(engine, sql, notes).await? {
+        let [ids, times, starts, flags] = [
+            table::integers(&rows, 0)?,
+            table::integers(&rows, 1)?,
+            table::integers(&rows, 2)?,
+            table::integers(&rows, 3)?,
+        ];
+        let values = table::floats(&rows, 4)?;
+        for row in 0..rows.num_rows() {
+            let is_there = values.is_valid(row) && flags.value(row) & NO_VALUE == 0;
+            points.entry(ids.value(row)).or_default().push(Point {
+                time_ms: times.value(row).div_euclid(1000),
+                start_ms: starts.is_valid(row).then(|| starts.value(row).div_euclid(1000)),
+                value: is_there.then(|| values.value(row)),
+            });
+        }
+    }
+    for stored in series {
+        let Some(mut points) = points.remove(&stored.id) else {
+            continue;
+        };
+        points.sort_by_key(|point| point.time_ms);
+        let samples = if stored.sent.kind == super::SUM && stored.sent.delta {
+            summed(&points, window.after_ms + 1)
+        } else {
+            let samples = points.iter().map(|point| (point.time_ms, shown(point.value)));
+            samples.collect()
+        };
+        out.floats(stored.labels("", None), samples);
+    }
+    Ok(())
+}
+
+fn shown(value: Option<f64>) -> f64 {
+    value.unwrap_or_else(number::stale)
+}
+
+/// Deltas as a counter that begins at 0 with the first interval, or with the window if that is later.
+fn summed(points: &[Point], from_ms: i64) -> Vec<(i64, f64)> {
+    let mut total = 0.0;
+    let mut samples = Vec::with_capacity(points.len() + 1);
+    if let Some(start) = born(points.first().map(|point| (point.time_ms, point.start_ms)), from_ms) {
+        samples.push((start, 0.0));
+    }
+    for point in points {
+        if let Some(value) = point.value {
+            total += value;
+            samples.push((point.time_ms, total));
+        }
+    }
+    samples
+}
+
+/// When a sum of deltas is 0: 1 ms into its first interval, for windows are open on the left; not at or after its first point.
+pub(super) fn born(first: Option<(i64, Option<i64>)>, from_ms: i64) -> Option<i64> {
+    let (time, start) = first?;
+    let born = start?.saturating_add(1).max(from_ms);
+    (born < time).then_some(born)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deltas_become_a_counter() {
+        let point = |time_ms, start_ms, value| Point {
+            time_ms,
+            start_ms,
+            value,
+        };
+        let points = [
+            point(20_000, Some(10_000), Some(2.0)),
+            point(30_000, Some(20_000), None),
+            point(40_000, Some(30_000), Some(3.0)),
+        ];
+        assert_eq!(summed(&points, 0), [(10_001, 0.0), (20_000, 2.0), (40_000, 5.0)]);
+        assert_eq!(summed(&points, 15_000)[0], (15_000, 0.0));
+        assert_eq!(summed(&[point(5, None, Some(1.0))], 0), [(5, 1.0)]);
+        assert_eq!(summed(&[], 0), []);
+    }
+
+    #[test]
+    fn a_time_has_one_sample() {
+        let samples = vec![(2, 'a'), (1, 'b'), (2, 'c')];
+        assert_eq!(rising(samples).collect::<Vec<_>>(), [(1, 'b'), (2, 'c')]);
+    }
+}

@@ -1,0 +1,796 @@
+//! What Grafana's Prometheus data source asks, and what it must get (pkg/promlib and packages/grafana-prometheus of grafana/grafana).
+
+use std::sync::Arc;
+
+use arrow::array::*;
+use arrow::datatypes::{DataType, Field};
+use axum::body::Body;
+use axum::http::{Request, StatusCode, header};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tailwater_model::exphist::ExpHist;
+use tailwater_model::ids::{SpanId, TraceId};
+use tailwater_model::red::{
+    EdgeKey, EdgeKind, EdgeRow, Exemplar, RedKey, RedRow, SLICE_NS, Unpaired, WEIGHT_ONE, edge_batch, red_batch,
+};
+use tailwater_model::table::Table;
+use tailwater_query::http;
+use tower::ServiceExt;
+
+use crate::fixtures::{Fixture, MIDNIGHT, TODAY, rows};
+
+/// Midnight, s since 1970.
+const T0: i64 = MIDNIGHT / 1_000_000;
+
+async fn send(fixture: &Fixture, request: Request<Body>) -> (StatusCode, Value) {
+    let response = http::router(fixture.engine.clone()).oneshot(request).await.unwrap();
+    let status = response.status();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let text = String::from_utf8_lossy(&body).into_owned();
+    (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+}
+
+fn encoded(params: &[(&str, &str)]) -> String {
+    url::form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(params)
+        .finish()
+}
+
+async fn get(fixture: &Fixture, path: &str, params: &[(&str, &str)]) -> (StatusCode, Value) {
+    let uri = format!("/prometheus/api/v1/{path}?{}", encoded(params));
+    send(fixture, Request::get(uri).body(Body::empty()).unwrap()).await
+}
+
+async fn form(fixture: &Fixture, path: &str, params: &[(&str, &str)]) -> (StatusCode, Value) {
+    let request = Request::post(format!("/prometheus/api/v1/{path}"))
+        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .body(Body::from(encoded(params)))
+        .unwrap();
+    send(fixture, request).await
+}
+
+/// `data` of an answer that must be a success, by GET and by POST alike.
+async fn data(fixture: &Fixture, path: &str, params: &[(&str, &str)]) -> Value {
+    let (status, answer) = get(fixture, path, params).await;
+    assert_eq!(status, StatusCode::OK, "{path} {params:?}: {answer}");
+    assert_eq!(answer["status"], "success");
+    assert_eq!(form(fixture, path, params).await, (status, answer.clone()), "{path}");
+    answer["data"].clone()
+}
+
+/// The result of an instant query, `metric value` per series, in order.
+async fn instant(fixture: &Fixture, query: &str, time: i64) -> Vec<String> {
+    let data = data(fixture, "query", &[("query", query), ("time", &time.to_string())]).await;
+    assert_eq!(data["resultType"], "vector", "{query}");
+    let samples = data["result"].as_array().unwrap().iter();
+    let mut lines: Vec<String> = samples
+        .map(|sample| {
+            format!(
+                "{} {}",
+                sample["metric"],
+                sample["value"][1].as_str().unwrap_or("histogram")
+            )
+        })
+        .collect();
+    lines.sort();
+    lines
+}
+
+/// The one number of an instant query.
+async fn number(fixture: &Fixture, query: &str, time: i64) -> f64 {
+    let lines = instant(fixture, query, time).await;
+    assert_eq!(lines.len(), 1, "{query}: {lines:?}");
+    lines[0].rsplit_once(' ').unwrap().1.parse().unwrap()
+}
+
+fn key(service: &str, operation: &str, is_error: bool) -> Arc<RedKey> {
+    let none: Arc<str> = "".into();
+    Arc::new(RedKey {
+        tenant: "default".into(),
+        service_name: service.into(),
+        operation: operation.into(),
+        service_namespace: "shop".into(),
+        deployment_env: none.clone(),
+        cloud_region: none.clone(),
+        service_version: none.clone(),
+        http_route: none.clone(),
+        kind: 2,
+        is_entry: true,
+        is_error,
+        status_class: if is_error { "5xx".into() } else { none.clone() },
+        error_type: none,
+        dims: vec![("customer.tier".into(), "gold".into())],
+    })
+}
+
+/// A row with the durations of its spans, ms.
+fn red(key: &Arc<RedKey>, slice: u64, durations_ms: &[u64]) -> RedRow {
+    let mut sketch = ExpHist::new();
+    durations_ms
+        .iter()
+        .for_each(|ms| sketch.record((ms * 1_000_000) as f64));
+    let slice_ns = T0 as u64 * 1_000_000_000 + slice * SLICE_NS;
+    RedRow {
+        key: key.clone(),
+        slice_ns,
+        slice_s: 10,
+        n: durations_ms.len() as u64,
+        sum_ns: durations_ms.iter().sum::<u64>() * 1_000_000,
+        max_ns: durations_ms.iter().max().unwrap_or(&0) * 1_000_000,
+        exphist: sketch.encode(),
+        registers: Vec::new(),
+        n_weighted: durations_ms.len() as u64 * WEIGHT_ONE,
+        exemplar: Some(Exemplar {
+            r: 5,
+            ns: 7_000_000,
+            end_ns: slice_ns + 1_500_000_000,
+            trace: TraceId([0xab; 16]),
+            span: SpanId([0xcd; 8]),
+        }),
+    }
+}
+
+/// Ten minutes of `cart`, uneven, with errors; `mail` for three slices in the middle.
+fn shop() -> Vec<RedRow> {
+    let (ok, bad, mail) = (
+        key("cart", "GET /", false),
+        key("cart", "GET /", true),
+        key("mail", "send", false),
+    );
+    let mut all = Vec::new();
+    for slice in 0..60 {
+        let n = (slice * 7 + 3) % 11;
+        if n > 0 {
+            all.push(red(&ok, slice, &vec![20; n as usize]));
+        }
+        if slice % 4 == 1 {
+            all.push(red(&bad, slice, &[300]));
+        }
+        if (33..36).contains(&slice) {
+            all.push(red(&mail, slice, &[1, 2]));
+        }
+    }
+    all
+}
+
+/// How many spans of a service ended in `(from, to]`, in slices.
+fn counted(rows: &[RedRow], service: &str, from: u64, to: u64) -> u64 {
+    let slice = |row: &RedRow| (row.slice_ns / 1_000_000_000 - T0 as u64) / 10 + 1;
+    let of = rows
+        .iter()
+        .filter(|row| &*row.key.service_name == service && (from + 1..=to).contains(&slice(row)));
+    of.map(|row| row.n).sum()
+}
+
+async fn filled() -> (Fixture, Vec<RedRow>) {
+    let mut fixture = Fixture::new().await;
+    let rows = shop();
+    fixture.commit_rows(Table::Red, &red_batch(&rows)).await;
+    (fixture, rows)
+}
+
+#[tokio::test]
+async fn the_health_check_needs_no_lake() {
+    let fixture = Fixture::new().await;
+    let answer = form(&fixture, "query", &[("query", "1+1"), ("time", "4")]).await;
+    let expected = json!({
+        "status": "success", "data": { "resultType": "scalar", "result": [4, "2"] }, "warnings": [], "infos": [],
+    });
+    assert_eq!(answer, (StatusCode::OK, expected));
+    // Grafana reads a stream: the type must come before what it is the type of.
+    let uri = "/prometheus/api/v1/query?query=1&time=4";
+    let response = http::router(fixture.engine.clone())
+        .oneshot(Request::get(uri).body(Body::empty()).unwrap())
+        .await
+        .unwrap();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let text = String::from_utf8(body.to_vec()).unwrap();
+    assert!(
+        text.starts_with(r#"{"status":"success","data":{"resultType":"#),
+        "{text}"
+    );
+    for path in ["/prometheus/-/healthy", "/prometheus/-/ready"] {
+        let (status, _) = send(&fixture, Request::get(path).body(Body::empty()).unwrap()).await;
+        assert_eq!(status, StatusCode::OK, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn increases_are_the_counts_of_the_table() {
+    let (fixture, rows) = filled().await;
+    for (range, from, to) in [
+        ("5m", 0, 30),
+        ("5m", 30, 60),
+        ("1m", 12, 18),
+        ("30s", 35, 38),
+        ("10m", 0, 60),
+    ] {
+        let query = format!("sum by (service) (increase(traces_spanmetrics_calls_total[{range}]))");
+        let expected: Vec<String> = ["cart", "mail"]
+            .iter()
+            .filter(|service| counted(&rows, service, from, to) > 0)
+            .map(|service| format!("{{\"service\":\"{service}\"}} {}", counted(&rows, service, from, to)))
+            .collect();
+        assert_eq!(
+            instant(&fixture, &query, T0 + to as i64 * 10).await,
+            expected,
+            "{range}"
+        );
+    }
+    // Nothing happens in the rest of the window: nothing is made up.
+    let all = "sum(increase(traces_spanmetrics_calls_total{service=\"mail\"}[10m]))";
+    assert_eq!(instant(&fixture, all, T0 + 600).await, ["{} 6"]);
+    let rate = "sum(rate(traces_spanmetrics_calls_total{service=\"mail\"}[1m]))";
+    assert_eq!(instant(&fixture, rate, T0 + 360).await, ["{} 0.1"]);
+}
+
+#[tokio::test]
+async fn a_graph_shows_each_windows_count() {
+    let (fixture, rows) = filled().await;
+    for step in [10, 30, 60] {
+        let params = [
+            (
+                "query",
+                "sum(increase(traces_spanmetrics_calls_total{service=\"cart\"}[1m]))",
+            ),
+            ("start", &(T0 + 60).to_string()),
+            ("end", &format!("{}.0", T0 + 600)),
+            ("step", &step.to_string()),
+        ];
+        let data = data(&fixture, "query_range", &params).await;
+        assert_eq!(data["resultType"], "matrix");
+        let values = data["result"][0]["values"].as_array().unwrap();
+        assert_eq!(values.len() as i64, 540 / step + 1);
+        for value in values {
+            let to = (value[0].as_i64().unwrap() - T0) as u64 / 10;
+            let found: f64 = value[1].as_str().unwrap().parse().unwrap();
+            let expected = counted(&rows, "cart", to - 6, to) as f64;
+            // A window in the middle extrapolates over its first millisecond.
+            assert!(
+                (found - expected).abs() <= expected * 2e-5,
+                "{step} {to}: {found} {expected}"
+            );
+        }
+    }
+    // Other functions see every slice: the same counts by way of a subquery and by the last slice alone.
+    let nested = "max_over_time(sum(increase(traces_spanmetrics_calls_total{service=\"cart\"}[1m]))[5m:1m])";
+    let most = (5..10)
+        .map(|minute| counted(&rows, "cart", minute * 6, minute * 6 + 6))
+        .max()
+        .unwrap() as f64;
+    let found = number(&fixture, nested, T0 + 600).await;
+    assert!((found - most).abs() <= most * 2e-5, "{found} {most}");
+}
+
+#[tokio::test]
+async fn durations_as_classic_and_as_native_histograms() {
+    let (fixture, rows) = filled().await;
+    let n = counted(&rows, "cart", 0, 60) as f64;
+    let errors: u64 = rows.iter().filter(|row| row.key.is_error).map(|row| row.n).sum();
+    let of = |metric: &str| format!("sum(increase(traces_spanmetrics_latency{metric}{{service=\"cart\"}}[10m]))");
+    assert_eq!(number(&fixture, &of("_count"), T0 + 600).await, n);
+    let sum = number(&fixture, &of("_sum"), T0 + 600).await;
+    assert!(
+        (sum - ((n - errors as f64) * 0.02 + errors as f64 * 0.3)).abs() < 1e-9,
+        "{sum}"
+    );
+    // Bounds are powers of two in ns, so the counts at them are exact.
+    let below =
+        "sum by (le) (increase(traces_spanmetrics_latency_bucket{service=\"cart\",le=~\"0.033554432|[+]Inf\"}[10m]))";
+    let expected = [
+        format!("{{\"le\":\"+Inf\"}} {n}"),
+        format!("{{\"le\":\"0.033554432\"}} {}", n - errors as f64),
+    ];
+    assert_eq!(instant(&fixture, below, T0 + 600).await, expected);
+    let classic =
+        "histogram_quantile(0.5, sum by (le) (rate(traces_spanmetrics_latency_bucket{service=\"cart\"}[10m])))";
+    let native = "histogram_quantile(0.5, sum(rate(traces_spanmetrics_latency{service=\"cart\"}[10m])))";
+    let (classic, native) = (
+        number(&fixture, classic, T0 + 600).await,
+        number(&fixture, native, T0 + 600).await,
+    );
+    assert!((0.0168..=0.0336).contains(&classic), "{classic}");
+    assert!((native / 0.02 - 1.0).abs() < 0.03, "{native}");
+    let count = number(
+        &fixture,
+        "histogram_count(sum(increase(traces_spanmetrics_latency{service=\"cart\"}[10m])))",
+        T0 + 600,
+    )
+    .await;
+    assert!((count - n).abs() < n * 1e-5, "{count} {n}");
+}
+
+#[tokio::test]
+async fn names_values_and_series_are_listed() {
+    let (fixture, _) = filled().await;
+    let (start, end) = (T0.to_string(), (T0 + 600).to_string());
+    let window = [("start", start.as_str()), ("end", end.as_str())];
+    let names = data(&fixture, "labels", &window).await;
+    let has = |name: &str| names.as_array().unwrap().contains(&json!(name));
+    assert!(
+        has("__name__") && has("service") && has("le") && has("customer_tier") && has("status_class"),
+        "{names}"
+    );
+    let get_values = async |label: &str, params: &[(&str, &str)]| {
+        let (status, answer) = get(&fixture, &format!("label/{label}/values"), params).await;
+        assert_eq!(
+            (status, &answer["status"]),
+            (StatusCode::OK, &json!("success")),
+            "{answer}"
+        );
+        answer
+    };
+    assert_eq!(get_values("service", &window).await["data"], json!(["cart", "mail"]));
+    assert_eq!(
+        get_values("U__span__name", &window).await["data"],
+        json!(["GET /", "send"])
+    );
+    let metrics = get_values("__name__", &window).await;
+    assert!(
+        metrics["data"]
+            .as_array()
+            .unwrap()
+            .contains(&json!("traces_spanmetrics_calls_total"))
+    );
+    let limited = [window[0], window[1], ("limit", "1")];
+    let answer = get_values("service", &limited).await;
+    assert_eq!(answer["data"], json!(["cart"]));
+    assert_eq!(answer["warnings"], json!(["results truncated due to limit"]));
+    let matched = [window[0], window[1], ("match[]", "{service=~\"ma.*\"}")];
+    assert_eq!(get_values("span_name", &matched).await["data"], json!(["send"]));
+    let none = [
+        ("start", end.as_str()),
+        ("end", end.as_str()),
+        ("match[]", "{service=\"nobody\"}"),
+    ];
+    assert_eq!(get_values("service", &none).await["data"], json!([]));
+
+    let matched = [
+        window[0],
+        window[1],
+        ("match[]", "traces_spanmetrics_calls_total{service=\"mail\"}"),
+        (
+            "match[]",
+            "traces_spanmetrics_calls_total{status_code=\"STATUS_CODE_ERROR\"}",
+        ),
+    ];
+    let series = data(&fixture, "series", &matched).await;
+    let of = |service: &str, name: &str, error: bool| {
+        let mut labels = json!({
+            "__name__": "traces_spanmetrics_calls_total", "service": service, "span_name": name, "span_kind": "SPAN_KIND_SERVER",
+            "status_code": if error { "STATUS_CODE_ERROR" } else { "STATUS_CODE_UNSET" }, "is_entry": "true",
+            "service_namespace": "shop", "customer_tier": "gold",
+        });
+        if error {
+            labels["status_class"] = json!("5xx");
+        }
+        labels
+    };
+    assert_eq!(series, json!([of("cart", "GET /", true), of("mail", "send", false)]));
+    // Tempo's data source looks whether there are native histograms this way.
+    let probe = [window[0], window[1], ("match[]", "traces_spanmetrics_latency{}")];
+    assert_eq!(data(&fixture, "series", &probe).await.as_array().unwrap().len(), 3);
+    let (status, answer) = get(&fixture, "series", &window).await;
+    assert_eq!(
+        (status, &answer["error"]),
+        (StatusCode::BAD_REQUEST, &json!("no match[] parameter provided"))
+    );
+}
+
+#[tokio::test]
+async fn exemplars_lead_to_traces() {
+    let (fixture, _) = filled().await;
+    // The probe when a data source is loaded: times in milliseconds.
+    let probe = [("query", "test"), ("start", "1795305600000"), ("end", "1795305900000")];
+    assert_eq!(data(&fixture, "query_exemplars", &probe).await, json!([]));
+    let (start, end) = (T0.to_string(), (T0 + 600).to_string());
+    let query = "histogram_quantile(0.9, sum by (le) (rate(traces_spanmetrics_latency_bucket{service=\"mail\"}[5m])))";
+    let found = data(
+        &fixture,
+        "query_exemplars",
+        &[("query", query), ("start", &start), ("end", &end)],
+    )
+    .await;
+    assert_eq!(found.as_array().unwrap().len(), 1);
+    assert_eq!(found[0]["seriesLabels"]["service"], "mail");
+    let expected = json!({
+        "labels": { "trace_id": "ab".repeat(16), "span_id": "cd".repeat(8) }, "value": "0.007", "timestamp": (T0 + 331) as f64 + 0.5,
+    });
+    assert_eq!(found[0]["exemplars"][0], expected);
+    assert_eq!(found[0]["exemplars"].as_array().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn what_grafana_asks_besides() {
+    let fixture = Fixture::new().await;
+    let (status, build) = get(&fixture, "status/buildinfo", &[]).await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(build["data"]["version"].as_str().unwrap().starts_with("3."), "{build}");
+    // With `features` Grafana takes us for Mimir, with flags for Thanos.
+    assert!(build["data"].get("features").is_none());
+    assert_eq!(get(&fixture, "status/flags", &[]).await.0, StatusCode::NOT_FOUND);
+    let (status, missing) = get(&fixture, "targets", &[]).await;
+    assert_eq!(
+        (status, &missing["errorType"]),
+        (StatusCode::NOT_FOUND, &json!("not_found"))
+    );
+    assert_eq!(
+        get(&fixture, "rules", &[("type", "record")]).await.1["data"],
+        json!({ "groups": [] })
+    );
+    assert_eq!(get(&fixture, "alerts", &[]).await.1["data"], json!({ "alerts": [] }));
+    let (_, metadata) = get(&fixture, "metadata", &[("metric", "traces_spanmetrics_calls_total")]).await;
+    let expected = json!([{ "type": "counter", "help": "Spans received, counted before sampling.", "unit": "" }]);
+    assert_eq!(metadata["data"], json!({ "traces_spanmetrics_calls_total": expected }));
+    let (_, metadata) = get(&fixture, "metadata", &[("limit", "2")]).await;
+    assert_eq!(metadata["data"].as_object().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn errors_say_what_is_wrong() {
+    let fixture = Fixture::new().await;
+    let check = async |path: &str, params: &[(&str, &str)], status: u16, kind: &str, text: &str| {
+        let (found, answer) = get(&fixture, path, params).await;
+        assert_eq!(
+            (found.as_u16(), &answer["errorType"]),
+            (status, &json!(kind)),
+            "{answer}"
+        );
+        assert_eq!(answer["status"], "error");
+        assert!(answer["error"].as_str().unwrap().contains(text), "{answer}");
+        assert_eq!(form(&fixture, path, params).await, (found, answer), "{path}");
+    };
+    check("query", &[], 400, "bad_data", "\"query\"").await;
+    check("query", &[("query", "sum(")], 400, "bad_data", "parse error").await;
+    check(
+        "query",
+        &[("query", "1"), ("time", "soon")],
+        400,
+        "bad_data",
+        "\"time\"",
+    )
+    .await;
+    let (status, answer) = form(&fixture, "query", &[("query", &"x".repeat(100_000))]).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(
+        answer["error"].as_str().unwrap().contains("the limit is 65536"),
+        "{answer}"
+    );
+    check(
+        "query",
+        &[("query", "1"), ("timeout", "0s")],
+        503,
+        "timeout",
+        "longer than",
+    )
+    .await;
+    let range = |step: &'static str| [("query", "up"), ("start", "0"), ("end", "100000"), ("step", step)];
+    check("query_range", &range("0"), 400, "bad_data", "zero or negative").await;
+    check(
+        "query_range",
+        &range("1"),
+        400,
+        "bad_data",
+        "exceeded maximum resolution of 11000 points",
+    )
+    .await;
+    check("query_range", &range("1m1m"), 400, "bad_data", "\"step\"").await;
+    check("query_range", &range("")[..3], 400, "bad_data", "\"step\"").await;
+    check(
+        "query_range",
+        &[("query", "up"), ("start", "9"), ("end", "8"), ("step", "1")],
+        400,
+        "bad_data",
+        "before start",
+    )
+    .await;
+    check(
+        "labels",
+        &[("start", "9"), ("end", "8")],
+        400,
+        "bad_data",
+        "before start",
+    )
+    .await;
+    check("labels", &[("match[]", "rate(x[5m])")], 400, "bad_data", "match[]").await;
+    check("labels", &[("limit", "-1")], 400, "bad_data", "limit").await;
+    check("query", &[("query", "info(up)")], 400, "bad_data", "unsupported: ").await;
+    let (status, _) = get(&fixture, "label/U__zz_/values", &[]).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+}
+
+fn edge(
+    client: &str,
+    server: &str,
+    peer: &str,
+    unpaired: Option<Unpaired>,
+    slice: u64,
+    n: u64,
+    errors: u64,
+) -> EdgeRow {
+    let mut sketch = ExpHist::new();
+    (0..n).for_each(|_| sketch.record(5e6));
+    EdgeRow {
+        key: Arc::new(EdgeKey {
+            tenant: "default".into(),
+            client_service: client.into(),
+            server_service: server.into(),
+            client_namespace: "".into(),
+            server_namespace: "".into(),
+            kind: EdgeKind::Request,
+            peer: peer.into(),
+            unpaired,
+        }),
+        slice_ns: T0 as u64 * 1_000_000_000 + slice * SLICE_NS,
+        slice_s: 10,
+        n,
+        errors,
+        sum_ns: [n * 5_000_000; 2],
+        max_ns: [5_000_000; 2],
+        exphist: [
+            sketch.encode(),
+            if server.is_empty() { Vec::new() } else { sketch.encode() },
+        ],
+        n_weighted: n * WEIGHT_ONE,
+        errors_weighted: errors * WEIGHT_ONE,
+        exemplar: None,
+    }
+}
+
+#[tokio::test]
+async fn calls_between_services_are_a_graph() {
+    let mut fixture = Fixture::new().await;
+    let rows = [
+        edge("cart", "mail", "", None, 0, 4, 1),
+        edge("cart", "mail", "", None, 7, 3, 0),
+        edge("cart", "", "postgresql", Some(Unpaired::Database), 1, 5, 0),
+        edge("", "cart", "", Some(Unpaired::Root), 1, 2, 0),
+        edge("cart", "", "", Some(Unpaired::Expired), 1, 9, 9),
+    ];
+    fixture.commit_rows(Table::Edges, &edge_batch(&rows)).await;
+    let graph = "sum by (client, server, connection_type) (increase(traces_service_graph_request_total[5m]))";
+    let expected = [
+        r#"{"client":"cart","connection_type":"database","server":"postgresql"} 5"#,
+        r#"{"client":"cart","server":"mail"} 7"#,
+        r#"{"client":"user","connection_type":"virtual_node","server":"cart"} 2"#,
+    ];
+    assert_eq!(instant(&fixture, graph, T0 + 300).await, expected);
+    let failed = "sum(increase(traces_service_graph_request_failed_total{server=\"mail\"}[5m]))";
+    assert_eq!(number(&fixture, failed, T0 + 300).await, 1.0);
+    let of = |part: &str| format!("sum(increase(traces_service_graph_request_server_seconds{part}[5m]))");
+    assert_eq!(number(&fixture, &of("_count"), T0 + 300).await, 9.0);
+    assert_eq!(
+        number(&fixture, &of("_bucket{le=\"+Inf\",client=\"cart\"}"), T0 + 300).await,
+        7.0
+    );
+}
+
+/// Series id, name, type, temporality, unit, labels.
+type StoredSeries = (
+    i64,
+    &'static str,
+    i64,
+    i64,
+    &'static str,
+    &'static [(&'static str, &'static str)],
+);
+
+/// Series id, name, type, temporality, seconds after midnight.
+type StoredPoint = (i64, &'static str, i64, i64, i64);
+
+/// Rows of `metric_series`.
+fn series_rows(all: &[StoredSeries]) -> RecordBatch {
+    let texts = |of: &dyn Fn(usize) -> String| -> ArrayRef {
+        Arc::new((0..all.len()).map(|at| Some(of(at))).collect::<StringArray>())
+    };
+    let numbers =
+        |of: &dyn Fn(usize) -> i64| -> ArrayRef { Arc::new(Int64Array::from_iter_values((0..all.len()).map(of))) };
+    rows(Table::MetricSeries, all.len(), |column| {
+        Some(match column {
+            "date" => Arc::new(Date32Array::from(vec![TODAY; all.len()])),
+            "tenant" => texts(&|_| "default".into()),
+            "series_id" => numbers(&|at| all[at].0),
+            "metric_name" => texts(&|at| all[at].1.into()),
+            "type" => numbers(&|at| all[at].2),
+            "temporality" => numbers(&|at| all[at].3),
+            "monotonic" => Arc::new(BooleanArray::from_iter(all.iter().map(|one| Some(one.2 == 2)))),
+            "unit" => texts(&|at| all[at].4.into()),
+            "description" => texts(&|at| format!("about {}", all[at].1)),
+            "first_ts" => Arc::new(TimestampMicrosecondArray::from(vec![MIDNIGHT; all.len()]).with_timezone("UTC")),
+            "labels" => {
+                let mut map = MapBuilder::new(None, StringBuilder::new(), StringBuilder::new());
+                for one in all {
+                    for (key, value) in one.5 {
+                        map.keys().append_value(key);
+                        map.values().append_value(value);
+                    }
+                    map.append(true).unwrap();
+                }
+                Arc::new(map.finish())
+            }
+            _ => return None,
+        })
+    })
+}
+
+/// Rows of a table of points.
+fn point_rows(table: Table, all: &[StoredPoint], given: &dyn Fn(&str) -> Option<ArrayRef>) -> RecordBatch {
+    let numbers =
+        |of: &dyn Fn(usize) -> i64| -> ArrayRef { Arc::new(Int64Array::from_iter_values((0..all.len()).map(of))) };
+    let times = |of: &dyn Fn(usize) -> i64| -> ArrayRef {
+        Arc::new(TimestampMicrosecondArray::from_iter_values((0..all.len()).map(of)).with_timezone("UTC"))
+    };
+    rows(table, all.len(), |column| {
+        Some(match column {
+            "date" => Arc::new(Date32Array::from(vec![TODAY; all.len()])),
+            "tenant" => Arc::new(StringArray::from(vec!["default"; all.len()])),
+            "ts" => times(&|at| MIDNIGHT + all[at].4 * 1_000_000),
+            "start_ts" => times(&|at| MIDNIGHT + (all[at].4 - 60) * 1_000_000),
+            "series_id" => numbers(&|at| all[at].0),
+            "metric_name" => Arc::new(all.iter().map(|one| Some(one.1)).collect::<StringArray>()),
+            "type" => numbers(&|at| all[at].2),
+            "temporality" => numbers(&|at| all[at].3),
+            other => return given(other),
+        })
+    })
+}
+
+const CART: &[(&str, &str)] = &[
+    ("http.route", "/items"),
+    ("resource.service.name", "cart"),
+    ("resource.service.namespace", "shop"),
+    ("resource.service.instance.id", "i1"),
+    ("resource.host.name", "h1"),
+    ("scope.name", "lib"),
+];
+
+async fn with_metrics() -> Fixture {
+    let mut fixture = Fixture::new().await;
+    let series = [
+        (1, "http.requests", 2, 2, "{request}", CART),
+        (2, "queue.size", 1, 0, "By", CART),
+        (3, "jobs", 2, 1, "", CART),
+        (4, "http.duration", 3, 2, "s", CART),
+        (5, "io.duration", 4, 2, "s", CART),
+    ];
+    fixture.commit_rows(Table::MetricSeries, &series_rows(&series)).await;
+    let minutes = [60, 120, 180, 240, 300];
+    let mut points = Vec::new();
+    for at in minutes {
+        points.push((1, "http.requests", 2, 2, at));
+        points.push((2, "queue.size", 1, 0, at));
+        points.push((3, "jobs", 2, 1, at));
+    }
+    // Rows are sorted as the table is; the value is given by time and series before that.
+    let values: Vec<f64> = points
+        .iter()
+        .map(|point| match point.0 {
+            1 => 100.0 + point.4 as f64,
+            2 => 7.5,
+            _ => 4.0,
+        })
+        .collect();
+    let values: ArrayRef = Arc::new(Float64Array::from(values));
+    let numbers = point_rows(Table::MetricPoints, &points, &|column| {
+        (column == "value").then(|| values.clone())
+    });
+    fixture.commit_rows(Table::MetricPoints, &numbers).await;
+    let dists: Vec<_> = minutes
+        .iter()
+        .flat_map(|at| [(4, "http.duration", 3, 2, *at), (5, "io.duration", 4, 2, *at)])
+        .collect();
+    let list = |of: &dyn Fn(&StoredPoint) -> Option<Vec<i64>>| -> ArrayRef {
+        let mut list = ListBuilder::new(Int64Builder::new()).with_field(Field::new("element", DataType::Int64, false));
+        for dist in &dists {
+            list.values().append_slice(&of(dist).unwrap_or_default());
+            list.append(true);
+        }
+        Arc::new(list.finish())
+    };
+    let rows = point_rows(Table::MetricDists, &dists, &|column| {
+        let minute = |dist: &StoredPoint| dist.4 / 60;
+        Some(match column {
+            "count" => Arc::new(Int64Array::from_iter_values(dists.iter().map(|dist| 6 * minute(dist)))),
+            "sum" => Arc::new(Float64Array::from_iter_values(
+                dists.iter().map(|dist| 3.0 * minute(dist) as f64),
+            )),
+            "bounds" => {
+                let mut list =
+                    ListBuilder::new(Float64Builder::new()).with_field(Field::new("element", DataType::Float64, false));
+                for dist in &dists {
+                    list.values().append_slice(if dist.0 == 4 { &[0.1, 1.0] } else { &[] });
+                    list.append(true);
+                }
+                Arc::new(list.finish())
+            }
+            "counts" => list(&|dist| (dist.0 == 4).then(|| [1, 2, 3].map(|n| n * minute(dist)).to_vec())),
+            "pos_counts" => list(&|dist| (dist.0 == 5).then(|| vec![6 * minute(dist)])),
+            "scale" => Arc::new(Int64Array::from(vec![0; dists.len()])),
+            "pos_offset" => Arc::new(Int64Array::from(vec![-1; dists.len()])),
+            _ => return None,
+        })
+    });
+    fixture.commit_rows(Table::MetricDists, &rows).await;
+    fixture
+}
+
+#[tokio::test]
+async fn metrics_have_their_prometheus_names() {
+    let fixture = with_metrics().await;
+    let (start, end) = (T0.to_string(), (T0 + 300).to_string());
+    let window = [("start", start.as_str()), ("end", end.as_str())];
+    let (_, names) = get(&fixture, "label/__name__/values", &window).await;
+    let expected = [
+        "http_duration_seconds_bucket",
+        "http_duration_seconds_count",
+        "http_duration_seconds_sum",
+        "http_requests_total",
+        "io_duration_seconds",
+        "jobs_total",
+        "queue_size_bytes",
+        "target_info",
+    ];
+    assert_eq!(names["data"], json!(expected));
+    let (_, bounds) = get(&fixture, "label/le/values", &window).await;
+    assert_eq!(bounds["data"], json!(["+Inf", "0.1", "1"]));
+    let matched = [window[0], window[1], ("match[]", "queue_size_bytes")];
+    let labels =
+        json!({ "__name__": "queue_size_bytes", "http_route": "/items", "instance": "i1", "job": "shop/cart" });
+    assert_eq!(data(&fixture, "series", &matched).await, json!([labels]));
+    let (_, metadata) = get(
+        &fixture,
+        "metadata",
+        &[window[0], window[1], ("metric", "http_requests_total")],
+    )
+    .await;
+    let about = json!([{ "type": "counter", "help": "about http.requests", "unit": "" }]);
+    assert_eq!(metadata["data"]["http_requests_total"], about);
+}
+
+#[tokio::test]
+async fn metrics_are_answered_from_their_points() {
+    let fixture = with_metrics().await;
+    let at = T0 + 300;
+    let gauge = r#"{"__name__":"queue_size_bytes","http_route":"/items","instance":"i1","job":"shop/cart"} 7.5"#;
+    assert_eq!(
+        instant(&fixture, "queue_size_bytes{job=\"shop/cart\"}", at).await,
+        [gauge]
+    );
+    assert_eq!(instant(&fixture, "queue_size_bytes{job=\"cart\"}", at).await, [""; 0]);
+    // Cumulative sums as they are.
+    assert_eq!(number(&fixture, "sum(http_requests_total)", at).await, 400.0);
+    assert_eq!(number(&fixture, "sum(rate(http_requests_total[5m]))", at).await, 1.0);
+    // Deltas added up, the first with them.
+    assert_eq!(number(&fixture, "sum(increase(jobs_total[5m]))", at).await, 20.0);
+    assert_eq!(
+        number(&fixture, "sum by (le) (http_duration_seconds_bucket{le=\"1\"})", at).await,
+        15.0
+    );
+    assert_eq!(
+        number(&fixture, "sum(http_duration_seconds_bucket{le=\"+Inf\"})", at).await,
+        30.0
+    );
+    assert_eq!(number(&fixture, "sum(http_duration_seconds_sum)", at).await, 15.0);
+    // One bucket of (0.5, 1].
+    let quantile = number(&fixture, "histogram_quantile(1, sum(io_duration_seconds))", at).await;
+    assert_eq!(quantile, 1.0);
+    assert_eq!(number(&fixture, "histogram_count(io_duration_seconds)", at).await, 30.0);
+    let info = instant(&fixture, "target_info", at).await;
+    assert_eq!(
+        info,
+        [r#"{"__name__":"target_info","host_name":"h1","instance":"i1","job":"shop/cart"} 1"#]
+    );
+    let joined = "sum by (host_name) (queue_size_bytes * on (job, instance) group_left (host_name) target_info)";
+    assert_eq!(instant(&fixture, joined, at).await, [r#"{"host_name":"h1"} 7.5"#]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_not_in_a_table_yet_count() {
+    let mut fixture = Fixture::with_outbox().await;
+    let key = key("cart", "GET /", false);
+    fixture.append_rows(Table::Red, &red_batch(&[red(&key, 0, &[1, 2])]));
+    // The same key and slice, flushed once more.
+    fixture.append_rows(Table::Red, &red_batch(&[red(&key, 0, &[3]), red(&key, 1, &[4])]));
+    let query = "sum(increase(traces_spanmetrics_calls_total[1m]))";
+    assert_eq!(number(&fixture, query, T0 + 60).await, 4.0);
+}
