@@ -225,9 +225,14 @@ fn a_full_disk_refuses_undoes_nothing_and_is_over_when_space_returns() {
     assert!(client.acked.len() > 10, "it was not full from the start");
     assert!(server.counted("tailwater_requests_refused_total", &["\"disk\"", "\"traces\""]) >= 1.0);
     // Somebody else takes the reserve too. What the tables free on their way is taken as well, until they can do no more.
+    let mut told = BTreeMap::new();
     wait_for("the tables to be stuck", || {
         disk.fill();
         let (status, conditions) = readiness(&server);
+        if told != conditions {
+            println!("{status}: {conditions:?}");
+            told.clone_from(&conditions);
+        }
         (status == 503 && conditions["outbox"] == "not_ready" && conditions["tables"] == "degraded").then_some(())
     });
     let never_again = wait_for("a refusal", || {

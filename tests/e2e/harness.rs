@@ -116,7 +116,11 @@ impl Server {
     pub fn wait_ready(&self, roles: &[&str]) {
         for role in roles {
             wait_for(&format!("{role} to be ready"), || {
-                assert!(!self.has_ended(), "{role} ended before it was ready; its log:\n{}", self.log());
+                assert!(
+                    !self.has_ended(),
+                    "{role} ended before it was ready; its log:\n{}",
+                    self.log()
+                );
                 let address = self.try_address(role, &format!("admin.{role}"))?;
                 let reply = try_http(address, "GET", "/readyz", &[], b"")?;
                 (reply.status == 200).then_some(())

@@ -194,9 +194,9 @@ fn unpacked(kind: &DataType) -> DataType {
 
 /// What all rows of these arrays say, if they say the same.
 fn same(arrays: &[&ArrayRef]) -> Option<Same> {
-    let rows = |array: &&ArrayRef| array.len() > 0;
+    let has_rows = |array: &&ArrayRef| !array.is_empty();
     let mut found: Option<Same> = None;
-    for array in arrays.iter().copied().filter(rows) {
+    for array in arrays.iter().copied().filter(has_rows) {
         let this = same_in(array)?;
         if *found.get_or_insert_with(|| this.clone()) != this {
             return None;
