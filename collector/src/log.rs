@@ -35,7 +35,8 @@ pub struct Entry {
     pub signal: Signal,
     /// Items in the request, rejected ones included.
     pub items: u64,
-    /// Protobuf bytes of the payload, also when the record carries none.
+    /// Protobuf bytes of the payload, also when the record carries none. 0 without items: bytes are accounted for with items,
+    /// and those of an empty envelope could end in no account.
     pub wire_bytes: u64,
     /// Identity for deduplication.
     pub digest: Option<u128>,

@@ -168,6 +168,19 @@ fn bad_requests_are_refused_with_the_code_of_their_row_and_neighbours_live() {
         br#"{"novel": {"a": [1, null]}, "resource_logs": 7}"#,
         200,
     );
+    // Bytes end in an account with their items: those of an envelope without any are never received.
+    let received = || server.counted("tailwater_item_bytes_total", &["\"traces\"", "\"received\""]);
+    let before = received();
+    let envelope = br#"{"resourceSpans": [{"resource": {"attributes": []}}]}"#;
+    check(
+        "row 31: an envelope without items",
+        "POST",
+        "/v1/traces",
+        &[JSON],
+        envelope,
+        200,
+    );
+    assert_eq!(received(), before);
     check(
         "encoding: gzip",
         "POST",

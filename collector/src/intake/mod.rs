@@ -343,7 +343,7 @@ impl Request {
             tenant: tenant.name.clone(),
             signal: self.packed.signal,
             items: self.items,
-            wire_bytes: self.payload.len() as u64,
+            wire_bytes: if self.items > 0 { self.payload.len() as u64 } else { 0 },
             digest: None,
             duplicate: false,
             rejected: self.rejected.clone(),
