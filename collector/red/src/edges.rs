@@ -197,8 +197,9 @@ impl Joiner {
         if self.waiting.capacity() > 4 * self.waiting.len() + 4096 {
             self.waiting.shrink_to(2 * self.waiting.len());
             let (waiting, first) = (&self.waiting, self.first);
-            self.places
-                .shrink_to(2 * waiting.len(), |place| waiting[place.at.wrapping_sub(first) as usize].hash);
+            self.places.shrink_to(2 * waiting.len(), |place| {
+                waiting[place.at.wrapping_sub(first) as usize].hash
+            });
         }
         self.cells.drain()
     }
@@ -232,7 +233,9 @@ impl Joiner {
             link,
             state,
             // A number before the first is nobody's.
-            older: known.filter(|_| state == State::Server).unwrap_or(self.first.wrapping_sub(1)),
+            older: known
+                .filter(|_| state == State::Server)
+                .unwrap_or(self.first.wrapping_sub(1)),
         });
         match known.and_then(|known| self.places.find_mut(hash, |place| place.at == known)) {
             Some(place) => place.at = at,
