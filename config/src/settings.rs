@@ -214,7 +214,7 @@ section! {
     /// What is promised. `docs/slo.md` has the rules.
     pub struct Slo {
         /// OpenSLO documents, a file or a folder of `*.yaml`: for their latency thresholds exact counts are kept, and what they select is never folded
-        /// into `__other__`. Read when the collector starts. `null` for none.
+        /// into `__other__`; and their SLOs have the series `slo:...` in the Prometheus API. Read when collector and query role start. `null` for none.
         files: Option<PathBuf> = "null",
     }
 }
