@@ -403,7 +403,7 @@ pub fn shop() -> Vec<Span> {
         trace: (at / 4) as u8,
         span: at as u8,
         attrs: if at.is_multiple_of(5) {
-            vec![("user.id", "u1")]
+            vec![("customer.id", "u1")]
         } else {
             Vec::new()
         },
