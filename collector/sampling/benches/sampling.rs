@@ -94,10 +94,17 @@ fn fill(sampler: &mut Sampler<u64>, made: &[Made], output: &mut Output<u64>) {
     for (at, made) in made.iter().enumerate() {
         let at = SpanAt {
             lsn: Lsn(at as u64 / 512 + 1),
-            offset: at as u32 % 512 * 440,
+            ordinal: at as u32 % 512,
             len: 440,
         };
-        sampler.offer(START_NS + at.lsn.0 * 1000, tenant, &peek(made, &[None]), at, || at.lsn.0, output);
+        sampler.offer(
+            START_NS + at.lsn.0 * 1000,
+            tenant,
+            &peek(made, &[None]),
+            at,
+            || at.lsn.0,
+            output,
+        );
     }
 }
 
@@ -140,11 +147,22 @@ fn main() {
     let mut held = sampler();
     fill(&mut held, &made, &mut output);
     assert_eq!(held.waiting(), traces, "every trace waits");
-    println!("{} bytes held per span, {} per trace", held.bytes() / made.len() as u64, held.bytes() / traces as u64);
+    println!(
+        "{} bytes held per span, {} per trace",
+        held.bytes() / made.len() as u64,
+        held.bytes() / traces as u64
+    );
     held.tick(tick, &mut output);
     let seen: u64 = output.ticks.iter().map(|row| row.seen_spans).sum();
-    assert_eq!((output.verdicts.len(), seen), (traces, made.len() as u64), "every trace is decided");
-    assert_eq!(naive(&made).values().flatten().filter(|span| span.status == 2).count(), made.iter().filter(|made| made.error).count());
+    assert_eq!(
+        (output.verdicts.len(), seen),
+        (traces, made.len() as u64),
+        "every trace is decided"
+    );
+    assert_eq!(
+        naive(&made).values().flatten().filter(|span| span.status == 2).count(),
+        made.iter().filter(|made| made.error).count()
+    );
 
     let mut criterion = Criterion::default().sample_size(10).configure_from_args();
     let mut group = criterion.benchmark_group("sampling");

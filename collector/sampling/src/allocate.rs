@@ -24,7 +24,10 @@ pub(crate) fn fill(capacity: f64, claims: &[Claim]) -> Vec<f64> {
     let floor = |claim: &Claim| claim.floor.min(claim.demand).max(0.0);
     let floors: f64 = claims.iter().map(floor).sum();
     if floors >= capacity {
-        return claims.iter().map(|claim| floor(claim) * capacity.max(0.0) / floors.max(f64::MIN_POSITIVE)).collect();
+        return claims
+            .iter()
+            .map(|claim| floor(claim) * capacity.max(0.0) / floors.max(f64::MIN_POSITIVE))
+            .collect();
     }
     // Where a claim begins to rise with the level, and where it has what it needs.
     let mut events: Vec<(f64, f64)> = Vec::with_capacity(2 * claims.len());
@@ -42,7 +45,10 @@ pub(crate) fn fill(capacity: f64, claims: &[Claim]) -> Vec<f64> {
         (level, slope, left) = (at, slope + change, left - rise);
     }
     level += if slope > 0.0 { left / slope } else { 0.0 };
-    claims.iter().map(|claim| (level * claim.weight).clamp(floor(claim), claim.demand)).collect()
+    claims
+        .iter()
+        .map(|claim| (level * claim.weight).clamp(floor(claim), claim.demand))
+        .collect()
 }
 
 /// The p with which traces cost `target` on average: the sum of cost * min(1, p / p_in) over (p_in, cost), where p_in is the probability
@@ -62,7 +68,11 @@ pub(crate) fn solve(pairs: &mut [(f64, f64)], target: f64) -> f64 {
         }
         (whole, slope) = (whole + cost, slope - cost / p_in);
     }
-    if slope > 0.0 { ((target - whole) / slope).clamp(0.0, 1.0) } else { 1.0 }
+    if slope > 0.0 {
+        ((target - whole) / slope).clamp(0.0, 1.0)
+    } else {
+        1.0
+    }
 }
 
 #[cfg(test)]
@@ -71,14 +81,20 @@ mod tests {
     use proptest::prelude::*;
 
     fn claims(of: &[(f64, f64, f64)]) -> Vec<Claim> {
-        of.iter().map(|&(demand, weight, floor)| Claim { demand, weight, floor }).collect()
+        of.iter()
+            .map(|&(demand, weight, floor)| Claim { demand, weight, floor })
+            .collect()
     }
 
     #[test]
     fn shares() {
         for (capacity, of, expected) in [
             (10.0, vec![(3.0, 1.0, 0.0), (4.0, 1.0, 0.0)], vec![3.0, 4.0]),
-            (10.0, vec![(3.0, 1.0, 0.0), (40.0, 1.0, 0.0), (40.0, 1.0, 0.0)], vec![3.0, 3.5, 3.5]),
+            (
+                10.0,
+                vec![(3.0, 1.0, 0.0), (40.0, 1.0, 0.0), (40.0, 1.0, 0.0)],
+                vec![3.0, 3.5, 3.5],
+            ),
             (9.0, vec![(40.0, 1.0, 0.0), (40.0, 2.0, 0.0)], vec![3.0, 6.0]),
             (9.0, vec![(40.0, 1.0, 5.0), (40.0, 2.0, 0.0)], vec![5.0, 4.0]),
             (4.0, vec![(40.0, 1.0, 6.0), (40.0, 1.0, 2.0)], vec![3.0, 1.0]),
@@ -87,7 +103,12 @@ mod tests {
             (f64::INFINITY, vec![(40.0, 1.0, 1.0)], vec![40.0]),
         ] {
             let got = fill(capacity, &claims(&of));
-            assert!(got.iter().zip(&expected).all(|(got, expected)| (got - expected).abs() < 1e-9), "{of:?}: {got:?}");
+            assert!(
+                got.iter()
+                    .zip(&expected)
+                    .all(|(got, expected)| (got - expected).abs() < 1e-9),
+                "{of:?}: {got:?}"
+            );
         }
     }
 

@@ -59,7 +59,9 @@ impl Audit {
 }
 
 fn chi_square(counts: impl Iterator<Item = u32>, expected: f64) -> f64 {
-    counts.map(|count| (f64::from(count) - expected).powi(2) / expected).sum()
+    counts
+        .map(|count| (f64::from(count) - expected).powi(2) / expected)
+        .sum()
 }
 
 #[cfg(test)]
@@ -80,7 +82,9 @@ mod tests {
         for (name, next) in [
             ("counted up", (|n| n) as fn(u64) -> u64),
             ("a clock", |n| (1_700_000_000_000 + n) << 12),
-            ("top byte of 64 values", |n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) & 0x3f) << 50),
+            ("top byte of 64 values", |n| {
+                (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) & 0x3f) << 50
+            }),
             ("constant", |_| 0x00ab_cdef_0123_4567),
         ] {
             let failed = traces_until_failed(next, None);
@@ -94,6 +98,9 @@ mod tests {
         assert_eq!(traces_until_failed(|_| random.next(), None), None);
         // What a sampler before let through lies in the upper quarter, and is as random there.
         let before = Some(Threshold::of_probability(0.25));
-        assert_eq!(traces_until_failed(|_| random.next() >> 2 | 0xc0_0000_0000_0000, before), None);
+        assert_eq!(
+            traces_until_failed(|_| random.next() >> 2 | 0xc0_0000_0000_0000, before),
+            None
+        );
     }
 }

@@ -69,7 +69,8 @@ impl Book {
                 return None;
             }
             self.swept_ns = now_ns;
-            self.pages.retain(|_, page| now_ns.saturating_sub(page.seen_ns) < FORGET_NS);
+            self.pages
+                .retain(|_, page| now_ns.saturating_sub(page.seen_ns) < FORGET_NS);
             if self.pages.len() >= KEYS_MAX {
                 return None;
             }
@@ -95,7 +96,9 @@ mod tests {
     #[test]
     fn the_first_of_a_window() {
         let mut book = Book::default();
-        let first: Vec<_> = (0..4).map(|n| book.first((1, 2, 3), (60 + n) * SECOND, 2, 60 * SECOND)).collect();
+        let first: Vec<_> = (0..4)
+            .map(|n| book.first((1, 2, 3), (60 + n) * SECOND, 2, 60 * SECOND))
+            .collect();
         assert_eq!(first, [true, true, false, false]);
         assert!(book.first((1, 2, 3), 120 * SECOND, 2, 60 * SECOND));
         assert!(book.first((1, 2, 4), 60 * SECOND, 2, 60 * SECOND));
@@ -118,7 +121,10 @@ mod tests {
             assert!(book.first((0, 0, n), SECOND, 1, 60 * SECOND));
         }
         assert!(!book.first((0, 0, u64::MAX), 2 * SECOND, 1, 60 * SECOND));
-        assert!(book.first((0, 0, u64::MAX), 200 * SECOND, 1, 60 * SECOND), "the old ones are forgotten");
+        assert!(
+            book.first((0, 0, u64::MAX), 200 * SECOND, 1, 60 * SECOND),
+            "the old ones are forgotten"
+        );
         assert_eq!(book.pages.len(), 1);
     }
 }

@@ -153,7 +153,9 @@ impl Controller {
         items.sort_unstable_by_key(|item| (item.tenant, item.stratum, item.key, item.place));
         let mut cells = cells(policy, items);
         self.squeezed = 0;
-        self.granted = runs(&cells, |cell| cell.tenant).map(|own| (cells[own.start].tenant, [f64::INFINITY; RESOURCES])).collect();
+        self.granted = runs(&cells, |cell| cell.tenant)
+            .map(|own| (cells[own.start].tenant, [f64::INFINITY; RESOURCES]))
+            .collect();
         for resource in 0..RESOURCES {
             self.allocate(policy, shares, now_ns, dt, items, &mut cells, resource);
         }
@@ -161,13 +163,16 @@ impl Controller {
             if let Target::Share { floor_per_sec, .. } = policy.strata[usize::from(cell.stratum)].target
                 && floor_per_sec > 0.0
             {
-                self.book.spend((cell.tenant, cell.stratum, cell.key), cell.items.len() as f64 * cell.p);
+                self.book
+                    .spend((cell.tenant, cell.stratum, cell.key), cell.items.len() as f64 * cell.p);
             }
             let threshold = match policy.strata[usize::from(cell.stratum)].target {
                 Target::Drop => Threshold::NEVER,
                 _ => Threshold::of_probability(cell.p),
             };
-            items[cell.items.clone()].iter_mut().for_each(|item| item.threshold = threshold);
+            items[cell.items.clone()]
+                .iter_mut()
+                .for_each(|item| item.threshold = threshold);
         }
         if policy.budget.hard {
             let mut rest = &cells[..];
@@ -212,13 +217,19 @@ impl Controller {
         }
         let at_hand = self.tokens[resource].max(0.0);
         // Strata with a target of their own may borrow a tick's worth, so that a tick with many errors loses none of them.
-        let tick = if is_endless { f64::INFINITY } else { rate_of(at_hand, budget, dt) * dt };
+        let tick = if is_endless {
+            f64::INFINITY
+        } else {
+            rate_of(at_hand, budget, dt) * dt
+        };
         let tenants: Vec<std::ops::Range<usize>> = runs(cells, |cell| cell.tenant).collect();
         let claims: Vec<Claim> = tenants
             .iter()
             .map(|own| {
                 let share = shares.tenants[cells[own.start].tenant as usize];
-                let wants = cells[own.clone()].iter().map(|cell| wanted(policy, items, cell, resource));
+                let wants = cells[own.clone()]
+                    .iter()
+                    .map(|cell| wanted(policy, items, cell, resource));
                 Claim {
                     demand: wants.sum(),
                     weight: share.weight,
@@ -265,13 +276,20 @@ impl Controller {
                 let limit = limit(stratum, resource);
                 (limit, limit.is_finite())
             }];
-            for (kind, (rate, _)) in caps.into_iter().enumerate().filter(|(_, (rate, is_set))| *is_set && rate.is_finite()) {
+            for (kind, (rate, _)) in caps
+                .into_iter()
+                .enumerate()
+                .filter(|(_, (rate, is_set))| *is_set && rate.is_finite())
+            {
                 let burst_ns = policy.budget.burst_ns;
                 let full = Bucket {
                     tokens: rate * (burst_ns as f64 / 1e9),
                     filled_ns: now_ns,
                 };
-                let bucket = self.buckets.entry((tenant, number, 2 * resource + kind)).or_insert(full);
+                let bucket = self
+                    .buckets
+                    .entry((tenant, number, 2 * resource + kind))
+                    .or_insert(full);
                 bucket.fill(now_ns, rate, burst_ns);
                 most = most.min(bucket.tokens.max(0.0));
             }
@@ -286,7 +304,9 @@ impl Controller {
                     }
                     given
                 }
-                Target::Share { alpha, floor_per_sec, .. } => {
+                Target::Share {
+                    alpha, floor_per_sec, ..
+                } => {
                     let given = wants.min(most).min(grant.left.max(0.0));
                     let mut claims = self.claims(shares, now_ns, items, cells, resource, (*alpha, *floor_per_sec));
                     service_floors(shares, cells, given, &mut claims);
@@ -317,7 +337,9 @@ impl Controller {
             let demand: f64 = items[cell.items.clone()].iter().map(|item| item.cost[resource]).sum();
             let count = cell.items.len() as f64;
             let floor = match floor_per_sec > 0.0 {
-                true => self.book.credit((cell.tenant, cell.stratum, cell.key), now_ns, floor_per_sec),
+                true => self
+                    .book
+                    .credit((cell.tenant, cell.stratum, cell.key), now_ns, floor_per_sec),
                 false => 0.0,
             };
             Claim {
@@ -336,14 +358,21 @@ impl Controller {
         let granted = self.granted.iter().find(|(tenant, _)| *tenant == cells[0].tenant);
         let mut left = granted.map_or([f64::INFINITY; RESOURCES], |(_, granted)| *granted);
         for cell in cells.iter().filter(|cell| !shared(cell)) {
-            for item in items[cell.items.clone()].iter().filter(|item| item.threshold.keeps(item.randomness)) {
+            for item in items[cell.items.clone()]
+                .iter()
+                .filter(|item| item.threshold.keeps(item.randomness))
+            {
                 (0..RESOURCES).for_each(|resource| left[resource] -= item.cost[resource]);
             }
         }
         // How far from the edge: 0 is the last to be dropped, 1 the first.
         let mut order = Vec::new();
         for cell in cells.iter().filter(shared) {
-            for at in cell.items.clone().filter(|at| items[*at].threshold.keeps(items[*at].randomness)) {
+            for at in cell
+                .items
+                .clone()
+                .filter(|at| items[*at].threshold.keeps(items[*at].randomness))
+            {
                 order.push(((1.0 - items[at].randomness.fraction()) / cell.p, at));
             }
         }
@@ -366,7 +395,9 @@ impl Controller {
             if cell.items.contains(&excluded) {
                 threshold = threshold.max(Threshold::excluding(items[excluded].randomness));
             }
-            items[cell.items.clone()].iter_mut().for_each(|item| item.threshold = item.threshold.max(threshold));
+            items[cell.items.clone()]
+                .iter_mut()
+                .for_each(|item| item.threshold = item.threshold.max(threshold));
         }
     }
 }
@@ -381,7 +412,11 @@ struct Grant {
 }
 
 fn rate_of(at_hand: f64, budget: f64, dt: f64) -> f64 {
-    if budget.is_finite() { budget } else { at_hand / dt.max(1e-3) }
+    if budget.is_finite() {
+        budget
+    } else {
+        at_hand / dt.max(1e-3)
+    }
 }
 
 fn limit(stratum: &crate::policy::Stratum, resource: usize) -> f64 {
@@ -424,7 +459,10 @@ fn cells(policy: &Policy, items: &[Item]) -> Vec<Cell> {
 }
 
 fn pairs(items: &[Item], cell: &Cell, resource: usize) -> Vec<(f64, f64)> {
-    items[cell.items.clone()].iter().map(|item| (item.survived, item.cost[resource])).collect()
+    items[cell.items.clone()]
+        .iter()
+        .map(|item| (item.survived, item.cost[resource]))
+        .collect()
 }
 
 /// What a cell costs at its target.
@@ -432,7 +470,9 @@ fn wanted(policy: &Policy, items: &[Item], cell: &Cell, resource: usize) -> f64 
     let items = items[cell.items.clone()].iter();
     match policy.strata[usize::from(cell.stratum)].target {
         Target::Drop => 0.0,
-        Target::Probability(p) => items.map(|item| item.cost[resource] * (p / item.survived).min(1.0)).sum(),
+        Target::Probability(p) => items
+            .map(|item| item.cost[resource] * (p / item.survived).min(1.0))
+            .sum(),
         _ => items.map(|item| item.cost[resource]).sum(),
     }
 }

@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use tailwater_config::parse_duration;
 use tailwater_config::yaml::{At, Bounds, Entry, Node, Value, parse_all};
 
-use crate::policy::expr::{Cmp, Expr, Field, KINDS, Op, SpanField, STATUSES, Test, TraceField, Value as Operand};
+use crate::policy::expr::{Cmp, Expr, Field, KINDS, Op, STATUSES, SpanField, Test, TraceField, Value as Operand};
 use crate::policy::parse;
 
 const BOUNDS: Bounds = Bounds {
@@ -41,7 +41,11 @@ pub struct Note {
 
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: {}: {}", self.at.line, self.at.column, self.what, self.message)
+        write!(
+            f,
+            "{}:{}: {}: {}",
+            self.at.line, self.at.column, self.what, self.message
+        )
     }
 }
 
@@ -137,7 +141,10 @@ fn list(node: &Node) -> &[Node] {
 }
 
 fn get<'n>(node: &'n Node, key: &str) -> Option<&'n Node> {
-    entries(node).iter().find(|entry| entry.key == key).map(|entry| &entry.node)
+    entries(node)
+        .iter()
+        .find(|entry| entry.key == key)
+        .map(|entry| &entry.node)
 }
 
 fn text<'n>(node: &'n Node, key: &str) -> Option<&'n str> {
@@ -174,7 +181,11 @@ fn any(field: SpanField, op: Op) -> Expr {
 
 /// Both ends of a range; an end that is not set is not asked. Without any, whether the field is there.
 fn between(field: Field, low: Option<(Cmp, Operand)>, high: Option<(Cmp, Operand)>) -> Expr {
-    let parts: Vec<Expr> = [low, high].into_iter().flatten().map(|(cmp, value)| test(field.clone(), Op::Is(cmp, value))).collect();
+    let parts: Vec<Expr> = [low, high]
+        .into_iter()
+        .flatten()
+        .map(|(cmp, value)| test(field.clone(), Op::Is(cmp, value)))
+        .collect();
     match parts.len() {
         0 if matches!(field, Field::Trace(_)) => Expr::Const(true),
         0 => test(field, Op::Exists),
@@ -198,23 +209,40 @@ impl Import {
             (Some(wait), Some(settle)) => {
                 let write = |wait| tailwater_config::format_duration(wait);
                 let settle = settle.min(wait);
-                let _ = writeln!(out, "trace: {{root_settle: {}, idle: {}, timeout: {}}}", write(settle), write(wait), write(wait));
+                let _ = writeln!(
+                    out,
+                    "trace: {{root_settle: {}, idle: {}, timeout: {}}}",
+                    write(settle),
+                    write(wait),
+                    write(wait)
+                );
             }
-            _ => self.note(processor.at, "decision_wait", "is written in a way that is not read here: set trace.timeout and trace.root_settle"),
+            _ => self.note(
+                processor.at,
+                "decision_wait",
+                "is written in a way that is not read here: set trace.timeout and trace.root_settle",
+            ),
         }
         let known = [
             ("num_traces", "memory is limited in bytes: set trace.buffer_bytes"),
             ("expected_new_traces_per_sec", "not needed"),
-            ("decision_cache", "decisions are remembered by time, and across restarts"),
+            (
+                "decision_cache",
+                "decisions are remembered by time, and across restarts",
+            ),
             ("sample_on_first_match", "the first stratum always decides"),
-            ("block_on_overflow", "when memory is short, traces are let in by R, with a weight"),
+            (
+                "block_on_overflow",
+                "when memory is short, traces are let in by R, with a weight",
+            ),
             ("drop_pending_traces_on_shutdown", "traces that wait survive a restart"),
             ("num_shards", "not needed"),
         ];
         for entry in entries(processor) {
             if let Some((key, message)) = known.iter().find(|(key, _)| *key == entry.key) {
                 self.note(entry.at, key, *message);
-            } else if !["policies", "decision_wait", "decision_wait_after_root_received"].contains(&entry.key.as_str()) {
+            } else if !["policies", "decision_wait", "decision_wait_after_root_received"].contains(&entry.key.as_str())
+            {
                 self.note(entry.at, &entry.key, "is not known here");
             }
         }
@@ -241,10 +269,24 @@ impl Import {
             value: Value::Map(Vec::new()),
         };
         let settings = get(node, kind).unwrap_or(&none);
-        let key = || text(settings, "key").map(Box::from).ok_or_else(|| "it has no key".to_owned());
-        let inverted = |expr: Expr| if is_set(settings, "invert_match") { Expr::Not(Box::new(expr)) } else { expr };
+        let key = || {
+            text(settings, "key")
+                .map(Box::from)
+                .ok_or_else(|| "it has no key".to_owned())
+        };
+        let inverted = |expr: Expr| {
+            if is_set(settings, "invert_match") {
+                Expr::Not(Box::new(expr))
+            } else {
+                expr
+            }
+        };
         if is_set(settings, "invert_match") {
-            self.note(node.at, name, "invert_match is carried over as `not`, without the precedence that it has there");
+            self.note(
+                node.at,
+                name,
+                "invert_match is carried over as `not`, without the precedence that it has there",
+            );
         }
         let of = |count: f64| Operand::Number(count);
         let set = |name: &str| number(settings, name).filter(|number| *number != 0.0);
@@ -253,7 +295,11 @@ impl Import {
             "latency" => {
                 let ns = |name| set(name).map(|ms| Operand::Duration((ms * 1e6) as u64));
                 let field = Field::Trace(TraceField::Duration);
-                between(field, ns("threshold_ms").map(|ns| (Cmp::Gt, ns)), ns("upper_threshold_ms").map(|ns| (Cmp::Le, ns)))
+                between(
+                    field,
+                    ns("threshold_ms").map(|ns| (Cmp::Gt, ns)),
+                    ns("upper_threshold_ms").map(|ns| (Cmp::Le, ns)),
+                )
             }
             "numeric_attribute" => {
                 let field = Field::Span(SpanField::Attr(key()?));
@@ -281,7 +327,9 @@ impl Import {
             "status_code" => {
                 let codes = texts(settings, "status_codes").into_iter().map(|code| {
                     let known = STATUSES.iter().position(|known| known.eq_ignore_ascii_case(&code));
-                    known.map(|code| Operand::Status(code as i32)).ok_or_else(|| format!("{code} is no status"))
+                    known
+                        .map(|code| Operand::Status(code as i32))
+                        .ok_or_else(|| format!("{code} is no status"))
                 });
                 any(SpanField::Status, Op::In(codes.collect::<Result<_, _>>()?))
             }
@@ -295,7 +343,11 @@ impl Import {
             "probabilistic" => {
                 let p = number(settings, "sampling_percentage").unwrap_or(0.0) / 100.0;
                 if text(settings, "hash_salt").is_some() {
-                    self.note(node.at, name, "hash_salt has no meaning: R of the trace decides, and the weight is recorded");
+                    self.note(
+                        node.at,
+                        name,
+                        "hash_salt has no meaning: R of the trace decides, and the weight is recorded",
+                    );
                 }
                 return Ok(Rule {
                     p: p.min(1.0),
@@ -310,7 +362,11 @@ impl Import {
                 });
             }
             "bytes_limiting" => {
-                self.note(node.at, name, "bytes are counted as stored, not as sent: a tenth or less of them");
+                self.note(
+                    node.at,
+                    name,
+                    "bytes are counted as stored, not as sent: a tenth or less of them",
+                );
                 return Ok(Rule {
                     bytes_per_sec: set("bytes_per_second").ok_or("it has no bytes_per_second")?,
                     ..Rule::of(Expr::Const(true))
@@ -321,7 +377,8 @@ impl Import {
                     return Err("conditions on span events are not known here".into());
                 }
                 let conditions = texts(settings, "span").into_iter().map(|condition| {
-                    parse::ottl(&condition).map_err(|wrong| format!("character {} of `{condition}`: {}", wrong.column, wrong.message))
+                    parse::ottl(&condition)
+                        .map_err(|wrong| format!("character {} of `{condition}`: {}", wrong.column, wrong.message))
                 });
                 Expr::Any(Box::new(either(conditions.collect::<Result<_, _>>()?)?))
             }
@@ -377,11 +434,19 @@ impl Import {
         };
         let order = texts(settings, "policy_order");
         let mut parts: Vec<&Node> = parts.iter().collect();
-        parts.sort_by_key(|part| order.iter().position(|known| Some(known.as_str()) == text(part, "name")).unwrap_or(usize::MAX));
+        parts.sort_by_key(|part| {
+            order
+                .iter()
+                .position(|known| Some(known.as_str()) == text(part, "name"))
+                .unwrap_or(usize::MAX)
+        });
         let allocations = get(settings, "rate_allocation").map(list).unwrap_or_default();
         let share = |part: &Node| {
-            let own = allocations.iter().find(|allocation| text(allocation, "policy") == text(part, "name"));
-            own.and_then(|own| number(own, "percent")).map_or(1.0 / parts.len() as f64, |percent| percent / 100.0)
+            let own = allocations
+                .iter()
+                .find(|allocation| text(allocation, "policy") == text(part, "name"));
+            own.and_then(|own| number(own, "percent"))
+                .map_or(1.0 / parts.len() as f64, |percent| percent / 100.0)
         };
         for part in &parts {
             let full = format!("{name}.{}", text(part, "name").unwrap_or("part"));
@@ -402,10 +467,20 @@ impl Import {
         out.push_str("strata:\n");
         for rule in std::mem::take(&mut self.rules) {
             if is_closed {
-                self.note(at, &rule.name, "not carried over: a policy before it takes every trace, and the first one decides");
+                self.note(
+                    at,
+                    &rule.name,
+                    "not carried over: a policy before it takes every trace, and the first one decides",
+                );
                 continue;
             }
-            let ok = |c: char| if c.is_ascii_alphanumeric() || "_-.".contains(c) { c } else { '_' };
+            let ok = |c: char| {
+                if c.is_ascii_alphanumeric() || "_-.".contains(c) {
+                    c
+                } else {
+                    '_'
+                }
+            };
             let base: String = rule.name.chars().map(ok).take(48).collect();
             let mut name = if base.is_empty() { "policy".to_owned() } else { base };
             while used.contains(&name) || name == "unmatched" {
@@ -439,7 +514,9 @@ fn one_of(values: Vec<String>) -> Result<Op, String> {
     if values.is_empty() {
         return Err("it has no values".into());
     }
-    Ok(Op::In(values.into_iter().map(|value| Operand::Text(value.into())).collect()))
+    Ok(Op::In(
+        values.into_iter().map(|value| Operand::Text(value.into())).collect(),
+    ))
 }
 
 fn either(mut parts: Vec<Expr>) -> Result<Expr, String> {
@@ -538,7 +615,13 @@ mod tests {
   - name: p
     target: 12.5%
 "#,
-            &["hash_salt", "invert_match", "a tenth", "both: not carried over", "bytes: not carried over"],
+            &[
+                "hash_salt",
+                "invert_match",
+                "a tenth",
+                "both: not carried over",
+                "bytes: not carried over",
+            ],
         );
     }
 

@@ -34,7 +34,9 @@ strata:
 "#;
 
 fn sampler(policy: Policy, fault: Fault) -> Sampler<()> {
-    Sampler::new(policy, Memory::default(), START_NS).unwrap().with_fault(fault)
+    Sampler::new(policy, Memory::default(), START_NS)
+        .unwrap()
+        .with_fault(fault)
 }
 
 // ---- budget
@@ -46,7 +48,14 @@ fn the_budget_holds_from_the_first_second_of_a_burst() {
     let table = compare(&goal(200.0, ""), 200.0, &traffic, &[1, 2, 3]).unwrap();
     println!("goal 200 spans/s of {} offered\n{table}", traffic.spans_per_sec);
     for burst in [Burst::Scale, Burst::OneKey, Burst::Flood] {
-        let of = |name| table.0.iter().find(|line| line.name == name && line.burst == burst).unwrap().score;
+        let of = |name| {
+            table
+                .0
+                .iter()
+                .find(|line| line.name == name && line.burst == burst)
+                .unwrap()
+                .score
+        };
         let (ours, ema) = (of("Tailwater"), of("EMAThroughput"));
         assert!((0.97..=1.03).contains(&ours.steady), "{burst:?} {ours:?}");
         assert!((ours.burst - 1.0).abs() <= 0.05, "{burst:?} {ours:?}");
@@ -67,7 +76,9 @@ fn at_scale_ten_seconds_are_within_five_percent() {
             ..Traffic::default()
         };
         let mut ours = Ours::new(goal(2000.0, "")).unwrap();
-        let got = score(&traffic, 2000.0, 5, 2, |second, traces, _| ours.second(second, traces, f64::INFINITY));
+        let got = score(&traffic, 2000.0, 5, 2, |second, traces, _| {
+            ours.second(second, traces, f64::INFINITY)
+        });
         println!("{burst:?}: {got:?}");
         assert!(got.tens <= 0.05, "{burst:?} {got:?}");
         assert!((got.burst - 1.0).abs() <= 0.01, "{burst:?} {got:?}");
@@ -97,7 +108,8 @@ fn calibration_brings_the_budget_in_bytes_to_what_is_stored() {
         if second % 60 == 59 {
             for service in 0..7 {
                 let name = format!("service-{service}");
-                ours.sampler().calibrate(Some(&name), expected[service], stored[service]);
+                ours.sampler()
+                    .calibrate(Some(&name), expected[service], stored[service]);
             }
             (stored, expected) = ([0.0; 7], [0.0; 7]);
         }
@@ -123,7 +135,8 @@ fn every_kind_of_budget_holds() {
     };
     let spans = kept(policy("budget: {spans_per_sec: 30}"), 200);
     assert!((spans / 30.0 - 1.0).abs() < 0.03, "{spans}");
-    let day = kept(policy("budget: {stored_bytes_per_day: 864000000}"), 200) * 10.0 * f64::from(SPAN_BYTES) * STORED_PER_BYTE;
+    let day =
+        kept(policy("budget: {stored_bytes_per_day: 864000000}"), 200) * 10.0 * f64::from(SPAN_BYTES) * STORED_PER_BYTE;
     assert!((day / 10_000.0 - 1.0).abs() < 0.1, "{day}");
     let both = kept(policy("budget: {spans_per_sec: 10, stored_bytes_per_sec: 1GiB}"), 200);
     assert!((both / 10.0 - 1.0).abs() < 0.03, "{both}");
@@ -193,7 +206,10 @@ fn estimates(make: impl Fn() -> Sampler<()>, traffic: &Traffic, seed: u64, secon
     for trace in made.values() {
         let kept = match span(&mut sampler, trace, START_NS + (seconds + 2) * SECOND_NS, &mut output) {
             Offer::Late(decision) => {
-                assert!(decision.keeps(trace.id, Upstream::default()), "a late span of a kept trace is kept");
+                assert!(
+                    decision.keeps(trace.id, Upstream::default()),
+                    "a late span of a kept trace is kept"
+                );
                 Some(decision.threshold.weight())
             }
             Offer::Dropped => None,
@@ -221,17 +237,25 @@ impl Bias {
 
 /// Means of estimate over truth, over seeds.
 fn bias(make: impl Fn() -> Sampler<()>, traffic: &Traffic, seeds: u64, seconds: u64) -> Vec<Bias> {
-    let runs: Vec<_> = (0..seeds).map(|seed| estimates(&make, traffic, 1000 + seed, seconds)).collect();
+    let runs: Vec<_> = (0..seeds)
+        .map(|seed| estimates(&make, traffic, 1000 + seed, seconds))
+        .collect();
     let groups: Vec<String> = runs[0].keys().cloned().collect();
     let bias = |group: String| {
-        let of: Vec<Estimate> = runs.iter().map(|run| run.get(&group).copied().unwrap_or_default()).collect();
+        let of: Vec<Estimate> = runs
+            .iter()
+            .map(|run| run.get(&group).copied().unwrap_or_default())
+            .collect();
         let n = of.len() as f64;
         // Ratios would be biased where the truth is random too: errors of the total, against its mean.
         let truth = of.iter().map(|one| one.truth).sum::<f64>() / n;
         let off: Vec<f64> = of.iter().map(|one| (one.sum - one.truth) / truth).collect();
         let mean = off.iter().sum::<f64>() / n;
         let variance = off.iter().map(|off| (off - mean).powi(2)).sum::<f64>() / (n - 1.0);
-        let covered = of.iter().filter(|one| (one.sum - one.truth).abs() <= 1.96 * one.variance.sqrt()).count();
+        let covered = of
+            .iter()
+            .filter(|one| (one.sum - one.truth).abs() <= 1.96 * one.variance.sqrt())
+            .count();
         Bias {
             group,
             mean: 1.0 + mean,
@@ -303,7 +327,12 @@ fn the_hard_cap_takes_the_first_excluded_r() {
         ..BUSY
     };
     let count = |fault| {
-        let make = || sampler(policy("budget: {spans_per_sec: 10, hard_cap: true}\nstrata: [{name: rest, share: all}]"), fault);
+        let make = || {
+            sampler(
+                policy("budget: {spans_per_sec: 10, hard_cap: true}\nstrata: [{name: rest, share: all}]"),
+                fault,
+            )
+        };
         let found = bias(make, &traffic, 60, 60);
         found.into_iter().find(|bias| bias.group == "count").unwrap()
     };
@@ -347,7 +376,12 @@ fn the_r_of_one_trace_moves_no_threshold() {
         let mut found = Vec::new();
         for second in 1..4 {
             ours.second(second, &[], f64::INFINITY);
-            found.extend(ours.output().verdicts.iter().map(|verdict| (verdict.span_count, verdict.decision.threshold)));
+            found.extend(
+                ours.output()
+                    .verdicts
+                    .iter()
+                    .map(|verdict| (verdict.span_count, verdict.decision.threshold)),
+            );
         }
         (found, traces.len())
     };
@@ -355,11 +389,18 @@ fn the_r_of_one_trace_moves_no_threshold() {
         let (before, count) = thresholds(Fault::None, None, seed);
         assert_eq!(before.len(), count);
         for at in (0..count).step_by(7) {
-            assert_eq!(thresholds(Fault::None, Some(at), seed).0, before, "seed {seed} trace {at}");
+            assert_eq!(
+                thresholds(Fault::None, Some(at), seed).0,
+                before,
+                "seed {seed} trace {at}"
+            );
         }
     }
     let (before, count) = thresholds(Fault::OwnR, None, 1);
-    assert!((0..count).any(|at| thresholds(Fault::OwnR, Some(at), 1).0 != before), "the mistake is caught");
+    assert!(
+        (0..count).any(|at| thresholds(Fault::OwnR, Some(at), 1).0 != before),
+        "the mistake is caught"
+    );
 }
 
 /// U2: what is kept has R >= T, and with less budget a part of it is kept, nothing else.
@@ -417,7 +458,10 @@ fn errors_are_kept_up_to_their_cap() {
     assert_eq!(part, 1.0, "100 of 400 spans a second are errors");
     let (part, estimate, volume) = run(0.80);
     assert!(part < 0.6, "{part}");
-    assert!((estimate.sum - estimate.truth).abs() < 3.0 * estimate.variance.sqrt(), "{estimate:?}");
+    assert!(
+        (estimate.sum - estimate.truth).abs() < 3.0 * estimate.variance.sqrt(),
+        "{estimate:?}"
+    );
     assert!((volume - 1.0).abs() < 0.05, "{volume}");
 }
 
@@ -441,7 +485,10 @@ fn a_noisy_tenant_takes_nothing_from_others() {
         let mut kept = 0.0;
         for second in 0..150 {
             let mut traces = traffic.second(second, &mut random);
-            traces.extend(noisy.second(second, &mut other).into_iter().map(|trace| Made { key: trace.key + 50, ..trace }));
+            traces.extend(noisy.second(second, &mut other).into_iter().map(|trace| Made {
+                key: trace.key + 50,
+                ..trace
+            }));
             let choices = ours.second(second, &traces, f64::INFINITY);
             let quiet = choices.iter().filter(|choice| choice.is_kept && choice.key < 50);
             kept += quiet.map(|choice| f64::from(choice.spans)).sum::<f64>();
@@ -468,14 +515,20 @@ strata:
         let traces = traffic.second(second, &mut random);
         ours.second(second, &traces, f64::INFINITY);
         for verdict in &ours.output().verdicts {
-            *seen.entry((verdict.decision.reason.to_string(), verdict.keep)).or_default() += 1;
+            *seen
+                .entry((verdict.decision.reason.to_string(), verdict.keep))
+                .or_default() += 1;
         }
         for row in &ours.output().ticks {
             assert!(row.kept_traces <= row.seen_traces && &*row.tenant == "sim");
         }
     }
     let of = |name: &str, keep| seen.get(&(name.to_owned(), keep)).copied().unwrap_or(0);
-    assert_eq!((of("never", true), of("rare", false), of("rest", false)), (0, 0, 0), "{seen:?}");
+    assert_eq!(
+        (of("never", true), of("rare", false), of("rest", false)),
+        (0, 0, 0),
+        "{seen:?}"
+    );
     assert!(of("never", false) > 500 && of("rest", true) > 2000, "{seen:?}");
     // Fingerprints: 49 operations, with and without errors; two of each.
     assert!((98..=196).contains(&of("rare", true)), "{seen:?}");
@@ -539,10 +592,22 @@ fn memory_stays_within_its_limit() {
             output.spans.clear();
         }
         let now_ns = START_NS + (second + 1) * SECOND_NS;
-        sampler.tick(Tick { now_ns, rate: f64::INFINITY }, &mut output);
+        sampler.tick(
+            Tick {
+                now_ns,
+                rate: f64::INFINITY,
+            },
+            &mut output,
+        );
     }
     let now_ns = START_NS + 100 * SECOND_NS;
-    sampler.finish(Tick { now_ns, rate: f64::INFINITY }, &mut output);
+    sampler.finish(
+        Tick {
+            now_ns,
+            rate: f64::INFINITY,
+        },
+        &mut output,
+    );
     let left = output.verdicts.iter().filter(|verdict| verdict.trace == giant.id);
     giant_spans += left.map(|verdict| u64::from(verdict.span_count)).sum::<u64>();
     assert!(most as f64 <= 1.02 * f64::from(2 << 20), "{most}");
@@ -567,14 +632,24 @@ fn ids_that_are_not_random_are_found_and_hashed() {
             sampler.offer(trace.at_ns, tenant, &span, at, || (), &mut output);
         }
         let now_ns = START_NS + (second + 1) * SECOND_NS;
-        sampler.tick(Tick { now_ns, rate: f64::INFINITY }, &mut output);
+        sampler.tick(
+            Tick {
+                now_ns,
+                rate: f64::INFINITY,
+            },
+            &mut output,
+        );
         if sampler.not_random().next().is_some() {
             found_at.get_or_insert(second);
         }
         for verdict in output.verdicts.drain(..).filter(|_| second > 60) {
             assert!(verdict.decision.is_hashed);
             truth += 1.0;
-            sum += if verdict.keep { verdict.decision.threshold.weight() } else { 0.0 };
+            sum += if verdict.keep {
+                verdict.decision.threshold.weight()
+            } else {
+                0.0
+            };
         }
     }
     assert!(found_at.is_some_and(|at| at < 60), "{found_at:?}");
@@ -592,7 +667,12 @@ fn a_restart_goes_on_where_it_was() {
         ours.second(second, &traces, f64::INFINITY);
     }
     ours.sampler().calibrate(None, 1.0, 1.5);
-    let decided: Vec<_> = ours.output().verdicts.iter().map(|verdict| (verdict.trace, verdict.keep)).collect();
+    let decided: Vec<_> = ours
+        .output()
+        .verdicts
+        .iter()
+        .map(|verdict| (verdict.trace, verdict.keep))
+        .collect();
     let bytes = ours.sampler().encode();
     let mut again = sampler(goal(200.0, ""), Fault::None);
     again.restore(&bytes).unwrap();
@@ -602,7 +682,10 @@ fn a_restart_goes_on_where_it_was() {
         assert_eq!(matches!(again.recall(trace), Some(crate::Late::Kept(_))), keep);
     }
     for len in (0..bytes.len()).step_by(bytes.len() / 200) {
-        assert!(sampler(goal(200.0, ""), Fault::None).restore(&bytes[..len]).is_err(), "{len}");
+        assert!(
+            sampler(goal(200.0, ""), Fault::None).restore(&bytes[..len]).is_err(),
+            "{len}"
+        );
     }
     // Byte-equal but for the order of hash sets.
     assert_eq!(again.encode().len(), bytes.len());
@@ -611,17 +694,23 @@ fn a_restart_goes_on_where_it_was() {
 /// A reload takes effect for new traces; those that wait are decided by the policy that they began under.
 #[test]
 fn a_reload_leaves_waiting_traces_to_their_policy() {
-    let mut old = policy("strata: [{name: old, when: 'any(span.attr[\"a\"] exists)', target: all}, {name: rest, target: all}]");
+    let mut old =
+        policy("strata: [{name: old, when: 'any(span.attr[\"a\"] exists)', target: all}, {name: rest, target: all}]");
     old.epoch = 1;
     let mut ours = Ours::new(old).unwrap();
     let mut random = Random::new(6);
     let traffic = Traffic::default();
     let first = traffic.second(0, &mut random);
     ours.second(0, &first, f64::INFINITY);
-    let mut new = policy("strata: [{name: new, when: 'any(span.attr[\"b\"] exists)', target: all}, {name: rest, target: all}]");
+    let mut new =
+        policy("strata: [{name: new, when: 'any(span.attr[\"b\"] exists)', target: all}, {name: rest, target: all}]");
     new.epoch = 2;
     ours.sampler().reload(new).unwrap();
-    assert_eq!(ours.sampler().keys().len(), 2, "the old key keeps its place while traces wait under it");
+    assert_eq!(
+        ours.sampler().keys().len(),
+        2,
+        "the old key keeps its place while traces wait under it"
+    );
     let second = traffic.second(1, &mut random);
     ours.second(1, &second, f64::INFINITY);
     let mut epochs = BTreeMap::new();

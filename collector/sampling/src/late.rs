@@ -107,7 +107,8 @@ impl LateMemory {
             (reason, *epoch, *is_hashed) == (&decision.reason, decision.epoch, decision.is_hashed)
         });
         let cause = cause.unwrap_or_else(|| {
-            self.causes.push((decision.reason.clone(), decision.epoch, decision.is_hashed));
+            self.causes
+                .push((decision.reason.clone(), decision.epoch, decision.is_hashed));
             self.causes.len() - 1
         }) as u32;
         let threshold = decision.threshold;
@@ -283,7 +284,10 @@ mod tests {
             let (kept, dropped) = memory.len();
             assert!(kept <= 10 && dropped <= 20, "{kept} {dropped}");
         }
-        let mut none = LateMemory::new(Memory { kept_max: 0, ..Memory::default() });
+        let mut none = LateMemory::new(Memory {
+            kept_max: 0,
+            ..Memory::default()
+        });
         none.drop(1, id(1));
         assert_eq!(none.find(id(1)), None);
     }
@@ -292,16 +296,30 @@ mod tests {
     fn it_comes_back_from_its_bytes() {
         let mut memory = LateMemory::new(Memory::default());
         memory.keep(1, id(1), &decision(0.5));
-        memory.keep(90_000_000_000, id(2), &Decision { is_hashed: true, ..decision(0.1) });
+        memory.keep(
+            90_000_000_000,
+            id(2),
+            &Decision {
+                is_hashed: true,
+                ..decision(0.1)
+            },
+        );
         memory.drop(90_000_000_000, id(3));
         let mut bytes = Vec::new();
         memory.encode(&mut bytes);
-        let again = LateMemory::new(Memory::default()).decode(&mut Reader::new(&bytes)).unwrap();
+        let again = LateMemory::new(Memory::default())
+            .decode(&mut Reader::new(&bytes))
+            .unwrap();
         for n in 1..5 {
             assert_eq!(again.find(id(n)), memory.find(id(n)), "{n}");
         }
         for len in 0..bytes.len() {
-            assert!(LateMemory::new(Memory::default()).decode(&mut Reader::new(&bytes[..len])).is_err(), "{len}");
+            assert!(
+                LateMemory::new(Memory::default())
+                    .decode(&mut Reader::new(&bytes[..len]))
+                    .is_err(),
+                "{len}"
+            );
         }
     }
 }

@@ -17,7 +17,8 @@ pub struct Recent {
 impl Recent {
     /// Says a quantile: `at` is its place in [`crate::Sampler::quantiles`], `operation: None` stands for the service as a whole.
     pub fn set(&mut self, at: usize, tenant: u32, service: &[u8], operation: Option<&[u8]>, ns: u64) {
-        self.ns.insert(self.hasher.hash_one((at, tenant, service, operation)), ns);
+        self.ns
+            .insert(self.hasher.hash_one((at, tenant, service, operation)), ns);
     }
 
     pub(crate) fn get(&self, at: usize, tenant: u32, service: &[u8], operation: &[u8]) -> Option<u64> {

@@ -180,7 +180,11 @@ impl<M: Copy> Sampler<M> {
     /// A sentence, for a policy that cannot be run, alone or beside those that traces still wait under; the old one stays.
     pub fn reload(&mut self, policy: Policy) -> Result<(), String> {
         // Traces that wait read the values of later spans by their own policy's places: those stay where they are.
-        let keys = self.policies.get(self.current).and_then(Option::as_ref).map_or(&[][..], |live| live.program.key_names());
+        let keys = self
+            .policies
+            .get(self.current)
+            .and_then(Option::as_ref)
+            .map_or(&[][..], |live| live.program.key_names());
         let has_waiting = self.table.len() > 0;
         let program = Program::after(&policy, if has_waiting { keys } else { &[] })?;
         let reasons = policy.strata.iter().map(|stratum| Arc::from(&*stratum.name)).collect();
@@ -200,8 +204,12 @@ impl<M: Copy> Sampler<M> {
         }
         // Recent quantiles are by place in the policy.
         self.recent = Recent::default();
-        self.tenant_shares = (0..self.tenants.len() as u32).map(|number| self.tenant_share(number)).collect();
-        self.service_shares = (0..self.services.len() as u32).map(|number| self.service_share(number)).collect();
+        self.tenant_shares = (0..self.tenants.len() as u32)
+            .map(|number| self.tenant_share(number))
+            .collect();
+        self.service_shares = (0..self.services.len() as u32)
+            .map(|number| self.service_share(number))
+            .collect();
         Ok(())
     }
 
@@ -297,7 +305,9 @@ impl<M: Copy> Sampler<M> {
         let upstream = Upstream::parse(span.head.trace_state);
         self.table.push(place, at);
         let trace = self.table.get_mut(place);
-        let live = self.policies[trace.policy as usize].as_ref().expect("a policy outlives its traces");
+        let live = self.policies[trace.policy as usize]
+            .as_ref()
+            .expect("a policy outlives its traces");
         trace.last_ns = self.now_ns;
         trace.bytes += u64::from(at.len);
         trace.cost += f64::from(at.len) * ratio;
@@ -409,19 +419,25 @@ impl<M: Copy> Sampler<M> {
         }
         for number in numbers {
             let mut items = self.items(due, number);
-            let live = self.policies[number as usize].as_ref().expect("a policy outlives its traces");
+            let live = self.policies[number as usize]
+                .as_ref()
+                .expect("a policy outlives its traces");
             let shares = Shares {
                 tenants: &self.tenant_shares,
                 services: &self.service_shares,
             };
-            self.controller.decide(&live.policy, shares, self.now_ns, dt, &mut items);
+            self.controller
+                .decide(&live.policy, shares, self.now_ns, dt, &mut items);
             let (is_dry, mut kept) = (live.policy.dry_run, Vec::new());
             for item in &mut items {
                 let (place, trigger) = due[item.place as usize];
                 let trace = self.table.get(place);
                 let key = (item.tenant, item.stratum, item.key);
                 self.last.insert(key, item.threshold);
-                let most = self.last.entry((item.tenant, item.stratum, u64::MAX)).or_insert(Threshold::ALWAYS);
+                let most = self
+                    .last
+                    .entry((item.tenant, item.stratum, u64::MAX))
+                    .or_insert(Threshold::ALWAYS);
                 *most = (*most).max(item.threshold);
                 if self.fault == Fault::OwnR && item.randomness.fraction() > 0.5 {
                     item.threshold = Threshold::of_probability(item.threshold.probability() * 2.0);
@@ -442,12 +458,16 @@ impl<M: Copy> Sampler<M> {
             (row.tokens, row.rate, row.tick, row.at_ns) = (tokens, rate, self.tick, self.now_ns);
             out.ticks.push(row);
         }
-        out.ticks.sort_by(|left, right| (&left.tenant, &left.stratum, left.epoch).cmp(&(&right.tenant, &right.stratum, right.epoch)));
+        out.ticks.sort_by(|left, right| {
+            (&left.tenant, &left.stratum, left.epoch).cmp(&(&right.tenant, &right.stratum, right.epoch))
+        });
     }
 
     /// The due traces of a policy, each in its stratum.
     fn items(&mut self, due: &[(u32, Trigger)], number: u32) -> Vec<Item> {
-        let live = self.policies[number as usize].as_ref().expect("a policy outlives its traces");
+        let live = self.policies[number as usize]
+            .as_ref()
+            .expect("a policy outlives its traces");
         let mut items = Vec::with_capacity(due.len());
         for (index, (place, _)) in due.iter().enumerate() {
             let trace = self.table.get(*place);
@@ -462,14 +482,18 @@ impl<M: Copy> Sampler<M> {
     /// Decides one trace before the tick, by what the last tick decided of its like.
     fn decide_now(&mut self, place: u32, trigger: Trigger, out: &mut Output<M>) {
         let trace = self.table.get(place);
-        let live = self.policies[trace.policy as usize].as_ref().expect("a policy outlives its traces");
+        let live = self.policies[trace.policy as usize]
+            .as_ref()
+            .expect("a policy outlives its traces");
         let (stratum, key) = stratum(live, &self.tenants, &mut self.controller, trace, self.now_ns);
         let item = item(trace, stratum, key, place);
         let known = |key| self.last.get(&(trace.tenant, stratum, key)).copied();
-        let threshold = known(key).or_else(|| known(u64::MAX)).unwrap_or_else(|| match live.policy.strata[usize::from(stratum)].target {
-            Target::Drop => Threshold::NEVER,
-            Target::Probability(p) => Threshold::of_probability(p),
-            _ => Threshold::ALWAYS,
+        let threshold = known(key).or_else(|| known(u64::MAX)).unwrap_or_else(|| {
+            match live.policy.strata[usize::from(stratum)].target {
+                Target::Drop => Threshold::NEVER,
+                Target::Probability(p) => Threshold::of_probability(p),
+                _ => Threshold::ALWAYS,
+            }
         });
         let threshold = threshold.max(trace.admitted);
         if threshold.keeps(trace.randomness) || live.policy.dry_run {
@@ -479,13 +503,24 @@ impl<M: Copy> Sampler<M> {
     }
 
     /// Takes a trace out with its answer. Without a stratum it was memory that decided.
-    fn settle(&mut self, place: u32, stratum: Option<u16>, threshold: Threshold, trigger: Trigger, out: &mut Output<M>) {
+    fn settle(
+        &mut self,
+        place: u32,
+        stratum: Option<u16>,
+        threshold: Threshold,
+        trigger: Trigger,
+        out: &mut Output<M>,
+    ) {
         let trace = self.table.get(place);
-        let live = self.policies[trace.policy as usize].as_mut().expect("a policy outlives its traces");
+        let live = self.policies[trace.policy as usize]
+            .as_mut()
+            .expect("a policy outlives its traces");
         live.waiting -= 1;
         let is_dropped = stratum.is_some_and(|stratum| live.policy.strata[usize::from(stratum)].target == Target::Drop);
         let (is_dry, epoch) = (live.policy.dry_run, live.policy.epoch);
-        let reason = stratum.map_or(&self.admission_reason, |stratum| &live.reasons[usize::from(stratum)]).clone();
+        let reason = stratum
+            .map_or(&self.admission_reason, |stratum| &live.reasons[usize::from(stratum)])
+            .clone();
         let would = !is_dropped && threshold.keeps(trace.randomness);
         // A dry run keeps what it can; what memory has no room for is gone all the same.
         let is_shadowed = is_dry && stratum.is_some();
@@ -543,27 +578,29 @@ impl<M: Copy> Sampler<M> {
     }
 
     fn row(&mut self, tenant: u32, stratum: Arc<str>, epoch: u64) -> &mut TickRow {
-        self.rows.entry((tenant, stratum, epoch)).or_insert_with_key(|(_, stratum, epoch)| TickRow {
-            tick: 0,
-            at_ns: 0,
-            tenant: Arc::from(""),
-            stratum: stratum.clone(),
-            epoch: *epoch,
-            seen_traces: 0,
-            seen_spans: 0,
-            seen_bytes: 0,
-            kept_traces: 0,
-            kept_spans: 0,
-            kept_bytes: 0,
-            kept_cost: 0.0,
-            adjusted_traces: 0.0,
-            late_spans: 0,
-            late_kept_spans: 0,
-            threshold_min: Threshold::NEVER,
-            threshold_max: Threshold::ALWAYS,
-            tokens: 0.0,
-            rate: 0.0,
-        })
+        self.rows
+            .entry((tenant, stratum, epoch))
+            .or_insert_with_key(|(_, stratum, epoch)| TickRow {
+                tick: 0,
+                at_ns: 0,
+                tenant: Arc::from(""),
+                stratum: stratum.clone(),
+                epoch: *epoch,
+                seen_traces: 0,
+                seen_spans: 0,
+                seen_bytes: 0,
+                kept_traces: 0,
+                kept_spans: 0,
+                kept_bytes: 0,
+                kept_cost: 0.0,
+                adjusted_traces: 0.0,
+                late_spans: 0,
+                late_kept_spans: 0,
+                threshold_min: Threshold::NEVER,
+                threshold_max: Threshold::ALWAYS,
+                tokens: 0.0,
+                rate: 0.0,
+            })
     }
 
     /// What a kept span carries out, late or not.
@@ -580,7 +617,11 @@ impl<M: Copy> Sampler<M> {
         }
         let number = service.map(|name| self.services.number(name.as_bytes()).0 as usize);
         let factor = (1.0 + (stored / expected - 1.0) / 2.0).clamp(0.5, 2.0);
-        let services = self.service.iter_mut().enumerate().filter(|(at, _)| number.is_none_or(|number| number == *at));
+        let services = self
+            .service
+            .iter_mut()
+            .enumerate()
+            .filter(|(at, _)| number.is_none_or(|number| number == *at));
         services.for_each(|(_, service)| service.ratio = (service.ratio * factor).clamp(1e-4, 100.0));
     }
 
@@ -603,7 +644,9 @@ impl<M: Copy> Sampler<M> {
     /// Names of the strata that got less than they asked for in the last tick.
     pub fn squeezed(&self) -> impl Iterator<Item = &str> {
         let strata = self.live().policy.strata.iter().enumerate();
-        strata.filter(|(at, _)| self.controller.squeezed >> at & 1 != 0).map(|(_, stratum)| &*stratum.name)
+        strata
+            .filter(|(at, _)| self.controller.squeezed >> at & 1 != 0)
+            .map(|(_, stratum)| &*stratum.name)
     }
 
     /// T below which new traces are not let in, for want of memory.
@@ -613,20 +656,30 @@ impl<M: Copy> Sampler<M> {
 
     /// Services whose trace ids are not random: R of their traces is a hash, and `rv` is to be written.
     pub fn not_random(&self) -> impl Iterator<Item = &[u8]> {
-        let failed = self.service.iter().enumerate().filter(|(_, service)| service.audit.failed);
+        let failed = self
+            .service
+            .iter()
+            .enumerate()
+            .filter(|(_, service)| service.audit.failed);
         failed.map(|(number, _)| self.services.name(number as u32))
     }
 
     fn live(&self) -> &Live {
-        self.policies[self.current].as_ref().expect("the current policy is live")
+        self.policies[self.current]
+            .as_ref()
+            .expect("the current policy is live")
     }
 
     fn live_mut(&mut self) -> &mut Live {
-        self.policies[self.current].as_mut().expect("the current policy is live")
+        self.policies[self.current]
+            .as_mut()
+            .expect("the current policy is live")
     }
 
     fn live_of(&self, trace: &Trace<M>) -> &Live {
-        self.policies[trace.policy as usize].as_ref().expect("a policy outlives its traces")
+        self.policies[trace.policy as usize]
+            .as_ref()
+            .expect("a policy outlives its traces")
     }
 
     fn tenant_share(&self, number: u32) -> Share {
@@ -701,7 +754,10 @@ fn stratum<M>(live: &Live, tenants: &Names, controller: &mut Controller, trace: 
         let print = || live.program.fingerprint(trace.print, trace.error);
         match live.policy.strata[at].target {
             Target::First { count, window_ns } => {
-                if controller.book().first((trace.tenant, last, print()), now_ns, count, window_ns) {
+                if controller
+                    .book()
+                    .first((trace.tenant, last, print()), now_ns, count, window_ns)
+                {
                     return (last, 0);
                 }
             }
@@ -722,7 +778,11 @@ fn stratum<M>(live: &Live, tenants: &Names, controller: &mut Controller, trace: 
 
 fn item<M>(trace: &Trace<M>, stratum: u16, key: u64, place: u32) -> Item {
     // What an upstream stage let through it judged by an R that a hash has nothing to do with.
-    let before = if trace.is_hashed { Threshold::ALWAYS } else { trace.before };
+    let before = if trace.is_hashed {
+        Threshold::ALWAYS
+    } else {
+        trace.before
+    };
     Item {
         tenant: trace.tenant,
         stratum,
@@ -735,4 +795,3 @@ fn item<M>(trace: &Trace<M>, stratum: u16, key: u64, place: u32) -> Item {
         threshold: Threshold::ALWAYS,
     }
 }
-

@@ -74,7 +74,11 @@ impl Threshold {
 
     /// The smallest threshold that rejects `randomness`.
     pub const fn excluding(randomness: Randomness) -> Threshold {
-        if randomness.0 + 1 < RANGE { Threshold(randomness.0 + 1) } else { Threshold::NEVER }
+        if randomness.0 + 1 < RANGE {
+            Threshold(randomness.0 + 1)
+        } else {
+            Threshold::NEVER
+        }
     }
 
     /// Parses the value of `th`: 1 to 14 hex digits of either case, short ones padded with zeros on the right.

@@ -144,13 +144,19 @@ pub fn write(tracestate: &[u8], th: Option<Threshold>, rv: Option<Randomness>, o
     if let Some(rv) = rv {
         field(out, format!("rv:{rv}").as_bytes());
     }
-    let ot = members().filter_map(|member| member.strip_prefix(b"ot=")).next().unwrap_or_default();
+    let ot = members()
+        .filter_map(|member| member.strip_prefix(b"ot="))
+        .next()
+        .unwrap_or_default();
     for kept in ot.split(|byte| *byte == b';').filter(|kept| !kept.is_empty()) {
         if !kept.starts_with(b"th:") && !(rv.is_some() && kept.starts_with(b"rv:")) {
             field(out, kept);
         }
     }
-    for member in members().filter(|member| !member.starts_with(b"ot=")).take(MEMBERS_MAX - 1) {
+    for member in members()
+        .filter(|member| !member.starts_with(b"ot="))
+        .take(MEMBERS_MAX - 1)
+    {
         if out.len() > start {
             out.push(b',');
         }
@@ -213,8 +219,18 @@ mod tests {
         check("", Some("8"), None, "ot=th:8");
         check("", None, None, "");
         check("ot=th:c", None, None, "");
-        check("a=1, ot=rv:00000000000001;th:4;x:y ,b=2", Some("c"), None, "ot=th:c;rv:00000000000001;x:y,a=1,b=2");
-        check("a=1,ot=rv:00000000000001", Some("8"), Some("00000000000002"), "ot=th:8;rv:00000000000002,a=1");
+        check(
+            "a=1, ot=rv:00000000000001;th:4;x:y ,b=2",
+            Some("c"),
+            None,
+            "ot=th:c;rv:00000000000001;x:y,a=1,b=2",
+        );
+        check(
+            "a=1,ot=rv:00000000000001",
+            Some("8"),
+            Some("00000000000002"),
+            "ot=th:8;rv:00000000000002,a=1",
+        );
         check("a=1,,b=2", None, None, "a=1,b=2");
     }
 
@@ -224,13 +240,24 @@ mod tests {
         let check = |tracestate: &str, verdict: &str, hashed, missing, expected: Option<&str>, quality| {
             let verdict = Threshold::parse(verdict.as_bytes()).unwrap();
             let stamp = Stamp::of(Upstream::parse(tracestate.as_bytes()), trace, verdict, hashed, missing);
-            assert_eq!(stamp.threshold.map(|th| th.to_string()).as_deref(), expected, "{tracestate}");
+            assert_eq!(
+                stamp.threshold.map(|th| th.to_string()).as_deref(),
+                expected,
+                "{tracestate}"
+            );
             assert_eq!(stamp.quality, quality, "{tracestate}");
         };
         check("ot=th:8", "4", false, Missing::Unknown, Some("8"), Quality::Exact);
         check("ot=th:4", "8", false, Missing::Unknown, Some("8"), Quality::Exact);
         check("ot=th:0", "8", false, Missing::Unknown, Some("8"), Quality::Exact);
-        check("", "8", false, Missing::AssumeUnsampled, Some("8"), Quality::AssumedUpstream);
+        check(
+            "",
+            "8",
+            false,
+            Missing::AssumeUnsampled,
+            Some("8"),
+            Quality::AssumedUpstream,
+        );
         check("", "8", false, Missing::Unknown, None, Quality::Unknown);
         check("ot=th:d", "8", false, Missing::Unknown, None, Quality::Unknown);
         check("ot=th:8", "8", true, Missing::Unknown, Some("c"), Quality::Exact);

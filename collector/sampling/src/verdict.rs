@@ -12,9 +12,9 @@ use crate::tracestate::Upstream;
 pub struct SpanAt {
     /// The record.
     pub lsn: Lsn,
-    /// First byte of the span's message in the payload.
-    pub offset: u32,
-    /// Its length in bytes.
+    /// Its place among the spans of the request, from 0.
+    pub ordinal: u32,
+    /// Bytes that it stands for in the account.
     pub len: u32,
 }
 
@@ -53,7 +53,10 @@ impl Trigger {
 
     /// Whether the trace may well have had more spans: column `partial`.
     pub fn is_partial(self) -> bool {
-        matches!(self, Trigger::Timeout | Trigger::SpanLimit | Trigger::Admission | Trigger::Shutdown)
+        matches!(
+            self,
+            Trigger::Timeout | Trigger::SpanLimit | Trigger::Admission | Trigger::Shutdown
+        )
     }
 }
 
@@ -99,8 +102,14 @@ impl Decision {
 
     /// The decision of what the journal stored.
     pub fn from_journal(threshold: Threshold, reason: &str, epoch: u64) -> Decision {
-        let suffixes = [(HASHED_DROPPED, (true, true)), (HASHED, (true, false)), (DROPPED, (false, true))];
-        let found = suffixes.into_iter().find_map(|(suffix, flags)| Some((reason.strip_suffix(suffix)?, flags)));
+        let suffixes = [
+            (HASHED_DROPPED, (true, true)),
+            (HASHED, (true, false)),
+            (DROPPED, (false, true)),
+        ];
+        let found = suffixes
+            .into_iter()
+            .find_map(|(suffix, flags)| Some((reason.strip_suffix(suffix)?, flags)));
         let (name, (is_hashed, is_dropped)) = found.unwrap_or((reason, (false, false)));
         Decision {
             threshold,
@@ -205,8 +214,15 @@ mod tests {
                 is_dropped,
             };
             let stored = decision.journal_reason();
-            assert_eq!(Decision::from_journal(decision.threshold, &stored, 7), decision, "{stored}");
-            assert_eq!(decision.keeps(TraceId([0xff; 16]), Upstream::default()) && is_dropped, false);
+            assert_eq!(
+                Decision::from_journal(decision.threshold, &stored, 7),
+                decision,
+                "{stored}"
+            );
+            assert_eq!(
+                decision.keeps(TraceId([0xff; 16]), Upstream::default()) && is_dropped,
+                false
+            );
         }
     }
 }

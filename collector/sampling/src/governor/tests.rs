@@ -53,8 +53,16 @@ fn after_a_stall_the_backlog_settles_and_the_sink_is_used() {
     for lag in [0.5, 1.0, 2.0] {
         for load in [1.2, 3.0, 20.0] {
             let full = BUDGET / 20.0;
-            let seen = simulate(lag, 400, full * load, |at| if (120..180).contains(&at) { 0.0 } else { full });
-            let off = seen[2100..].iter().map(|step| (step.queue / step.target - 1.0).abs()).fold(0.0, f64::max);
+            let seen = simulate(
+                lag,
+                400,
+                full * load,
+                |at| if (120..180).contains(&at) { 0.0 } else { full },
+            );
+            let off = seen[2100..]
+                .iter()
+                .map(|step| (step.queue / step.target - 1.0).abs())
+                .fold(0.0, f64::max);
             assert!(off <= 0.2, "lag {lag} load {load}: {off} off q* 30 s after the stall");
             let used = mean(&seen[1800..2400], |step| step.out) / full;
             assert!(used >= 0.99, "lag {lag} load {load}: {used}");
@@ -70,7 +78,10 @@ fn with_a_slower_sink_the_backlog_settles_and_the_sink_is_used() {
         let seen = simulate(lag, 600, full * 1.5, |at| if at < 120 { full } else { full / 5.0 });
         let used = mean(&seen[1500..2100], |step| step.out) / (full / 5.0);
         assert!(used >= 0.99, "lag {lag}: {used}");
-        let off = seen[5000..].iter().map(|step| (step.queue / step.target - 1.0).abs()).fold(0.0, f64::max);
+        let off = seen[5000..]
+            .iter()
+            .map(|step| (step.queue / step.target - 1.0).abs())
+            .fold(0.0, f64::max);
         assert!(off <= 0.2, "lag {lag}: {off} off q*");
     }
 }
@@ -104,16 +115,32 @@ fn the_ladder_rises_at_once_and_falls_slowly() {
     let mut ladder = Ladder::default();
     let second = 1_000_000_000;
     let quiet = Pressure::default();
-    let governed = Pressure { is_governed: true, ..quiet };
-    let squeezed = Pressure { is_squeezed: true, ..governed };
+    let governed = Pressure {
+        is_governed: true,
+        ..quiet
+    };
+    let squeezed = Pressure {
+        is_squeezed: true,
+        ..governed
+    };
     assert_eq!(ladder.step(0, governed), Rung::Rest);
     assert_eq!(ladder.step(second, squeezed), Rung::Protected);
     assert_eq!(ladder.step(second, Pressure { queue: 1.0, ..quiet }), Rung::Refuse);
     let half = Pressure { log: 0.8, ..quiet };
-    assert_eq!(ladder.step(90 * second, half), Rung::Refuse, "not below where it returns");
+    assert_eq!(
+        ladder.step(90 * second, half),
+        Rung::Refuse,
+        "not below where it returns"
+    );
     let steps: Vec<_> = (100..110).map(|at| ladder.step(at * second, quiet)).collect();
-    assert_eq!((steps[0], steps[2], steps[8]), (Rung::Refuse, Rung::Admission, Rung::Normal));
-    let admitting = Pressure { is_admitting: true, ..quiet };
+    assert_eq!(
+        (steps[0], steps[2], steps[8]),
+        (Rung::Refuse, Rung::Admission, Rung::Normal)
+    );
+    let admitting = Pressure {
+        is_admitting: true,
+        ..quiet
+    };
     assert_eq!(ladder.step(200 * second, admitting).name(), "admission");
     assert_eq!(ladder.rung(), Rung::Admission);
 }

@@ -50,7 +50,13 @@ pub fn pattern(text: &str) -> Result<regex::bytes::Regex, String> {
     let built = RegexBuilder::new(text).size_limit(REGEX_BYTES_MAX).build();
     built.map_err(|error| match error {
         regex::Error::CompiledTooBig(bytes) => format!("a pattern of more than {bytes} bytes"),
-        error => error.to_string().lines().last().unwrap_or("not a pattern").trim().to_owned(),
+        error => error
+            .to_string()
+            .lines()
+            .last()
+            .unwrap_or("not a pattern")
+            .trim()
+            .to_owned(),
     })
 }
 
@@ -178,7 +184,11 @@ impl Parser {
     }
 
     fn expect(&mut self, mark: &'static str) -> Read<()> {
-        if self.mark(mark) { Ok(()) } else { self.wrong(format!("expected `{mark}`")) }
+        if self.mark(mark) {
+            Ok(())
+        } else {
+            self.wrong(format!("expected `{mark}`"))
+        }
     }
 
     fn text(&mut self) -> Read<Box<str>> {
@@ -298,13 +308,25 @@ impl Parser {
             "attr" | "trace_state" => {
                 self.at += 1;
                 let key = self.key()?;
-                let field = if name == "attr" { SpanField::Attr(key) } else { SpanField::TraceState(key) };
-                return Ok(if of == "span" { Field::Span(field) } else { Field::Root(field) });
+                let field = if name == "attr" {
+                    SpanField::Attr(key)
+                } else {
+                    SpanField::TraceState(key)
+                };
+                return Ok(if of == "span" {
+                    Field::Span(field)
+                } else {
+                    Field::Root(field)
+                });
             }
             _ => return self.wrong(format!("a span has no `{name}`")),
         };
         self.at += 1;
-        Ok(if of == "span" { Field::Span(field) } else { Field::Root(field) })
+        Ok(if of == "span" {
+            Field::Span(field)
+        } else {
+            Field::Root(field)
+        })
     }
 
     fn key(&mut self) -> Read<Box<str>> {
@@ -342,7 +364,9 @@ impl Parser {
                 return Ok(if is_not { Op::NotIn(values) } else { Op::In(values) });
             }
         }
-        if matches!(self.peek(), Some(Token::Word(word)) if ["matches", "contains", "starts_with"].contains(&word.as_str())) && !can_be_text {
+        if matches!(self.peek(), Some(Token::Word(word)) if ["matches", "contains", "starts_with"].contains(&word.as_str()))
+            && !can_be_text
+        {
             return self.wrong(format!("{field} is no text"));
         }
         if self.word("matches") {
@@ -357,7 +381,11 @@ impl Parser {
             let is_flag = matches!(field, Field::Trace(TraceField::Error | TraceField::HasRoot))
                 || matches!(field, Field::Span(of) | Field::Root(of)
                     if matches!(of, SpanField::Sampled | SpanField::Attr(_) | SpanField::TraceState(_)));
-            if is_flag { Ok(Op::Holds) } else { self.wrong(format!("{field} has to be compared with something")) }
+            if is_flag {
+                Ok(Op::Holds)
+            } else {
+                self.wrong(format!("{field} has to be compared with something"))
+            }
         }
     }
 
@@ -370,7 +398,11 @@ impl Parser {
             }
             values.push(self.value(field)?);
         }
-        if values.is_empty() { self.wrong("an empty list is met by nothing") } else { Ok(values) }
+        if values.is_empty() {
+            self.wrong("an empty list is met by nothing")
+        } else {
+            Ok(values)
+        }
     }
 
     fn value(&mut self, field: &Field) -> Read<Value> {
@@ -418,7 +450,9 @@ impl Parser {
                     match (place(&STATUSES), place(&KINDS)) {
                         (Some(status), _) => Value::Status(status),
                         (None, Some(kind)) => Value::Kind(kind),
-                        (None, None) => return self.wrong(format!("`{word}` is no value; texts stand in double quotes")),
+                        (None, None) => {
+                            return self.wrong(format!("`{word}` is no value; texts stand in double quotes"));
+                        }
                     }
                 }
             },
@@ -535,7 +569,11 @@ mod tests {
     fn check(text: &str, printed: &str) {
         let expr = condition(text).unwrap_or_else(|wrong| panic!("{text}: {wrong:?}"));
         assert_eq!(expr.to_string(), printed);
-        assert_eq!(condition(printed).unwrap().to_string(), printed, "what is printed reads back");
+        assert_eq!(
+            condition(printed).unwrap().to_string(),
+            printed,
+            "what is printed reads back"
+        );
     }
 
     #[test]
@@ -545,13 +583,19 @@ mod tests {
         check("any( span.status==error )", "any(span.status == error)");
         check("root.duration >= red.p98(5m)", "root.duration >= red.p98(5m)");
         check("root.duration > red.p99.9(60s)", "root.duration > red.p99.9(1m)");
-        check("root.op in [\"/healthz\", \"/ready\"]", "root.name in [\"/healthz\", \"/ready\"]");
+        check(
+            "root.op in [\"/healthz\", \"/ready\"]",
+            "root.name in [\"/healthz\", \"/ready\"]",
+        );
         check(
             "not any(span.kind == server and not span.name matches \"^a\\\\d\") or trace.spans > 10 and trace.error",
             "not any(span.kind == server and not (span.name matches \"^a\\\\d\")) or (trace.spans > 10 and trace.error)",
         );
         check("trace.tenant not in [\"a\"]", "trace.tenant not in [\"a\"]");
-        check("any(span.attr[\"a\\\"b\"] >= -1.5)", "any(span.attr[\"a\\\"b\"] >= -1.5)");
+        check(
+            "any(span.attr[\"a\\\"b\"] >= -1.5)",
+            "any(span.attr[\"a\\\"b\"] >= -1.5)",
+        );
         check("any(span.attr[\"a\"] == true)", "any(span.attr[\"a\"] == true)");
     }
 
@@ -580,7 +624,12 @@ mod tests {
             assert_eq!(wrong.column, column, "{text}: {wrong:?}");
         }
         assert!(condition(&"(".repeat(100)).unwrap_err().message.contains("levels"));
-        assert!(condition(&" ".repeat(TEXT_MAX + 1)).unwrap_err().message.contains("longer"));
+        assert!(
+            condition(&" ".repeat(TEXT_MAX + 1))
+                .unwrap_err()
+                .message
+                .contains("longer")
+        );
     }
 
     #[test]
@@ -597,7 +646,12 @@ mod tests {
         ] {
             assert_eq!(ottl(text).unwrap().to_string(), printed);
         }
-        for text in ["Len(attributes) > 3", "start_time > 5", "name == foo", "parent_span_id == nil"] {
+        for text in [
+            "Len(attributes) > 3",
+            "start_time > 5",
+            "name == foo",
+            "parent_span_id == nil",
+        ] {
             assert!(ottl(text).is_err(), "{text}");
         }
     }

@@ -185,7 +185,9 @@ impl Program {
                 let of = match &test.field {
                     Field::Trace(field) => Of::Trace(*field),
                     Field::Root(_) if matches!(test.op, Op::Is(_, Value::Red(_))) => {
-                        let Op::Is(_, Value::Red(quantile)) = test.op else { unreachable!("matched above") };
+                        let Op::Is(_, Value::Red(quantile)) = test.op else {
+                            unreachable!("matched above")
+                        };
                         let known = self.quantiles.iter().position(|known| *known == quantile);
                         Of::Recent(known.unwrap_or_else(|| {
                             self.quantiles.push(quantile);
@@ -248,7 +250,9 @@ impl Program {
             let is_met = match leaf.of {
                 Of::Recent(at) => {
                     let quantile = recent.get(at, tenant, span.service_name, span.head.name);
-                    let Op::Is(cmp, _) = &leaf.op else { unreachable!("compiled from a comparison") };
+                    let Op::Is(cmp, _) = &leaf.op else {
+                        unreachable!("compiled from a comparison")
+                    };
                     quantile.is_some_and(|ns| cmp.holds(Some(duration(span).cmp(&ns))))
                 }
                 _ => leaf.met(leaf.of.of_span(span)),
@@ -281,14 +285,21 @@ impl Program {
 
     /// The whole fingerprint.
     pub fn fingerprint(&self, print: u64, error: bool) -> u64 {
-        print ^ if self.by_status && error { 0x9e37_79b9_7f4a_7c15 } else { 0 }
+        print
+            ^ if self.by_status && error {
+                0x9e37_79b9_7f4a_7c15
+            } else {
+                0
+            }
     }
 
     /// The strata whose conditions the trace meets, in their order, `First` counted as met.
     #[inline]
     pub fn matching<'a>(&'a self, trace: Summary<'a>) -> impl Iterator<Item = usize> + 'a {
         let strata = self.strata.iter().enumerate();
-        strata.filter(move |(_, node)| node.trace(&trace)).map(|(place, _)| place)
+        strata
+            .filter(move |(_, node)| node.trace(&trace))
+            .map(|(place, _)| place)
     }
 }
 
@@ -383,8 +394,12 @@ impl Leaf {
             Op::Holds => !matches!(seen, Seen::Absent | Seen::Bool(false)),
             Op::Exists => seen != Seen::Absent,
             Op::Is(cmp, value) => cmp.holds(order(seen, value)),
-            Op::In(values) => values.iter().any(|value| order(seen, value).is_some_and(|order| order.is_eq())),
-            Op::NotIn(values) => !values.iter().any(|value| order(seen, value).is_some_and(|order| order.is_eq())),
+            Op::In(values) => values
+                .iter()
+                .any(|value| order(seen, value).is_some_and(|order| order.is_eq())),
+            Op::NotIn(values) => !values
+                .iter()
+                .any(|value| order(seen, value).is_some_and(|order| order.is_eq())),
             Op::Matches(pattern) => text.is_some_and(|text| pattern.is_match(text)),
             Op::Contains(part) => text.is_some_and(|text| find(text, part.as_bytes())),
             Op::StartsWith(part) => text.is_some_and(|text| text.starts_with(part.as_bytes())),
@@ -417,9 +432,15 @@ mod tests {
     use tailwater_model::otlp::item::SpanHead;
 
     fn program(conditions: &[&str]) -> Program {
-        let strata = conditions.iter().map(|text| Stratum::all(text, Some(parse::condition(text).unwrap())));
+        let strata = conditions
+            .iter()
+            .map(|text| Stratum::all(text, Some(parse::condition(text).unwrap())));
         let strata = strata.collect();
-        Program::new(&Policy { strata, ..Policy::default() }).unwrap()
+        Program::new(&Policy {
+            strata,
+            ..Policy::default()
+        })
+        .unwrap()
     }
 
     fn check(condition: &str, expected: bool) {
@@ -502,12 +523,23 @@ mod tests {
 
     #[test]
     fn equal_conditions_share_a_bit_and_too_many_are_refused() {
-        let same = ["any(span.status == error)", "any(span.status == error) and root.op == \"a\"", "root.op == \"a\""];
+        let same = [
+            "any(span.status == error)",
+            "any(span.status == error) and root.op == \"a\"",
+            "root.op == \"a\"",
+        ];
         let program = program(&same);
         assert_eq!((program.any.len(), program.root.len()), (1, 1));
         let many: Vec<_> = (0..65).map(|n| format!("any(span.attr[\"a\"] == {n})")).collect();
-        let strata = many.iter().map(|text| Stratum::all("x", Some(parse::condition(text).unwrap()))).collect();
-        let error = Program::new(&Policy { strata, ..Policy::default() }).unwrap_err();
+        let strata = many
+            .iter()
+            .map(|text| Stratum::all("x", Some(parse::condition(text).unwrap())))
+            .collect();
+        let error = Program::new(&Policy {
+            strata,
+            ..Policy::default()
+        })
+        .unwrap_err();
         assert!(error.contains("at most 64"), "{error}");
     }
 }

@@ -53,13 +53,20 @@ struct Map<'n> {
 
 impl<'n> Map<'n> {
     fn get(&self, name: &str) -> Option<(&'n Node, String)> {
-        let entry = self.entries.iter().find(|entry| entry.key == name && !entry.node.is_null())?;
+        let entry = self
+            .entries
+            .iter()
+            .find(|entry| entry.key == name && !entry.node.is_null())?;
         Some((&entry.node, join(&self.key, name)))
     }
 }
 
 fn join(key: &str, name: &str) -> String {
-    if key.is_empty() { name.into() } else { format!("{key}.{name}") }
+    if key.is_empty() {
+        name.into()
+    } else {
+        format!("{key}.{name}")
+    }
 }
 
 impl Reader {
@@ -84,7 +91,10 @@ impl Reader {
 
     fn map<'n>(&mut self, found: Option<(&'n Node, String)>, known: &[&str]) -> Map<'n> {
         let Some((node, key)) = found else {
-            return Map { key: String::new(), entries: &[] };
+            return Map {
+                key: String::new(),
+                entries: &[],
+            };
         };
         let Value::Map(entries) = &node.value else {
             if !node.is_null() {
@@ -92,7 +102,10 @@ impl Reader {
             }
             return Map { key, entries: &[] };
         };
-        for entry in entries.iter().filter(|entry| !known.is_empty() && !known.contains(&entry.key.as_str())) {
+        for entry in entries
+            .iter()
+            .filter(|entry| !known.is_empty() && !known.contains(&entry.key.as_str()))
+        {
             let near = nearest(&entry.key, known.iter().copied()).map(|near| join(&key, near));
             self.problem(entry.at, &join(&key, &entry.key), "unknown key", near);
         }
@@ -125,14 +138,33 @@ impl Reader {
         };
         let top = self.map(
             Some((document, String::new())),
-            &["dry_run", "budget", "upstream", "trace", "tenants", "services", "strata", "fingerprint"],
+            &[
+                "dry_run",
+                "budget",
+                "upstream",
+                "trace",
+                "tenants",
+                "services",
+                "strata",
+                "fingerprint",
+            ],
         );
         let budget = self.map(
             top.get("budget"),
-            &["stored_bytes_per_sec", "stored_bytes_per_day", "spans_per_sec", "burst_sec", "hard_cap", "scope"],
+            &[
+                "stored_bytes_per_sec",
+                "stored_bytes_per_day",
+                "spans_per_sec",
+                "burst_sec",
+                "hard_cap",
+                "scope",
+            ],
         );
         let upstream = self.map(top.get("upstream"), &["missing_th"]);
-        let trace = self.map(top.get("trace"), &["root_settle", "idle", "timeout", "span_limit", "buffer_bytes"]);
+        let trace = self.map(
+            top.get("trace"),
+            &["root_settle", "idle", "timeout", "span_limit", "buffer_bytes"],
+        );
         let limits = Limits::default();
         self.value(&budget, "scope", (), |text| match text {
             "collector" => Ok(()),
@@ -148,7 +180,11 @@ impl Reader {
                 bytes_per_day: self.value(&budget, "stored_bytes_per_day", f64::INFINITY, size),
                 burst_ns: self.value(&budget, "burst_sec", standard.budget.burst_ns, |text| {
                     let seconds = positive(text)?;
-                    if seconds <= 3600.0 { Ok((seconds * SECOND_NS) as u64) } else { Err("at most 3600".into()) }
+                    if seconds <= 3600.0 {
+                        Ok((seconds * SECOND_NS) as u64)
+                    } else {
+                        Err("at most 3600".into())
+                    }
                 }),
                 hard: self.value(&budget, "hard_cap", false, boolean),
             },
@@ -167,7 +203,11 @@ impl Reader {
                 }),
                 buffer_bytes: self.value(&trace, "buffer_bytes", limits.buffer_bytes, |text| {
                     let bytes = Size::parse(text)?.bytes();
-                    if bytes >= 1 << 20 { Ok(bytes) } else { Err("at least 1MiB".into()) }
+                    if bytes >= 1 << 20 {
+                        Ok(bytes)
+                    } else {
+                        Err("at least 1MiB".into())
+                    }
                 }),
             },
             tenant: Share::default(),
@@ -192,7 +232,11 @@ impl Reader {
             ..policy
         };
         if policy.trace.root_settle_ns > policy.trace.timeout_ns || policy.trace.idle_ns > policy.trace.timeout_ns {
-            self.wrong(document.at, "trace.timeout", "must be at least trace.root_settle and trace.idle");
+            self.wrong(
+                document.at,
+                "trace.timeout",
+                "must be at least trace.root_settle and trace.idle",
+            );
         }
         if self.problems.is_empty()
             && let Err(message) = Program::new(&policy)
@@ -207,7 +251,10 @@ impl Reader {
         let map = self.map(found, &[]);
         let mut shares: BTreeMap<Box<str>, Share> = BTreeMap::new();
         for entry in map.entries.iter().take(TENANTS_MAX + 1) {
-            let inner = self.map(Some((&entry.node, join(&map.key, &entry.key))), &["weight", "min_share"]);
+            let inner = self.map(
+                Some((&entry.node, join(&map.key, &entry.key))),
+                &["weight", "min_share"],
+            );
             let share = Share {
                 weight: self.value(&inner, "weight", 1.0, positive),
                 min: self.value(&inner, "min_share", 0.0, share),
@@ -218,7 +265,10 @@ impl Reader {
             if map.entries.len() > TENANTS_MAX {
                 self.wrong(at, &map.key, format!("more than {TENANTS_MAX}"));
             }
-            let named = shares.iter().filter(|(name, _)| &***name != "default").map(|(_, share)| share.min);
+            let named = shares
+                .iter()
+                .filter(|(name, _)| &***name != "default")
+                .map(|(_, share)| share.min);
             if named.sum::<f64>() > 1.0 {
                 self.wrong(at, &map.key, "the minimum shares are more than the whole");
             }
@@ -277,10 +327,18 @@ impl Reader {
             }
             let takes_all = stratum.when.is_none() && !matches!(stratum.target, Target::First { .. });
             if takes_all && index + 1 < items.len() {
-                self.wrong(item.at, &format!("{key}[{index}]"), "without `when` it takes everything, and strata follow");
+                self.wrong(
+                    item.at,
+                    &format!("{key}[{index}]"),
+                    "without `when` it takes everything, and strata follow",
+                );
             }
             if !takes_all && index + 1 == items.len() {
-                self.wrong(at, &key, "the last stratum has to take what is left: no `when` and no `first`");
+                self.wrong(
+                    at,
+                    &key,
+                    "the last stratum has to take what is left: no `when` and no `first`",
+                );
             }
             strata.push(stratum);
         }
@@ -289,7 +347,18 @@ impl Reader {
 
     fn stratum(&mut self, node: &Node, key: &str) -> Stratum {
         let known = [
-            "name", "when", "target", "first", "per", "window", "share", "alpha", "floor", "cap", "spans_per_sec", "bytes_per_sec",
+            "name",
+            "when",
+            "target",
+            "first",
+            "per",
+            "window",
+            "share",
+            "alpha",
+            "floor",
+            "cap",
+            "spans_per_sec",
+            "bytes_per_sec",
         ];
         let map = self.map(Some((node, key.to_owned())), &known);
         let name: Box<str> = self.value(&map, "name", Box::default(), |text| {
@@ -307,7 +376,10 @@ impl Reader {
             Some((node, key)) => self.condition(node, &key),
             None => None,
         };
-        let kinds = ["target", "first", "share"].iter().filter(|name| map.get(name).is_some()).count();
+        let kinds = ["target", "first", "share"]
+            .iter()
+            .filter(|name| map.get(name).is_some())
+            .count();
         if kinds != 1 {
             self.wrong(node.at, key, "expected one of `target`, `first` and `share`");
         }
@@ -376,7 +448,11 @@ impl Reader {
         match parse::condition(text) {
             Ok(expr) => Some(expr),
             Err(wrong) => {
-                self.wrong(node.at, key, format!("character {} of `{text}`: {}", wrong.column, wrong.message));
+                self.wrong(
+                    node.at,
+                    key,
+                    format!("character {} of `{text}`: {}", wrong.column, wrong.message),
+                );
                 Some(Expr::Const(false))
             }
         }
@@ -401,18 +477,30 @@ fn size(text: &str) -> Result<f64, String> {
 fn duration(text: &str) -> Result<u64, String> {
     let ns = parse_duration(text)?.as_nanos();
     let within = (1..=86_400_000_000_000).contains(&ns);
-    if within { Ok(ns as u64) } else { Err("expected 1ms to 1d".into()) }
+    if within {
+        Ok(ns as u64)
+    } else {
+        Err("expected 1ms to 1d".into())
+    }
 }
 
 fn positive(text: &str) -> Result<f64, String> {
-    let number = text.replace('_', "").parse::<f64>().ok().filter(|number| *number > 0.0 && number.is_finite());
+    let number = text
+        .replace('_', "")
+        .parse::<f64>()
+        .ok()
+        .filter(|number| *number > 0.0 && number.is_finite());
     number.ok_or_else(|| "expected a number above 0".into())
 }
 
 /// `12.5%`
 fn share(text: &str) -> Result<f64, String> {
-    let number = text.strip_suffix('%').and_then(|number| number.trim_end().parse::<f64>().ok());
-    let part = number.map(|percent| percent / 100.0).filter(|part| (0.0..=1.0).contains(part));
+    let number = text
+        .strip_suffix('%')
+        .and_then(|number| number.trim_end().parse::<f64>().ok());
+    let part = number
+        .map(|percent| percent / 100.0)
+        .filter(|part| (0.0..=1.0).contains(part));
     part.ok_or_else(|| "expected a share from 0% to 100%".into())
 }
 

@@ -57,7 +57,10 @@ impl<M: Copy> Sampler<M> {
     /// Whether a trace is in a stratum that keeps all of it.
     fn is_protected(&self, trace: &Trace<M>) -> bool {
         let live = self.live_of(trace);
-        let first = live.program.matching(summary(&self.tenants, trace)).find(|at| !matches!(live.policy.strata[*at].target, Target::First { .. }));
+        let first = live
+            .program
+            .matching(summary(&self.tenants, trace))
+            .find(|at| !matches!(live.policy.strata[*at].target, Target::First { .. }));
         first.is_some_and(|at| live.policy.strata[at].target == Target::All && live.policy.strata[at].when.is_some())
     }
 
@@ -116,7 +119,9 @@ impl<M: Copy> Sampler<M> {
         if self.bytes() > self.limit_bytes() {
             // Few traces, each of them large: they are decided as they stand.
             let places: Vec<u32> = self.table.waiting().collect();
-            places.into_iter().for_each(|place| self.decide_now(place, Trigger::Admission, out));
+            places
+                .into_iter()
+                .for_each(|place| self.decide_now(place, Trigger::Admission, out));
         }
     }
 }

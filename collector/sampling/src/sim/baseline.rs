@@ -188,7 +188,10 @@ impl Windowed {
             *counts.entry(*key).or_default() += count;
         }
         let share = self.goal * WINDOW_S as f64 / counts.len().max(1) as f64;
-        self.rates = counts.into_iter().map(|(key, count)| (key, (count / share).max(1.0).floor())).collect();
+        self.rates = counts
+            .into_iter()
+            .map(|(key, count)| (key, (count / share).max(1.0).floor()))
+            .collect();
         self.window.push_back(BTreeMap::new());
         if self.window.len() > WINDOW_S {
             self.window.pop_front();

@@ -112,7 +112,8 @@ impl Ours {
             let tenant = self.sampler.tenant((self.tenant)(trace.key));
             let (service, name) = (self.names)(trace.key);
             let (span, at) = trace.span(service.as_bytes(), name.as_bytes());
-            self.sampler.offer(trace.at_ns, tenant, &span, at, || (), &mut self.output);
+            self.sampler
+                .offer(trace.at_ns, tenant, &span, at, || (), &mut self.output);
             self.waiting.insert(trace.id, trace.clone());
         }
         let now_ns = START_NS + (second + 1) * SECOND_NS;
@@ -175,7 +176,10 @@ pub fn score(
         steady: mean(range(from - 100, from)),
         burst: mean(burst),
         worst: burst.iter().copied().fold(0.0, f64::max),
-        tens: burst[2..].windows(10).map(|ten| (mean(ten) - 1.0).abs()).fold(0.0, f64::max),
+        tens: burst[2..]
+            .windows(10)
+            .map(|ten| (mean(ten) - 1.0).abs())
+            .fold(0.0, f64::max),
         after: mean(range(to, to + 60)),
         estimate: estimated / offered.max(1.0),
         excess: burst.iter().map(|second| (second - 1.0) * goal).sum::<f64>().max(0.0),
@@ -207,11 +211,19 @@ pub fn compare(policy: &Policy, goal: f64, traffic: &Traffic, seeds: &[u64]) -> 
     let lag_s = policy.trace.root_settle_ns.div_ceil(SECOND_NS);
     for burst in [Burst::Scale, Burst::OneKey, Burst::Flood] {
         let traffic = Traffic { burst, ..*traffic };
-        let mut add = |name, scores: Vec<Score>| lines.push(Line { name, burst, score: mean(&scores) });
+        let mut add = |name, scores: Vec<Score>| {
+            lines.push(Line {
+                name,
+                burst,
+                score: mean(&scores),
+            })
+        };
         for index in 0..3 {
             let run = |seed: &u64| {
                 let mut baselines = Baseline::all(goal);
-                score(&traffic, goal, *seed, 0, |_, traces, coins| baselines[index].1.second(traces, coins))
+                score(&traffic, goal, *seed, 0, |_, traces, coins| {
+                    baselines[index].1.second(traces, coins)
+                })
             };
             add(Baseline::all(goal)[index].0, seeds.iter().map(run).collect());
         }

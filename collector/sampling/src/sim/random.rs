@@ -57,7 +57,8 @@ mod tests {
     #[test]
     fn means_are_as_asked() {
         let mut random = Random::new(1);
-        let mut mean = |draw: &mut dyn FnMut(&mut Random) -> f64| (0..100_000).map(|_| draw(&mut random)).sum::<f64>() / 1e5;
+        let mut mean =
+            |draw: &mut dyn FnMut(&mut Random) -> f64| (0..100_000).map(|_| draw(&mut random)).sum::<f64>() / 1e5;
         for (mean, expected, within) in [
             (mean(&mut |random| random.unit()), 0.5, 0.005),
             (mean(&mut |random| random.normal()), 0.0, 0.01),

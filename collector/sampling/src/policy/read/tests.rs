@@ -24,10 +24,20 @@ fingerprint: [tenant, root.service, root.op, status_class]
 fn the_example_of_the_design() {
     let policy = read(Path::new("p.yaml"), EXAMPLE).unwrap();
     assert_eq!(policy.budget.bytes_per_sec, 20.0 * 1048576.0);
-    assert_eq!(policy.trace, Limits { buffer_bytes: 4 << 30, ..Limits::default() });
+    assert_eq!(
+        policy.trace,
+        Limits {
+            buffer_bytes: 4 << 30,
+            ..Limits::default()
+        }
+    );
     assert_eq!(policy.tenants["gold"].weight, 4.0);
     assert_eq!(policy.tenant, Share { weight: 1.0, min: 0.01 });
-    let targets: Vec<_> = policy.strata.iter().map(|stratum| (&*stratum.name, stratum.target.clone(), stratum.cap)).collect();
+    let targets: Vec<_> = policy
+        .strata
+        .iter()
+        .map(|stratum| (&*stratum.name, stratum.target.clone(), stratum.cap))
+        .collect();
     assert_eq!(targets[1], ("error", Target::All, Some(0.5)));
     let first = Target::First {
         count: 5,
@@ -53,22 +63,37 @@ fn everything_wrong_is_said_with_its_place() {
     check("", "no policy");
     check("a: [", "not YAML");
     check("bugdet: {}", "p.yaml:1:1: bugdet: unknown key; did you mean budget?");
-    check("budget: {spans_per_sec: 0}", "p.yaml:1:25: budget.spans_per_sec: `0` is wrong: expected a number above 0");
+    check(
+        "budget: {spans_per_sec: 0}",
+        "p.yaml:1:25: budget.spans_per_sec: `0` is wrong: expected a number above 0",
+    );
     check("budget: {stored_bytes_per_sec: 5 parsecs}", "unit");
     check("budget: {scope: fleet}", "do not share");
     check("trace: {timeout: 1s}", "trace.timeout");
     check("strata: []", "1 to 64");
     check("strata: [{name: a}]", "one of `target`");
     check("strata: [{target: all}]", "has no name");
-    check("strata: [{name: a, target: all}, {name: a, target: all}]", "the name is taken");
-    check("strata: [{name: a, target: all}, {name: b, target: all}]", "takes everything");
+    check(
+        "strata: [{name: a, target: all}, {name: a, target: all}]",
+        "the name is taken",
+    );
+    check(
+        "strata: [{name: a, target: all}, {name: b, target: all}]",
+        "takes everything",
+    );
     check("strata: [{name: a, target: all, when: true}]", "what is left");
     check("strata: [{name: a, target: 0%}]", "more than nothing");
     check("strata: [{name: a, target: all, alpha: 0.3}]", "means nothing here");
     check("strata: [{name: 'a b', target: all}]", "letters, digits");
-    check("strata: [{name: a, target: all, when: root.op == 5}]", "character 12 of");
+    check(
+        "strata: [{name: a, target: all, when: root.op == 5}]",
+        "character 12 of",
+    );
     check("fingerprint: [shoe_size]", "expected tenant");
-    check("tenants: {a: {min_share: 60%}, b: {min_share: 60%}}", "more than the whole");
+    check(
+        "tenants: {a: {min_share: 60%}, b: {min_share: 60%}}",
+        "more than the whole",
+    );
     let both = read(Path::new("p.yaml"), "budget: {spans_per_sec: 0, x: 1}\ndry_run: maybe").unwrap_err();
     assert_eq!(both.len(), 3, "{both}");
 }
