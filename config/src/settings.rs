@@ -218,7 +218,7 @@ section! {
         /// The policy, a YAML file; read again when it changes. `null` keeps everything.
         policy: Option<PathBuf> = "null",
         /// Requests whose traces wait for their decision are kept in memory up to this; what is not is read from the intake log.
-        recent: Size = "128MiB" in "1MiB".."64GiB",
+        recent: Size = "256MiB" in "1MiB".."64GiB",
     }
 }
 
