@@ -27,7 +27,7 @@ use tailwater_model::red::{edge_batch, red_batch};
 use tailwater_model::signal::Signal;
 use tailwater_model::table::Table;
 use tailwater_red::{Aggregator, Mode};
-use tailwater_sampling::{Sampler, Unconditional};
+use tailwater_sampling::{KeepAll, Unconditional};
 use tailwater_storage::outbox::BatchBuilder;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::error;
@@ -56,7 +56,7 @@ pub struct Parts {
     /// The rules.
     pub journal: Arc<Mutex<Journal>>,
     /// Who stays.
-    pub sampler: Sampler,
+    pub sampler: KeepAll,
     /// What is counted of every span; `None` counts nothing. The keeper reads its guard.
     pub red: Option<Arc<Mutex<Aggregator>>>,
     /// Bytes of the intake log that may be kept for the sides of calls that wait.

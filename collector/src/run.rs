@@ -19,7 +19,7 @@ use tailwater_red::Aggregator;
 use tailwater_runtime::run_dir::RunFile;
 use tailwater_runtime::shutdown::Drained;
 use tailwater_runtime::{Admin, Exit, Metrics, Readiness, Shutdown, listen};
-use tailwater_sampling::{Policy, Sampler};
+use tailwater_sampling::KeepAll;
 use tailwater_storage::lake::Lake;
 use tailwater_storage::outbox::Outbox;
 use tailwater_wal::Wal;
@@ -155,7 +155,7 @@ pub async fn run(
             bytes: config.storage.batch.bytes.as_usize(),
         },
         journal: journal.clone(),
-        sampler: Sampler::new(Policy::All { epoch: 0 }),
+        sampler: KeepAll { epoch: 0 },
         red: red.clone(),
         hold_bytes: directory.intake.budget_bytes / HOLD_PART,
         outbox: sealed,

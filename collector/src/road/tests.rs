@@ -12,7 +12,6 @@ use prost::Message as _;
 use tailwater_journal::{Reasons, Recovery};
 use tailwater_model::ids::SHARDS;
 use tailwater_runtime::Metrics;
-use tailwater_sampling::Policy;
 use tailwater_storage::outbox::Head;
 
 use super::*;
@@ -108,7 +107,7 @@ impl Logs {
                 bytes: usize::MAX,
             },
             journal: journal.clone(),
-            sampler: Sampler::new(Policy::All { epoch: 0 }),
+            sampler: KeepAll { epoch: 0 },
             red: Some(Arc::new(Mutex::new(Aggregator::new(red)))),
             hold_bytes: 1 << 30,
             outbox,
