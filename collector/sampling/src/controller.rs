@@ -28,6 +28,10 @@ pub(crate) const RESOURCES: usize = 2;
 const BYTES: usize = 0;
 const SPANS: usize = 1;
 
+/// What shared strata get of a tick's budget before those with a target of their own, and in debt too: with nothing they would keep a trace of
+/// 2^14, and its weight would drown every estimate.
+const SHARED_MIN: f64 = 0.1;
+
 /// Ticks are expected this often; the first has no other to be measured from.
 const FIRST_TICK_NS: u64 = 1_000_000_000;
 const DAY_NS: u64 = 86_400_000_000_000;
@@ -92,6 +96,10 @@ pub(crate) struct Controller {
     pub last_ns: u64,
     pub day: u64,
     pub day_spent: f64,
+    /// What the buckets were filled with at the last tick, by resource, a second.
+    rates: [f64; RESOURCES],
+    /// What the budget alone would allow, by resource, a second.
+    budgets: [f64; RESOURCES],
     /// Of tenant, stratum and kind: resource * 2, + 1 for an absolute limit.
     buckets: HashMap<(u32, u16, usize), Bucket, RandomState>,
     book: Book,
@@ -109,6 +117,8 @@ impl Controller {
             last_ns: 0,
             day: 0,
             day_spent: 0.0,
+            rates: [f64::INFINITY; RESOURCES],
+            budgets: [f64::INFINITY; RESOURCES],
             buckets: HashMap::default(),
             book: Book::default(),
             squeezed: 0,
@@ -138,9 +148,18 @@ impl Controller {
         let of_day = (budget.bytes_per_day - self.day_spent).max(0.0) / (day_left as f64 / 1e9).max(1.0);
         let budgets = [budget.bytes_per_sec.min(of_day), budget.spans_per_sec];
         let rates = [budgets[BYTES].min(rate), budgets[SPANS]];
+        // Without a budget it is the governor's rate that buckets are sized and shares are made of.
+        self.budgets = [0, 1].map(|at: usize| {
+            if budgets[at].is_finite() {
+                budgets[at]
+            } else {
+                rates[at]
+            }
+        });
+        self.rates = rates;
         for resource in 0..RESOURCES {
             let tokens = &mut self.tokens[resource];
-            let most = budgets[resource] * (budget.burst_ns.max(dt_ns) as f64 / 1e9);
+            let most = self.budgets[resource] * (budget.burst_ns.max(dt_ns) as f64 / 1e9);
             // Endless tokens stay so only while the budget is endless.
             let before = if tokens.is_finite() { *tokens } else { 0.0 };
             *tokens = (before + rates[resource] * dt).min(most);
@@ -209,19 +228,15 @@ impl Controller {
         cells: &mut [Cell],
         resource: usize,
     ) {
-        let budget = [policy.budget.bytes_per_sec, policy.budget.spans_per_sec][resource];
-        let is_endless = budget.is_infinite() && self.tokens[resource].is_infinite();
+        let is_endless = self.tokens[resource].is_infinite();
         let has_limits = policy.strata.iter().any(|stratum| limit(stratum, resource).is_finite());
         if is_endless && !has_limits {
             return;
         }
         let at_hand = self.tokens[resource].max(0.0);
-        // Strata with a target of their own may borrow a tick's worth, so that a tick with many errors loses none of them.
-        let tick = if is_endless {
-            f64::INFINITY
-        } else {
-            rate_of(at_hand, budget, dt) * dt
-        };
+        // Caps are shares of the budget; what may be borrowed is a tick's worth of what really comes in.
+        let seconds = dt.max(1e-3);
+        let (full, tick) = (self.budgets[resource] * seconds, self.rates[resource] * seconds);
         let tenants: Vec<std::ops::Range<usize>> = runs(cells, |cell| cell.tenant).collect();
         let claims: Vec<Claim> = tenants
             .iter()
@@ -244,10 +259,19 @@ impl Controller {
             if !is_endless {
                 self.granted[index].1[resource] = granted;
             }
-            let entitled = (tick * claim.weight / weights).max(granted);
+            let part = claim.weight / weights;
+            let entitled = (full * part).max(granted);
+            let shared = cells[own.clone()].iter().filter(|cell| is_shared(policy, cell));
+            let shared: f64 = shared.map(|cell| wanted(policy, items, cell, resource)).sum();
             let grant = Grant {
                 left: if is_endless { f64::INFINITY } else { granted },
-                borrow: borrow * claim.weight / weights,
+                // Strata with a target of their own may borrow, so that a tick with many errors loses none of them.
+                borrow: borrow * part,
+                shared: if is_endless {
+                    0.0
+                } else {
+                    shared.min(SHARED_MIN * tick * part)
+                },
                 rate: entitled / dt.max(1e-3),
             };
             self.tenant(policy, shares, now_ns, items, &mut cells[own], resource, grant);
@@ -297,7 +321,7 @@ impl Controller {
             let given = match &stratum.target {
                 Target::Drop => 0.0,
                 Target::All | Target::First { .. } | Target::Probability(_) => {
-                    let given = wants.min(most).min((grant.left + grant.borrow).max(0.0));
+                    let given = wants.min(most).min((grant.left + grant.borrow - grant.shared).max(0.0));
                     for cell in cells.iter_mut().filter(|_| given < wants) {
                         let p = solve(&mut pairs(items, cell, resource), given);
                         cell.p = cell.p.min(p);
@@ -307,7 +331,7 @@ impl Controller {
                 Target::Share {
                     alpha, floor_per_sec, ..
                 } => {
-                    let given = wants.min(most).min(grant.left.max(0.0));
+                    let given = wants.min(most).min(grant.left.max(grant.shared));
                     let mut claims = self.claims(shares, now_ns, items, cells, resource, (*alpha, *floor_per_sec));
                     service_floors(shares, cells, given, &mut claims);
                     for (cell, granted) in cells.iter_mut().zip(fill(given, &claims)) {
@@ -321,6 +345,9 @@ impl Controller {
                 self.squeezed |= 1 << number;
             }
             grant.left -= given;
+            if is_shared(policy, &cells[0]) {
+                grant.shared = 0.0;
+            }
         }
     }
 
@@ -354,7 +381,7 @@ impl Controller {
     /// The hard cap of a tenant's shared strata: in the order of how near a trace is to being dropped, the first that does not fit sets the
     /// threshold of all, and is not kept itself. So no kept trace's R decides anything.
     fn cut(&self, policy: &Policy, items: &mut [Item], cells: &[Cell]) {
-        let shared = |cell: &&Cell| matches!(policy.strata[usize::from(cell.stratum)].target, Target::Share { .. });
+        let shared = |cell: &&Cell| is_shared(policy, cell);
         let granted = self.granted.iter().find(|(tenant, _)| *tenant == cells[0].tenant);
         let mut left = granted.map_or([f64::INFINITY; RESOURCES], |(_, granted)| *granted);
         for cell in cells.iter().filter(|cell| !shared(cell)) {
@@ -407,16 +434,14 @@ struct Grant {
     left: f64,
     /// Beyond that, for strata with a target of their own.
     borrow: f64,
+    /// Kept back for shared strata.
+    shared: f64,
     /// What caps are a share of, a second.
     rate: f64,
 }
 
-fn rate_of(at_hand: f64, budget: f64, dt: f64) -> f64 {
-    if budget.is_finite() {
-        budget
-    } else {
-        at_hand / dt.max(1e-3)
-    }
+fn is_shared(policy: &Policy, cell: &Cell) -> bool {
+    matches!(policy.strata[usize::from(cell.stratum)].target, Target::Share { .. })
 }
 
 fn limit(stratum: &crate::policy::Stratum, resource: usize) -> f64 {

@@ -439,8 +439,9 @@ impl<M: Copy> Sampler<M> {
                     .entry((item.tenant, item.stratum, u64::MAX))
                     .or_insert(Threshold::ALWAYS);
                 *most = (*most).max(item.threshold);
-                if self.fault == Fault::OwnR && item.randomness.fraction() > 0.5 {
-                    item.threshold = Threshold::of_probability(item.threshold.probability() * 2.0);
+                if self.fault == Fault::OwnR && item.threshold.keeps(item.randomness) {
+                    let middle = (item.threshold.bits() + item.randomness.bits()) / 2;
+                    item.threshold = Threshold::from_bits(middle).unwrap_or(item.threshold);
                 }
                 if self.fault != Fault::EvictionWithoutWeight {
                     item.threshold = item.threshold.max(trace.admitted);

@@ -615,7 +615,7 @@ mod tests {
             ("trace.spans in []", 18, "empty list"),
             ("root.op == a", 12, "double quotes"),
             ("root.op == \"a", 12, "not closed"),
-            ("root.duration > red.p0(5m)", 22, "quantile"),
+            ("root.duration > red.p0(5m)", 21, "quantile"),
             ("root.duration > 5parsecs", 17, "unit"),
             ("a $ b", 3, "means nothing"),
         ] {

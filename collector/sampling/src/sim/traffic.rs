@@ -98,7 +98,7 @@ impl Made {
         };
         let at = SpanAt {
             lsn: Lsn(1),
-            ordinal: 0,
+            offset: 0,
             len,
         };
         (peek, at)
