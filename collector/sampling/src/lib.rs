@@ -3,7 +3,7 @@
 //! ```text
 //!   policy (YAML) --> strata, budgets, limits --compiled--> bits of a trace, set as its spans go by
 //!
-//!   offer(span) --> trace table (LSN, offset, length; bounded) --due--> stratum --> controller: T --> verdict --> journal, rows
+//!   offer(span) --> trace table (LSN, ordinal, bytes; bounded) --due--> stratum --> controller: T --> verdict --> journal, rows
 //!        \--> late memory: the decision of a trace that is decided                    ^  tokens, debt, shares
 //!                                                              governor: measured drain --> rate; ladder --> refuse
 //! ```

@@ -1,7 +1,7 @@
 //! The traces that wait: what is known of each, and where its spans lie.
 //!
 //! ```text
-//!   ids: hash -> place         traces: one Trace each          chunks: 4 x {LSN, offset, length} and the next chunk
+//!   ids: hash -> place         traces: one Trace each          chunks: 4 x {LSN, ordinal, bytes} and the next chunk
 //! ```
 //!
 //! Bounded by bytes that it counts itself; who fills it makes room. Nothing is allocated per trace or span: places come from slabs.
@@ -178,7 +178,7 @@ impl<M> Table<M> {
         }
         let none = SpanAt {
             lsn: Lsn(0),
-            offset: 0,
+            ordinal: 0,
             len: 0,
         };
         let chunk = self.chunks.put(Chunk {
@@ -265,7 +265,7 @@ mod tests {
     fn at(lsn: u64) -> SpanAt {
         SpanAt {
             lsn: Lsn(lsn),
-            offset: lsn as u32,
+            ordinal: lsn as u32,
             len: 9,
         }
     }

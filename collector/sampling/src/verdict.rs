@@ -12,9 +12,9 @@ use crate::tracestate::Upstream;
 pub struct SpanAt {
     /// The record.
     pub lsn: Lsn,
-    /// First byte of the span's message in the payload.
-    pub offset: u32,
-    /// Its length in bytes.
+    /// Its place among the spans of the request, from 0.
+    pub ordinal: u32,
+    /// Bytes that it stands for in the account.
     pub len: u32,
 }
 

@@ -98,7 +98,7 @@ impl Made {
         };
         let at = SpanAt {
             lsn: Lsn(1),
-            offset: 0,
+            ordinal: 0,
             len,
         };
         (peek, at)
