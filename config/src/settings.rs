@@ -24,6 +24,8 @@ section! {
         intake: Intake,
         /// Rate, errors and durations of every span, and calls between services, counted before sampling.
         red: Red,
+        /// Which traces stay.
+        sampling: Sampling,
         /// What is promised.
         slo: Slo,
         /// The two logs, the lake and its upkeep.
@@ -207,6 +209,16 @@ section! {
         entry: RedEntry,
         /// Calls between services.
         edges: RedEdges,
+    }
+}
+
+section! {
+    /// Which traces stay. `docs/sampling.md` has the rules; RED and edges are counted before.
+    pub struct Sampling {
+        /// The policy, a YAML file; read again when it changes. `null` keeps everything.
+        policy: Option<PathBuf> = "null",
+        /// Requests whose traces wait for their decision are kept in memory up to this; what is not is read from the intake log.
+        recent: Size = "256MiB" in "1MiB".."64GiB",
     }
 }
 
