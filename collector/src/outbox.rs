@@ -39,7 +39,7 @@ pub struct Sealed {
 /// What waits in the outbox for each table: how much, and since when.
 #[derive(Debug, Default)]
 pub struct Waiting {
-    tables: Mutex<[VecDeque<Frames>; Table::ALL.len()]>,
+    tables: Mutex<[VecDeque<Frames>; Table::COLLECTED.len()]>,
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -362,7 +362,7 @@ impl Road {
             return Ok(());
         };
         let now_ns = (self.now)();
-        let mut frames = Vec::with_capacity(Table::ALL.len());
+        let mut frames = Vec::with_capacity(Table::COLLECTED.len());
         if let Some(red) = &self.red {
             let drained = red.lock().drain();
             self.stats.folded(drained.folded);

@@ -4,6 +4,7 @@
 
 mod fixtures;
 mod hot;
+mod levels;
 mod limits;
 mod prometheus;
 mod pruning;

@@ -121,7 +121,8 @@ impl FrameRef {
     }
 }
 
-fn with_batch_id(rows: &RecordBatch, seq: BatchSeq) -> Result<RecordBatch> {
+/// The rows of a frame with the number of its batch.
+pub(crate) fn with_batch_id(rows: &RecordBatch, seq: BatchSeq) -> Result<RecordBatch> {
     let seq = i64::try_from(seq.0).map_err(|_| damaged("batch number above 2^63"))?;
     let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
     columns.push(Arc::new(Int64Array::from_value(seq, rows.num_rows())));

@@ -20,6 +20,7 @@ mod traces;
 mod view;
 
 pub use batch::{BatchBuilder, Encoded};
+pub(crate) use frame::with_batch_id;
 pub use frame::{FrameRef, as_schema};
 pub use head::{FrameHead, Head};
 pub use preamble::{Schemas, preamble};

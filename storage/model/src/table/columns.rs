@@ -740,7 +740,9 @@ pub(super) const fn groups(table: Table) -> &'static [&'static [Column]] {
         ],
         Table::MetricSeries => &[HEAD, SERIES, BATCH],
         Table::Ledger => &[HEAD, LEDGER, BATCH],
-        Table::Red => &[HEAD, red::SLICE, red::RED_KEY, red::RED_VALUES, red::EXEMPLAR, BATCH],
+        Table::Red | Table::Red15m | Table::Red1h => {
+            &[HEAD, red::SLICE, red::RED_KEY, red::RED_VALUES, red::EXEMPLAR, BATCH]
+        }
         Table::Edges => &[HEAD, red::SLICE, red::EDGE_KEY, red::EDGE_VALUES, red::EXEMPLAR, BATCH],
     }
 }
