@@ -3,13 +3,12 @@
 //! Exit codes: 0 yes or done, 1 no, 2 trouble, 3 undetermined or no data, 69 something needed is not there, 78 bad configuration. A reader that closes its end of
 //! our output has what it wanted: no trouble.
 
+mod allocator;
+
 use std::process::ExitCode;
 
 use clap::Parser;
 use tailwater::cli::{self, Command, Common};
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// OTLP in, an open Delta lake out, SQL over both.
 #[derive(Debug, Parser)]
@@ -26,6 +25,7 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
+    allocator::set_up();
     let cli = Cli::parse();
     let exit = match cli.command {
         Command::Run(args) => cli::run::run(&args, &cli.common),

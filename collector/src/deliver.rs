@@ -11,13 +11,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use arrow::array::RecordBatch;
 use parking_lot::Mutex;
 use tailwater_journal::{CommitPlan, Journal};
 use tailwater_model::ids::BatchSeq;
 use tailwater_model::table::Table;
 use tailwater_runtime::health;
 use tailwater_storage::lake::{self, Committer, Lake};
-use tailwater_storage::outbox::{FrameRef, Outbox};
+use tailwater_storage::outbox::{self, FrameRef, Outbox};
 use tailwater_storage::{Error, ErrorKind};
 use tokio::sync::{Semaphore, watch};
 use tracing::{error, info, warn};
@@ -43,7 +44,7 @@ pub struct Delivery {
     pub journal: Arc<Mutex<Journal>>,
     /// What waits.
     pub waiting: Arc<Waiting>,
-    /// The outbox as any reader sees it: nothing is kept a second time.
+    /// The outbox as any reader sees it, for what is not in memory any more.
     pub outbox: Outbox,
     /// Where to.
     pub lake: Lake,
@@ -206,11 +207,7 @@ impl Delivery {
 
     async fn commit(&self, committer: &Committer, plan: CommitPlan) -> Result<(), Trouble> {
         let started = Instant::now();
-        let frames = self.frames(plan)?;
-        let rows =
-            tokio::task::spawn_blocking(move || frames.iter().map(FrameRef::read).collect::<Result<Vec<_>, _>>())
-                .await
-                .map_err(|error| Trouble::Final(format!("reading the outbox panicked: {error}")))??;
+        let rows = self.rows(plan).await?;
         let committed = committer.commit(plan.after.0, plan.through.0, rows).await?;
         self.journal.lock().committed(plan.table, plan.through);
         self.waiting.committed(plan.table, plan.through);
@@ -229,6 +226,23 @@ impl Delivery {
             "committed"
         );
         Ok(())
+    }
+
+    /// The table's rows of a plan, in the order of their batches.
+    async fn rows(&self, plan: CommitPlan) -> Result<Vec<RecordBatch>, Trouble> {
+        let kept = self.waiting.frames(plan.table, plan.after, plan.through);
+        if kept.iter().all(|(_, rows)| rows.is_some()) {
+            let rows = kept.into_iter().filter_map(|(seq, rows)| Some((seq, rows?)));
+            return Ok(rows
+                .map(|(seq, rows)| outbox::with_batch_id(&rows, seq))
+                .collect::<Result<_, _>>()?);
+        }
+        let frames = self.frames(plan)?;
+        let read = move || frames.iter().map(FrameRef::read).collect::<Result<Vec<_>, _>>();
+        tokio::task::spawn_blocking(read)
+            .await
+            .map_err(|error| Trouble::Final(format!("reading the outbox panicked: {error}")))?
+            .map_err(Trouble::from)
     }
 
     /// The table's frames of a plan, in the order of their batches. Damaged batches are passed over, loudly.

@@ -4,6 +4,9 @@
 //! road --(one batch ahead)--> outbox thread --append, sync--> durable batch number --> deliver, checkpoint, queries
 //! ```
 //!
+//! Rows that wait for their commit stay in memory as far as there is room for them, so that delivery need not fetch back from the disk
+//! what was written a moment ago (`docs/decisions/008-outbox-direct.md`); the file has the rest, and all of it after a restart.
+//!
 //! A full disk or budget makes the thread wait; the road then waits for it, the backlog fills, and requests are refused.
 //! Nothing is dropped on the way.
 
@@ -13,6 +16,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use arrow::array::RecordBatch;
 use parking_lot::Mutex;
 use tailwater_journal::Cut;
 use tailwater_model::ids::BatchSeq;
@@ -32,66 +36,94 @@ pub struct Sealed {
     pub cut: Cut,
     /// The record.
     pub encoded: Encoded,
+    /// The rows in it, in the order of its frames.
+    pub rows: Vec<RecordBatch>,
     /// Places in the backlog of the requests in it.
     pub places: Vec<OwnedSemaphorePermit>,
 }
 
-/// What waits in the outbox for each table: how much, and since when.
-#[derive(Debug, Default)]
+/// What waits in the outbox for each table: how much, and since when; and the rows themselves, some of them.
+#[derive(Debug)]
 pub struct Waiting {
-    tables: Mutex<[VecDeque<Frames>; Table::COLLECTED.len()]>,
+    kept_max: u64,
+    inner: Mutex<Inner>,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Frames {
+#[derive(Debug, Default)]
+struct Inner {
+    tables: [VecDeque<Frame>; Table::COLLECTED.len()],
+    kept: u64,
+}
+
+#[derive(Debug)]
+struct Frame {
     seq: BatchSeq,
     bytes: u64,
     since: Instant,
+    rows: Option<RecordBatch>,
 }
 
 impl Waiting {
-    /// A batch is durable, with the frames its head lists.
-    pub fn add(&self, seq: BatchSeq, head: &Head, since: Instant) {
-        let mut tables = self.tables.lock();
-        for frame in &head.frames {
-            let queue = &mut tables[index(frame.table)];
-            match queue.back_mut() {
-                Some(last) if last.seq == seq => last.bytes += frame.len,
-                _ => queue.push_back(Frames {
-                    seq,
-                    bytes: frame.len,
-                    since,
-                }),
-            }
+    /// Nothing waits. Rows are kept up to this many bytes of frames.
+    pub fn new(kept_max: u64) -> Waiting {
+        Waiting {
+            kept_max,
+            inner: Mutex::default(),
         }
+    }
+
+    /// A batch is durable, with the frames its head lists; `rows` are theirs, or none at all.
+    pub fn add(&self, seq: BatchSeq, head: &Head, rows: Vec<RecordBatch>, since: Instant) {
+        let mut rows = rows.into_iter();
+        let mut inner = self.inner.lock();
+        for frame in &head.frames {
+            let rows = rows.next().filter(|_| inner.kept + frame.len <= self.kept_max);
+            inner.kept += if rows.is_some() { frame.len } else { 0 };
+            inner.tables[index(frame.table)].push_back(Frame {
+                seq,
+                bytes: frame.len,
+                since,
+                rows,
+            });
+        }
+    }
+
+    /// The frames of a table in batches `after + 1 ..= through`: of which batch, and the rows if they are kept.
+    pub fn frames(&self, table: Table, after: BatchSeq, through: BatchSeq) -> Vec<(BatchSeq, Option<RecordBatch>)> {
+        let inner = self.inner.lock();
+        let frames = inner.tables[index(table)].iter();
+        let frames = frames.filter(|frame| frame.seq > after && frame.seq <= through);
+        frames.map(|frame| (frame.seq, frame.rows.clone())).collect()
     }
 
     /// The table has committed through `seq`.
     pub fn committed(&self, table: Table, seq: BatchSeq) {
-        let queue = &mut self.tables.lock()[index(table)];
-        while queue.front().is_some_and(|front| front.seq <= seq) {
-            queue.pop_front();
+        let Inner { tables, kept } = &mut *self.inner.lock();
+        while let Some(frame) = tables[index(table)].pop_front_if(|front| front.seq <= seq) {
+            *kept -= frame.rows.map_or(0, |_| frame.bytes);
         }
     }
 
     /// Bytes that wait, and since when the oldest does.
     pub fn of(&self, table: Table) -> Option<(u64, Instant)> {
-        let queue = &self.tables.lock()[index(table)];
+        let inner = self.inner.lock();
+        let queue = &inner.tables[index(table)];
         let oldest = queue.front()?.since;
-        Some((queue.iter().map(|frames| frames.bytes).sum(), oldest))
+        Some((queue.iter().map(|frame| frame.bytes).sum(), oldest))
     }
 
     /// The last batch of a commit that takes about `bytes_max`, starting with the oldest; at least one batch.
     pub fn through(&self, table: Table, bytes_max: u64) -> Option<BatchSeq> {
-        let queue = &self.tables.lock()[index(table)];
+        let inner = self.inner.lock();
+        let queue = &inner.tables[index(table)];
         let mut sum = 0;
         let mut through = None;
-        for frames in queue {
-            sum += frames.bytes;
-            if through.is_some() && sum > bytes_max {
+        for frame in queue {
+            sum += frame.bytes;
+            if through.is_some_and(|through| through < frame.seq) && sum > bytes_max {
                 break;
             }
-            through = Some(frames.seq);
+            through = Some(frame.seq);
         }
         through
     }
@@ -117,13 +149,13 @@ pub fn start(
 ) -> std::io::Result<(mpsc::SyncSender<Sealed>, JoinHandle<()>)> {
     let (queue, sealed) = mpsc::sync_channel::<Sealed>(1);
     let thread = std::thread::Builder::new().name("outbox".into()).spawn(move || {
-        for batch in sealed {
+        for mut batch in sealed {
             if let Err(error) = append(&wal, &batch, &health) {
                 fatal.report("outbox", &error);
                 return;
             }
             let head = Head::decode(batch.encoded.head.clone()).expect("a head that was just encoded decodes");
-            waiting.add(batch.cut.seq, &head, Instant::now());
+            waiting.add(batch.cut.seq, &head, std::mem::take(&mut batch.rows), Instant::now());
             stats.batch(batch.encoded.rows, batch.encoded.body_len);
             stats.settled(batch.cut.ledger.iter().map(|(key, amount)| (key, amount)));
             durable.send_replace(batch.cut.seq);

@@ -400,16 +400,17 @@ impl Road {
             journal.cut(now_ns, tables)?
         };
         let Some(cut) = cut else { return Ok(()) };
+        if !cut.ledger.is_empty() {
+            frames.push((Table::Ledger, ledger_batch(&cut.ledger, now_ns - now_ns % SLICE_NS)));
+        }
         let mut batch = BatchBuilder::new(cut.settlement.clone().into());
         for (table, rows) in &frames {
             batch = batch.frame(*table, rows)?;
         }
-        if !cut.ledger.is_empty() {
-            batch = batch.frame(Table::Ledger, &ledger_batch(&cut.ledger, now_ns - now_ns % SLICE_NS))?;
-        }
         let sealed = Sealed {
             cut,
             encoded: batch.finish(),
+            rows: frames.into_iter().map(|(_, rows)| rows).collect(),
             places: std::mem::take(&mut self.places),
         };
         self.outbox.send(sealed).map_err(|_| RoadError::OutboxEnded)

@@ -127,9 +127,9 @@ pub async fn run(
     let (fatal, mut failed) = Fatal::new();
 
     // The logs and the threads that carry records between them.
-    let waiting = Arc::new(Waiting::default());
+    let waiting = Arc::new(Waiting::new(2 * config.storage.commit.bytes.bytes()));
     for (seq, head) in &opened.heads {
-        waiting.add(*seq, head, std::time::Instant::now());
+        waiting.add(*seq, head, Vec::new(), std::time::Instant::now());
     }
     let (durable_sender, durable) = watch::channel(BatchSeq(opened.outbox.durable()));
     let outbox_health = readiness.condition("outbox");

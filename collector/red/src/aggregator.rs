@@ -178,28 +178,20 @@ impl Aggregator {
             _ => return,
         };
         let values = Values(span.values);
-        let peer = is_client.then(|| interner.peer(values.peer(), origin, guard, settings));
-        let party = &interner.origin(origin).party;
         let side = Side {
-            party: party.clone(),
-            peer,
-            slice_ns: counted.slice_ns,
-            ns,
-            is_error,
+            end: match is_client {
+                true => interner.caller(values.peer(), origin, guard, settings),
+                false => interner.origin(origin).end.clone(),
+            },
             weight,
             exemplar,
+            is_error,
         };
-        let id = if is_client {
-            exemplar.span.0
-        } else {
-            span.head.parent_span_id.try_into().unwrap_or_default()
+        let span = match is_client {
+            true => exemplar.span.0,
+            false => span.head.parent_span_id.try_into().unwrap_or_default(),
         };
-        let link = Link {
-            tenant: party.tenant_hash,
-            kind,
-            trace: trace.0,
-            span: id,
-        };
+        let link = Link { kind, span };
         match is_client {
             true if values.is_database() => joiner.alone(kind, Some(&side), None, Unpaired::Database),
             true => joiner.client(link, side),

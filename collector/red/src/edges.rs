@@ -15,44 +15,73 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashTable};
 use tailwater_model::exphist::Sketches;
 use tailwater_model::red::{EdgeKey, EdgeKind, EdgeRow, Exemplar, SLICE_NS, Unpaired};
 
 use crate::cells::take;
-use crate::keys::Party;
+use crate::keys::{End, Party};
 
-/// What a client span and the server span below it have in common.
+/// What a client span and the server span below it have in common, beside the trace and the tenant, which their sides name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Link {
-    pub tenant: u64,
     pub kind: EdgeKind,
-    pub trace: [u8; 16],
     /// Id of the client's span.
     pub span: [u8; 8],
 }
 
-/// One side of a call.
+/// One side of a call. Duration and end are its exemplar's.
 #[derive(Debug, Clone)]
 pub(crate) struct Side {
-    pub party: Arc<Party>,
-    /// Only of a client.
-    pub peer: Option<Arc<str>>,
-    pub slice_ns: u64,
-    pub ns: u64,
-    pub is_error: bool,
+    pub end: Arc<End>,
     pub weight: u64,
     pub exemplar: Exemplar,
+    pub is_error: bool,
 }
 
+impl Side {
+    fn slice_ns(&self) -> u64 {
+        self.exemplar.end_ns - self.exemplar.end_ns % SLICE_NS
+    }
+}
+
+/// Whether a side that waits can still be found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Client,
+    /// A client that a server was found for; more may come.
+    Paired,
+    Server,
+    /// A server that a client was found for: only its place is left.
+    Gone,
+}
+
+/// A side that waits. There are many, each written once and mostly read once or never, so they are small and lie in a row.
 #[derive(Debug)]
-enum Slot {
-    /// A client, when its time is over, and whether a server was found.
-    Client(u64, Side, bool),
-    /// A server without a client, and when its time is over.
-    Server(u64, Side),
-    /// Several, by when their time is over.
-    Servers(Vec<(u64, Side)>),
+struct Waiting {
+    hash: u64,
+    over_ns: u64,
+    side: Side,
+    link: Link,
+    state: State,
+    /// The server of the same link that came before, if it still waits.
+    older: u32,
+}
+
+impl Waiting {
+    fn is(&self, link: &Link, side: &Side) -> bool {
+        self.link == *link
+            && self.side.exemplar.trace == side.exemplar.trace
+            && self.side.end.party.tenant_hash == side.end.party.tenant_hash
+    }
+}
+
+/// Where a link is: the number of its client, or of its newest server.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// Half of the hash, so that others are told apart without looking at them.
+    tag: u32,
+    at: u32,
 }
 
 /// The joiner.
@@ -63,9 +92,12 @@ pub(crate) struct Joiner {
     clock_ns: u64,
     /// What is found now was counted before.
     pub muted: bool,
-    slots: HashMap<Link, Slot, ahash::RandomState>,
-    /// When which slot is over, ascending: the clock never steps back.
-    over: VecDeque<(u64, Link)>,
+    random: ahash::RandomState,
+    places: HashTable<Place>,
+    /// By when their time is over, ascending: the clock never steps back.
+    waiting: VecDeque<Waiting>,
+    /// Number of the first of them. Numbers wrap around.
+    first: u32,
     cells: Cells,
 }
 
@@ -73,11 +105,14 @@ impl Joiner {
     pub fn new(wait_ns: u64, waiting_max: usize) -> Joiner {
         Joiner {
             wait_ns,
-            waiting_max,
+            // So that the number of one that is over is never that of one that waits.
+            waiting_max: waiting_max.min(1 << 31),
             clock_ns: 0,
             muted: false,
-            slots: HashMap::default(),
-            over: VecDeque::new(),
+            random: ahash::RandomState::new(),
+            places: HashTable::new(),
+            waiting: VecDeque::new(),
+            first: 0,
             cells: Cells::default(),
         }
     }
@@ -85,119 +120,142 @@ impl Joiner {
     /// A record that arrived at `now_ns` begins: who has waited longer counts alone.
     pub fn advance(&mut self, now_ns: u64) {
         self.clock_ns = self.clock_ns.max(now_ns);
-        while let Some((over_ns, link)) = self.over.front().copied() {
-            if over_ns >= self.clock_ns {
-                return;
+        while let Some(front) = self.waiting.pop_front_if(|front| front.over_ns < self.clock_ns) {
+            let at = self.first;
+            self.first = self.first.wrapping_add(1);
+            if front.state != State::Gone {
+                self.forget(front.hash, at);
             }
-            self.over.pop_front();
-            // Of a server that has been found the time is noted still; its client's may not be over.
-            let is_over = match self.slots.get(&link) {
-                Some(Slot::Client(over, ..) | Slot::Server(over, _)) => *over <= over_ns,
-                Some(Slot::Servers(_)) => true,
-                None => false,
-            };
-            if !is_over {
-                continue;
-            }
-            match self.slots.remove(&link) {
-                Some(Slot::Client(_, client, false)) => {
-                    self.count(link.kind, Some(&client), None, Some(Unpaired::Expired));
-                }
-                Some(Slot::Server(_, server)) => {
-                    self.count(link.kind, None, Some(&server), Some(Unpaired::Expired));
-                }
-                Some(Slot::Servers(mut servers)) => {
-                    let past = servers.iter().take_while(|(over, _)| *over <= over_ns).count();
-                    for (_, server) in servers.drain(..past) {
-                        self.count(link.kind, None, Some(&server), Some(Unpaired::Expired));
-                    }
-                    if !servers.is_empty() {
-                        self.slots.insert(link, Slot::Servers(servers));
-                    }
-                }
-                Some(Slot::Client(_, _, true)) | None => {}
+            let (kind, side) = (front.link.kind, &front.side);
+            match front.state {
+                State::Client => self.alone(kind, Some(side), None, Unpaired::Expired),
+                State::Server => self.alone(kind, None, Some(side), Unpaired::Expired),
+                State::Paired | State::Gone => {}
             }
         }
     }
 
     /// A client or producer span.
     pub fn client(&mut self, link: Link, client: Side) {
-        let found = match self.slots.remove(&link) {
-            Some(Slot::Server(over, server)) => vec![(over, server)],
-            Some(Slot::Servers(servers)) => servers,
+        let hash = self.hash(&link, &client);
+        let newest = self.find(hash, &link, &client);
+        let mut server = newest;
+        while let Some(found) = server.and_then(|at| self.waiting.get_mut(at.wrapping_sub(self.first) as usize)) {
             // Span ids are unique: a second one is the first sent again.
-            Some(slot @ Slot::Client(..)) => {
-                self.slots.insert(link, slot);
+            if found.state != State::Server {
                 return;
             }
-            None => Vec::new(),
-        };
-        for (_, server) in &found {
-            self.count(link.kind, Some(&client), Some(server), None);
+            found.state = State::Gone;
+            server = Some(found.older);
+            if !self.muted {
+                self.cells.add(link.kind, Some(&client), Some(&found.side), None);
+            }
         }
-        if self.over.len() < self.waiting_max {
-            let over_ns = self.clock_ns + self.wait_ns;
-            self.over.push_back((over_ns, link));
-            self.slots
-                .insert(link, Slot::Client(over_ns, client, !found.is_empty()));
-        } else if found.is_empty() {
-            self.count(link.kind, Some(&client), None, Some(Unpaired::Full));
+        let is_full = self.waiting.len() >= self.waiting_max;
+        match newest {
+            Some(at) if is_full => self.forget(hash, at),
+            None if is_full => self.alone(link.kind, Some(&client), None, Unpaired::Full),
+            Some(_) => self.wait(hash, link, client, State::Paired, newest),
+            None => self.wait(hash, link, client, State::Client, None),
         }
     }
 
     /// A server or consumer span.
     pub fn server(&mut self, link: Link, server: Side) {
-        let over_ns = self.clock_ns + self.wait_ns;
-        let is_full = self.over.len() >= self.waiting_max;
-        match self.slots.get_mut(&link) {
-            Some(Slot::Client(_, client, paired)) => {
-                *paired = true;
-                let client = client.clone();
-                self.count(link.kind, Some(&client), Some(&server), None);
-                return;
+        let hash = self.hash(&link, &server);
+        let known = self.find(hash, &link, &server);
+        if let Some(found) = known.and_then(|at| self.waiting.get_mut(at.wrapping_sub(self.first) as usize))
+            && found.state != State::Server
+        {
+            found.state = State::Paired;
+            if !self.muted {
+                self.cells.add(link.kind, Some(&found.side), Some(&server), None);
             }
-            _ if is_full => {
-                self.count(link.kind, None, Some(&server), Some(Unpaired::Full));
-                return;
-            }
-            Some(Slot::Servers(servers)) => servers.push((over_ns, server)),
-            Some(slot @ Slot::Server(..)) => {
-                if let Slot::Server(over, first) = std::mem::replace(slot, Slot::Servers(Vec::new())) {
-                    *slot = Slot::Servers(vec![(over, first), (over_ns, server)]);
-                }
-            }
-            None => {
-                self.slots.insert(link, Slot::Server(over_ns, server));
-            }
+            return;
         }
-        self.over.push_back((over_ns, link));
+        match self.waiting.len() < self.waiting_max {
+            true => self.wait(hash, link, server, State::Server, known),
+            false => self.alone(link.kind, None, Some(&server), Unpaired::Full),
+        }
     }
 
     /// A side that waits for nobody.
     pub fn alone(&mut self, kind: EdgeKind, client: Option<&Side>, server: Option<&Side>, why: Unpaired) {
-        self.count(kind, client, server, Some(why));
+        if !self.muted {
+            self.cells.add(kind, client, server, Some(why));
+        }
     }
 
     /// How many sides wait, or remain to be found.
     pub fn waiting(&self) -> usize {
-        self.over.len()
+        self.waiting.len()
     }
 
     /// Hands out what was counted.
     pub fn drain(&mut self) -> Vec<EdgeRow> {
+        // A burst's memory does not stay for ever.
+        if self.waiting.capacity() > 4 * self.waiting.len() + 4096 {
+            self.waiting.shrink_to(2 * self.waiting.len());
+            let (waiting, first) = (&self.waiting, self.first);
+            self.places.shrink_to(2 * waiting.len(), |place| {
+                waiting[place.at.wrapping_sub(first) as usize].hash
+            });
+        }
         self.cells.drain()
     }
 
-    fn count(&mut self, kind: EdgeKind, client: Option<&Side>, server: Option<&Side>, unpaired: Option<Unpaired>) {
-        if !self.muted {
-            self.cells.add(kind, client, server, unpaired);
+    fn hash(&self, link: &Link, side: &Side) -> u64 {
+        let tenant = side.end.party.tenant_hash;
+        self.random.hash_one((link, side.exemplar.trace, tenant))
+    }
+
+    fn find(&self, hash: u64, link: &Link, side: &Side) -> Option<u32> {
+        let is_it = |place: &Place| {
+            place.tag == tag(hash) && self.waiting[place.at.wrapping_sub(self.first) as usize].is(link, side)
+        };
+        self.places.find(hash, is_it).map(|place| place.at)
+    }
+
+    /// The link is found no more, if it is still `at` that it leads to.
+    fn forget(&mut self, hash: u64, at: u32) {
+        if let Ok(entry) = self.places.find_entry(hash, |place| place.at == at) {
+            entry.remove();
+        }
+    }
+
+    /// `known` is where the link led so far.
+    fn wait(&mut self, hash: u64, link: Link, side: Side, state: State, known: Option<u32>) {
+        let at = self.first.wrapping_add(self.waiting.len() as u32);
+        self.waiting.push_back(Waiting {
+            hash,
+            over_ns: self.clock_ns + self.wait_ns,
+            side,
+            link,
+            state,
+            // A number before the first is nobody's.
+            older: known
+                .filter(|_| state == State::Server)
+                .unwrap_or(self.first.wrapping_sub(1)),
+        });
+        match known.and_then(|known| self.places.find_mut(hash, |place| place.at == known)) {
+            Some(place) => place.at = at,
+            None => {
+                let (waiting, first) = (&self.waiting, self.first);
+                let hash_of = |place: &Place| waiting[place.at.wrapping_sub(first) as usize].hash;
+                self.places.insert_unique(hash, Place { tag: tag(hash), at }, hash_of);
+            }
         }
     }
 }
 
+/// Other bits than those that the table looks at, which are the lowest and the highest seven.
+fn tag(hash: u64) -> u32 {
+    (hash >> 25) as u32
+}
+
 /// Names of a cell by address: the cell keeps them alive, and two that are equal but apart are two rows, which readers add up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Place {
+struct CellPlace {
     parties: [usize; 2],
     peer: usize,
     kind: EdgeKind,
@@ -223,7 +281,7 @@ struct Cell {
 
 #[derive(Debug, Default)]
 struct Cells {
-    places: HashMap<Place, usize, ahash::RandomState>,
+    places: HashMap<CellPlace, usize, ahash::RandomState>,
     cells: Vec<Cell>,
     /// Two for each cell: the client's, the server's.
     sketches: Sketches,
@@ -234,25 +292,25 @@ impl Cells {
         let Some(main) = server.or(client) else { return };
         let sides = [client, server];
         let peer = match server {
-            None => client.and_then(|client| client.peer.as_ref()),
+            None => client.and_then(|client| client.end.peer.as_ref()),
             Some(_) => None,
         };
-        let place = Place {
-            parties: sides.map(|side| side.map_or(0, |side| Arc::as_ptr(&side.party) as usize)),
+        let place = CellPlace {
+            parties: sides.map(|side| side.map_or(0, |side| Arc::as_ptr(&side.end.party) as usize)),
             peer: peer.map_or(0, |peer| peer.as_ptr() as usize),
             kind,
             unpaired,
-            slice_ns: main.slice_ns,
+            slice_ns: main.slice_ns(),
         };
         let next = self.cells.len();
         let at = *self.places.entry(place).or_insert(next);
         if at == next {
             self.cells.push(Cell {
-                parties: sides.map(|side| side.map(|side| side.party.clone())),
+                parties: sides.map(|side| side.map(|side| side.end.party.clone())),
                 peer: peer.cloned(),
                 kind,
                 unpaired,
-                slice_ns: main.slice_ns,
+                slice_ns: place.slice_ns,
                 n: 0,
                 errors: 0,
                 sum_ns: [0; 2],
@@ -273,9 +331,10 @@ impl Cells {
         cell.exemplar = cell.exemplar.max(main.exemplar);
         for (which, side) in sides.into_iter().enumerate() {
             let Some(side) = side else { continue };
-            cell.sum_ns[which] += u128::from(side.ns);
-            cell.max_ns[which] = cell.max_ns[which].max(side.ns);
-            self.sketches.record(2 * at + which, side.ns as f64, 1.0);
+            let ns = side.exemplar.ns;
+            cell.sum_ns[which] += u128::from(ns);
+            cell.max_ns[which] = cell.max_ns[which].max(ns);
+            self.sketches.record(2 * at + which, ns as f64, 1.0);
         }
     }
 

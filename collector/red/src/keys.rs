@@ -52,10 +52,20 @@ pub(crate) struct Party {
     pub namespace: Arc<str>,
 }
 
+/// One end of an edge.
+#[derive(Debug)]
+pub(crate) struct End {
+    pub party: Arc<Party>,
+    /// Whom a caller says it calls. Empty for servers.
+    pub peer: Option<Arc<str>>,
+}
+
 /// What the spans of a resource share.
 #[derive(Debug)]
 pub(crate) struct Origin {
-    pub party: Arc<Party>,
+    party: Arc<Party>,
+    /// It as a server.
+    pub end: Arc<End>,
     service_hash: u64,
     is_admitted: bool,
     service_name: Arc<str>,
@@ -94,7 +104,7 @@ pub(crate) struct Interner {
     keys: Vec<Key>,
     key_of: HashMap<Arc<RedKey>, KeyId, ahash::RandomState>,
     parties: HashMap<Arc<Party>, (), ahash::RandomState>,
-    peers: HashMap<Box<[u8]>, Arc<str>, ahash::RandomState>,
+    callers: HashMap<Box<[u8]>, Arc<End>, ahash::RandomState>,
     scratch: Vec<u8>,
 }
 
@@ -113,7 +123,7 @@ impl Interner {
             keys: Vec::new(),
             key_of: HashMap::default(),
             parties: HashMap::default(),
-            peers: HashMap::default(),
+            callers: HashMap::default(),
             scratch: Vec::new(),
         }
     }
@@ -136,7 +146,7 @@ impl Interner {
         self.origin_of.clear();
         self.raw.clear();
         self.parties.clear();
-        self.peers.clear();
+        self.callers.clear();
     }
 
     /// Nobody names keys by their id any more.
@@ -228,6 +238,10 @@ impl Interner {
         };
         let origin = self.origins.len() as u32;
         self.origins.push(Origin {
+            end: Arc::new(End {
+                party: party.clone(),
+                peer: None,
+            }),
             party,
             service_hash,
             is_admitted,
@@ -355,27 +369,31 @@ impl Interner {
         id
     }
 
-    /// Whom a span of `origin` says it calls, bounded.
-    pub fn peer(&mut self, raw: &[u8], origin: u32, guard: &mut Guard, settings: &Settings) -> Arc<str> {
-        let party = &self.origins[origin as usize].party;
+    /// A span of `origin` as a caller of `peer`, whose names are bounded.
+    pub fn caller(&mut self, peer: &[u8], origin: u32, guard: &mut Guard, settings: &Settings) -> Arc<End> {
         self.scratch.clear();
-        self.scratch.extend_from_slice(&party.tenant_hash.to_le_bytes());
-        self.scratch.extend_from_slice(raw);
-        if let Some(peer) = self.peers.get(&*self.scratch) {
-            return peer.clone();
+        self.scratch.extend_from_slice(&origin.to_le_bytes());
+        self.scratch.extend_from_slice(peer);
+        if let Some(end) = self.callers.get(&*self.scratch) {
+            return end.clone();
         }
-        if self.peers.len() >= ORIGINS_MAX {
-            self.peers.clear();
+        if self.callers.len() >= ORIGINS_MAX {
+            self.callers.clear();
         }
-        let peer = clean(raw);
+        let party = self.origins[origin as usize].party.clone();
+        let peer = clean(peer);
         // Beside the keys of services, under a name that no service's hash has but by accident.
         let set = hash([b"peers", party.tenant.as_bytes()]);
         let peer = match peer.is_empty() || guard.key(set, hash([peer.as_bytes()]), settings.keys_max) {
             true => peer,
             false => OTHER.into(),
         };
-        self.peers.insert(self.scratch.as_slice().into(), peer.clone());
-        peer
+        let end = Arc::new(End {
+            party,
+            peer: Some(peer),
+        });
+        self.callers.insert(self.scratch.as_slice().into(), end.clone());
+        end
     }
 }
 

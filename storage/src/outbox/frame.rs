@@ -121,8 +121,11 @@ impl FrameRef {
     }
 }
 
-/// The rows of a frame with the number of its batch.
-pub(crate) fn with_batch_id(rows: &RecordBatch, seq: BatchSeq) -> Result<RecordBatch> {
+/// Rows of a frame of batch `seq`, as [`FrameRef::read`] answers them: with column `batch_id` last.
+///
+/// # Errors
+/// [`ErrorKind::Damaged`] for a number that no log gives.
+pub fn with_batch_id(rows: &RecordBatch, seq: BatchSeq) -> Result<RecordBatch> {
     let seq = i64::try_from(seq.0).map_err(|_| damaged("batch number above 2^63"))?;
     let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
     columns.push(Arc::new(Int64Array::from_value(seq, rows.num_rows())));

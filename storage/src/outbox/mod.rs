@@ -20,8 +20,7 @@ mod traces;
 mod view;
 
 pub use batch::{BatchBuilder, Encoded};
-pub(crate) use frame::with_batch_id;
-pub use frame::{FrameRef, as_schema};
+pub use frame::{FrameRef, as_schema, with_batch_id};
 pub use head::{FrameHead, Head};
 pub use preamble::{Schemas, preamble};
 pub use traces::TraceFilter;

@@ -23,8 +23,8 @@ pub enum Ack {
 pub enum Io {
     /// Through the page cache.
     Buffered,
-    /// O_DIRECT: every group fills whole 4 KiB blocks. Falls back to [`Io::Buffered`] where the file system has no O_DIRECT, and for a log
-    /// with a control page, whose readers would otherwise fetch every record back from the disk.
+    /// O_DIRECT: every group fills whole 4 KiB blocks. Falls back to [`Io::Buffered`] where the file system has no O_DIRECT. Readers
+    /// that map such a log fetch its records from the disk, once.
     Direct,
 }
 
@@ -96,7 +96,7 @@ impl Options {
     }
 
     pub(crate) fn direct(&self) -> bool {
-        self.io == Io::Direct && self.control.is_none()
+        self.io == Io::Direct
     }
 
     /// Offset of the first record in the segments this program makes.
