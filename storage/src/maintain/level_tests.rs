@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -337,7 +337,7 @@ async fn levels_agree_after_any_steps() {
         let mut rng = SmallRng::seed_from_u64(seed);
         let (mut given, mut derived_days) = (Vec::new(), 0);
         let mut now = chrono::Utc::now().timestamp_millis().max(MIDNIGHT_MS) + 2 * HOUR_MS;
-        let mut before = Vec::new();
+        let mut before: Vec<Arc<Snapshot>> = Vec::new();
         for step in 0..25 {
             match rng.random_range(0..5) {
                 0 | 1 => {

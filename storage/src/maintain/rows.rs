@@ -91,7 +91,7 @@ impl<I: Iterator<Item = Result<RecordBatch>>> Summed<I> {
         if rows.num_rows() == 0 {
             return Ok(None);
         }
-        self.counted[0] += self.count(&rows)?;
+        self.counted[0] += self.events(&rows)?;
         let columns: Vec<ArrayRef> = self.keys.iter().map(|key| rows.column(*key).clone()).collect();
         let keys = self.converter.convert_columns(&columns)?;
         let last = keys.row(rows.num_rows() - 1);
@@ -118,11 +118,11 @@ impl<I: Iterator<Item = Result<RecordBatch>>> Summed<I> {
             return Ok(None);
         }
         let out = added_up(&self.schema, self.rule, &open)?;
-        self.counted[1] += self.count(&out)?;
+        self.counted[1] += self.events(&out)?;
         Ok(Some(out))
     }
 
-    fn count(&self, rows: &RecordBatch) -> Result<i128> {
+    fn events(&self, rows: &RecordBatch) -> Result<i128> {
         let n = rows.column(self.schema.index_of("n")?).as_primitive::<Int64Type>();
         Ok(n.values().iter().map(|n| i128::from(*n)).sum())
     }
