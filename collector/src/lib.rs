@@ -25,4 +25,4 @@ mod road;
 mod run;
 mod stats;
 
-pub use run::{CollectorError, Listeners, run};
+pub use run::{CollectorError, Listeners, caps, counting, run};

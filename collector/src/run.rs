@@ -381,7 +381,14 @@ fn addresses(listeners: &Listeners) -> Result<Vec<(&'static str, std::net::Socke
         .collect()
 }
 
-fn caps(config: &Config) -> Caps {
+/// How spans are counted, with what the documents of `slo.files` declare; mistakes in them are told in the log.
+pub fn counting(config: &Config, caps: &Caps) -> tailwater_red::Settings {
+    let declared = config.slo.files.as_deref().map_or_else(Vec::new, declared::read);
+    tailwater_red::Settings::new(&config.red, declared, caps.clone())
+}
+
+/// What an item may be.
+pub fn caps(config: &Config) -> Caps {
     let caps = &config.intake.caps;
     Caps {
         item_bytes: caps.item.as_usize(),
@@ -399,12 +406,10 @@ fn caps(config: &Config) -> Caps {
 
 /// Counts every span, if that is switched on.
 fn red(config: &Config, caps: &Caps, guard: Option<&[u8]>) -> Option<Arc<Mutex<Aggregator>>> {
-    let settings = &config.red;
-    if !settings.enabled {
+    if !config.red.enabled {
         return None;
     }
-    let declared = config.slo.files.as_deref().map_or_else(Vec::new, declared::read);
-    let mut red = Aggregator::new(tailwater_red::Settings::new(settings, declared, caps.clone()));
+    let mut red = Aggregator::new(counting(config, caps));
     if let Err(error) = guard.map_or(Ok(()), |bytes| red.restore_guard(bytes)) {
         warn!(%error, "the known keys of RED are lost; at the limit of keys others may take their place");
     }

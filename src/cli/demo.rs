@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::Args;
 use serde::Deserialize;
-use tailwater_config::parse_duration;
+use tailwater_config::{Config, parse_duration};
 use tailwater_model::signal::Signal;
 use tailwater_runtime::{Exit, Shutdown, logs, machine};
 use tokio::sync::watch;
 
-use super::{Common, exchange, print, role, run};
+use super::{Common, exchange, load, print, role, run};
 use crate::load::client::{Compression, Protocol, Target};
+use crate::load::history::{Settings, World};
 use crate::load::run::{Options, Rate};
 use crate::load::shop::{Incident, SERVICES};
 use crate::load::stamp::Form;
@@ -27,7 +28,10 @@ use crate::supervise::{Supervisor, Taken};
 /// Starts everything on this machine, with free ports where the usual ones are taken, and sends the telemetry of a shop in which, after
 /// a while, one service gets slow and fails. Without --data, what is stored is thrown away at the end.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  tailwater demo\n  tailwater demo --for 60s --data ./demo-data")]
+#[command(after_help = "Examples:\n  \
+    tailwater demo\n  \
+    tailwater demo --for 60s --data ./demo-data\n  \
+    tailwater demo --history 7d")]
 pub struct DemoArgs {
     /// Ends by itself after this time; without it, at Ctrl-C.
     #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
@@ -38,7 +42,13 @@ pub struct DemoArgs {
     /// Spans a second; logs and metrics come with them.
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     rate: u32,
+    /// Begins with a past of so long, 7 days if none is said: counts of the shop's operations, with incidents and deployments. Its directory must be new.
+    #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "7d", value_parser = parse_duration)]
+    history: Option<Duration>,
 }
+
+/// Most spans that a past counts: every one is drawn.
+const PAST_SPANS_MAX: f64 = 50e6;
 
 /// The shop's services.
 const SHOP: usize = 8;
@@ -77,6 +87,9 @@ async fn show(args: &DemoArgs, common: &Common) -> anyhow::Result<Exit> {
     let config = common.load()?;
     config.limits(machine::probe())?;
     logs::init(&config.log, "demo");
+    if let Some(history) = args.history {
+        print(&past(args, history, &config).await?)?;
+    }
     let shutdown = Shutdown::install().context("watch for signals")?;
     let supervisor = Supervisor::bind(&config, run::launch(common)?, Taken::Other)?;
     let address = |key: &str| supervisor.address(key).map(|address| address.to_string());
@@ -109,6 +122,23 @@ async fn show(args: &DemoArgs, common: &Common) -> anyhow::Result<Exit> {
     }
     shutdown.begin("demo over");
     roles.await.context("the supervisor panicked")?
+}
+
+/// Writes what the shop did before, and says what it was.
+async fn past(args: &DemoArgs, history: Duration, config: &Config) -> anyhow::Result<String> {
+    let settings = Settings {
+        history,
+        services: SHOP as u32,
+        operations: 0,
+        density: None,
+        // Rows come when the shop opens.
+        rows: Duration::ZERO,
+        seed: rand::random::<u64>() >> 12,
+        now_ns: u64::try_from(chrono::Utc::now().timestamp_nanos_opt().unwrap_or_default()).unwrap_or_default(),
+    };
+    let spans_per_s = f64::from(args.rate).min(PAST_SPANS_MAX / history.as_secs_f64().max(1.0));
+    let told = Box::pin(load::history::write(config, World::shop(&settings, spans_per_s))).await?;
+    Ok(format!("The shop's past:\n\n{}\n", told.table()))
 }
 
 /// Waits until collector and query are ready; false when told to stop before.

@@ -1,4 +1,6 @@
-//! `tailwater load`: an open-loop OTLP generator with live progress and a final table.
+//! `tailwater load`: an open-loop OTLP generator with live progress and a final table; or a past, written straight into a new lake.
+
+pub mod history;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -13,7 +15,7 @@ use tailwater_model::signal::Signal;
 use tailwater_runtime::{Exit, Shutdown};
 use tokio::sync::watch;
 
-use super::{print, small_runtime};
+use super::{Common, print, small_runtime};
 use crate::load::client::{Compression, Protocol, Target};
 use crate::load::replay::{self, Counts, Replay};
 use crate::load::run::{self, Options, Rate};
@@ -29,8 +31,11 @@ use crate::load::workload::{Fill, Shape, Workload};
 #[command(after_help = "Examples:\n  \
     tailwater load --rate 10000 --duration 30s\n  \
     tailwater load --signals traces --rate max --shape sspan --format json\n  \
-    tailwater load --replay traces.jsonl 05_19_trace.csv.gz")]
+    tailwater load --replay traces.jsonl 05_19_trace.csv.gz\n  \
+    tailwater load --history 90d --services 20 --operations 1000 --seed 7 --data ./past")]
 pub struct LoadArgs {
+    #[command(flatten)]
+    past: history::HistoryArgs,
     /// What to send, separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "traces,metrics,logs", value_parser = signal)]
     signals: Vec<Signal>,
@@ -132,7 +137,10 @@ fn share(text: &str) -> Result<f64, String> {
 ///
 /// # Errors
 /// When the endpoint is no address or a file cannot be read or written.
-pub fn run(args: Box<LoadArgs>) -> anyhow::Result<Exit> {
+pub fn run(args: Box<LoadArgs>, common: &Common) -> anyhow::Result<Exit> {
+    if let Some(history) = args.past.history {
+        return history::run(&args, history, common);
+    }
     small_runtime()?.block_on(async {
         let (stopper, stop) = watch::channel(false);
         let shutdown = Shutdown::install().context("watch for signals")?;

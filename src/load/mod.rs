@@ -14,6 +14,7 @@
 pub mod answer;
 pub mod client;
 pub mod draft;
+pub mod history;
 pub mod ids;
 pub mod json;
 pub mod ledger;

@@ -43,10 +43,11 @@ pub struct Op {
     /// Span name.
     pub name: &'static str,
     /// Median of its own time, without the calls, in microseconds.
-    own_us: f64,
+    pub(super) own_us: f64,
     /// Sigma of the log-normal distribution of its own time.
-    sigma: f64,
-    calls: &'static [(&'static Op, u8)],
+    pub(super) sigma: f64,
+    /// What it calls, and how often.
+    pub(super) calls: &'static [(&'static Op, u8)],
 }
 
 const fn op(
@@ -239,6 +240,14 @@ static CHECKOUT: Op = op(
 
 /// Pages and their weights in the traffic.
 static PAGES: [(&Op, u32); 5] = [(&HOME, 22), (&PRODUCT, 45), (&CART, 15), (&ADD, 10), (&CHECKOUT, 8)];
+
+/// Pages, each with its share of the traffic.
+pub fn pages() -> impl Iterator<Item = (&'static Op, f64)> {
+    let total: u32 = PAGES.iter().map(|(_, weight)| weight).sum();
+    PAGES
+        .iter()
+        .map(move |(page, weight)| (*page, f64::from(*weight) / f64::from(total)))
+}
 
 /// One service in trouble.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -8,6 +8,7 @@ mod crash;
 mod disk;
 mod harness;
 mod house;
+mod injected;
 mod intake;
 mod processes;
 mod readme;

@@ -13,7 +13,7 @@ use crate::harness::{Server, http, number, run_ok, test_data, tool, wait_for};
 use crate::sample;
 
 /// Nothing is too old, and answers may be large.
-const OLD: [(&str, &str); 10] = [
+pub const OLD: [(&str, &str); 10] = [
     ("intake.caps.past", "36500d"),
     ("storage.retention.spans", "36500d"),
     ("storage.retention.traces", "36500d"),

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use tailwater_promql::{Labels, METRIC_NAME, Matcher, Need, Series};
 
-use super::grid::Grid;
+use super::grid::{Grid, Windows};
 use super::{Found, FoundLabels, Metadata, Sql, Window, may_be, samples_max, table, too_much};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
@@ -86,6 +86,15 @@ async fn one(
     let coarser = family.coarser.iter().find(|(_, slice_ms)| fits(*slice_ms));
     let from = coarser.copied().unwrap_or((family.table, SLICE_MAX_MS));
     rows_from(&mut sql, from, family, &need.matchers, window);
+    if let Some(Windows {
+        begin_ms,
+        range_ms,
+        step_ms,
+    }) = grid.windows
+    {
+        // Nothing ends before the first window, so there are no negative remainders.
+        sql.push(&format!(" and ({end} - ({begin_ms}) - 1) % {step_ms} < {range_ms}"));
+    }
     let width = family.width();
     let grouped: Vec<String> = (1..=width + 1).map(|number| number.to_string()).collect();
     sql.push(" group by ").push(&grouped.join(", "));

@@ -169,6 +169,45 @@ async fn filled() -> (Fixture, Vec<RedRow>) {
     (fixture, rows)
 }
 
+/// A range query reads only what its windows hold: at every moment it says what an instant query says.
+#[tokio::test]
+async fn windows_that_do_not_touch_say_what_each_alone_says() {
+    let (fixture, rows) = filled().await;
+    for (range, step) in [(60, 100), (30, 70), (20, 21), (60, 60), (120, 50), (10, 300)] {
+        let query = format!("sum by (service) (increase(traces_spanmetrics_calls_total[{range}s]))");
+        let (start, end) = (T0 + range, T0 + 600);
+        let times = [("start", start), ("end", end), ("step", step)].map(|(name, at)| (name, at.to_string()));
+        let mut params: Vec<(&str, &str)> = times.iter().map(|(name, at)| (*name, at.as_str())).collect();
+        params.push(("query", &query));
+        let answer = data(&fixture, "query_range", &params).await;
+        let mut seen = 0.0;
+        for series in answer["result"].as_array().unwrap() {
+            let service = series["metric"]["service"].as_str().unwrap();
+            for point in series["values"].as_array().unwrap() {
+                let at = point[0].as_i64().unwrap();
+                let value: f64 = point[1].as_str().unwrap().parse().unwrap();
+                let alone = instant(&fixture, &query, at).await;
+                let of_service = alone.iter().find(|line| line.contains(&format!("\"{service}\"")));
+                let expected = of_service.map_or(0.0, |line| line.rsplit_once(' ').unwrap().1.parse().unwrap());
+                assert!(
+                    (value - expected).abs() < 0.01 * expected.max(1.0),
+                    "{query} at {at}: {value}, alone {expected}"
+                );
+                if at % 10 == 0 && range % 10 == 0 {
+                    let (from, to) = ((at - range - T0) as u64 / 10, (at - T0) as u64 / 10);
+                    let counted = counted(&rows, service, from, to) as f64;
+                    assert!(
+                        (value - counted).abs() < 0.01 * counted.max(1.0),
+                        "{query} at {at}: {value} of {counted}"
+                    );
+                }
+                seen += value;
+            }
+        }
+        assert!(seen > 5.0, "{query}: {answer}");
+    }
+}
+
 #[tokio::test]
 async fn the_health_check_needs_no_lake() {
     let fixture = Fixture::new().await;

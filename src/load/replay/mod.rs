@@ -9,6 +9,8 @@ mod files;
 mod nezha;
 mod shift;
 
+pub use shift::spans;
+
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;

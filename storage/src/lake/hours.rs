@@ -47,6 +47,9 @@ impl Hours {
             let (range, version) = part.split_once('=')?;
             let (first, last) = range.split_once('-').unwrap_or((range, range));
             let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
+            if first > last {
+                return None;
+            }
             hours.0.get_mut(first..=last)?.fill(version.parse().ok()?);
         }
         Some(hours)

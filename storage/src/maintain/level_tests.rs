@@ -250,7 +250,7 @@ async fn a_day_is_folded_when_all_of_it_is_old_and_late_rows_after_it() {
     }
     // Files are as old as the clock says, rows as old as the test says.
     let old = MIDNIGHT_MS + HOUR_MS + 3 * DAY_MS;
-    let quiet = old.max(chrono::Utc::now().timestamp_millis() + HOUR_MS);
+    let quiet = old.max(chrono::Utc::now().timestamp_millis()) + HOUR_MS;
     assert_eq!(
         run(&lake, Table::Red, old - 70_000).await.folded_rows,
         0,

@@ -226,6 +226,7 @@ mod tests {
             anchor_ms: 0,
             bin_ms: 10,
             times: times.to_vec(),
+            windows: None,
         }
     }
 
