@@ -78,10 +78,11 @@ impl View {
     fn sql(&self) -> String {
         let View { slice_s, .. } = self;
         let keys = self.keys().join(", ");
+        // `date_bin` answers nanoseconds; times here are microseconds as in every table.
         // A service's requests are those that enter it; an operation is looked at wherever it runs.
         let only = if self.by_operation { "" } else { "where is_entry" };
         format!(
-            "select date, ts, {slice_s} as slice_s, {keys}, requests, errors, requests / {slice_s}.0e0 as rate, \
+            "select date, arrow_cast(ts, 'Timestamp(Microsecond, Some(\"UTC\"))') as ts, {slice_s} as slice_s, {keys}, requests, errors, requests / {slice_s}.0e0 as rate, \
              errors / nullif(requests * 1.0e0, 0) as error_share, exphist_quantile(durations, 0.5) as p50_ns, \
              exphist_quantile(durations, 0.95) as p95_ns, exphist_quantile(durations, 0.99) as p99_ns, max_ns, sum_ns, durations \
              from (select date, date_bin(interval '{slice_s} seconds', ts) as ts, {keys}, sum(n) as requests, sum(errors) as errors, \

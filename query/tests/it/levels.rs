@@ -183,6 +183,11 @@ async fn hours_that_hold_are_not_read_from_red() {
 async fn views_add_up_what_their_slices_cover() {
     let [plain, leveled] = both().await;
     for (suffix, seconds) in [("", 60), ("_15m", 900), ("_1h", 3600)] {
+        let moment = format!(
+            "select date_bin(interval '{seconds} seconds', min(ts)) from red \
+             where is_entry and service_name = 'checkout' and ts >= timestamp '2026-11-21T05:00:00Z'"
+        );
+        let moment = plain.value(&moment).await;
         for (view, keys, only) in [
             ("service_red", "service_name", "is_entry"),
             ("operation_red", "service_name, operation, kind, is_entry", "true"),
@@ -196,12 +201,13 @@ async fn views_add_up_what_their_slices_cover() {
                      and date_bin(interval '{} seconds', ts) <= timestamp '2026-11-22T10:20:00Z'",
                 ),
                 (
-                    "timestamp '2026-11-21T05:00:00Z' = ts and date = date '2026-11-21'",
-                    "date_bin(interval '{} seconds', ts) = timestamp '2026-11-21T05:00:00Z'",
+                    &*format!("timestamp '{moment}' = ts and date = date '2026-11-21'"),
+                    &*format!("date_bin(interval '{{}} seconds', ts) = timestamp '{moment}'"),
                 ),
             ] {
                 let expected = format!(
-                    "select date_bin(interval '{seconds} seconds', ts), {keys}, sum(n), sum(errors), sum(n) / {seconds}.0e0, \
+                    "select arrow_cast(date_bin(interval '{seconds} seconds', ts), 'Timestamp(Microsecond, Some(\"UTC\"))'), \
+                     {keys}, sum(n), sum(errors), sum(n) / {seconds}.0e0, \
                      sum(errors) / (sum(n) * 1.0e0), exphist_quantile(exphist_merge(exphist), 0.5), \
                      exphist_quantile(exphist_merge(exphist), 0.99), max(max_ns) from red where {only} and {} \
                      group by 1, {keys} order by 1, {keys}",
