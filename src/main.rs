@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         Command::Maintain(args) => cli::maintain::run(&args, &cli.common),
         Command::Demo(args) => cli::demo::run(&args, &cli.common),
         Command::Sql(args) => cli::sql::run(&args, &cli.common),
+        Command::Sampling(args) => cli::sampling::run(&args, &cli.common),
         Command::Slo(args) => cli::slo::run(&args, &cli.common),
         Command::Status(args) => cli::status::run(&args, &cli.common),
         Command::Lake(args) => cli::lake::run(&args, &cli.common),

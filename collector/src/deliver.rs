@@ -156,7 +156,7 @@ impl Delivery {
             .lock()
             .read_version(table, known)
             .map_err(|error| Trouble::Final(error.to_string()))?;
-        self.waiting.committed(table, BatchSeq(version));
+        self.waiting.committed(table, BatchSeq(version), 0);
         Ok(())
     }
 
@@ -210,7 +210,7 @@ impl Delivery {
         let rows = self.rows(plan).await?;
         let committed = committer.commit(plan.after.0, plan.through.0, rows).await?;
         self.journal.lock().committed(plan.table, plan.through);
-        self.waiting.committed(plan.table, plan.through);
+        self.waiting.committed(plan.table, plan.through, committed.bytes);
         self.stats.committed(plan.table.name(), started.elapsed());
         if !self.damaged.load(Ordering::Relaxed) {
             self.health.ready();

@@ -15,6 +15,7 @@ use tracing::{debug, warn};
 
 use crate::checkpoint;
 use crate::dedup::Dedup;
+use crate::tail::Tail;
 
 /// What checkpoints are made of.
 pub struct Keeper {
@@ -28,6 +29,8 @@ pub struct Keeper {
     pub dedup: Option<Arc<Dedup>>,
     /// Whose guard is kept.
     pub red: Option<Arc<Mutex<Aggregator>>>,
+    /// Whose budget is kept.
+    pub tail: Option<Arc<Mutex<Tail>>>,
     /// To be trimmed.
     pub intake: Arc<Wal>,
     /// To be trimmed.
@@ -38,6 +41,9 @@ pub struct Keeper {
 
 /// Section of the checkpoint with the keys and services that RED knows (rule P7).
 pub const GUARD_SECTION: u64 = 64;
+
+/// Section of the checkpoint with what the sampler has spent and saved up.
+pub const SAMPLER_SECTION: u64 = 65;
 
 /// Digests copied into a checkpoint under one hold of the register.
 const DIGESTS_A_PIECE: usize = 4096;
@@ -83,12 +89,18 @@ impl Keeper {
         }
         // Later than the journal is well: what the guard has let in since, it lets in again when the replay comes there.
         let guard = self.red.as_ref().map(|red| red.lock().guard());
-        let guard = guard.map(|bytes| Section {
-            id: GUARD_SECTION,
-            required: false,
-            bytes,
-        });
-        let (bytes, mark) = draft.finish(guard.as_slice());
+        let sampler = self.tail.as_ref().map(|tail| tail.lock().encode());
+        let sections = [(GUARD_SECTION, guard), (SAMPLER_SECTION, sampler)].into_iter();
+        let sections: Vec<Section> = sections
+            .filter_map(|(id, bytes)| {
+                Some(Section {
+                    id,
+                    required: false,
+                    bytes: bytes?,
+                })
+            })
+            .collect();
+        let (bytes, mark) = draft.finish(&sections);
         let mut durable = self.durable.clone();
         if durable.wait_for(|seq| *seq >= mark.batch).await.is_err() {
             return Err(std::io::Error::other("the outbox has ended"));

@@ -24,5 +24,6 @@ mod outbox;
 mod road;
 mod run;
 mod stats;
+mod tail;
 
 pub use run::{CollectorError, Listeners, caps, counting, run};

@@ -15,7 +15,7 @@ use tailwater_wal::{Options, Recovered, Wal};
 use tracing::{error, info, warn};
 
 use crate::checkpoint;
-use crate::keep::GUARD_SECTION;
+use crate::keep::{GUARD_SECTION, SAMPLER_SECTION};
 use crate::log::{Accepted, Entry};
 use crate::road::LOST_UNDECODABLE;
 use crate::run::CollectorError;
@@ -73,6 +73,8 @@ pub struct Opened {
     pub heads: Vec<(BatchSeq, outbox::Head)>,
     /// The keys and services that RED knew; `None` on a new directory.
     pub guard: Option<Vec<u8>>,
+    /// What the sampler had spent and saved up; `None` without one.
+    pub sampler: Option<Vec<u8>>,
     /// First record of the replay.
     pub replay_from: Lsn,
     /// Ranges of intake records that media damage took.
@@ -97,6 +99,7 @@ pub fn open(directory: &Directory) -> Result<Opened, CollectorError> {
     let reasons = reasons();
     let mut checkpoint = checkpoint::load(data, &reasons).map_err(|error| CollectorError::io(data, error))?;
     let guard = (checkpoint.as_mut()).and_then(|checkpoint| checkpoint.take_section(GUARD_SECTION));
+    let sampler = (checkpoint.as_mut()).and_then(|checkpoint| checkpoint.take_section(SAMPLER_SECTION));
     let settings = Settings {
         log_id,
         shards: SHARDS as u8,
@@ -185,6 +188,7 @@ pub fn open(directory: &Directory) -> Result<Opened, CollectorError> {
         outbox: Arc::new(outbox),
         heads,
         guard: guard.map(|section| section.bytes),
+        sampler: sampler.map(|section| section.bytes),
         replay_from,
         lost,
         lock,

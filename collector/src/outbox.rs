@@ -53,7 +53,23 @@ pub struct Waiting {
 struct Inner {
     tables: [VecDeque<Frame>; Table::COLLECTED.len()],
     kept: u64,
+    /// Bytes of frames with traces that were committed, and what they took in the tables.
+    drained: u64,
+    stored: u64,
 }
+
+/// How the rows of traces fare, bytes since start.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Traces {
+    /// Frames that wait.
+    pub waiting: u64,
+    /// Frames committed.
+    pub drained: u64,
+    /// What those took in the tables.
+    pub stored: u64,
+}
+
+const TRACES: [Table; 2] = [Table::Spans, Table::Traces];
 
 #[derive(Debug)]
 struct Frame {
@@ -96,11 +112,25 @@ impl Waiting {
         frames.map(|frame| (frame.seq, frame.rows.clone())).collect()
     }
 
-    /// The table has committed through `seq`.
-    pub fn committed(&self, table: Table, seq: BatchSeq) {
-        let Inner { tables, kept } = &mut *self.inner.lock();
-        while let Some(frame) = tables[index(table)].pop_front_if(|front| front.seq <= seq) {
-            *kept -= frame.rows.map_or(0, |_| frame.bytes);
+    /// The table has committed through `seq`; `stored` bytes of files came of it.
+    pub fn committed(&self, table: Table, seq: BatchSeq, stored: u64) {
+        let inner = &mut *self.inner.lock();
+        let is_of_traces = TRACES.contains(&table);
+        inner.stored += if is_of_traces { stored } else { 0 };
+        while let Some(frame) = inner.tables[index(table)].pop_front_if(|front| front.seq <= seq) {
+            inner.kept -= frame.rows.map_or(0, |_| frame.bytes);
+            inner.drained += if is_of_traces { frame.bytes } else { 0 };
+        }
+    }
+
+    /// How the rows of traces fare.
+    pub fn traces(&self) -> Traces {
+        let inner = self.inner.lock();
+        let waiting = TRACES.iter().flat_map(|table| &inner.tables[index(*table)]);
+        Traces {
+            waiting: waiting.map(|frame| frame.bytes).sum(),
+            drained: inner.drained,
+            stored: inner.stored,
         }
     }
 

@@ -27,7 +27,7 @@ use tailwater_model::red::{edge_batch, red_batch};
 use tailwater_model::signal::Signal;
 use tailwater_model::table::Table;
 use tailwater_red::{Aggregator, Mode};
-use tailwater_sampling::{Sampler, Unconditional};
+use tailwater_sampling::{KeepAll, Unconditional};
 use tailwater_storage::outbox::BatchBuilder;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::error;
@@ -37,6 +37,7 @@ use crate::hold::Hold;
 use crate::log::{Accepted, Entry};
 use crate::outbox::Sealed;
 use crate::stats::Stats;
+use crate::tail::{Tail, share};
 
 /// When a batch is cut.
 #[derive(Debug, Clone, Copy)]
@@ -55,8 +56,10 @@ pub struct Parts {
     pub settings: Settings,
     /// The rules.
     pub journal: Arc<Mutex<Journal>>,
-    /// Who stays.
-    pub sampler: Sampler,
+    /// Everything stays,
+    pub sampler: KeepAll,
+    /// unless this decides about traces. The keeper asks it for its part of the checkpoint.
+    pub tail: Option<Arc<Mutex<Tail>>>,
     /// What is counted of every span; `None` counts nothing. The keeper reads its guard.
     pub red: Option<Arc<Mutex<Aggregator>>>,
     /// Bytes of the intake log that may be kept for the sides of calls that wait.
@@ -81,6 +84,7 @@ pub struct Road {
     log_id: LogId,
     verdict: Unconditional,
     decision: Decision,
+    tail: Option<Arc<Mutex<Tail>>>,
     red: Option<Arc<Mutex<Aggregator>>>,
     hold: Hold,
     spans: SpanColumns,
@@ -115,6 +119,9 @@ const SERIES_MAX: usize = 1 << 20;
 /// Width of a slice of the ledger.
 const SLICE_NS: u64 = 10 * 1_000_000_000;
 
+/// How often the tail looks at the clock when nothing arrives.
+const TICK: Duration = Duration::from_millis(500);
+
 /// A trace may be met in many batches; only the first part counts it.
 const FIRST_PART: i32 = 0;
 const LATER_PART: i32 = 1;
@@ -126,6 +133,7 @@ impl Road {
             settings,
             journal,
             sampler,
+            tail,
             red,
             hold_bytes,
             outbox,
@@ -155,6 +163,7 @@ impl Road {
             log_id,
             verdict,
             decision,
+            tail,
             red,
             hold: Hold::new(keep_ns, hold_bytes),
             spans: SpanColumns::new(caps.clone()),
@@ -191,6 +200,7 @@ impl Road {
         for record in replay {
             if self.is_counted(record.lsn) {
                 self.red(&record, Mode::Restore);
+                self.offer(&record);
                 continue;
             }
             self.stats.received(&record.entry);
@@ -199,13 +209,14 @@ impl Road {
         }
         replayed(count);
         loop {
-            let wait = match self.since {
-                Some(since) => self.settings.delay.saturating_sub(since.elapsed()),
-                None => Duration::from_secs(3600),
+            let wait = match (self.since, &self.tail) {
+                (Some(since), _) => self.settings.delay.saturating_sub(since.elapsed()),
+                (None, None) => Duration::from_secs(3600),
+                (None, Some(_)) => TICK,
             };
             match records.recv_timeout(wait) {
                 Ok(record) => self.walk(record)?,
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Timeout) => self.tick((self.now)()),
                 Err(RecvTimeoutError::Disconnected) => return self.cut(),
             }
             if self.since.is_some_and(|since| since.elapsed() >= self.settings.delay) {
@@ -240,8 +251,62 @@ impl Road {
             .record(*lsn, entry.arrival_ns, payload.len() as u64, &self.journal);
     }
 
+    /// Lets the tail look at the clock: what is due is decided.
+    fn tick(&mut self, now_ns: u64) {
+        let Some(tail) = self.tail.clone() else { return };
+        tail.lock().tick(now_ns, &mut self.journal.lock(), &mut self.spans);
+        self.settle(&tail);
+    }
+
+    /// Offers the spans of a record to the tail. Answers whether there is one.
+    fn offer(&mut self, record: &Accepted) -> bool {
+        let Some(tail) = self.tail.clone() else { return false };
+        let entry = &record.entry;
+        if entry.signal == Signal::Traces && !entry.duplicate && !record.payload.is_empty() {
+            tail.lock().record(
+                record.lsn,
+                entry,
+                &record.payload,
+                &mut self.journal.lock(),
+                &mut self.spans,
+            );
+            self.settle(&tail);
+        }
+        self.tick(entry.arrival_ns);
+        entry.signal == Signal::Traces
+    }
+
+    /// Counts what the tail has settled.
+    fn settle(&mut self, tail: &Mutex<Tail>) {
+        let mut tail = tail.lock();
+        let mut has_news = tail.has_ticks();
+        for settled in tail.settled() {
+            has_news = true;
+            let reason = if settled.account == Account::Lost {
+                LOST_UNDECODABLE
+            } else {
+                ""
+            };
+            let amount = self
+                .ledger
+                .entry(Key {
+                    tenant: settled.tenant,
+                    signal: Signal::Traces,
+                    account: settled.account,
+                    reason,
+                })
+                .or_default();
+            amount.items += settled.items;
+            amount.bytes += settled.bytes;
+        }
+        if has_news {
+            self.since.get_or_insert_with(Instant::now);
+        }
+    }
+
     fn walk(&mut self, record: Accepted) -> Result<(), RoadError> {
         self.red(&record, Mode::Count);
+        let is_offered = self.offer(&record);
         let Accepted {
             lsn,
             entry,
@@ -255,6 +320,11 @@ impl Road {
         );
         if entry.duplicate {
             self.count(&entry, Account::Deduplicated, "", entry.items, entry.wire_bytes);
+        } else if is_offered {
+            for (ordinal, code) in entry.rejected.iter() {
+                let reason = Reason::from_code(code.0).map_or("unknown", Reason::name);
+                self.count(&entry, Account::Rejected, reason, 1, share(&entry, ordinal));
+            }
         } else {
             let (rows, bytes) = match payload.is_empty() {
                 true => (0, 0),
@@ -307,6 +377,7 @@ impl Road {
             partial: Some(false),
             late: Some(false),
             policy_epoch: Some(self.verdict.epoch as i64),
+            trace_state: None,
         }
     }
 
@@ -358,14 +429,19 @@ impl Road {
     /// Ends the open batch and sends it off. Waits while the outbox is a batch behind.
     fn cut(&mut self) -> Result<(), RoadError> {
         self.since = None;
-        let Some(walked) = self.walked.take() else {
+        let walked = self.walked.take();
+        let (fresh, ticks) = self.tail.as_ref().map(|tail| tail.lock().cut()).unwrap_or_default();
+        if walked.is_none() && self.rows() == 0 && self.ledger.is_empty() && ticks.is_empty() {
             return Ok(());
-        };
+        }
         let now_ns = (self.now)();
         let mut frames = Vec::with_capacity(Table::COLLECTED.len());
         if let Some(red) = &self.red {
             let drained = red.lock().drain();
             self.stats.folded(drained.folded);
+            if let Some(tail) = &self.tail {
+                tail.lock().counted(now_ns, &drained.red);
+            }
             frames.push((Table::Red, red_batch(&drained.red)));
             frames.push((Table::Edges, edge_batch(&drained.edges)));
         }
@@ -373,7 +449,11 @@ impl Road {
             let mut journal = self.journal.lock();
             if !self.spans.is_empty() {
                 let (log_id, decision) = (self.log_id, self.decision);
+                let (is_sampled, walked) = (self.tail.is_some(), walked.unwrap_or_default());
                 let batches = self.spans.finish_sorted(|_, trace| {
+                    if is_sampled {
+                        return if fresh.contains(&trace) { FIRST_PART } else { LATER_PART };
+                    }
                     let shard = Shard::of_trace(log_id, trace).0;
                     let known = journal.replay_span(shard, walked, &trace).row != Row::Pending;
                     journal.touch(shard, trace, decision);
@@ -395,7 +475,9 @@ impl Road {
             for (key, amount) in self.ledger.drain() {
                 journal.count(&key, amount)?;
             }
-            journal.advance_all(walked);
+            if let Some(walked) = walked {
+                journal.advance_all(walked);
+            }
             let tables: TableSet = frames.iter().map(|(table, _)| *table).collect();
             journal.cut(now_ns, tables)?
         };
@@ -420,5 +502,7 @@ impl Road {
 /// Reason of items that were accepted and cannot be decoded.
 pub const LOST_UNDECODABLE: &str = "undecodable";
 
+#[cfg(test)]
+mod tail_tests;
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tailwater_config::settings::Ack;
-use tailwater_config::{Config, Limits};
+use tailwater_config::{Config, Limits, Problems};
 use tailwater_model::ids::BatchSeq;
 use tailwater_model::otlp::caps::Caps;
 use tailwater_model::table::Table;
@@ -19,7 +19,7 @@ use tailwater_red::Aggregator;
 use tailwater_runtime::run_dir::RunFile;
 use tailwater_runtime::shutdown::Drained;
 use tailwater_runtime::{Admin, Exit, Metrics, Readiness, Shutdown, listen};
-use tailwater_sampling::{Policy, Sampler};
+use tailwater_sampling::{KeepAll, Memory};
 use tailwater_storage::lake::Lake;
 use tailwater_storage::outbox::Outbox;
 use tailwater_wal::Wal;
@@ -40,6 +40,7 @@ use crate::open::{self, Directory, LogOptions};
 use crate::outbox::{self, Waiting};
 use crate::road::{self, Road};
 use crate::stats::Stats;
+use crate::tail::{self, Tail};
 
 /// The sockets of the role, bound by whoever starts it.
 pub struct Listeners {
@@ -72,6 +73,9 @@ pub enum CollectorError {
     /// Another collector has this directory.
     #[error("{0} is in use by another collector")]
     Locked(String),
+    /// The sampling policy is wrong.
+    #[error("{0}")]
+    Policy(Problems),
     /// Something failed while running.
     #[error("{0}")]
     Fatal(String),
@@ -85,6 +89,7 @@ impl CollectorError {
     /// The process's exit code.
     pub fn exit(&self) -> Exit {
         match self {
+            CollectorError::Policy(_) => Exit::Config,
             CollectorError::Io(_) | CollectorError::Log(_) | CollectorError::Fatal(_) => Exit::Io,
             _ => Exit::Trouble,
         }
@@ -148,6 +153,34 @@ pub async fn run(
         .map_err(|error| CollectorError::Io(format!("starting a thread: {error}")))?;
     let caps = caps(config);
     let red = red(config, &caps, opened.guard.as_deref());
+    let policy_slot = Arc::new(Mutex::new(None));
+    let tail = match &config.sampling.policy {
+        None => None,
+        Some(path) => {
+            let behind = tail::Logs {
+                intake: opened.intake.clone(),
+                waiting: waiting.clone(),
+                commit_bytes: config.storage.commit.bytes.bytes(),
+                policy: policy_slot.clone(),
+            };
+            let settings = tail::Settings {
+                recent_bytes: config.sampling.recent.bytes(),
+                memory: Memory::default(),
+                commit: config.storage.commit.interval,
+            };
+            let policy = tail::read(path).map_err(CollectorError::Policy)?;
+            let log_id = journal.lock().log_id();
+            let saved = opened.sampler.as_deref();
+            let tail = Tail::new(settings, policy, saved, log_id, Box::new(behind), unix_ns())
+                .map_err(|error| CollectorError::Fatal(format!("sampling.policy: {error}")))?;
+            Some(Arc::new(Mutex::new(tail)))
+        }
+    };
+    let watching = config
+        .sampling
+        .policy
+        .clone()
+        .map(|path| tokio::spawn(tail::watch(path, policy_slot)));
     let road = Road::new(road::Parts {
         settings: road::Settings {
             delay: config.storage.batch.delay,
@@ -155,7 +188,8 @@ pub async fn run(
             bytes: config.storage.batch.bytes.as_usize(),
         },
         journal: journal.clone(),
-        sampler: Sampler::new(Policy::All { epoch: 0 }),
+        sampler: KeepAll { epoch: 0 },
+        tail: tail.clone(),
         red: red.clone(),
         hold_bytes: directory.intake.budget_bytes / HOLD_PART,
         outbox: sealed,
@@ -205,6 +239,7 @@ pub async fn run(
         journal: journal.clone(),
         dedup: dedup.clone(),
         red,
+        tail: tail.clone(),
         intake: opened.intake.clone(),
         outbox: opened.outbox.clone(),
         durable,
@@ -224,7 +259,18 @@ pub async fn run(
         closing: AtomicBool::new(false),
     });
     watch_figures(&metrics, &intake, &opened.intake, &opened.outbox, &journal, &waiting);
-    let status = status(&intake, &opened.intake, &opened.outbox, &journal, &waiting, &readiness);
+    if let Some(tail) = &tail {
+        watch_tail(&metrics, tail);
+    }
+    let status = status(
+        &intake,
+        &opened.intake,
+        &opened.outbox,
+        &journal,
+        &waiting,
+        &tail,
+        &readiness,
+    );
     let admin = Admin::new("collector", metrics, readiness.clone())
         .status(status)
         .spawn(listeners.admin)
@@ -280,6 +326,9 @@ pub async fn run(
         Drained::Cut(why) => warn!(why, "the drain was cut short; the next start goes on from the logs"),
     }
     close(&opened.intake, &opened.outbox).await;
+    if let Some(watching) = watching {
+        watching.abort();
+    }
     drop((registered, admin, opened.lock));
     match failed.try_recv() {
         Ok(cause) => Err(CollectorError::Fatal(cause)),
@@ -542,6 +591,32 @@ fn watch_figures(
     }
 }
 
+/// Gauges of the sampler.
+fn watch_tail(metrics: &Metrics, tail: &Arc<Mutex<Tail>>) {
+    type Read = fn(&Tail) -> f64;
+    let gauges: [(&str, &str, Read); 3] = [
+        (
+            "tailwater_sampling_waiting_traces",
+            "traces that wait for their decision",
+            |tail| tail.waiting().0 as f64,
+        ),
+        (
+            "tailwater_sampling_waiting_bytes",
+            "memory of traces that wait, and of requests kept for them",
+            |tail| tail.waiting().1 as f64,
+        ),
+        (
+            "tailwater_sampling_overload",
+            "rung of the overload ladder: 0 normal, 1 rest, 2 protected, 3 admission, 4 refuse",
+            |tail| f64::from(tail.rung() as u8),
+        ),
+    ];
+    for (name, help, read) in gauges {
+        let tail = tail.clone();
+        metrics.gauge_fn(name, help, move || read(&tail.lock()));
+    }
+}
+
 /// What `/status` says: the same figures for the command line.
 fn status(
     intake: &Arc<Intake>,
@@ -549,9 +624,11 @@ fn status(
     outbox: &Arc<Wal>,
     journal: &Arc<Mutex<tailwater_journal::Journal>>,
     waiting: &Arc<Waiting>,
+    tail: &Option<Arc<Mutex<Tail>>>,
     readiness: &Readiness,
 ) -> impl Fn() -> Value + Clone + Send + Sync + 'static {
     let (intake, journal, waiting, readiness) = (intake.clone(), journal.clone(), waiting.clone(), readiness.clone());
+    let tail = tail.clone();
     let logs = [("intake_log", intake_log.clone()), ("outbox", outbox.clone())];
     move || {
         let items: Vec<Value> = intake
@@ -599,6 +676,13 @@ fn status(
             "backlog": { "used_bytes": intake.backlog.used(), "limit_bytes": intake.backlog.limit() },
             "logs": logs,
             "tables": tables,
+            "sampling": tail.as_ref().map(|tail| {
+                let tail = tail.lock();
+                let (traces, bytes) = tail.waiting();
+                json!({
+                    "policy_epoch": tail.epoch(), "waiting_traces": traces, "waiting_bytes": bytes, "overload": tail.rung().name(),
+                })
+            }),
             "digests": intake.dedup.as_ref().map(|dedup| dedup.with(tailwater_journal::dedup::Register::len)),
         })
     }

@@ -74,6 +74,16 @@ impl Problems {
         Self(vec![problem])
     }
 
+    /// The file cannot be read.
+    pub fn unreadable(path: &std::path::Path, error: &std::io::Error) -> Self {
+        Self::one(Problem {
+            origin: Origin::Default,
+            key: String::new(),
+            message: format!("{}: cannot be read: {error}", path.display()),
+            nearest: None,
+        })
+    }
+
     /// `Err` with the problems, or `Ok(value)` when there are none.
     ///
     /// # Errors

@@ -24,6 +24,8 @@ section! {
         intake: Intake,
         /// Rate, errors and durations of every span, and calls between services, counted before sampling.
         red: Red,
+        /// Which traces stay.
+        sampling: Sampling,
         /// What is promised.
         slo: Slo,
         /// The two logs, the lake and its upkeep.
@@ -211,10 +213,20 @@ section! {
 }
 
 section! {
+    /// Which traces stay. `docs/sampling.md` has the rules; RED and edges are counted before.
+    pub struct Sampling {
+        /// The policy, a YAML file; read again when it changes. `null` keeps everything.
+        policy: Option<PathBuf> = "null",
+        /// Requests whose traces wait for their decision are kept in memory up to this; what is not is read from the intake log.
+        recent: Size = "256MiB" in "1MiB".."64GiB",
+    }
+}
+
+section! {
     /// What is promised. `docs/slo.md` has the rules.
     pub struct Slo {
         /// OpenSLO documents, a file or a folder of `*.yaml`: for their latency thresholds exact counts are kept, and what they select is never folded
-        /// into `__other__`. Read when the collector starts. `null` for none.
+        /// into `__other__`; and their SLOs have the series `slo:...` in the Prometheus API. Read when collector and query role start. `null` for none.
         files: Option<PathBuf> = "null",
     }
 }

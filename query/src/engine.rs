@@ -14,8 +14,8 @@ mod answer;
 mod session;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use datafusion::common::{ParamValues, ScalarValue};
@@ -26,6 +26,7 @@ use datafusion::sql::parser::Statement;
 use futures::StreamExt;
 use parking_lot::Mutex;
 use tailwater_model::table::Table;
+use tailwater_openslo::ResolvedSlo;
 use tailwater_storage::lake::Lake;
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -101,6 +102,7 @@ struct Shared {
     permits: Arc<Semaphore>,
     waiting: AtomicUsize,
     stats: Stats,
+    slos: OnceLock<Vec<ResolvedSlo>>,
     /// For tests: read everything, leave nothing out early.
     no_pruning: AtomicBool,
     window_rows_min: AtomicU64,
@@ -153,6 +155,7 @@ impl Engine {
             permits: Arc::new(Semaphore::new(limits.concurrency.max(1))),
             waiting: AtomicUsize::new(0),
             stats: Stats::default(),
+            slos: OnceLock::new(),
             limits,
             no_pruning: AtomicBool::new(false),
             window_rows_min: AtomicU64::new(WINDOW_ROWS_MIN),
@@ -264,6 +267,16 @@ impl Engine {
     /// [`ErrorKind::Unavailable`] while they are not.
     pub async fn ready(&self) -> Result<()> {
         self.shared.source.ready().await
+    }
+
+    /// Says which SLOs have series (`slo:...`). Once, before queries; later calls change nothing.
+    pub fn declare(&self, slos: Vec<ResolvedSlo>) {
+        let _ = self.shared.slos.set(slos);
+    }
+
+    /// The SLOs that were declared.
+    pub(crate) fn slos(&self) -> &[ResolvedSlo] {
+        self.shared.slos.get().map_or(&[], Vec::as_slice)
     }
 
     /// The limits it was opened with.

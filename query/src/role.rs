@@ -30,6 +30,8 @@ const LOOK_LATER: Duration = Duration::from_secs(10);
 pub struct Role {
     /// What queries read and may use. The temporary directory is the role's alone: leftovers in it are removed at start.
     pub engine: EngineConfig,
+    /// Documents whose SLOs have series in the Prometheus API, a file or a folder. Read once, at the start.
+    pub slos: Option<PathBuf>,
     /// Listener of the query interfaces (4319).
     pub query: TcpListener,
     /// Listener of the admin endpoints (4321).
@@ -67,6 +69,13 @@ pub async fn run(role: Role, shutdown: Shutdown) -> io::Result<()> {
         clear(temp);
     }
     let engine = Engine::open(role.engine).map_err(io::Error::other)?;
+    if let Some(path) = &role.slos {
+        let checked = tailwater_openslo::files::check(&[path]);
+        for problem in &checked.problems {
+            tracing::warn!("slo.files: {problem}");
+        }
+        engine.declare(checked.slos);
+    }
     register(&role.metrics, &engine);
     let readiness = Readiness::new();
     let lake = readiness.condition("lake");

@@ -9,6 +9,7 @@
 //!   batch that settles what they count, so an earlier slice only changes by spans that come late, and those restate it.
 //! - **Watched**: the lake was watched while rows of anything reached `red` or `ledger`, with holes of up to [`HOLE_SECONDS`]. Silence of one
 //!   service in that time is "no requests"; silence of all of them is a gap.
+//! - **A young lake**: while it holds nothing from before the minute of its watermark, windows end at slices of ten seconds instead of minutes.
 //! - **Begins**: the first slice of the source, unless it has rows from before what was read.
 //!
 //! Hours and quarters are read from the tables derived from `red` wherever slices and the ends of spans allow it (`pieces`): 90 days are some 2,000
@@ -16,6 +17,7 @@
 //! engine's limits but the number of rows, for which there is [`ROWS_MAX`]; the same question of several objectives is asked once.
 //! Leaves out: reading documents, drawing.
 
+mod follow;
 mod pieces;
 mod rows;
 mod select;
@@ -34,6 +36,7 @@ use tailwater_slo::{
 
 use crate::engine::{Engine, Query};
 use crate::error::{Error, ErrorKind, Result};
+pub(crate) use follow::{Asked, follow};
 use pieces::{Piece, earlier, pieces};
 use rows::{cell, count, histogram, integers, numbers, sketches, times};
 use select::Text;
@@ -43,6 +46,9 @@ pub const ROWS_MAX: usize = 1_100_000;
 
 /// Larger answers are not kept for a second objective: a hundred of them would take more memory than asking again takes time.
 const KEPT_ROWS_MAX: usize = 10_000;
+
+/// Width of the slices that are counted into.
+const SLICE_SECONDS: u32 = (tailwater_model::red::SLICE_NS / 1_000_000_000) as u32;
 
 /// A longer time without any row in the lake was not watched.
 pub const HOLE_SECONDS: u32 = 900;
@@ -93,14 +99,12 @@ pub fn parse_time(text: &str) -> Result<Time, String> {
 /// # Errors
 /// What queries can end in; [`ErrorKind::BadQuery`] names SLO and objective when the SQL of a document is to blame.
 pub async fn report(engine: &Engine, slos: &[ResolvedSlo], settings: &Settings, at: Time) -> Result<Reported> {
-    let mut lake = Reader {
-        engine,
-        answers: HashMap::new(),
-    };
+    let mut lake = Reader::new(engine);
     let as_of = AsOf {
         at,
         watermark: lake.watermark(at).await?,
     };
+    let settings = &lake.settings(settings, as_of).await?;
     let (mut plans, mut skipped) = (Vec::new(), Vec::new());
     for slo in slos {
         match plan(slo, settings, as_of) {
@@ -130,7 +134,14 @@ struct Reader<'a> {
     answers: HashMap<String, Arc<Vec<RecordBatch>>>,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    fn new(engine: &'a Engine) -> Reader<'a> {
+        Reader {
+            engine,
+            answers: HashMap::new(),
+        }
+    }
+
     async fn ask(&mut self, text: Text) -> Result<Arc<Vec<RecordBatch>>> {
         let key = format!("{}\0{:?}", text.sql, text.params);
         if let Some(answer) = self.answers.get(&key) {
@@ -184,12 +195,40 @@ impl Reader<'_> {
         Ok(newest)
     }
 
+    /// The same settings, but slices as fine as they are counted while the lake is too young to hold a whole minute.
+    async fn settings(&mut self, settings: &Settings, as_of: AsOf) -> Result<Settings> {
+        let end = as_of.watermark.map_or(as_of.at, |watermark| watermark.min(as_of.at));
+        let minute = end.floor(settings.fine);
+        for table in ["red", "ledger"] {
+            let mut text = Text::default();
+            text.push("select ts as at from ");
+            text.push(table);
+            text.push(" where ts < ");
+            text.time(minute);
+            text.push(" limit 1");
+            if self.time(text).await?.is_some() {
+                return Ok(settings.clone());
+            }
+        }
+        Ok(Settings {
+            fine: SLICE_SECONDS.min(settings.fine),
+            ..settings.clone()
+        })
+    }
+
     /// When the lake was watched, over all that plans read.
     async fn watched(&mut self, plans: &[Plan]) -> Result<Vec<Span>> {
-        let read = || plans.iter().flat_map(|plan| &plan.needs).flat_map(|need| &need.spans);
-        let (Some(from), Some(to)) = (read().map(|span| span.from).min(), read().map(|span| span.to).max()) else {
-            return Ok(Vec::new());
-        };
+        let read = plans.iter().flat_map(|plan| &plan.needs).flat_map(|need| &need.spans);
+        let all = read
+            .copied()
+            .reduce(|a, b| Span::new(a.from.min(b.from), a.to.max(b.to)));
+        match all {
+            Some(all) => self.watched_within(all).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    async fn watched_within(&mut self, Span { from, to }: Span) -> Result<Vec<Span>> {
         // What came shortly before shows that the beginning was watched.
         let all = Span::new(from.plus(-i64::from(HOLE_SECONDS)), to);
         let mut seen = std::collections::BTreeSet::new();

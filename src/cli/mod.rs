@@ -19,6 +19,7 @@ pub mod maintain;
 pub mod query;
 pub mod role;
 pub mod run;
+pub mod sampling;
 pub mod slo;
 pub mod sql;
 pub mod status;
@@ -38,6 +39,8 @@ pub enum Command {
     Maintain(maintain::MaintainArgs),
     /// Ask in SQL.
     Sql(sql::SqlArgs),
+    /// Which traces stay: check a policy, bring one from elsewhere, try it, ask why.
+    Sampling(sampling::SamplingArgs),
     /// Is my SLO met? Check, convert and report OpenSLO documents.
     Slo(slo::SloArgs),
     /// Say how the roles are doing.

@@ -37,6 +37,7 @@ pub fn run(_: &QueryArgs, common: &Common) -> anyhow::Result<Exit> {
                 temp: Some(config.data.join("query-tmp")),
                 limits: query_role::limits(&config, limits.query_memory_bytes, machine.cpus),
             },
+            slos: config.slo.files.clone(),
             query,
             admin,
             metrics: Metrics::for_process("query"),

@@ -63,19 +63,31 @@ pub fn run(args: &SqlArgs, common: &Common) -> anyhow::Result<Exit> {
         }
         text => text.to_owned(),
     };
+    answer(&text, args.endpoint.as_ref(), args.format, common)
+}
+
+/// Asks the server of the configuration, or with `--data` the lake, and prints the answer or why there is none.
+///
+/// # Errors
+/// Bad settings, a lake that cannot be read.
+pub fn show(text: &str, format: Format, common: &Common) -> anyhow::Result<Exit> {
+    answer(text, None, format, common)
+}
+
+fn answer(text: &str, endpoint: Option<&Uri>, format: Format, common: &Common) -> anyhow::Result<Exit> {
     let config = common.load()?;
     let answer = small_runtime()?.block_on(async {
-        match (&args.endpoint, &common.data) {
-            (Some(endpoint), _) => ask(&exchange::authority(endpoint)?, &text, args.format).await,
-            (None, Some(_)) => Box::pin(read(&config, &text, args.format)).await,
-            (None, None) => ask(&server(&config)?, &text, args.format).await,
+        match (endpoint, &common.data) {
+            (Some(endpoint), _) => ask(&exchange::authority(endpoint)?, text, format).await,
+            (None, Some(_)) => Box::pin(read(&config, text, format)).await,
+            (None, None) => ask(&server(&config)?, text, format).await,
         }
     });
     match answer {
         Ok(text) => print(&text).map(|()| Exit::Ok),
         Err(error) => match error.downcast_ref::<Failed>() {
             Some(failed) => {
-                eprintln!("{}", failed.show(&text));
+                eprintln!("{}", failed.show(text));
                 Ok(Exit::Trouble)
             }
             None if error.is::<Unreachable>() => {

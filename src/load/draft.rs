@@ -113,10 +113,10 @@ pub enum Value {
     Uid(u32),
     /// 16 hex digits of noise.
     Hex(u32),
-    /// `10.ddd.ddd.ddd` of noise.
+    /// `10.244.ddd.ddd` of noise.
     Address(u32),
     /// Integer of 16384..65536 (always three bytes as a varint, five digits as text).
     Port(u32),
-    /// `user-` and 7 digits of noise.
+    /// `user-` and 7 digits of noise, one of a million users.
     User(u32),
 }

@@ -196,7 +196,7 @@ fn attribute(text: &mut Text, key: &str, value: &Value) {
         Value::Int(int) => text.push(&format!("\"{int}\"")),
         Value::Uid(item) => text.stamped("", What::Uid(*item)),
         Value::Hex(salt) => text.stamped("", What::Hex(*salt)),
-        Value::Address(salt) => text.stamped("10.", What::Address(*salt)),
+        Value::Address(salt) => text.stamped("10.244.", What::Address(*salt)),
         Value::User(salt) => text.stamped("user-", What::Digits(*salt)),
         Value::Port(salt) => text.stamped("", What::Port(*salt)),
     }

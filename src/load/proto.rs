@@ -229,7 +229,7 @@ fn attribute(key: &str, value: &Value) -> Message {
         Value::Int(int) => any.varint(3, *int as u64),
         Value::Uid(item) => any.stamped_text(1, "", What::Uid(*item)),
         Value::Hex(salt) => any.stamped_text(1, "", What::Hex(*salt)),
-        Value::Address(salt) => any.stamped_text(1, "10.", What::Address(*salt)),
+        Value::Address(salt) => any.stamped_text(1, "10.244.", What::Address(*salt)),
         Value::User(salt) => any.stamped_text(1, "user-", What::Digits(*salt)),
         Value::Port(salt) => any.stamped_varint(3, What::Port(*salt)),
     }

@@ -42,11 +42,11 @@ pub enum What {
     Uid(u32),
     /// 16 hex digits of noise.
     Hex(u32),
-    /// `ddd.ddd.ddd`, each 100..=255.
+    /// `ddd.ddd`, each 100..=255: the pods of a cluster.
     Address(u32),
     /// 16384..=65535: a three-byte varint, or five digits in JSON.
     Port(u32),
-    /// Seven decimal digits.
+    /// Seven decimal digits below a million.
     Digits(u32),
     /// A counter that grows with the request number: sfixed64, or 12 digits in JSON.
     Count,
@@ -63,7 +63,7 @@ impl What {
             What::Span(_) => [8, 16][usize::from(json)],
             What::Time { .. } | What::Moment { .. } | What::RunStart => [8, 19][usize::from(json)],
             What::Uid(_) | What::Hex(_) => 16,
-            What::Address(_) => 11,
+            What::Address(_) => 7,
             What::Port(_) => [3, 5][usize::from(json)],
             What::Digits(_) => 7,
             What::Count => [8, 12][usize::from(json)],
@@ -250,12 +250,12 @@ fn stamp_text(what: What, moment: &Moment, place: &mut [u8]) {
         What::Address(salt) => {
             let noise = ids::noise(moment.seed ^ 0xadd8, moment.request, salt);
             place.fill(b'.');
-            for part in 0..3 {
+            for part in 0..2 {
                 write_digits(100 + (noise >> (part * 16)) % 156, &mut place[part * 4..part * 4 + 3]);
             }
         }
         What::Digits(salt) => write_digits(
-            ids::noise(moment.seed ^ 0xd161, moment.request, salt) % 10_000_000,
+            ids::noise(moment.seed ^ 0xd161, moment.request, salt) % 1_000_000,
             place,
         ),
         _ => unreachable!("ids, times and numbers are handled per form"),

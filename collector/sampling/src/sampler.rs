@@ -1,215 +1,798 @@
-//! The sampler: spans go in, verdicts come out.
+//! The sampler of one shard or of several: spans go in, verdicts come out.
 //!
 //! ```text
-//!   offer(now, span, at) --Decided(verdict)--> follow it at once: the sampler keeps nothing
-//!                        --Held------------->  it keeps `at`; the verdict comes out of a later tick, with every span held
-//!   tick(now, due)       --------------------> verdicts that time has made due
+//!   offer(span) -- Late / Dropped: its trace is decided, follow it
+//!               -- Held: it waits with its trace     -- Refused: memory is short, and its trace is not to be kept
+//!   tick(now)   -- verdicts of the traces that are due, rows of table `sampling_ticks`
+//!   both may put verdicts into the Output: after each of them empty it
 //! ```
 //!
-//! Guarantees: a verdict is a threshold, never a bare keep or drop: a span is stored iff R >= T, and T never depends on the trace's own R.
-//! Time is an argument, ns of the arrival clock, never moving back. A span is named by where it lies in the intake log, so holding one
-//! never pins a request body. Assumes: spans of one trace come to one sampler, in LSN order.
-//!
-//! The one policy there is keeps everything at once: T = 0, weight 1, reason `all`. It holds nothing, so offering costs no look-up.
+//! Guarantees: a verdict is a threshold, never a bare keep: a trace is stored iff R >= T, and T depends on contents, on other traces and on
+//! the past, never on the trace's own R. Whole traces are decided. Memory stays within its limit by raising T for the traces that wait, so
+//! that those which stay carry it in their weight. Time is an argument, ns of the arrival clock; what does not move on is taken as standing.
+//! Assumes: spans of one trace come to one sampler, in LSN order; byte-identical requests were taken out before.
+//! Leaves out: reading spans ([`tailwater_model::otlp::peek`]), storing, and what happened before a crash: what waits comes back from the log.
 
-use tailwater_model::ids::{Lsn, SpanId, TraceId};
+use std::collections::HashMap;
+use std::sync::Arc;
 
-use crate::threshold::Threshold;
+use ahash::RandomState;
+use tailwater_model::ids::TraceId;
+use tailwater_model::otlp::peek::{Keys, SpanPeek};
 
-/// What a policy may look at: a peek into the request's bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SpanFacts<'a> {
-    /// The trace it belongs to.
-    pub trace: TraceId,
-    /// Its own id.
-    pub span: SpanId,
-    /// Whether it has no parent.
-    pub root: bool,
-    /// Start, unix ns.
-    pub start_ns: u64,
-    /// End, unix ns.
-    pub end_ns: u64,
-    /// Whether its status is error.
-    pub error: bool,
-    /// `service.name` of its resource.
-    pub service: &'a [u8],
-    /// Its name.
-    pub name: &'a [u8],
-}
+use crate::audit::Audit;
+use crate::controller::{Controller, Item, Shares};
+use crate::fault::Fault;
+use crate::late::{Late, LateMemory, Memory};
+use crate::names::Names;
+use crate::policy::expr::{Quantile, STATUS_ERROR};
+use crate::policy::{By, Policy, Program, Share, Summary, Target};
+use crate::recent::Recent;
+use crate::table::{HeadRank, Opening, Table, Trace};
+use crate::threshold::{PROBABILITY_MIN, Randomness, Threshold};
+use crate::tracestate::{Missing, Stamp, Upstream};
+use crate::verdict::{Decision, SpanAt, TickRow, Trigger, Verdict};
+use crate::wheel::{Entry, Wheel};
 
-/// Where a span lies: record of the intake log, and bytes in its payload.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SpanAt {
-    /// The record.
-    pub lsn: Lsn,
-    /// First byte of the span's message in the payload.
-    pub offset: u32,
-    /// Its length in bytes.
-    pub len: u32,
-}
+mod memory;
+mod saved;
 
-/// What made a trace due.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Trigger {
-    /// Its first span arrived, and the policy waits for nothing.
-    Arrival,
-}
-
-impl Trigger {
-    /// Name in column `trigger`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Trigger::Arrival => "arrival",
-        }
-    }
-}
-
-/// The answer for a trace: stored are its spans with R >= T, each standing for [`Verdict::weight`] spans.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Verdict {
-    /// Which trace.
-    pub trace: TraceId,
-    /// T.
-    pub threshold: Threshold,
-    /// Name of the stratum or cause, for column `sample_reason`.
-    pub reason: &'static str,
-    /// What made it due.
-    pub trigger: Trigger,
-    /// Version of the policies that decided.
-    pub epoch: u64,
-}
-
-impl Verdict {
-    /// How many spans a kept one stands for.
-    pub fn weight(&self) -> f64 {
-        self.threshold.weight()
-    }
-}
-
-/// A verdict that holds for every trace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Unconditional {
-    /// T.
-    pub threshold: Threshold,
-    /// Name of the stratum, for column `sample_reason`.
-    pub reason: &'static str,
-    /// What made the trace due.
-    pub trigger: Trigger,
-    /// Version of the policies.
-    pub epoch: u64,
-}
-
-impl Unconditional {
-    /// How many spans a kept one stands for.
-    pub fn weight(&self) -> f64 {
-        self.threshold.weight()
-    }
-
-    /// The verdict on one trace.
-    pub fn of(self, trace: TraceId) -> Verdict {
-        let Unconditional {
-            threshold,
-            reason,
-            trigger,
-            epoch,
-        } = self;
-        Verdict {
-            trace,
-            threshold,
-            reason,
-            trigger,
-            epoch,
-        }
-    }
-}
+/// Most services told apart for calibration, weights and the audit.
+const SERVICES_MAX: usize = 1 << 16;
+/// Most tenants. They come from credentials, so there are few.
+const TENANTS_MAX: usize = 1 << 16;
+/// What a byte of protobuf takes when stored, until it was measured.
+const STORED_PER_BYTE: f64 = 0.1;
+/// Reason of traces refused or evicted because memory was short.
+pub const ADMISSION: &str = "admission";
 
 /// What became of an offered span.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Offer {
-    /// The trace is decided, this span included.
-    Decided(Verdict),
-    /// The span waits with its trace; [`Sampler::tick`] brings it back.
+    /// The span waits with its trace.
     Held,
+    /// The trace was kept: store the span, late, with this decision.
+    Late(Decision),
+    /// The trace was not kept: neither is the span.
+    Dropped,
+    /// The trace is not let in; its verdict is in the [`Output`], this span included.
+    Refused,
 }
 
-/// A held trace whose time has come.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Due {
-    /// The answer.
-    pub verdict: Verdict,
-    /// Every span held, in LSN order.
-    pub spans: Vec<SpanAt>,
-}
-
-/// How traces are decided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Policy {
-    /// Keep everything at once.
-    All {
-        /// Version of the policies, for column `policy_epoch`.
-        epoch: u64,
-    },
-}
-
-/// The sampler of one shard or of several.
+/// What came out.
 #[derive(Debug)]
-pub struct Sampler {
+pub struct Output<M> {
+    /// Traces decided.
+    pub verdicts: Vec<Verdict<M>>,
+    /// Their spans, by [`Verdict::spans`].
+    pub spans: Vec<SpanAt>,
+    /// Rows of table `sampling_ticks`.
+    pub ticks: Vec<TickRow>,
+}
+
+impl<M> Default for Output<M> {
+    fn default() -> Output<M> {
+        Output {
+            verdicts: Vec::new(),
+            spans: Vec::new(),
+            ticks: Vec::new(),
+        }
+    }
+}
+
+impl<M> Output<M> {
+    /// Empties it, and keeps its room.
+    pub fn clear(&mut self) {
+        self.verdicts.clear();
+        self.spans.clear();
+        self.ticks.clear();
+    }
+}
+
+/// What a tick needs to know.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Tick {
+    /// Arrival clock, unix ns.
+    pub now_ns: u64,
+    /// What the governor allows, stored bytes a second; infinite if nothing is behind ([`crate::governor::Governor`]).
+    pub rate: f64,
+}
+
+/// A policy that traces wait under.
+#[derive(Debug)]
+struct Live {
     policy: Policy,
+    program: Program,
+    reasons: Vec<Arc<str>>,
+    waiting: usize,
 }
 
-impl Sampler {
-    /// A sampler that decides by `policy`.
-    pub fn new(policy: Policy) -> Sampler {
-        Sampler { policy }
+#[derive(Debug)]
+struct Service {
+    audit: Audit,
+    /// Stored bytes a byte of protobuf takes.
+    ratio: f64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Sampler<M> {
+    /// By number; the last is the one for new traces. Those that no trace waits under are gone.
+    policies: Vec<Option<Live>>,
+    current: usize,
+    table: Table<M>,
+    wheel: Wheel,
+    late: LateMemory,
+    controller: Controller,
+    tenants: Names,
+    tenant_shares: Vec<Share>,
+    services: Names,
+    service_shares: Vec<Share>,
+    service: Vec<Service>,
+    recent: Recent,
+    /// T of the last tick by tenant, stratum and key; key `u64::MAX` is the largest of the stratum.
+    last: HashMap<(u32, u16, u64), Threshold, RandomState>,
+    rows: HashMap<(u32, Arc<str>, u64), TickRow, RandomState>,
+    admission: memory::Admission,
+    admission_reason: Arc<str>,
+    tick: u64,
+    now_ns: u64,
+    fired: Vec<(Entry, u32)>,
+    fault: Fault,
+}
+
+impl<M: Copy> Sampler<M> {
+    /// A sampler that decides by `policy`, whose clock stands at `now_ns`.
+    ///
+    /// # Errors
+    /// A sentence, for a policy that cannot be run; [`crate::policy::read`] answers none of those.
+    pub fn new(policy: Policy, memory: Memory, now_ns: u64) -> Result<Sampler<M>, String> {
+        let mut sampler = Sampler {
+            policies: Vec::new(),
+            current: 0,
+            table: Table::new(),
+            wheel: Wheel::new(now_ns),
+            late: LateMemory::new(memory),
+            controller: Controller::new(),
+            tenants: Names::new(TENANTS_MAX),
+            tenant_shares: Vec::new(),
+            services: Names::new(SERVICES_MAX),
+            service_shares: Vec::new(),
+            service: Vec::new(),
+            recent: Recent::default(),
+            last: HashMap::default(),
+            rows: HashMap::default(),
+            admission: memory::Admission::default(),
+            admission_reason: ADMISSION.into(),
+            tick: 0,
+            now_ns,
+            fired: Vec::new(),
+            fault: Fault::None,
+        };
+        sampler.reload(policy)?;
+        sampler.service.push(Service::new());
+        Ok(sampler)
     }
 
-    /// What the policy says without looking at any span; the road then peeks at none.
-    pub fn unconditional(&self) -> Unconditional {
-        match self.policy {
-            Policy::All { epoch } => Unconditional {
-                threshold: Threshold::ALWAYS,
-                reason: "all",
-                trigger: Trigger::Arrival,
-                epoch,
-            },
+    /// Takes up another policy, for traces that begin from now on; those that wait are decided by theirs. Call it between two requests.
+    ///
+    /// # Errors
+    /// A sentence, for a policy that cannot be run, alone or beside those that traces still wait under; the old one stays.
+    pub fn reload(&mut self, policy: Policy) -> Result<(), String> {
+        // Traces that wait read the values of later spans by their own policy's places: those stay where they are.
+        let keys = self
+            .policies
+            .get(self.current)
+            .and_then(Option::as_ref)
+            .map_or(&[][..], |live| live.program.key_names());
+        let has_waiting = self.table.len() > 0;
+        let program = Program::after(&policy, if has_waiting { keys } else { &[] })?;
+        let reasons = policy.strata.iter().map(|stratum| Arc::from(&*stratum.name)).collect();
+        let policies = &mut self.policies;
+        policies.push(Some(Live {
+            policy,
+            program,
+            reasons,
+            waiting: 0,
+        }));
+        self.current = policies.len() - 1;
+        let current = self.current;
+        for (place, live) in self.policies.iter_mut().enumerate() {
+            if place != current && live.as_ref().is_some_and(|live| live.waiting == 0) {
+                *live = None;
+            }
         }
+        // Recent quantiles are by place in the policy.
+        self.recent = Recent::default();
+        self.tenant_shares = (0..self.tenants.len() as u32)
+            .map(|number| self.tenant_share(number))
+            .collect();
+        self.service_shares = (0..self.services.len() as u32)
+            .map(|number| self.service_share(number))
+            .collect();
+        Ok(())
     }
 
-    /// Offers a span of a trace that is not decided yet.
+    /// Attributes that [`Sampler::offer`] wants in [`SpanPeek::values`]. Ask again after a reload.
+    pub fn keys(&self) -> Keys {
+        self.live().program.keys()
+    }
+
+    /// Quantiles that conditions compare with: hand them in with [`Sampler::set_recent`], by their places here.
+    pub fn quantiles(&self) -> &[Quantile] {
+        self.live().program.quantiles()
+    }
+
+    /// The policy for new traces.
+    pub fn policy(&self) -> &Policy {
+        &self.live().policy
+    }
+
+    /// Recent quantiles of durations, of the window before; they hold until the next ones.
+    pub fn set_recent(&mut self, recent: Recent) {
+        self.recent = recent;
+    }
+
+    /// The number of a tenant.
+    pub fn tenant(&mut self, name: &str) -> u32 {
+        let (number, is_new) = self.tenants.number(name.as_bytes());
+        if is_new {
+            self.tenant_shares.push(self.tenant_share(number));
+        }
+        number
+    }
+
+    /// Offers a span. `values` of the peek are those of [`Sampler::keys`]; `open` is asked for a mark when a trace begins to wait.
+    pub fn offer(
+        &mut self,
+        now_ns: u64,
+        tenant: u32,
+        span: &SpanPeek<'_, '_>,
+        at: SpanAt,
+        open: impl FnOnce() -> M,
+        out: &mut Output<M>,
+    ) -> Offer {
+        self.now_ns = self.now_ns.max(now_ns);
+        let id = TraceId(span.head.trace_id.try_into().unwrap_or_default());
+        let hash = self.table.hash(id);
+        let (place, is_new) = match self.table.find(hash, id) {
+            Some(place) => (place, false),
+            None => {
+                if let Some(late) = self.late.find(id) {
+                    return self.late_span(tenant, late);
+                }
+                let limits = self.live().policy.trace;
+                let opening = Opening {
+                    id,
+                    mark: open(),
+                    now_ns: self.now_ns,
+                    due_ns: self.now_ns.saturating_add(limits.timeout_ns),
+                    tenant,
+                    policy: self.current as u32,
+                };
+                self.live_mut().waiting += 1;
+                (self.table.open(hash, opening), true)
+            }
+        };
+        let is_nearer = self.take_in(place, span, at, is_new);
+        if is_new && self.refuses(place) {
+            self.evict(place, out);
+            return Offer::Refused;
+        }
+        if is_nearer {
+            self.set_timer(place);
+        }
+        let trace = self.table.get(place);
+        let limit = self.live_of(trace).policy.trace.span_limit;
+        if trace.spans >= limit {
+            self.decide_now(place, Trigger::SpanLimit, out);
+        }
+        if self.bytes() > self.limit_bytes() {
+            self.make_room(out);
+        }
+        Offer::Held
+    }
+
+    /// Adds a span to what is known of its trace. Answers whether its deadline may have come nearer.
     #[inline]
-    pub fn offer(&mut self, _now_ns: u64, span: &SpanFacts<'_>, _at: SpanAt) -> Offer {
-        Offer::Decided(self.unconditional().of(span.trace))
+    fn take_in(&mut self, place: u32, span: &SpanPeek<'_, '_>, at: SpanAt, is_new: bool) -> bool {
+        let (service, is_unknown) = self.services.number(span.service_name);
+        if is_unknown {
+            self.service.push(Service::new());
+            self.service_shares.push(self.service_share(service));
+        }
+        let ratio = self.service[service as usize].ratio;
+        let upstream = Upstream::parse(span.head.trace_state);
+        self.table.push(place, at);
+        let trace = self.table.get_mut(place);
+        let live = self.policies[trace.policy as usize]
+            .as_ref()
+            .expect("a policy outlives its traces");
+        trace.last_ns = self.now_ns;
+        trace.bytes += u64::from(at.len);
+        trace.cost += f64::from(at.len) * ratio;
+        trace.start_ns = trace.start_ns.min(span.head.start);
+        trace.end_ns = trace.end_ns.max(span.head.end);
+        trace.error |= span.head.status_code == STATUS_ERROR;
+        trace.any |= live.program.any_bits(span, trace.any);
+        trace.before = trace.before.max(upstream.threshold.unwrap_or(Threshold::ALWAYS));
+        if let (Some(said), false) = (upstream.randomness, trace.is_said) {
+            (trace.randomness, trace.is_said, trace.is_hashed) = (said, true, false);
+        }
+        if is_new {
+            let audit = &mut self.service[service as usize].audit;
+            audit.count(trace.randomness, upstream.threshold);
+            // What a span says is never rewritten, even if it is not random.
+            if audit.failed && !trace.is_said {
+                (trace.randomness, trace.is_hashed) = (Randomness::hashed(trace.id), true);
+            }
+        }
+        let rank = rank(span);
+        let is_surer = rank > trace.head;
+        if is_new || is_surer || rank == trace.head && span.head.start < trace.head_start_ns {
+            let is_rooted = rank == HeadRank::Root && is_surer;
+            let head = live.program.head(span, trace.tenant, &self.recent);
+            (trace.head, trace.head_start_ns, trace.service) = (rank, span.head.start, service);
+            (trace.root, trace.print) = (head.bits, head.print);
+            let limits = live.policy.trace;
+            if is_rooted {
+                trace.due_ns = trace.due_ns.min(self.now_ns.saturating_add(limits.root_settle_ns));
+            }
+            return is_new || is_surer;
+        }
+        false
     }
 
-    /// Appends the held traces that are due at `now_ns` to `due`. Call it at least once a second, and with `u64::MAX` to have all.
-    pub fn tick(&mut self, _now_ns: u64, _due: &mut Vec<Due>) {
-        match self.policy {
-            Policy::All { .. } => {}
+    fn set_timer(&mut self, place: u32) {
+        let trace = self.table.get(place);
+        let (idle_ns, seq) = (self.live_of(trace).policy.trace.idle_ns, trace.seq);
+        let timer = self.wheel.set(deadline(trace, idle_ns), Entry { place, seq });
+        self.table.get_mut(place).timer = timer;
+    }
+
+    fn late_span(&mut self, tenant: u32, late: Late) -> Offer {
+        let (reason, epoch) = match &late {
+            Late::Kept(decision) => (decision.reason.clone(), decision.epoch),
+            // Which stratum dropped it is not remembered.
+            Late::Dropped => (Arc::from("late"), self.live().policy.epoch),
+        };
+        let is_kept = matches!(late, Late::Kept(_));
+        let row = self.row(tenant, reason, epoch);
+        row.late_spans += 1;
+        row.late_kept_spans += u64::from(is_kept);
+        match late {
+            Late::Kept(decision) => Offer::Late(decision),
+            Late::Dropped => Offer::Dropped,
+        }
+    }
+
+    /// Decides what is due. Call it every half second or second; with nothing due it still moves the budget on.
+    pub fn tick(&mut self, tick: Tick, out: &mut Output<M>) {
+        self.now_ns = self.now_ns.max(tick.now_ns);
+        let mut fired = std::mem::take(&mut self.fired);
+        self.wheel.advance(self.now_ns, &mut fired);
+        let mut due = Vec::new();
+        for (entry, number) in fired.drain(..) {
+            let Some(trace) = self.table.owner(entry) else { continue };
+            if trace.timer != number {
+                continue;
+            }
+            let live = self.live_of(trace);
+            let at_ns = deadline(trace, live.policy.trace.idle_ns);
+            if at_ns <= self.now_ns {
+                let trigger = match trace.head {
+                    HeadRank::Root => Trigger::Root,
+                    _ if trace.due_ns <= self.now_ns => Trigger::Timeout,
+                    _ => Trigger::Idle,
+                };
+                due.push((entry.place, trigger));
+            } else {
+                let timer = self.wheel.set(at_ns, entry);
+                self.table.get_mut(entry.place).timer = timer;
+            }
+        }
+        self.fired = fired;
+        self.decide(&due, tick.rate, out);
+        self.admission.fall(self.bytes() as f64 / self.limit_bytes() as f64);
+    }
+
+    /// Decides everything that waits, for a shutdown after which nothing is read again.
+    pub fn finish(&mut self, tick: Tick, out: &mut Output<M>) {
+        self.now_ns = self.now_ns.max(tick.now_ns);
+        let due: Vec<_> = self.table.waiting().map(|place| (place, Trigger::Shutdown)).collect();
+        self.decide(&due, tick.rate, out);
+    }
+
+    fn decide(&mut self, due: &[(u32, Trigger)], rate: f64, out: &mut Output<M>) {
+        self.tick += 1;
+        let budget = self.live().policy.budget;
+        let dt = self.controller.refill(&budget, self.now_ns, rate);
+        self.controller.fault = self.fault;
+        let tokens = self.controller.tokens[0];
+        self.last.clear();
+        // Right after a reload there are two policies, for a trace's life; the older decides first, out of the same tokens.
+        let mut numbers: Vec<u32> = due.iter().map(|(place, _)| self.table.get(*place).policy).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        if numbers.is_empty() {
+            numbers.push(self.current as u32);
+        }
+        for number in numbers {
+            let mut items = self.items(due, number);
+            let live = self.policies[number as usize]
+                .as_ref()
+                .expect("a policy outlives its traces");
+            let shares = Shares {
+                tenants: &self.tenant_shares,
+                services: &self.service_shares,
+            };
+            self.controller
+                .decide(&live.policy, shares, self.now_ns, dt, &mut items);
+            let (is_dry, mut kept) = (live.policy.dry_run, Vec::new());
+            for item in &mut items {
+                let (place, trigger) = due[item.place as usize];
+                let trace = self.table.get(place);
+                let key = (item.tenant, item.stratum, item.key);
+                self.last.insert(key, item.threshold);
+                let most = self
+                    .last
+                    .entry((item.tenant, item.stratum, u64::MAX))
+                    .or_insert(Threshold::ALWAYS);
+                *most = (*most).max(item.threshold);
+                if self.fault == Fault::OwnR && item.threshold.keeps(item.randomness) {
+                    let middle = (item.threshold.bits() + item.randomness.bits()) / 2;
+                    item.threshold = Threshold::from_bits(middle).unwrap_or(item.threshold);
+                }
+                if self.fault != Fault::EvictionWithoutWeight {
+                    item.threshold = item.threshold.max(trace.admitted);
+                }
+                if item.threshold.keeps(item.randomness) || is_dry {
+                    kept.push(*item);
+                }
+                let (stratum, threshold) = (item.stratum, item.threshold);
+                self.settle(place, Some(stratum), threshold, trigger, out);
+            }
+            kept.iter().for_each(|item| self.controller.charge(item));
+        }
+        for ((tenant, ..), mut row) in self.rows.drain() {
+            row.tenant = String::from_utf8_lossy(self.tenants.name(tenant)).into();
+            (row.tokens, row.rate, row.tick, row.at_ns) = (tokens, rate, self.tick, self.now_ns);
+            out.ticks.push(row);
+        }
+        out.ticks.sort_by(|left, right| {
+            (&left.tenant, &left.stratum, left.epoch).cmp(&(&right.tenant, &right.stratum, right.epoch))
+        });
+    }
+
+    /// The due traces of a policy, each in its stratum.
+    fn items(&mut self, due: &[(u32, Trigger)], number: u32) -> Vec<Item> {
+        let live = self.policies[number as usize]
+            .as_ref()
+            .expect("a policy outlives its traces");
+        let mut items = Vec::with_capacity(due.len());
+        for (index, (place, _)) in due.iter().enumerate() {
+            let trace = self.table.get(*place);
+            if trace.policy == number {
+                let (stratum, key) = stratum(live, &self.tenants, &mut self.controller, trace, self.now_ns);
+                items.push(item(trace, stratum, key, index as u32));
+            }
+        }
+        items
+    }
+
+    /// Decides one trace before the tick, by what the last tick decided of its like.
+    fn decide_now(&mut self, place: u32, trigger: Trigger, out: &mut Output<M>) {
+        let trace = self.table.get(place);
+        let live = self.policies[trace.policy as usize]
+            .as_ref()
+            .expect("a policy outlives its traces");
+        let (stratum, key) = stratum(live, &self.tenants, &mut self.controller, trace, self.now_ns);
+        let item = item(trace, stratum, key, place);
+        let known = |key| self.last.get(&(trace.tenant, stratum, key)).copied();
+        let threshold = known(key).or_else(|| known(u64::MAX)).unwrap_or_else(|| {
+            match live.policy.strata[usize::from(stratum)].target {
+                Target::Drop => Threshold::NEVER,
+                Target::Probability(p) => Threshold::of_probability(p),
+                _ => Threshold::ALWAYS,
+            }
+        });
+        let threshold = threshold.max(trace.admitted);
+        if threshold.keeps(trace.randomness) || live.policy.dry_run {
+            self.controller.charge(&item);
+        }
+        self.settle(place, Some(stratum), threshold, trigger, out);
+    }
+
+    /// Takes a trace out with its answer. Without a stratum it was memory that decided.
+    fn settle(
+        &mut self,
+        place: u32,
+        stratum: Option<u16>,
+        threshold: Threshold,
+        trigger: Trigger,
+        out: &mut Output<M>,
+    ) {
+        let trace = self.table.get(place);
+        let live = self.policies[trace.policy as usize]
+            .as_mut()
+            .expect("a policy outlives its traces");
+        live.waiting -= 1;
+        let is_dropped = stratum.is_some_and(|stratum| live.policy.strata[usize::from(stratum)].target == Target::Drop);
+        let (is_dry, epoch) = (live.policy.dry_run, live.policy.epoch);
+        let reason = stratum
+            .map_or(&self.admission_reason, |stratum| &live.reasons[usize::from(stratum)])
+            .clone();
+        let would = !is_dropped && threshold.keeps(trace.randomness);
+        // A dry run keeps what it can; what memory has no room for is gone all the same.
+        let is_shadowed = is_dry && stratum.is_some();
+        let decision = Decision {
+            threshold: if is_shadowed { trace.admitted } else { threshold },
+            reason: reason.clone(),
+            epoch,
+            is_hashed: trace.is_hashed,
+            is_dropped: is_dropped && !is_shadowed,
+        };
+        let keep = would || is_shadowed;
+        let (id, mark, tenant) = (trace.id, trace.mark, trace.tenant);
+        let (span_count, bytes, cost) = (trace.spans, trace.bytes, trace.cost);
+        let first = out.spans.len();
+        self.table.close(place, keep.then_some(&mut out.spans));
+        if keep {
+            let remembered = match self.fault {
+                Fault::LateWithoutWeight => &Decision {
+                    threshold: Threshold::ALWAYS,
+                    ..decision.clone()
+                },
+                _ => &decision,
+            };
+            self.late.keep(self.now_ns, id, remembered);
+        } else {
+            self.late.drop(self.now_ns, id);
+        }
+        let row = self.row(tenant, reason, epoch);
+        row.seen_traces += 1;
+        row.seen_spans += u64::from(span_count);
+        row.seen_bytes += bytes;
+        row.threshold_min = row.threshold_min.min(threshold);
+        row.threshold_max = row.threshold_max.max(threshold);
+        if would {
+            row.kept_traces += 1;
+            row.kept_spans += u64::from(span_count);
+            row.kept_bytes += bytes;
+            row.kept_cost += cost;
+            row.adjusted_traces += threshold.weight();
+        }
+        out.verdicts.push(Verdict {
+            trace: id,
+            mark,
+            tenant,
+            keep,
+            decision,
+            trigger,
+            shadow: is_shadowed.then_some(threshold),
+            span_count,
+            bytes,
+            cost,
+            tick: self.tick,
+            spans: first..out.spans.len(),
+        });
+    }
+
+    fn row(&mut self, tenant: u32, stratum: Arc<str>, epoch: u64) -> &mut TickRow {
+        self.rows
+            .entry((tenant, stratum, epoch))
+            .or_insert_with_key(|(_, stratum, epoch)| TickRow {
+                tick: 0,
+                at_ns: 0,
+                tenant: Arc::from(""),
+                stratum: stratum.clone(),
+                epoch: *epoch,
+                seen_traces: 0,
+                seen_spans: 0,
+                seen_bytes: 0,
+                kept_traces: 0,
+                kept_spans: 0,
+                kept_bytes: 0,
+                kept_cost: 0.0,
+                adjusted_traces: 0.0,
+                late_spans: 0,
+                late_kept_spans: 0,
+                threshold_min: Threshold::NEVER,
+                threshold_max: Threshold::ALWAYS,
+                tokens: 0.0,
+                rate: 0.0,
+            })
+    }
+
+    /// What a kept span carries out, late or not.
+    pub fn stamp(&self, trace: TraceId, upstream: Upstream, decision: &Decision) -> Stamp {
+        let missing: Missing = self.live().policy.missing;
+        Stamp::of(upstream, trace, decision.threshold, decision.is_hashed, missing)
+    }
+
+    /// Says what spans of a service have taken when stored, against the `cost` of their verdicts. Without a service it holds for all. Call it
+    /// about once a minute; a measurement moves what is expected by half of what it says.
+    pub fn calibrate(&mut self, service: Option<&str>, expected: f64, stored: f64) {
+        if !(expected > 0.0 && stored >= 0.0 && stored.is_finite()) {
+            return;
+        }
+        let number = service.map(|name| self.services.number(name.as_bytes()).0 as usize);
+        let factor = (1.0 + (stored / expected - 1.0) / 2.0).clamp(0.5, 2.0);
+        let services = self
+            .service
+            .iter_mut()
+            .enumerate()
+            .filter(|(at, _)| number.is_none_or(|number| number == *at));
+        services.for_each(|(_, service)| service.ratio = (service.ratio * factor).clamp(1e-4, 100.0));
+    }
+
+    /// Memory of what waits, bytes.
+    #[inline]
+    pub fn bytes(&self) -> u64 {
+        (self.table.bytes() + self.wheel.bytes()) as u64
+    }
+
+    /// Traces that wait.
+    pub fn waiting(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Traces remembered, kept and dropped.
+    pub fn remembered(&self) -> (usize, usize) {
+        self.late.len()
+    }
+
+    /// Names of the strata that got less than they asked for in the last tick.
+    pub fn squeezed(&self) -> impl Iterator<Item = &str> {
+        let strata = self.live().policy.strata.iter().enumerate();
+        strata
+            .filter(|(at, _)| self.controller.squeezed >> at & 1 != 0)
+            .map(|(_, stratum)| &*stratum.name)
+    }
+
+    /// T below which new traces are not let in, for want of memory.
+    pub fn admission(&self) -> Threshold {
+        self.admission.threshold()
+    }
+
+    /// Services whose trace ids are not random: R of their traces is a hash, and `rv` is to be written.
+    pub fn not_random(&self) -> impl Iterator<Item = &[u8]> {
+        let failed = self
+            .service
+            .iter()
+            .enumerate()
+            .filter(|(_, service)| service.audit.failed);
+        failed.map(|(number, _)| self.services.name(number as u32))
+    }
+
+    fn live(&self) -> &Live {
+        self.policies[self.current]
+            .as_ref()
+            .expect("the current policy is live")
+    }
+
+    fn live_mut(&mut self) -> &mut Live {
+        self.policies[self.current]
+            .as_mut()
+            .expect("the current policy is live")
+    }
+
+    fn live_of(&self, trace: &Trace<M>) -> &Live {
+        self.policies[trace.policy as usize]
+            .as_ref()
+            .expect("a policy outlives its traces")
+    }
+
+    fn tenant_share(&self, number: u32) -> Share {
+        let policy = &self.live().policy;
+        let name = std::str::from_utf8(self.tenants.name(number)).unwrap_or_default();
+        policy.tenants.get(name).copied().unwrap_or(policy.tenant)
+    }
+
+    fn service_share(&self, number: u32) -> Share {
+        let name = std::str::from_utf8(self.services.name(number)).unwrap_or_default();
+        self.live().policy.services.get(name).copied().unwrap_or_default()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn with_fault(mut self, fault: Fault) -> Sampler<M> {
+        self.fault = fault;
+        self
+    }
+}
+
+impl Service {
+    fn new() -> Service {
+        Service {
+            audit: Audit::default(),
+            ratio: STORED_PER_BYTE,
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::threshold::Randomness;
-    use proptest::prelude::*;
+/// When a trace is due, if nothing more of it comes.
+fn deadline<M>(trace: &Trace<M>, idle_ns: u64) -> u64 {
+    match trace.head {
+        HeadRank::Entry => trace.due_ns.min(trace.last_ns.saturating_add(idle_ns)),
+        HeadRank::Root | HeadRank::Any => trace.due_ns,
+    }
+}
 
-    proptest! {
-        #[test]
-        fn everything_is_kept_at_once_with_weight_one(id: [u8; 16], now: u64, root: bool, error: bool, start_ns: u64, end_ns: u64) {
-            let mut sampler = Sampler::new(Policy::All { epoch: 4 });
-            let trace = TraceId(id);
-            let span = SpanFacts { trace, span: SpanId([1; 8]), root, start_ns, end_ns, error, service: b"cart", name: b"GET" };
-            let Offer::Decided(verdict) = sampler.offer(now, &span, SpanAt { lsn: Lsn(1), offset: 0, len: 9 }) else {
-                panic!("held");
-            };
-            prop_assert_eq!(verdict.trace, trace);
-            prop_assert_eq!((verdict.weight(), verdict.reason, verdict.epoch), (1.0, "all", 4));
-            prop_assert!(verdict.threshold.keeps(Randomness::of_trace(trace)));
-            let mut due = Vec::new();
-            sampler.tick(u64::MAX, &mut due);
-            prop_assert!(due.is_empty());
+/// OTLP's flags: whether it is known that the parent is remote, and whether it is.
+const REMOTE_KNOWN: u32 = 0x100;
+const REMOTE: u32 = 0x200;
+
+fn rank(span: &SpanPeek<'_, '_>) -> HeadRank {
+    let (server, consumer) = (2, 5);
+    if !span.head.parent_span_id.iter().any(|byte| *byte != 0) {
+        return HeadRank::Root;
+    }
+    let is_entry = match span.head.flags & REMOTE_KNOWN {
+        0 => [server, consumer].contains(&span.head.kind),
+        _ => span.head.flags & REMOTE != 0,
+    };
+    if is_entry { HeadRank::Entry } else { HeadRank::Any }
+}
+
+fn summary<'a, M>(tenants: &'a Names, trace: &Trace<M>) -> Summary<'a> {
+    Summary {
+        any: trace.any,
+        root: trace.root,
+        duration_ns: trace.end_ns.saturating_sub(trace.start_ns),
+        spans: trace.spans,
+        bytes: trace.bytes,
+        error: trace.error,
+        has_root: trace.head == HeadRank::Root,
+        tenant: std::str::from_utf8(tenants.name(trace.tenant)).unwrap_or_default(),
+    }
+}
+
+/// The first stratum that the trace belongs to, and the key that it is shared by.
+fn stratum<M>(live: &Live, tenants: &Names, controller: &mut Controller, trace: &Trace<M>, now_ns: u64) -> (u16, u64) {
+    let mut last = 0;
+    for at in live.program.matching(summary(tenants, trace)) {
+        last = at as u16;
+        let print = || live.program.fingerprint(trace.print, trace.error);
+        match live.policy.strata[at].target {
+            Target::First { count, window_ns } => {
+                if controller
+                    .book()
+                    .first((trace.tenant, last, print()), now_ns, count, window_ns)
+                {
+                    return (last, 0);
+                }
+            }
+            Target::Share { by, .. } => {
+                let key = match by {
+                    By::All => 0,
+                    // The largest key is not one.
+                    By::Fingerprint => print().min(u64::MAX - 1),
+                    By::Service => u64::from(trace.service),
+                };
+                return (last, key);
+            }
+            Target::All | Target::Drop | Target::Probability(_) => return (last, 0),
         }
+    }
+    (last, 0)
+}
+
+fn item<M>(trace: &Trace<M>, stratum: u16, key: u64, place: u32) -> Item {
+    // What an upstream stage let through it judged by an R that a hash has nothing to do with.
+    let before = if trace.is_hashed {
+        Threshold::ALWAYS
+    } else {
+        trace.before
+    };
+    Item {
+        tenant: trace.tenant,
+        stratum,
+        key,
+        service: trace.service,
+        cost: [trace.cost, f64::from(trace.spans)],
+        survived: before.max(trace.admitted).probability().max(PROBABILITY_MIN),
+        randomness: trace.randomness,
+        place,
+        threshold: Threshold::ALWAYS,
     }
 }

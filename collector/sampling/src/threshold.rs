@@ -7,12 +7,22 @@
 use std::fmt;
 
 use tailwater_model::ids::TraceId;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// 2^56: how many values R and T have, and the adjusted count of the rarest span.
 const RANGE: u64 = 1 << 56;
 
 /// Hex digits of 56 bits.
 const DIGITS: usize = 14;
+
+/// Digits a computed threshold is rounded to, leading `f` not counted: the advice of the specification. p is then right to 2^-13 of itself.
+const PRECISION: usize = 4;
+
+/// The smallest probability that is ever computed: it bounds every weight at 16,384. What needs less is refused instead.
+pub const PROBABILITY_MIN: f64 = 1.0 / 16_384.0;
+
+/// Seed of [`Randomness::hashed`]. The same in every collector and for ever, so that they agree on R.
+const HASH_SEED: u64 = 0x7461_696c_7761_7465;
 
 /// A 56-bit rejection threshold T. Larger rejects more; there is no value that rejects everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -47,6 +57,30 @@ impl Threshold {
         RANGE as f64 / (RANGE - self.0) as f64
     }
 
+    /// The threshold of a probability, rounded to the digits that are stored, so that what is applied is what is recorded. Above 1 counts
+    /// as 1; below [`PROBABILITY_MIN`], and if it is no number, as that.
+    pub fn of_probability(probability: f64) -> Threshold {
+        if probability >= 1.0 {
+            return Threshold::ALWAYS;
+        }
+        let exact = ((1.0 - probability.max(PROBABILITY_MIN)) * RANGE as f64) as u64;
+        let leading = ((exact << 8).leading_ones() / 4) as usize;
+        let unit = 1u64 << (4 * (DIGITS - (PRECISION + leading).min(DIGITS)));
+        Threshold(((exact + unit / 2) / unit * unit).min(RANGE - unit))
+    }
+
+    /// Keeps nobody but the largest R: what a rule that stores nothing is written down as.
+    pub const NEVER: Threshold = Threshold(RANGE - 1);
+
+    /// The smallest threshold that rejects `randomness`.
+    pub const fn excluding(randomness: Randomness) -> Threshold {
+        if randomness.0 + 1 < RANGE {
+            Threshold(randomness.0 + 1)
+        } else {
+            Threshold::NEVER
+        }
+    }
+
     /// Parses the value of `th`: 1 to 14 hex digits of either case, short ones padded with zeros on the right.
     pub fn parse(th: &[u8]) -> Option<Threshold> {
         let bits = (1..=DIGITS).contains(&th.len()).then(|| parse_hex(th)).flatten()?;
@@ -73,14 +107,36 @@ impl Randomness {
         Randomness(u64::from_be_bytes([0, a, b, c, d, e, f, g]))
     }
 
+    /// R of a trace whose id is not random: 56 bits of a hash of it. It has to be written as `rv`, or nobody else can follow.
+    pub fn hashed(trace: TraceId) -> Randomness {
+        Randomness(xxh3_64_with_seed(&trace.0, HASH_SEED) >> 8)
+    }
+
+    /// The randomness of these bits; `None` above 56 bits.
+    pub const fn from_bits(bits: u64) -> Option<Randomness> {
+        if bits < RANGE { Some(Randomness(bits)) } else { None }
+    }
+
     /// The bits, below 2^56.
     pub const fn bits(self) -> u64 {
         self.0
     }
 
+    /// R as a number in [0, 1).
+    pub fn fraction(self) -> f64 {
+        self.0 as f64 / RANGE as f64
+    }
+
     /// Parses the value of `rv`: exactly 14 hex digits of either case.
     pub fn parse(rv: &[u8]) -> Option<Randomness> {
         (rv.len() == DIGITS).then(|| parse_hex(rv)).flatten().map(Randomness)
+    }
+}
+
+/// Writes `rv` as the specification does: 14 lower-case hex digits.
+impl fmt::Display for Randomness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:0width$x}", self.0, width = DIGITS)
     }
 }
 
@@ -162,7 +218,40 @@ mod tests {
         assert!(Threshold::ALWAYS.keeps(Randomness::parse(b"00000000000000").unwrap()));
     }
 
+    #[test]
+    fn computed_thresholds() {
+        for (probability, th) in [
+            (2.0, "0"),
+            (1.0, "0"),
+            (0.5, "8"),
+            (0.1, "e666"),
+            (0.01, "fd70a"),
+            (0.001, "ffbe77"),
+            (0.0, "fffc"),
+            (f64::NAN, "fffc"),
+            (0.999_999_999, "0"),
+        ] {
+            assert_eq!(Threshold::of_probability(probability).to_string(), th, "{probability}");
+        }
+        let top = Randomness::from_bits(RANGE - 1).unwrap();
+        assert_eq!(Threshold::excluding(top), Threshold::NEVER);
+        assert_eq!(Randomness::parse(top.to_string().as_bytes()), Some(top));
+    }
+
     proptest! {
+        #[test]
+        fn rounding_hardly_moves_the_probability(probability in PROBABILITY_MIN..1.0) {
+            let threshold = Threshold::of_probability(probability);
+            prop_assert!((threshold.probability() / probability - 1.0).abs() < 1.0 / 8192.0, "{} {probability}", threshold);
+            prop_assert!(threshold.to_string().trim_start_matches('f').len() <= PRECISION);
+        }
+
+        #[test]
+        fn the_excluding_threshold_is_the_smallest(bits in 0..RANGE - 1) {
+            let threshold = Threshold::excluding(Randomness(bits));
+            prop_assert!(!threshold.keeps(Randomness(bits)) && threshold.keeps(Randomness(bits + 1)));
+        }
+
         #[test]
         fn th_comes_back(bits in 0..RANGE, digits in 1usize..=14) {
             let quantised = bits >> (4 * (14 - digits)) << (4 * (14 - digits));

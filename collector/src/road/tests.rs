@@ -12,14 +12,13 @@ use prost::Message as _;
 use tailwater_journal::{Reasons, Recovery};
 use tailwater_model::ids::SHARDS;
 use tailwater_runtime::Metrics;
-use tailwater_sampling::Policy;
 use tailwater_storage::outbox::Head;
 
 use super::*;
 
 /// 2026-01-01T00:00:00Z.
-const NOW: u64 = 1_767_225_600_000_000_000;
-const SECOND: u64 = 1_000_000_000;
+pub(super) const NOW: u64 = 1_767_225_600_000_000_000;
+pub(super) const SECOND: u64 = 1_000_000_000;
 
 /// A span: service, kind, id, parent.
 type Made = (&'static str, i32, u8, u8);
@@ -36,6 +35,12 @@ fn record(lsn: u64, arrival_ns: u64, (service, kind, id, parent): Made) -> Accep
         end_time_unix_nano: arrival_ns,
         ..Span::default()
     };
+    request_of(lsn, arrival_ns, service, vec![span])
+}
+
+/// A record with these spans of a service.
+pub(super) fn request_of(lsn: u64, arrival_ns: u64, service: &str, spans: Vec<Span>) -> Accepted {
+    let items = spans.len() as u64;
     let attributes = vec![KeyValue {
         key: "service.name".into(),
         value: Some(AnyValue {
@@ -50,7 +55,7 @@ fn record(lsn: u64, arrival_ns: u64, (service, kind, id, parent): Made) -> Accep
                 ..Resource::default()
             }),
             scope_spans: vec![ScopeSpans {
-                spans: vec![span],
+                spans,
                 ..ScopeSpans::default()
             }],
             ..ResourceSpans::default()
@@ -63,7 +68,7 @@ fn record(lsn: u64, arrival_ns: u64, (service, kind, id, parent): Made) -> Accep
             arrival_ns,
             tenant: "default".into(),
             signal: Signal::Traces,
-            items: 1,
+            items,
             wire_bytes: payload.len() as u64,
             digest: None,
             duplicate: false,
@@ -72,6 +77,40 @@ fn record(lsn: u64, arrival_ns: u64, (service, kind, id, parent): Made) -> Accep
         payload,
         held: None,
         place: None,
+    }
+}
+
+pub(super) fn journal_settings() -> tailwater_journal::Settings {
+    tailwater_journal::Settings {
+        log_id: LogId([3; 16]),
+        shards: SHARDS as u8,
+        decisions_max: 1000,
+        decision_age_max_ns: 1 << 60,
+        reasons: Reasons::new([LOST_UNDECODABLE]),
+    }
+}
+
+/// A road that cuts a batch after every row.
+pub(super) fn parts(
+    journal: Arc<Mutex<Journal>>,
+    red: Option<Arc<Mutex<Aggregator>>>,
+    outbox: SyncSender<Sealed>,
+) -> Parts {
+    Parts {
+        settings: Settings {
+            delay: Duration::from_secs(3600),
+            rows: 1,
+            bytes: usize::MAX,
+        },
+        journal,
+        sampler: KeepAll { epoch: 0 },
+        tail: None,
+        red,
+        hold_bytes: 1 << 30,
+        outbox,
+        stats: Stats::new(&Metrics::new()),
+        caps: Caps::default(),
+        now: || NOW + 3600 * SECOND,
     }
 }
 
@@ -85,14 +124,7 @@ impl Logs {
     /// Starts a process on what was settled, walks what the intake log still gives, then `new` records; ends cleanly. Answers the rows
     /// of `red` and `edges` in the batches that came out, and the first LSN that the next process needs.
     fn run(&mut self, log: &[(u64, Made)], new: std::ops::Range<usize>) -> (Vec<[u64; 2]>, u64) {
-        let settings = tailwater_journal::Settings {
-            log_id: LogId([3; 16]),
-            shards: SHARDS as u8,
-            decisions_max: 1000,
-            decision_age_max_ns: 1 << 60,
-            reasons: Reasons::new([LOST_UNDECODABLE]),
-        };
-        let mut recovery = Recovery::new(settings, None).unwrap();
+        let mut recovery = Recovery::new(journal_settings(), None).unwrap();
         for (at, settlement) in self.settled.iter().enumerate() {
             let seq = tailwater_model::ids::BatchSeq(at as u64 + 1);
             recovery.batch(seq, settlement).unwrap();
@@ -101,21 +133,8 @@ impl Logs {
         let config = tailwater_config::Config::load(None, [], [("red.enabled", "true")]).unwrap();
         let red = tailwater_red::Settings::new(&config.red, Vec::new(), Caps::default());
         let (outbox, sealed) = mpsc::sync_channel(100);
-        let road = Road::new(Parts {
-            settings: Settings {
-                delay: Duration::from_secs(3600),
-                rows: 1,
-                bytes: usize::MAX,
-            },
-            journal: journal.clone(),
-            sampler: Sampler::new(Policy::All { epoch: 0 }),
-            red: Some(Arc::new(Mutex::new(Aggregator::new(red)))),
-            hold_bytes: 1 << 30,
-            outbox,
-            stats: Stats::new(&Metrics::new()),
-            caps: Caps::default(),
-            now: || NOW + 3600 * SECOND,
-        });
+        let red = Some(Arc::new(Mutex::new(Aggregator::new(red))));
+        let road = Road::new(parts(journal.clone(), red, outbox));
         let at = |lsn: usize| record(lsn as u64, log[lsn - 1].0, log[lsn - 1].1);
         let from = journal.lock().replay_from().0 as usize;
         let replay: Vec<Accepted> = (from..new.start).map(at).collect();

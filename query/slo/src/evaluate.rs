@@ -6,19 +6,21 @@
 mod forecast;
 mod heat;
 mod series;
+mod track;
 
 use tailwater_openslo::{Budgeting, Decimal};
 
 use crate::latency::{Histogram, LatencyBin};
 use crate::plan::{Plan, bin_seconds};
 use crate::report::{BudgetReport, BurnReport, Counts, LatencyReport, Point, Raw, Slices, SloReport, WindowReport};
-use crate::tally::{Slice, Sums, Tally};
+use crate::tally::{Ratio, Slice, Sums, Tally};
 use crate::time::{Span, Time};
 use crate::verdict::{Facts, judge};
 
 pub use forecast::Exhaustion;
 pub use heat::{Column, Heat};
 use series::{Series, measure};
+pub use track::{Point as TrackPoint, Rates, Track, Wanted, track};
 
 /// What the plan's needs gave.
 #[derive(Clone, Debug, Default)]
@@ -245,23 +247,25 @@ fn coverage(series: &Series<'_>, observed: &Observed, span: Span) -> f64 {
 fn burn(plan: &Plan, series: &Series<'_>, name: &str, span: Span) -> BurnReport {
     let sums = series.sums(span);
     let tally = sums.tally(&plan.budgeting);
-    let budget = plan.target.budget();
-    // A window shorter than a slice would show the slice before it or nothing.
-    let measurable = span.seconds() >= plan.slice().into() && tally.total > 0;
-    let lower = (measurable && plan.has_counts()).then(|| {
+    let burn = burn_rate(plan, &tally, span);
+    let lower = (burn.is_some() && plan.has_counts()).then(|| {
         let interval = tally.interval(plan.settings.interval, plan.settings.confidence);
-        ((1.0 - interval.hi) / budget.to_f64()).max(0.0)
+        ((1.0 - interval.hi) / plan.target.budget().to_f64()).max(0.0)
     });
     BurnReport {
         window: name.to_owned(),
         span,
         counts: counts(&sums),
-        burn: tally
-            .consumed(budget)
-            .filter(|_| measurable)
-            .map(|ratio| ratio.as_f64()),
+        burn: burn.map(Ratio::as_f64),
         burn_at_least: lower,
     }
+}
+
+/// How fast the budget went in a span; `None` where nothing can be said of it.
+fn burn_rate(plan: &Plan, tally: &Tally, span: Span) -> Option<Ratio> {
+    // A window shorter than a slice would show the slice before it or nothing.
+    let measurable = span.seconds() >= plan.slice().into();
+    tally.consumed(plan.target.budget()).filter(|_| measurable)
 }
 
 /// Budget over the window: what is left of the budget of the whole window after each bin.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  ResolvedSlo --plan--> Plan { needs } --caller reads--> Data --evaluate--> SloReport --Report::new--> Report --render--> String
+//!              --track-> Track { plan }                      '--Track::evaluate--> burn rates and budget at many moments
 //! ```
 //!
 //! Guarantees: counts stay whole numbers and are divided last; targets are decimals; "no data" never reads as met; the same plan and
@@ -26,7 +27,7 @@ pub mod tally;
 pub mod time;
 pub mod verdict;
 
-pub use evaluate::{Data, Observed, evaluate};
+pub use evaluate::{Data, Observed, Rates, Track, TrackPoint, Wanted, evaluate, track};
 pub use plan::{AsOf, Need, Plan, PlanError, Settings, What, plan};
 pub use render::{Format, render};
 pub use report::{Report, SloReport};

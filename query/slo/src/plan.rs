@@ -195,7 +195,7 @@ pub fn plan(slo: &ResolvedSlo, settings: &Settings, as_of: AsOf) -> Result<Vec<P
         .collect()
 }
 
-fn plan_objective(
+pub(crate) fn plan_objective(
     slo: &ResolvedSlo,
     objective: &ResolvedObjective,
     settings: &Settings,
@@ -211,23 +211,16 @@ fn plan_objective(
     }
     let slice = slice_seconds(&objective.budgeting).unwrap_or(settings.fine);
     let at = as_of.at;
-    let end = as_of.watermark.map_or(at, |watermark| watermark.min(at)).floor(slice);
+    let end = end_at(as_of, slice);
     let windows: Vec<PlannedWindow> = named_windows(&slo.window, settings)
         .into_iter()
         .map(|(name, window)| {
-            let whole = match window {
-                Window::Rolling(_) => window.at(end),
-                // The calendar says which one it is, the watermark how much of it is known. Slices belong where they begin.
-                Window::Calendar { .. } => {
-                    let whole = window.at(at);
-                    Span::new(whole.from.ceil(settings.fine), whole.to.ceil(settings.fine))
-                }
-            };
+            let (whole, span) = spans_at(window, at, end, settings.fine);
             PlannedWindow {
                 name,
                 window,
                 whole,
-                span: Span::new(whole.from, whole.to.min(end).max(whole.from)),
+                span,
             }
         })
         .collect();
@@ -248,22 +241,7 @@ fn plan_objective(
         .chain(quiet.iter().map(|quiet| quiet.span))
         .flat_map(|span| [span.from, span.to])
         .collect();
-    let mut needs = Vec::new();
-    if let (Some(from), Some(to)) = (
-        read.iter().map(|span| span.from).min(),
-        read.iter().map(|span| span.to).max(),
-    ) {
-        let all = Span::new(from, to);
-        if matches!(objective.budgeting, Budgeting::Occurrences) {
-            needs.extend(count_needs(all, &ends, settings));
-        } else {
-            needs.push(Need {
-                what: What::Counts,
-                width: slice,
-                spans: vec![Span::new(from.floor(slice), to)],
-            });
-        }
-    }
+    let mut needs = counts(&objective.budgeting, slice, &read, &ends, settings);
     if matches!(objective.indicator, Indicator::Requests { .. })
         && let Some(main) = windows.first().filter(|main| !main.span.is_empty())
     {
@@ -291,6 +269,25 @@ fn plan_objective(
         quiet,
         needs,
     })
+}
+
+/// All of a window as of a moment, and what of it is past and complete.
+pub(crate) fn spans_at(window: Window, at: Time, end: Time, fine: u32) -> (Span, Span) {
+    let whole = match window {
+        Window::Rolling(_) => window.at(end),
+        // The calendar says which one it is, the watermark how much of it is known. Slices belong where they begin.
+        Window::Calendar { .. } => {
+            let whole = window.at(at);
+            Span::new(whole.from.ceil(fine), whole.to.ceil(fine))
+        }
+    };
+    (whole, Span::new(whole.from, whole.to.min(end).max(whole.from)))
+}
+
+/// Where windows end as of a moment: at the watermark, at a whole slice.
+pub(crate) fn end_at(as_of: AsOf, slice: u32) -> Time {
+    let end = as_of.watermark.map_or(as_of.at, |watermark| watermark.min(as_of.at));
+    end.floor(slice)
 }
 
 impl Plan {
@@ -419,8 +416,20 @@ fn named_windows(own: &TimeWindow, settings: &Settings) -> Vec<(String, Window)>
     if !settings.windows.is_empty() {
         return settings.windows.iter().map(|period| rolling(*period)).collect();
     }
+    let name = match own {
+        TimeWindow::Rolling(period) => period.to_string(),
+        TimeWindow::Calendar { period, start, zone } => {
+            format!("{period} from {} {zone}", start.format("%Y-%m-%d %H:%M"))
+        }
+    };
+    vec![(name, window_of(own))]
+}
+
+/// The window that a document means.
+#[must_use]
+pub fn window_of(own: &TimeWindow) -> Window {
     match own {
-        TimeWindow::Rolling(period) => vec![rolling(*period)],
+        TimeWindow::Rolling(period) => Window::Rolling(period.nominal().as_secs()),
         TimeWindow::Calendar { period, start, zone } => {
             let count = period.count.max(1);
             let many = |each: u32| count.saturating_mul(each);
@@ -433,15 +442,11 @@ fn named_windows(own: &TimeWindow, settings: &Settings) -> Vec<(String, Window)>
                 Unit::Quarter => CalendarUnit::Months(many(3)),
                 Unit::Year => CalendarUnit::Months(many(12)),
             };
-            let window = Window::Calendar {
+            Window::Calendar {
                 start: *start,
                 zone: *zone,
                 unit,
-            };
-            vec![(
-                format!("{period} from {} {zone}", start.format("%Y-%m-%d %H:%M")),
-                window,
-            )]
+            }
         }
     }
 }
@@ -458,7 +463,7 @@ fn burn_windows(slo: &ResolvedSlo, settings: &Settings) -> Vec<Period> {
     all
 }
 
-fn quiet_times(extensions: &Extensions, fine: u32, read: &[Span]) -> Vec<Quiet> {
+pub(crate) fn quiet_times(extensions: &Extensions, fine: u32, read: &[Span]) -> Vec<Quiet> {
     let seconds = |ns: i64| Time(ns.div_euclid(1_000_000_000));
     let times = extensions.maintenance.iter().map(|maintenance| Quiet {
         // Rounded outward: the last part of a second counts as one.
@@ -471,6 +476,29 @@ fn quiet_times(extensions: &Extensions, fine: u32, read: &[Span]) -> Vec<Quiet> 
     times
         .filter(|quiet| read.iter().any(|span| span.overlaps(quiet.span)))
         .collect()
+}
+
+/// Counts from the first to the last of what is read, so fine that every end lies between two slices.
+pub(crate) fn counts(
+    budgeting: &Budgeting,
+    slice: u32,
+    read: &[Span],
+    ends: &BTreeSet<Time>,
+    settings: &Settings,
+) -> Vec<Need> {
+    let all = read
+        .iter()
+        .copied()
+        .reduce(|a, b| Span::new(a.from.min(b.from), a.to.max(b.to)));
+    match (all, budgeting) {
+        (None, _) => Vec::new(),
+        (Some(all), Budgeting::Occurrences) => count_needs(all, ends, settings),
+        (Some(all), _) => vec![Need {
+            what: What::Counts,
+            width: slice,
+            spans: vec![Span::new(all.from.floor(slice), all.to)],
+        }],
+    }
 }
 
 /// Coarse slices wherever no window begins or ends inside one, fine ones elsewhere.

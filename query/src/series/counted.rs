@@ -1,4 +1,5 @@
-//! Series out of the tables that are counted before sampling: `red` as Tempo's span metrics, `edges` as its service graph.
+//! Series out of the tables that hold counts: `red` as Tempo's span metrics, `edges` as its service graph, `ledger` as what became of all that
+//! was received.
 //!
 //! The tables hold what was counted per slice; here it becomes counters. A counter begins at 0 where the window of the need begins (for a series that
 //! is younger, with its first slice), so its own value means nothing beyond the window, while rates and increases are those of the table.

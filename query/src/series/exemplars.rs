@@ -1,25 +1,25 @@
-//! Spans behind the numbers: the exemplars of `red` and `edges`.
+//! Spans behind the numbers: the exemplars of `red` and `edges`, and those that were sent with metrics.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use tailwater_promql::{Labels, Matcher};
 
 use super::counted::{FAMILIES, Keys, Metric, keys, rows_of};
-use super::{Window, table};
+use super::{Window, stored, table};
 use crate::engine::Engine;
 use crate::error::Result;
 
 /// Most exemplars of an answer; a graph shows fewer. The slowest are kept.
-const EXEMPLARS_MAX: usize = 2000;
+pub(super) const EXEMPLARS_MAX: usize = 2000;
 
-/// A span that was counted.
+/// A value that was measured.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Exemplar {
-    pub trace_id: String,
-    pub span_id: String,
-    /// Its duration.
-    pub seconds: f64,
-    /// Its end, ms since 1970.
+    /// `trace_id` and `span_id` where they are known, and what else was sent.
+    pub labels: BTreeMap<String, String>,
+    /// Of a span its duration in seconds.
+    pub value: f64,
+    /// When, of a span its end; ms since 1970.
     pub time_ms: i64,
 }
 
@@ -39,7 +39,7 @@ pub(crate) async fn exemplars(engine: &Engine, selectors: &[Vec<Matcher>], windo
     for matchers in selectors {
         // A bucket's bound is no property of a span.
         let matchers: Vec<Matcher> = matchers.iter().filter(|one| one.name != "le").cloned().collect();
-        for family in &FAMILIES {
+        for family in FAMILIES.iter().filter(|family| family.has_exemplars) {
             let metrics: Vec<&Metric> = family.selected(&matchers).collect();
             if metrics.is_empty() {
                 continue;
@@ -65,9 +65,8 @@ pub(crate) async fn exemplars(engine: &Engine, selectors: &[Vec<Matcher>], windo
                     for labels in sets.filter(|labels| Matcher::all(&matchers, labels)) {
                         #[allow(clippy::cast_precision_loss)] // Shown as seconds.
                         found.series.entry(labels).or_default().push(Exemplar {
-                            trace_id: traces.value(row).to_owned(),
-                            span_id: spans.value(row).to_owned(),
-                            seconds: ns.value(row) as f64 / 1e9,
+                            labels: ids(traces.value(row), spans.value(row)),
+                            value: ns.value(row) as f64 / 1e9,
                             time_ms: us.value(row).div_euclid(1000),
                         });
                     }
@@ -81,8 +80,19 @@ pub(crate) async fn exemplars(engine: &Engine, selectors: &[Vec<Matcher>], windo
             }
         }
     }
+    for matchers in selectors {
+        stored::exemplars(engine, matchers, window, &mut found).await?;
+    }
     for exemplars in found.series.values_mut() {
         exemplars.sort_by_key(|exemplar| exemplar.time_ms);
     }
     Ok(found)
+}
+
+/// The labels of a span.
+pub(super) fn ids(trace: &str, span: &str) -> BTreeMap<String, String> {
+    let all = [("trace_id", trace), ("span_id", span)].into_iter();
+    all.filter(|(_, id)| !id.is_empty())
+        .map(|(name, id)| (name.to_owned(), id.to_owned()))
+        .collect()
 }

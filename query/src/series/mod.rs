@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   need (matchers, times) ──> counted: tables red and edges, deltas per slice ─> counters that begin at 0 where the window begins
-//!                         └──> stored:  metric_series, metric_points, metric_dists ─> under their Prometheus names
+//!                         ├──> stored:  metric_series, metric_points, metric_dists ─> under their Prometheus names
+//!                         └──> objectives: the SLOs of `slo.files` ─> rates and budgets, as the reports reckon them
 //! ```
 //!
 //! Guarantees: all samples of all series that the matchers select within the window, sorted by labels, times rising; what the reader must know
@@ -13,6 +14,7 @@ mod counted;
 mod exemplars;
 mod grid;
 mod naming;
+mod objectives;
 mod stored;
 mod table;
 
@@ -76,6 +78,7 @@ pub(crate) async fn select(engine: &Engine, need: &Need, lookback_ms: i64, now_m
     let mut found = Found::default();
     counted::select(engine, need, lookback_ms, now_ms, &mut found).await?;
     stored::select(engine, need, &mut found).await?;
+    objectives::select(engine, need, lookback_ms, &mut found).await?;
     found.series.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
     Ok(found)
 }
@@ -91,6 +94,7 @@ pub(crate) async fn labels(engine: &Engine, selectors: &[Vec<Matcher>], window: 
     for matchers in selectors {
         counted::labels(engine, matchers, window, &mut found).await?;
         stored::labels(engine, matchers, window, &mut found).await?;
+        objectives::labels(engine, matchers, &mut found);
     }
     Ok(found)
 }
@@ -101,6 +105,7 @@ pub(crate) async fn labels(engine: &Engine, selectors: &[Vec<Matcher>], window: 
 /// As [`Engine::query`].
 pub(crate) async fn metadata(engine: &Engine, window: Window) -> Result<Vec<(String, Metadata)>> {
     let mut all = counted::metadata();
+    all.extend(objectives::metadata(engine));
     all.extend(stored::metadata(engine, window).await?);
     all.sort();
     all.dedup();

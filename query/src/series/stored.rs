@@ -13,6 +13,7 @@
 //! stays.
 
 mod dists;
+mod examples;
 mod points;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -24,6 +25,7 @@ use super::naming::{self, Shape};
 use super::{Found, FoundLabels, Metadata, Sql, Window, may_be, samples_max, table, too_much};
 use crate::engine::Engine;
 use crate::error::Result;
+pub(super) use examples::exemplars;
 
 /// The metric that carries what is known of a target.
 const TARGET_INFO: &str = "target_info";

@@ -60,12 +60,16 @@ pub(super) fn text(column: &StringArray, row: usize) -> Option<&str> {
     column.is_valid(row).then(|| column.value(row))
 }
 
-/// The only values that a matcher lets through, where it names them: `=` and `=~` of plain alternatives, which is how Grafana writes
-/// variables with several values. `None` where there may be others, among them the empty one, which an absent label has.
+/// The only values that a matcher lets through, where it names them: `=` and `=~` of plain alternatives, in parentheses or not, which is how
+/// Grafana writes variables with several values. `None` where there may be others, among them the empty one, which an absent label has.
 pub(super) fn only(matcher: &Matcher) -> Option<Vec<Arc<str>>> {
     let values: Vec<Arc<str>> = match matcher.compare {
         Compare::Equal => vec![matcher.value.as_str().into()],
-        Compare::Matches(_) => matcher.value.split('|').map(literal).collect::<Option<_>>()?,
+        Compare::Matches(_) => {
+            let inside = matcher.value.strip_prefix('(').and_then(|rest| rest.strip_suffix(')'));
+            let alternatives = inside.unwrap_or(&matcher.value).split('|');
+            alternatives.map(literal).collect::<Option<_>>()?
+        }
         Compare::NotEqual | Compare::MatchesNot(_) => return None,
     };
     values.iter().all(|value| !value.is_empty()).then_some(values)
@@ -110,7 +114,9 @@ mod tests {
         check(r#"a=~"b\\.x|c-d""#, Some(&["b.x", "c-d"]));
         check(r#"a=~"b.x""#, None);
         check(r#"a=~"\\d|x""#, None);
-        check(r#"a=~"(b|c)""#, None);
+        check(r#"a=~"(b|c)""#, Some(&["b", "c"]));
+        check(r#"a=~"(b\\.x)""#, Some(&["b.x"]));
+        check(r#"a=~"(b)|(c)""#, None);
         check(r#"a!~"b|c""#, None);
     }
 }

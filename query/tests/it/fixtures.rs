@@ -119,7 +119,8 @@ pub fn rows(table: Table, count: usize, given: impl Fn(&str) -> Option<ArrayRef>
     sorted(table, RecordBatch::try_new(schema.clone(), columns).unwrap())
 }
 
-fn sorted(table: Table, rows: RecordBatch) -> RecordBatch {
+/// In the order of a table.
+pub fn sorted(table: Table, rows: RecordBatch) -> RecordBatch {
     let keys: Vec<_> = sort_columns(table)
         .iter()
         .map(|name| SortColumn {
@@ -131,7 +132,7 @@ fn sorted(table: Table, rows: RecordBatch) -> RecordBatch {
 }
 
 /// `cast`, and maps by their parts: Arrow compares the names of map entries.
-fn as_type(column: &ArrayRef, to: &DataType) -> ArrayRef {
+pub fn as_type(column: &ArrayRef, to: &DataType) -> ArrayRef {
     match (column.data_type(), to) {
         (from, to) if from == to => column.clone(),
         (DataType::Map(..), DataType::Map(entries, sorted)) => {
@@ -402,7 +403,7 @@ pub fn shop() -> Vec<Span> {
         trace: (at / 4) as u8,
         span: at as u8,
         attrs: if at.is_multiple_of(5) {
-            vec![("user.id", "u1")]
+            vec![("customer.id", "u1")]
         } else {
             Vec::new()
         },

@@ -2,7 +2,9 @@
 //! ones still in an outbox.
 #![allow(clippy::unwrap_used)]
 
+mod dashboards;
 mod fixtures;
+mod grafana;
 mod hot;
 mod levels;
 mod limits;

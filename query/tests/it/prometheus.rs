@@ -18,11 +18,12 @@ use tailwater_query::http;
 use tower::ServiceExt;
 
 use crate::fixtures::{Fixture, MIDNIGHT, TODAY, rows};
+use crate::grafana::exemplar_column;
 
 /// Midnight, s since 1970.
-const T0: i64 = MIDNIGHT / 1_000_000;
+pub(crate) const T0: i64 = MIDNIGHT / 1_000_000;
 
-async fn send(fixture: &Fixture, request: Request<Body>) -> (StatusCode, Value) {
+pub(crate) async fn send(fixture: &Fixture, request: Request<Body>) -> (StatusCode, Value) {
     let response = http::router(fixture.engine.clone()).oneshot(request).await.unwrap();
     let status = response.status();
     let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -36,12 +37,12 @@ fn encoded(params: &[(&str, &str)]) -> String {
         .finish()
 }
 
-async fn get(fixture: &Fixture, path: &str, params: &[(&str, &str)]) -> (StatusCode, Value) {
+pub(crate) async fn get(fixture: &Fixture, path: &str, params: &[(&str, &str)]) -> (StatusCode, Value) {
     let uri = format!("/prometheus/api/v1/{path}?{}", encoded(params));
     send(fixture, Request::get(uri).body(Body::empty()).unwrap()).await
 }
 
-async fn form(fixture: &Fixture, path: &str, params: &[(&str, &str)]) -> (StatusCode, Value) {
+pub(crate) async fn form(fixture: &Fixture, path: &str, params: &[(&str, &str)]) -> (StatusCode, Value) {
     let request = Request::post(format!("/prometheus/api/v1/{path}"))
         .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
         .body(Body::from(encoded(params)))
@@ -50,7 +51,7 @@ async fn form(fixture: &Fixture, path: &str, params: &[(&str, &str)]) -> (Status
 }
 
 /// `data` of an answer that must be a success, by GET and by POST alike.
-async fn data(fixture: &Fixture, path: &str, params: &[(&str, &str)]) -> Value {
+pub(crate) async fn data(fixture: &Fixture, path: &str, params: &[(&str, &str)]) -> Value {
     let (status, answer) = get(fixture, path, params).await;
     assert_eq!(status, StatusCode::OK, "{path} {params:?}: {answer}");
     assert_eq!(answer["status"], "success");
@@ -59,7 +60,7 @@ async fn data(fixture: &Fixture, path: &str, params: &[(&str, &str)]) -> Value {
 }
 
 /// The result of an instant query, `metric value` per series, in order.
-async fn instant(fixture: &Fixture, query: &str, time: i64) -> Vec<String> {
+pub(crate) async fn instant(fixture: &Fixture, query: &str, time: i64) -> Vec<String> {
     let data = data(fixture, "query", &[("query", query), ("time", &time.to_string())]).await;
     assert_eq!(data["resultType"], "vector", "{query}");
     let samples = data["result"].as_array().unwrap().iter();
@@ -77,13 +78,13 @@ async fn instant(fixture: &Fixture, query: &str, time: i64) -> Vec<String> {
 }
 
 /// The one number of an instant query.
-async fn number(fixture: &Fixture, query: &str, time: i64) -> f64 {
+pub(crate) async fn number(fixture: &Fixture, query: &str, time: i64) -> f64 {
     let lines = instant(fixture, query, time).await;
     assert_eq!(lines.len(), 1, "{query}: {lines:?}");
     lines[0].rsplit_once(' ').unwrap().1.parse().unwrap()
 }
 
-fn key(service: &str, operation: &str, is_error: bool) -> Arc<RedKey> {
+pub(crate) fn key(service: &str, operation: &str, is_error: bool) -> Arc<RedKey> {
     let none: Arc<str> = "".into();
     Arc::new(RedKey {
         tenant: "default".into(),
@@ -104,7 +105,7 @@ fn key(service: &str, operation: &str, is_error: bool) -> Arc<RedKey> {
 }
 
 /// A row with the durations of its spans, ms.
-fn red(key: &Arc<RedKey>, slice: u64, durations_ms: &[u64]) -> RedRow {
+pub(crate) fn red(key: &Arc<RedKey>, slice: u64, durations_ms: &[u64]) -> RedRow {
     let mut sketch = ExpHist::new();
     durations_ms
         .iter()
@@ -538,7 +539,7 @@ async fn errors_say_what_is_wrong() {
     assert_eq!(status, StatusCode::BAD_REQUEST);
 }
 
-fn edge(
+pub(crate) fn edge(
     client: &str,
     server: &str,
     peer: &str,
@@ -751,6 +752,27 @@ async fn with_metrics() -> Fixture {
     });
     fixture.commit_rows(Table::MetricDists, &rows).await;
     fixture
+}
+
+/// A counter and a histogram of `cart` whose points carry exemplars; a later point has one from after the first five minutes.
+pub(crate) async fn commit_example_points(fixture: &mut Fixture) {
+    let series = [
+        (1, "http.requests", 2, 2, "{request}", CART),
+        (4, "http.duration", 3, 2, "s", CART),
+    ];
+    fixture.commit_rows(Table::MetricSeries, &series_rows(&series)).await;
+    let points = [(1, "http.requests", 2, 2, 120), (1, "http.requests", 2, 2, 360)];
+    let examples = exemplar_column(&[vec![(100, 3.0, false)], vec![(350, 4.0, true)]]);
+    let numbers = point_rows(Table::MetricPoints, &points, &|column| {
+        (column == "exemplars").then(|| examples.clone())
+    });
+    fixture.commit_rows(Table::MetricPoints, &numbers).await;
+    let dists = [(4, "http.duration", 3, 2, 120)];
+    let examples = exemplar_column(&[vec![(90, 0.25, true)]]);
+    let dists = point_rows(Table::MetricDists, &dists, &|column| {
+        (column == "exemplars").then(|| examples.clone())
+    });
+    fixture.commit_rows(Table::MetricDists, &dists).await;
 }
 
 #[tokio::test]

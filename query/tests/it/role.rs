@@ -46,6 +46,7 @@ async fn it_waits_for_the_lake_answers_and_drains() {
     let data = directory.path().to_path_buf();
     let config = Role {
         engine,
+        slos: None,
         query,
         admin,
         metrics: Metrics::new(),

@@ -505,3 +505,170 @@ async fn the_route_reports_and_refuses() {
         assert!(answer.contains(says), "{query}: {answer}");
     }
 }
+
+/// Values of a query over time, as Grafana's graph gets them.
+async fn graph(fixture: &Fixture, query: &str, from: i64, to: i64, step: i64) -> serde_json::Value {
+    let query: String = url::form_urlencoded::byte_serialize(query.as_bytes()).collect();
+    let path = format!("query_range?query={query}&start={from}&end={to}&step={step}");
+    ask(fixture, &path).await["data"]["result"].clone()
+}
+
+async fn ask(fixture: &Fixture, path: &str) -> serde_json::Value {
+    let uri = format!("/prometheus/api/v1/{path}");
+    let request = Request::get(uri).body(Body::empty()).unwrap();
+    let response = http::router(fixture.engine.clone()).oneshot(request).await.unwrap();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let answer: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(answer["status"], "success", "{path}: {answer}");
+    answer
+}
+
+/// The number that the one series shows at a moment.
+fn shown(result: &serde_json::Value, at: i64) -> Option<f64> {
+    let series = result.as_array().unwrap();
+    assert!(series.len() <= 1, "{result}");
+    let values = series.first()?["values"].as_array().unwrap();
+    let value = values.iter().find(|value| value[0].as_f64() == Some(at as f64))?;
+    value[1].as_str().unwrap().parse().ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn series_of_an_slo_are_its_reports_over_time() {
+    let fixture = lake(&hour(1000, 7)).await;
+    let slos = slo("red: {service: checkout, good: {errors: exclude}}", "0.9");
+    fixture.engine.declare(slos.clone());
+    let (from, to, step) = (DAY - 600, DAY + 5400, 300);
+    let series = |name: &'static str| graph(&fixture, name, from, to, step);
+    let current = series("slo:current_burn_rate:ratio").await;
+    let own = series("slo:period_burn_rate:ratio").await;
+    let left = series("slo:period_error_budget_remaining:ratio").await;
+    let half = series("slo:sli_error:ratio_rate30m{slo=\"pay\"}").await;
+    let hour = series("slo:sli_error:ratio_rate1h{service=\"checkout\"}").await;
+    let burn = |report: &SloReport, window: &str| {
+        let burn = report.burn.iter().find(|burn| burn.window == window).unwrap();
+        burn.burn
+    };
+    let same = |ours: Option<f64>, theirs: Option<f64>, what: &str, at: i64| match (ours, theirs) {
+        (Some(a), Some(b)) => assert!((a - b).abs() < 1e-12, "{what} at {at}: {a} {b}"),
+        (a, b) => assert_eq!(a, b, "{what} at {at}"),
+    };
+    let mut said = 0;
+    for at in (from..=to).step_by(step as usize) {
+        let report = one(&fixture, &slos, at).await;
+        let stale = report.windows[0].because.contains("data ends at");
+        let known = |value: Option<f64>| value.filter(|_| !stale);
+        let budget = report.windows[0].budget;
+        same(shown(&current, at), known(burn(&report, "5m")), "current", at);
+        same(shown(&own, at), known(budget.map(|budget| budget.consumed)), "own", at);
+        same(
+            shown(&left, at),
+            known(budget.map(|budget| budget.remaining)),
+            "left",
+            at,
+        );
+        same(
+            shown(&half, at),
+            known(burn(&report, "30m").map(|burn| burn * 0.1)),
+            "30m",
+            at,
+        );
+        same(
+            shown(&hour, at),
+            known(report.windows[0].sli.map(|sli| 1.0 - sli)),
+            "1h",
+            at,
+        );
+        said += usize::from(shown(&left, at).is_some());
+    }
+    // From the first minutes to ten minutes after the last row, at 00:59:10.
+    assert_eq!(said, 13);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn series_of_slos_are_named_and_listed() {
+    let fixture = lake(&hour(1000, 7)).await;
+    let mut slos = slo("red: {service: checkout, good: {errors: exclude}}", "0.9");
+    let mut foreign = document(
+        "ratioMetric: {rawType: success, raw: {metricSource: {type: Prometheus, spec: {query: up}}}}",
+        "Occurrences",
+        "target: 0.99",
+    );
+    foreign[0].name = "theirs".into();
+    let mut broken = document(
+        "thresholdMetric: {metricSource: {type: tailwater, spec: {sql: \"select ts as slice, n as value from nowhere\"}}}",
+        "Occurrences",
+        "target: 0.9, op: lt, value: 50",
+    );
+    broken[0].name = "broken".into();
+    slos.extend(foreign);
+    slos.extend(broken);
+    fixture.engine.declare(slos);
+    let listed = format!(
+        "label/__name__/values?match[]=%7Bslo=%22pay%22%7D&start={DAY}&end={}",
+        DAY + 60
+    );
+    let names = ask(&fixture, &listed).await;
+    let expected = [
+        "slo:current_burn_rate:ratio",
+        "slo:error_budget:ratio",
+        "slo:objective:ratio",
+        "slo:period_burn_rate:ratio",
+        "slo:period_error_budget_remaining:ratio",
+        "slo:sli_error:ratio_rate1d",
+        "slo:sli_error:ratio_rate1h",
+        "slo:sli_error:ratio_rate2h",
+        "slo:sli_error:ratio_rate30m",
+        "slo:sli_error:ratio_rate3d",
+        "slo:sli_error:ratio_rate5m",
+        "slo:sli_error:ratio_rate6h",
+        "slo:time_period:days",
+        "tailwater_slo_info",
+    ];
+    assert_eq!(names["data"], serde_json::json!(expected));
+    let info = ask(&fixture, "series?match[]=tailwater_slo_info%7Bslo=%22pay%22%7D").await;
+    let labels = &info["data"][0];
+    let told = ["service", "objective", "target", "window", "method"].map(|name| labels[name].as_str().unwrap());
+    assert_eq!(told, ["checkout", "objective-1", "90%", "1h", "Occurrences"]);
+    let metadata = ask(&fixture, "metadata?metric=slo:objective:ratio").await;
+    assert_eq!(metadata["data"]["slo:objective:ratio"][0]["type"], "gauge");
+    let at = DAY + 3600;
+    // What needs no data is there for all of them; what does, with a word about those that cannot be counted.
+    let targets = format!("query?query=sum%20by%20(slo)%20(slo:objective:ratio)&time={at}");
+    let targets = ask(&fixture, &targets).await;
+    assert_eq!(targets["data"]["result"].as_array().unwrap().len(), 3);
+    assert_eq!(targets["warnings"], serde_json::json!([]));
+    let burns = ask(&fixture, &format!("query?query=slo:period_burn_rate:ratio&time={at}")).await;
+    assert_eq!(burns["data"]["result"].as_array().unwrap().len(), 1, "{burns}");
+    let warnings = burns["warnings"].to_string();
+    assert!(
+        warnings.contains("`theirs`") && warnings.contains("`broken`"),
+        "{warnings}"
+    );
+    // A function over time sees a value a minute.
+    let most = format!("query?query=count_over_time(slo:period_burn_rate:ratio%5B30m%5D)&time={at}");
+    assert_eq!(ask(&fixture, &most).await["data"]["result"][0]["value"][1], "30");
+    let hours = format!("query?query=slo:time_period:days%7Bslo=%22pay%22%7D*24&time={at}");
+    assert_eq!(ask(&fixture, &hours).await["data"]["result"][0]["value"][1], "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fresh_lake_answers_before_its_first_minute_is_over() {
+    let rows = [DAY + 20, DAY + 30].map(|at| Requests {
+        at,
+        ns: vec![MS; 500],
+        ..Requests::default()
+    });
+    let fixture = lake(&rows).await;
+    let slos = slo("red: {service: checkout, good: {errors: exclude}}", "0.9");
+    fixture.engine.declare(slos.clone());
+    let report = one(&fixture, &slos, DAY + 41).await;
+    assert_eq!((counted(&report).2, report.verdict), (1000, Verdict::Met), "{report:?}");
+    assert_eq!(report.windows[0].span.to, Time(DAY + 40));
+    let burn = report.burn.iter().find(|burn| burn.window == "5m").unwrap();
+    assert_eq!(burn.counts.total, 1000);
+    // The slice that is being counted waits for its end.
+    assert_eq!(counted(&one(&fixture, &slos, DAY + 35).await).2, 500);
+    let name = "slo:period_error_budget_remaining:ratio";
+    let left = graph(&fixture, name, DAY + 41, DAY + 41, 15).await;
+    assert_eq!(shown(&left, DAY + 41), Some(1.0));
+}

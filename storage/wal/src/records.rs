@@ -12,6 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::file::{Disk, Open};
 use crate::recover::{first_record, read_segment_header};
 use crate::segment::SegmentMeta;
+use crate::shared::Mark;
 use crate::walk::{Step, Verify, Walk, Window};
 
 /// A record read back, completely verified.
@@ -37,6 +38,8 @@ pub struct Records {
     pub(crate) kind: u32,
     pub(crate) salt: u32,
     pub(crate) from: u64,
+    /// A place at or before `from`, in the segment of its generation.
+    pub(crate) mark: Option<(u64, Mark)>,
     /// Segments still to read, with the first number behind what is to be read of each.
     pub(crate) segments: VecDeque<(SegmentMeta, u64)>,
     pub(crate) known_lost: Vec<(u64, u64)>,
@@ -60,7 +63,10 @@ impl Records {
             let failed = |e: io::Error| Error::io(format!("reading {}", path.display()), e);
             let file = self.disk.open(&path, Open::Read).map_err(failed)?;
             let (header, preamble) = read_segment_header(&*file, &meta, &self.log_id, self.kind, &path)?;
-            let from = (first_record(header.as_ref()), meta.base);
+            let from = match self.mark {
+                Some((seq, mark)) if mark.generation == meta.generation => (mark.at, seq),
+                _ => (first_record(header.as_ref()), meta.base),
+            };
             let window = Window::new(file);
             let walk = Walk::new(window, self.salt, meta.generation, Verify::All, from, limit, meta.len);
             Ok(Current { walk, preamble })

@@ -3,7 +3,7 @@
 //! Guarantees: room in a segment is taken, and its disk space checked, before a sequence number is given. So a refused append leaves
 //! no trace, and a record that has a number has room.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -55,7 +55,29 @@ pub(crate) struct Inner {
     pub(crate) ticks_asked: u64,
     pub(crate) ticks_done: u64,
     pub(crate) counts: Counts,
+    /// Where some records lie, by sequence number: a reader need not begin at the start of a segment.
+    pub(crate) marks: BTreeMap<u64, Mark>,
 }
+
+/// Where a record begins: generation of its segment, offset in it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark {
+    pub(crate) generation: u64,
+    pub(crate) at: u64,
+}
+
+impl Inner {
+    /// Notes where record `seq` lies, if the last note is far enough behind.
+    pub(crate) fn mark(&mut self, seq: u64, mark: Mark) {
+        let last = self.marks.last_key_value().map(|(_, last)| *last);
+        if last.is_none_or(|last| last.generation != mark.generation || mark.at >= last.at + MARK_BYTES) {
+            self.marks.insert(seq, mark);
+        }
+    }
+}
+
+/// Bytes between two marks: some 32 bytes of memory each, and at most so much is read for nothing.
+const MARK_BYTES: u64 = 256 << 10;
 
 /// Counters since opening.
 #[derive(Clone, Copy, Default)]

@@ -182,6 +182,7 @@ impl Wal {
             .filter(|(segment, limit)| segment.base < *limit && *limit > from)
             .collect();
         let first = segments.front().map_or(until + 1, |(segment, _)| segment.base);
+        let mark = inner.marks.range(..=from).next_back().map(|(seq, mark)| (*seq, *mark));
         Records {
             disk: shared.disk.clone(),
             dir: shared.options.dir.clone(),
@@ -189,6 +190,7 @@ impl Wal {
             kind: shared.options.kind,
             salt: shared.salt,
             from,
+            mark,
             segments,
             known_lost: shared.known_lost.clone(),
             current: None,
@@ -269,6 +271,7 @@ impl Wal {
         let first_generation = {
             let mut inner = shared.inner.lock();
             inner.segments.retain(|s| !gone.contains(&s.generation));
+            inner.marks.retain(|_, mark| !gone.contains(&mark.generation));
             inner.free.extend(free);
             inner.segments.first().map_or(0, |s| s.generation)
         };

@@ -12,7 +12,7 @@ use crate::error::{Error, FullReason, Kind};
 use crate::format::SegmentHeader;
 use crate::options::Ack;
 use crate::segment::{CreateError, GROUP_BYTES, NewSegment, SegmentMeta, SegmentWriter, planned_bytes};
-use crate::shared::{Inner, Plan, Queued, Shared};
+use crate::shared::{Inner, Mark, Plan, Queued, Shared};
 
 /// In [`Ack::Write`]: the longest that acknowledged bytes stay unsynced.
 pub const SYNC_DELAY: Duration = Duration::from_millis(100);
@@ -184,6 +184,10 @@ impl Writer {
         }
         segment.flush(last + 1, durable).map_err(broken)?;
         let bytes = segment.end() - before;
+        let mark = Mark {
+            generation: segment.header.generation,
+            at: before,
+        };
         self.written = last;
         let now = self.shared.options.clock.now();
         self.sync_due.get_or_insert(now + SYNC_DELAY);
@@ -193,6 +197,7 @@ impl Writer {
         }
         self.marker_due = Some(self.shared.options.clock.now() + MARKER_DELAY);
         let mut inner = self.shared.inner.lock();
+        inner.mark(group[0].header.seq, mark);
         inner.counts.groups += 1;
         inner.counts.records += group.len() as u64;
         inner.counts.bytes += bytes;

@@ -146,8 +146,8 @@ pub(super) async fn exemplars(State(engine): State<Engine>, params: Params) -> R
                 #[allow(clippy::cast_precision_loss)] // Milliseconds of our time are exact in a double.
                 let timestamp = one.time_ms as f64 / 1000.0;
                 json!({
-                    "labels": { "trace_id": one.trace_id, "span_id": one.span_id },
-                    "value": number::plain(one.seconds),
+                    "labels": one.labels,
+                    "value": number::plain(one.value),
                     "timestamp": timestamp,
                 })
             })

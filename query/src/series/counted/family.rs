@@ -17,6 +17,8 @@ pub(crate) struct Family {
     pub keys: &'static [(&'static str, &'static str)],
     /// Has a column `dims`, whose entries are labels too.
     pub has_dims: bool,
+    /// Has a span behind its numbers.
+    pub has_exemplars: bool,
     /// A further condition on rows.
     pub only: &'static str,
     pub metrics: &'static [Metric],
@@ -69,7 +71,7 @@ const fn metric(name: &'static str, part: Part, kind: &'static str, help: &'stat
 /// After each part of a key: in no text that a person sends.
 pub(super) const NEXT: char = '\u{1e}';
 
-pub(crate) static FAMILIES: [Family; 2] = [
+pub(crate) static FAMILIES: [Family; 3] = [
     Family {
         table: "red",
         coarser: &[("red_1h", 3_600_000), ("red_15m", 900_000)],
@@ -95,6 +97,7 @@ pub(crate) static FAMILIES: [Family; 2] = [
             ("error_type", "error_type"),
         ],
         has_dims: true,
+        has_exemplars: true,
         only: "",
         metrics: &[
             metric(
@@ -132,6 +135,7 @@ pub(crate) static FAMILIES: [Family; 2] = [
             ("server_service_namespace", "server_namespace"),
         ],
         has_dims: false,
+        has_exemplars: true,
         // A call of which nobody says who made or answered it is no edge of a graph.
         only: " and (client_service is not null or unpaired = 'root') and (server_service is not null or peer is not null)",
         metrics: &[
@@ -194,6 +198,34 @@ pub(crate) static FAMILIES: [Family; 2] = [
                 Part::Seconds("client_sum_ns"),
                 "",
                 "",
+            ),
+        ],
+    },
+    // What the collector shows on its own `/metrics`, from the table, so that a dashboard needs nothing else to see the pipeline.
+    Family {
+        table: "(select *, 10 as slice_s from ledger) as ledger",
+        coarser: &[],
+        keys: &[
+            ("tenant", "tenant"),
+            ("signal", "signal"),
+            ("account", "account"),
+            ("reason", "reason"),
+        ],
+        has_dims: false,
+        has_exemplars: false,
+        only: "",
+        metrics: &[
+            metric(
+                "tailwater_items_total",
+                Part::Count("items"),
+                "counter",
+                "Spans, points and log records by where they ended: received = all other accounts but expired, and what is in flight.",
+            ),
+            metric(
+                "tailwater_item_bytes_total",
+                Part::Count("bytes"),
+                "counter",
+                "Their protobuf bytes, likewise.",
             ),
         ],
     },

@@ -370,6 +370,20 @@ const SPAN_PROMOTED: &[Column] = &[
         "Attribute `peer.service`, or `service.peer.name`.",
     ),
     opt("server_address", Word, "", "Attribute `server.address`."),
+    opt("user_id", Word, "", "Attribute `user.id`, or `enduser.id`."),
+    opt("session_id", Word, "", "Attribute `session.id`."),
+    opt(
+        "network_peer_address",
+        Word,
+        "",
+        "Attribute `network.peer.address`, or `net.sock.peer.addr`.",
+    ),
+    opt(
+        "network_peer_port",
+        I32,
+        "",
+        "Attribute `network.peer.port`, or `net.sock.peer.port`.",
+    ),
 ];
 
 const SPAN_TAIL: &[Column] = &[

@@ -90,6 +90,14 @@ const SPANS: &[Promotion] = &[
     s("peer.service", "peer_service"),
     s("service.peer.name", "peer_service"),
     s("server.address", "server_address"),
+    // Nearly every value is new. Among the others in a map they make the whole of it look like noise.
+    s("user.id", "user_id"),
+    s("enduser.id", "user_id"),
+    s("session.id", "session_id"),
+    s("network.peer.address", "network_peer_address"),
+    s("net.sock.peer.addr", "network_peer_address"),
+    i("network.peer.port", "network_peer_port"),
+    i("net.sock.peer.port", "network_peer_port"),
 ];
 
 const LOGS: &[Promotion] = &[

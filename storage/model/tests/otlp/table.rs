@@ -533,6 +533,7 @@ pub const SAMPLING: Sampling<'static> = Sampling {
     partial: Some(true),
     late: Some(false),
     policy_epoch: Some(3),
+    trace_state: None,
 };
 
 fn set_sampling(row: &mut Row) {

@@ -75,6 +75,31 @@ fn empty_heads_and_bodies_and_giants() {
 }
 
 #[test]
+fn reading_begins_anywhere_without_the_start_of_the_segment() {
+    for io in [Io::Buffered, Io::Direct] {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options {
+            io,
+            segment_bytes: 2 << 20,
+            recycle: 2,
+            ..options(dir.path())
+        };
+        let (wal, _) = open(&options);
+        fill(&wal, 120, 70_000);
+        let check = |first: u64, last: u64| {
+            for from in (first..=last + 1).step_by(9) {
+                assert_eq!(read(&wal, from), (from..=last).collect::<Vec<u64>>());
+            }
+        };
+        check(1, 120);
+        wal.trim_below(100).unwrap();
+        // Into segments that were used before: what is known of them is forgotten.
+        fill(&wal, 100, 50_000);
+        check(100, 220);
+    }
+}
+
+#[test]
 fn slices_are_aligned_when_asked_for() {
     let dir = tempfile::tempdir().unwrap();
     let (wal, _) = open(&options(dir.path()));

@@ -8,7 +8,7 @@ use arrow::buffer::{BooleanBuffer, ScalarBuffer};
 use arrow::datatypes::{Float64Type, Int32Type, Int64Type};
 
 use super::build::{self, Batch};
-use super::dict::{Dict, NONE};
+use super::dict::{Dict, NONE, Novelty};
 use super::keys::{Keys, Slot};
 use crate::otlp::caps::Caps;
 use crate::otlp::text::Tally;
@@ -59,6 +59,7 @@ struct WordColumn {
     dict: Dict,
     ids: Vec<i32>,
     last: i32,
+    novelty: Novelty,
 }
 
 /// A number column that only some rows have.
@@ -258,7 +259,9 @@ impl Attrs {
             return false;
         }
         if !column.dict.is(column.last, raw) {
-            column.last = column.dict.put(raw, caps.value_bytes, tally);
+            column.last = column
+                .dict
+                .put_judged(&mut column.novelty, raw, caps.value_bytes, tally);
         }
         column.ids.resize(self.row, NONE);
         column.ids.push(column.last);
@@ -344,7 +347,7 @@ impl Attrs {
             column.ids.clear();
             // A refused row may have left strings without a row.
             column.dict.take();
-            column.last = NONE;
+            (column.last, column.novelty) = (NONE, Novelty::default());
         }
         for column in &mut self.ints {
             if !column.values.is_empty() {

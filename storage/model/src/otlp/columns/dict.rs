@@ -15,6 +15,16 @@ use crate::otlp::text::{self, Tally};
 /// No string. Becomes null.
 pub(super) const NONE: i32 = -1;
 
+/// Values of one kind after which they are judged.
+const TRIES: u32 = 128;
+
+/// How many of a key's or column's values were new to the dictionary, of those that were not the last one again.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Novelty {
+    tries: u32,
+    fresh: u32,
+}
+
 #[derive(Debug, Clone)]
 pub(super) struct Dict {
     bytes: Vec<u8>,
@@ -105,9 +115,23 @@ impl Dict {
         }
     }
 
-    /// Adds a string without looking whether it is there: for values that hardly ever come twice. Dictionaries may repeat
-    /// a string; hashing, probing and growing the table is most of what such a value would cost.
-    pub(super) fn put_unique(&mut self, raw: &[u8], cap: usize, tally: &mut Tally) -> i32 {
+    /// As [`Dict::put`] for values that may hardly ever come twice: ids of sessions, requests, users. Once `novelty` has seen that nearly
+    /// all of them are new, they are not looked up any more in this batch.
+    #[inline]
+    pub(super) fn put_judged(&mut self, novelty: &mut Novelty, raw: &[u8], cap: usize, tally: &mut Tally) -> i32 {
+        if novelty.tries >= TRIES && novelty.fresh > novelty.tries / 16 * 15 {
+            return self.put_unique(raw, cap, tally);
+        }
+        let before = self.len();
+        let id = self.put(raw, cap, tally);
+        novelty.tries += 1;
+        novelty.fresh += u32::from(self.len() > before);
+        id
+    }
+
+    /// Adds a string without looking whether it is there. Dictionaries may repeat a string; hashing, probing and growing the
+    /// table is most of what a value costs that comes only once.
+    fn put_unique(&mut self, raw: &[u8], cap: usize, tally: &mut Tally) -> i32 {
         let clean = text::clean(raw, tally);
         self.append(text::cut(&clean, cap, tally).as_bytes())
     }

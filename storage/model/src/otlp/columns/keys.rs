@@ -5,7 +5,7 @@
 
 use arrow::array::ArrayRef;
 
-use super::dict::{Dict, NONE};
+use super::dict::{Dict, NONE, Novelty};
 use crate::otlp::text::Tally;
 
 /// Where values under a key go.
@@ -28,13 +28,9 @@ struct Info {
     next: i32,
     /// Id of the last string value.
     last_value: i32,
-    /// String values that were not the last one, and how many of them were new to the dictionary.
-    tries: u32,
-    fresh: u32,
+    /// Of the string values.
+    novelty: Novelty,
 }
-
-/// Tries after which a key's values are judged.
-const TRIES: u32 = 128;
 
 #[derive(Debug)]
 pub(super) struct Keys {
@@ -110,8 +106,7 @@ impl Keys {
                 stamp: 0,
                 next: NONE,
                 last_value: NONE,
-                tries: 0,
-                fresh: 0,
+                novelty: Novelty::default(),
             });
         }
         match self.infos.get_mut(self.previous as usize) {
@@ -131,16 +126,7 @@ impl Keys {
     pub(super) fn value(&mut self, key: i32, values: &mut Dict, raw: &[u8], cap: usize, tally: &mut Tally) -> i32 {
         let info = &mut self.infos[key as usize];
         if !values.is(info.last_value, raw) {
-            // Nearly all values new: ids of sessions, requests, users. They are not looked up any more in this batch.
-            info.last_value = if info.tries >= TRIES && info.fresh > info.tries / 16 * 15 {
-                values.put_unique(raw, cap, tally)
-            } else {
-                let before = values.len();
-                let id = values.put(raw, cap, tally);
-                info.tries += 1;
-                info.fresh += u32::from(values.len() > before);
-                id
-            };
+            info.last_value = values.put_judged(&mut info.novelty, raw, cap, tally);
         }
         info.last_value
     }

@@ -340,7 +340,7 @@ impl<'a> Visit<'a> for Push<'_, '_> {
     #[inline]
     fn entry(&mut self, entry: &'a [u8]) -> Wire<()> {
         let (ordinal, listed) = self.ordinals.step();
-        let Some(sampling) = self.chosen.entry(ordinal).filter(|_| !listed) else {
+        let Some((sampling, _)) = self.chosen.entry(ordinal).filter(|_| !listed) else {
             return Ok(());
         };
         let to = &mut *self.to;

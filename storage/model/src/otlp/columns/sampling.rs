@@ -28,6 +28,8 @@ pub struct Sampling<'a> {
     pub late: Option<bool>,
     /// Version of the policy.
     pub policy_epoch: Option<i64>,
+    /// What a span's tracestate becomes; `None` leaves it as it was sent. Logs have none.
+    pub trace_state: Option<&'a [u8]>,
 }
 
 impl Sampling<'static> {
@@ -41,6 +43,7 @@ impl Sampling<'static> {
         partial: Some(false),
         late: Some(false),
         policy_epoch: Some(0),
+        trace_state: None,
     };
 }
 
@@ -89,22 +92,20 @@ pub(super) struct SamplingStrings {
 /// A [`Choice`] whose statements have entries.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Chosen<'a> {
-    of: Option<&'a [u32]>,
+    each: Option<(&'a [Sampling<'a>], &'a [u32])>,
     first: u32,
-    len: u32,
 }
 
-impl Chosen<'_> {
-    /// Entry of an item, `None` if it is not kept.
+impl<'a> Chosen<'a> {
+    /// Entry of an item and what its tracestate becomes; `None` if it is not kept.
     #[inline]
-    pub(super) fn entry(&self, ordinal: u32) -> Option<u32> {
-        match self.of {
-            None => Some(self.first),
-            Some(of) => of
-                .get(ordinal as usize)
-                .filter(|index| **index < self.len)
-                .map(|index| self.first + index),
-        }
+    pub(super) fn entry(&self, ordinal: u32) -> Option<(u32, Option<&'a [u8]>)> {
+        let Some((verdicts, of)) = self.each else {
+            return Some((self.first, None));
+        };
+        let index = *of.get(ordinal as usize)?;
+        let verdict = verdicts.get(index as usize)?;
+        Some((self.first + index, verdict.trace_state))
     }
 }
 
@@ -117,9 +118,8 @@ impl Samplings {
                     self.entries.push(entry);
                 }
                 Chosen {
-                    of: None,
+                    each: None,
                     first: self.entries.len() as u32 - 1,
-                    len: 1,
                 }
             }
             Choice::Each { verdicts, of } => {
@@ -129,9 +129,8 @@ impl Samplings {
                     self.entries.push(entry);
                 }
                 Chosen {
-                    of: Some(of),
+                    each: Some((verdicts, of)),
                     first,
-                    len: verdicts.len() as u32,
                 }
             }
         }

@@ -420,7 +420,7 @@ impl<'a> Visit<'a> for Push<'_, '_> {
     #[inline]
     fn entry(&mut self, entry: &'a [u8]) -> Wire<()> {
         let (ordinal, listed) = self.ordinals.step();
-        let Some(sampling) = self.chosen.entry(ordinal).filter(|_| !listed) else {
+        let Some((sampling, trace_state)) = self.chosen.entry(ordinal).filter(|_| !listed) else {
             return Ok(());
         };
         let to = &mut *self.to;
@@ -437,7 +437,7 @@ impl<'a> Visit<'a> for Push<'_, '_> {
             depth: 1,
             cut: [0; 2],
         };
-        let head = item::span(entry, &mut parts)?;
+        let mut head = item::span(entry, &mut parts)?;
         let (depth, cut, tally) = (parts.depth, parts.cut, parts.tally);
         if let Some(reason) = self
             .rejected
@@ -448,6 +448,7 @@ impl<'a> Visit<'a> for Push<'_, '_> {
             return Ok(());
         }
         self.pushed.tally.add(tally);
+        head.trace_state = trace_state.unwrap_or(head.trace_state);
         to.end_row(&head, cut, &mut self.pushed.tally, |row| {
             (row.tenant, row.resource, row.scope) = (self.tenant, self.resource, self.scope);
             (row.arrival, row.sampling) = (self.arrival, sampling);

@@ -1,0 +1,87 @@
+//! What a checkpoint keeps of a sampler, so that a restart neither starts with a full bucket nor forgets what it has learnt.
+//!
+//! Traces that wait are not in it: they come back from the intake log. Decisions of the last batches are in the journal, and what the journal
+//! still knows it answers itself; the memory here is for the older ones.
+
+use tailwater_model::ids::TraceId;
+
+use super::{Sampler, Service};
+use crate::late::Late;
+use crate::state::{Malformed, Reader, put_bytes, put_f64, put_u32, put_u64};
+use crate::verdict::Decision;
+
+const VERSION: u8 = 1;
+
+impl<M: Copy> Sampler<M> {
+    /// The state, for an optional section of the checkpoint.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = vec![VERSION];
+        let controller = &self.controller;
+        controller.tokens.iter().for_each(|tokens| put_f64(&mut out, *tokens));
+        put_u64(&mut out, controller.last_ns);
+        put_u64(&mut out, controller.day);
+        put_f64(&mut out, controller.day_spent);
+        put_u64(&mut out, self.tick);
+        put_u32(&mut out, self.service.len() as u32);
+        for (number, service) in self.service.iter().enumerate() {
+            put_bytes(&mut out, self.services.name(number as u32));
+            put_f64(&mut out, service.ratio);
+            out.push(u8::from(service.audit.failed));
+        }
+        self.late.encode(&mut out);
+        out
+    }
+
+    /// Takes up the state of a checkpoint, before anything is offered.
+    ///
+    /// # Errors
+    /// [`Malformed`]; then the sampler is as new.
+    pub fn restore(&mut self, bytes: &[u8]) -> Result<(), Malformed> {
+        let mut reader = Reader::new(bytes);
+        if reader.u8()? != VERSION {
+            return Err(Malformed);
+        }
+        let tokens = [reader.f64()?, reader.f64()?];
+        let (last_ns, day, day_spent, tick) = (reader.u64()?, reader.u64()?, reader.f64()?, reader.u64()?);
+        let mut services = Vec::new();
+        for _ in 0..reader.u32()? {
+            services.push((reader.bytes()?, reader.f64()?, reader.u8()? != 0));
+        }
+        let late = self.late.decode(&mut reader)?;
+        reader.end()?;
+        self.late = late;
+        for (name, ratio, has_failed) in services {
+            let (number, is_new) = self.services.number(name);
+            if is_new {
+                self.service.push(Service::new());
+                self.service_shares.push(self.service_share(number));
+            }
+            let service = &mut self.service[number as usize];
+            service.ratio = ratio.clamp(1e-4, 100.0);
+            service.audit.failed = has_failed;
+        }
+        let controller = &mut self.controller;
+        (controller.tokens, controller.last_ns) = (tokens, last_ns);
+        (controller.day, controller.day_spent) = (day, day_spent);
+        self.tick = tick;
+        Ok(())
+    }
+
+    /// Remembers a decision that the journal has logged.
+    pub fn remember(&mut self, now_ns: u64, trace: TraceId, decision: &Decision, is_kept: bool) {
+        match is_kept {
+            true => self.late.keep(now_ns, trace, decision),
+            false => self.late.drop(now_ns, trace),
+        }
+    }
+
+    /// Forgets what became of decided traces.
+    pub fn forget(&mut self) {
+        self.late.clear();
+    }
+
+    /// What became of a trace, if it is remembered.
+    pub fn recall(&self, trace: TraceId) -> Option<Late> {
+        self.late.find(trace)
+    }
+}

@@ -1,0 +1,300 @@
+//! The traces that wait: what is known of each, and where its spans lie.
+//!
+//! ```text
+//!   ids: hash -> place         traces: one Trace each          chunks: 4 x {LSN, ordinal, bytes} and the next chunk
+//! ```
+//!
+//! Bounded by bytes that it counts itself; who fills it makes room. Nothing is allocated per trace or span: places come from slabs.
+
+use ahash::RandomState;
+use hashbrown::HashTable;
+use tailwater_model::ids::{Lsn, TraceId};
+
+use crate::slab::Slab;
+use crate::threshold::{Randomness, Threshold};
+use crate::verdict::SpanAt;
+use crate::wheel::Entry;
+
+/// No chunk.
+const NONE: u32 = u32::MAX;
+const CHUNK_SPANS: usize = 4;
+
+/// A waiting trace.
+#[derive(Debug)]
+pub(crate) struct Trace<M> {
+    pub id: TraceId,
+    pub mark: M,
+    pub randomness: Randomness,
+    /// The largest th_in of its spans: they all have come through it.
+    pub before: Threshold,
+    /// T of the evictions that it has outlived.
+    pub admitted: Threshold,
+    pub last_ns: u64,
+    /// When it is due by its root or by its first span.
+    pub due_ns: u64,
+    /// Start of the first span to the end of the last, by their own clocks.
+    pub start_ns: u64,
+    pub end_ns: u64,
+    pub head_start_ns: u64,
+    pub print: u64,
+    pub any: u64,
+    pub root: u64,
+    pub bytes: u64,
+    pub cost: f64,
+    pub spans: u32,
+    pub tenant: u32,
+    pub service: u32,
+    /// Of the policies, the one that began with it.
+    pub policy: u32,
+    /// Number of its live entry in the wheel.
+    pub timer: u32,
+    pub seq: u32,
+    first_chunk: u32,
+    last_chunk: u32,
+    pub head: HeadRank,
+    pub error: bool,
+    pub is_hashed: bool,
+    /// R was said by a span, not taken from the id.
+    pub is_said: bool,
+    pub is_waiting: bool,
+}
+
+/// How sure it is that a span is the root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum HeadRank {
+    Any,
+    /// Entered from elsewhere: a server, a consumer, or a parent that is remote.
+    Entry,
+    Root,
+}
+
+#[derive(Debug)]
+struct Chunk {
+    spans: [SpanAt; CHUNK_SPANS],
+    next: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Id {
+    hash: u64,
+    place: u32,
+}
+
+#[derive(Debug)]
+pub(crate) struct Table<M> {
+    hasher: RandomState,
+    ids: HashTable<Id>,
+    traces: Slab<Trace<M>>,
+    chunks: Slab<Chunk>,
+    seq: u32,
+}
+
+/// A new trace, by what its first span says; the rest is filled in by its spans.
+pub(crate) struct Opening<M> {
+    pub id: TraceId,
+    pub mark: M,
+    pub now_ns: u64,
+    pub due_ns: u64,
+    pub tenant: u32,
+    pub policy: u32,
+}
+
+impl<M> Table<M> {
+    pub fn new() -> Table<M> {
+        Table {
+            hasher: RandomState::new(),
+            ids: HashTable::new(),
+            traces: Slab::new(),
+            chunks: Slab::new(),
+            seq: 0,
+        }
+    }
+
+    pub fn hash(&self, id: TraceId) -> u64 {
+        self.hasher.hash_one(id.0)
+    }
+
+    #[inline]
+    pub fn find(&self, hash: u64, id: TraceId) -> Option<u32> {
+        let found = self.ids.find(hash, |known| {
+            known.hash == hash && self.traces.get(known.place).id == id
+        });
+        found.map(|known| known.place)
+    }
+
+    pub fn open(&mut self, hash: u64, opening: Opening<M>) -> u32 {
+        let Opening {
+            id,
+            mark,
+            now_ns,
+            due_ns,
+            tenant,
+            policy,
+        } = opening;
+        self.seq = self.seq.wrapping_add(1);
+        let place = self.traces.put(Trace {
+            id,
+            mark,
+            randomness: Randomness::of_trace(id),
+            before: Threshold::ALWAYS,
+            admitted: Threshold::ALWAYS,
+            last_ns: now_ns,
+            due_ns,
+            start_ns: u64::MAX,
+            end_ns: 0,
+            head_start_ns: u64::MAX,
+            print: 0,
+            any: 0,
+            root: 0,
+            bytes: 0,
+            cost: 0.0,
+            spans: 0,
+            tenant,
+            service: 0,
+            policy,
+            timer: 0,
+            seq: self.seq,
+            first_chunk: NONE,
+            last_chunk: NONE,
+            head: HeadRank::Any,
+            error: false,
+            is_hashed: false,
+            is_said: false,
+            is_waiting: true,
+        });
+        self.ids.insert_unique(hash, Id { hash, place }, |known| known.hash);
+        place
+    }
+
+    /// Adds a span to a trace.
+    #[inline]
+    pub fn push(&mut self, place: u32, at: SpanAt) {
+        let trace = self.traces.get_mut(place);
+        let within = trace.spans as usize % CHUNK_SPANS;
+        trace.spans += 1;
+        if within > 0 {
+            self.chunks.get_mut(trace.last_chunk).spans[within] = at;
+            return;
+        }
+        let none = SpanAt {
+            lsn: Lsn(0),
+            ordinal: 0,
+            len: 0,
+        };
+        let chunk = self.chunks.put(Chunk {
+            spans: [at, none, none, none],
+            next: NONE,
+        });
+        match trace.last_chunk {
+            NONE => trace.first_chunk = chunk,
+            last => self.chunks.get_mut(last).next = chunk,
+        }
+        trace.last_chunk = chunk;
+    }
+
+    #[inline]
+    pub fn get(&self, place: u32) -> &Trace<M> {
+        self.traces.get(place)
+    }
+
+    #[inline]
+    pub fn get_mut(&mut self, place: u32) -> &mut Trace<M> {
+        self.traces.get_mut(place)
+    }
+
+    /// The trace that an entry of the wheel was set for, if it still waits.
+    pub fn owner(&self, entry: Entry) -> Option<&Trace<M>> {
+        let trace = self.traces.get(entry.place);
+        (trace.is_waiting && trace.seq == entry.seq).then_some(trace)
+    }
+
+    /// Takes a trace out; appends its spans, in the order of their arrival, if they are wanted.
+    pub fn close(&mut self, place: u32, spans: Option<&mut Vec<SpanAt>>) {
+        let trace = self.traces.get_mut(place);
+        trace.is_waiting = false;
+        let (id, mut left, mut chunk) = (trace.id, trace.spans as usize, trace.first_chunk);
+        let mut spans = spans;
+        while chunk != NONE {
+            let Chunk { spans: own, next } = self.chunks.get(chunk);
+            let next = *next;
+            if let Some(spans) = &mut spans {
+                spans.extend_from_slice(&own[..left.min(CHUNK_SPANS)]);
+            }
+            left = left.saturating_sub(CHUNK_SPANS);
+            self.chunks.free(chunk);
+            chunk = next;
+        }
+        let hash = self.hasher.hash_one(id.0);
+        if let Ok(found) = self.ids.find_entry(hash, |known| known.place == place) {
+            found.remove();
+        }
+        self.traces.free(place);
+    }
+
+    /// Places of the traces that wait.
+    pub fn waiting(&self) -> impl Iterator<Item = u32> + '_ {
+        (0..self.traces.places()).filter(|place| self.traces.get(*place).is_waiting)
+    }
+
+    /// Gives back room for names that nobody has.
+    pub fn shrink(&mut self) {
+        if self.ids.len() * 4 < self.ids.capacity() {
+            self.ids.shrink_to(self.ids.len() * 2, |known| known.hash);
+        }
+    }
+
+    /// Traces that wait.
+    pub fn len(&self) -> usize {
+        self.traces.len()
+    }
+
+    /// Memory of what waits, bytes.
+    #[inline]
+    pub fn bytes(&self) -> usize {
+        self.traces.len() * size_of::<Trace<M>>()
+            + self.chunks.len() * size_of::<Chunk>()
+            + self.ids.capacity() * (size_of::<Id>() + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn at(lsn: u64) -> SpanAt {
+        SpanAt {
+            lsn: Lsn(lsn),
+            ordinal: lsn as u32,
+            len: 9,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_span_comes_back_once_and_in_order(steps in prop::collection::vec((0u8..6, any::<bool>()), 1..200)) {
+            let mut table = Table::new();
+            let mut expected: Vec<Vec<SpanAt>> = vec![Vec::new(); 6];
+            for (lsn, (trace, close)) in steps.into_iter().enumerate() {
+                let id = TraceId([trace + 1; 16]);
+                let hash = table.hash(id);
+                let place = table.find(hash, id);
+                if close {
+                    let mut spans = Vec::new();
+                    if let Some(place) = place {
+                        table.close(place, Some(&mut spans));
+                    }
+                    prop_assert_eq!(&spans, &expected[usize::from(trace)]);
+                    expected[usize::from(trace)].clear();
+                } else {
+                    let opening = Opening { id, mark: (), now_ns: 1, due_ns: 2, tenant: 0, policy: 0 };
+                    let place = place.unwrap_or_else(|| table.open(hash, opening));
+                    table.push(place, at(lsn as u64));
+                    expected[usize::from(trace)].push(at(lsn as u64));
+                }
+                prop_assert_eq!(table.len(), expected.iter().filter(|spans| !spans.is_empty()).count());
+                prop_assert_eq!(table.waiting().count(), table.len());
+            }
+        }
+    }
+}

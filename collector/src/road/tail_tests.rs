@@ -1,0 +1,291 @@
+//! A road that samples, with crashes at any batch: every span has one row or one refusal, and a trace one decision.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use arrow::array::AsArray;
+use arrow::datatypes::{Float64Type, Int32Type, Int64Type};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use tailwater_model::ids::TraceId;
+use tailwater_sampling::governor::Drain;
+use tailwater_sampling::policy::{self, Policy};
+use tailwater_sampling::{Memory, Randomness, Threshold};
+
+use std::sync::mpsc;
+
+use bytes::Bytes;
+use opentelemetry_proto::tonic::trace::v1::{Span, Status};
+use tailwater_journal::Recovery;
+use tailwater_storage::outbox::Head;
+
+use super::tests::{NOW, SECOND, journal_settings, parts, request_of};
+use super::*;
+use crate::tail::{self, Behind};
+
+const POLICY: &str = r#"
+trace: {root_settle: 1s, idle: 2s, timeout: 10s, span_limit: 50}
+strata:
+  - {name: error, when: any(span.status == error), target: all}
+  - {name: drop, when: 'root.op in ["/healthz"]', target: drop}
+  - {name: rest, target: 25%}
+"#;
+
+/// A span: trace, number in it, whether it is an error.
+type Made = (u8, u8, bool);
+
+/// The intake log.
+#[derive(Clone)]
+struct Log(Arc<Vec<(u64, Vec<Made>)>>);
+
+impl Log {
+    fn record(&self, lsn: u64) -> Accepted {
+        let (arrival_ns, spans) = &self.0[lsn as usize - 1];
+        let spans = spans.iter().map(|span| span_of(*span, *arrival_ns)).collect();
+        request_of(lsn, *arrival_ns, "web", spans)
+    }
+}
+
+fn trace_of(trace: u8) -> TraceId {
+    // Any 56 bits.
+    let mut id = [trace; 16];
+    id[9..].copy_from_slice(&u64::from(trace).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()[1..]);
+    TraceId(id)
+}
+
+fn span_of((trace, number, is_error): Made, arrival_ns: u64) -> Span {
+    Span {
+        trace_id: trace_of(trace).0.to_vec(),
+        span_id: vec![number + 1, 1, 1, 1, 1, 1, 1, trace],
+        parent_span_id: if number == 0 {
+            Vec::new()
+        } else {
+            vec![1, 1, 1, 1, 1, 1, 1, trace]
+        },
+        name: if trace % 10 == 9 { "/healthz" } else { "op" }.into(),
+        kind: 2,
+        start_time_unix_nano: arrival_ns - SECOND,
+        end_time_unix_nano: arrival_ns,
+        status: Some(Status {
+            code: if is_error { 2 } else { 0 },
+            ..Status::default()
+        }),
+        ..Span::default()
+    }
+}
+
+impl Behind for Log {
+    fn drain(&self) -> Drain {
+        Drain {
+            queued: 0.0,
+            drained: Some(0.0),
+        }
+    }
+    fn pressure(&self) -> (f64, f64) {
+        (0.0, 0.0)
+    }
+    fn record(&self, lsn: Lsn) -> Option<Accepted> {
+        Some(Log::record(self, lsn.0))
+    }
+    fn policy(&mut self) -> Option<Policy> {
+        None
+    }
+}
+
+/// What the batches that survived say.
+#[derive(Default)]
+struct Settled {
+    batches: Vec<Bytes>,
+    /// Threshold, weight, reason, whether late, by trace and span.
+    rows: BTreeMap<(TraceId, Vec<u8>), (i64, f64, String, bool)>,
+    first_parts: BTreeMap<TraceId, u64>,
+    received: u64,
+    stored: u64,
+    sampled_out: u64,
+    bytes: [u64; 3],
+}
+
+impl Settled {
+    /// A process: replays, walks `new` records, and leaves the first `keep` of its batches behind.
+    fn run(&mut self, log: &Log, new: std::ops::Range<u64>, keep: usize, recent_bytes: u64) {
+        let mut recovery = Recovery::new(journal_settings(), None).unwrap();
+        for (at, settlement) in self.batches.iter().enumerate() {
+            recovery
+                .batch(tailwater_model::ids::BatchSeq(at as u64 + 1), settlement)
+                .unwrap();
+        }
+        let journal = Arc::new(Mutex::new(recovery.finish()));
+        let settings = tail::Settings {
+            recent_bytes,
+            memory: Memory::default(),
+            commit: Duration::from_secs(30),
+        };
+        let policy = policy::read(Path::new("p.yaml"), POLICY).unwrap();
+        let log_id = journal.lock().log_id();
+        let tail = Tail::new(settings, policy, None, log_id, Box::new(log.clone()), NOW).unwrap();
+        let (outbox, sealed) = mpsc::sync_channel(1000);
+        let road = Road::new(Parts {
+            tail: Some(Arc::new(Mutex::new(tail))),
+            ..parts(journal.clone(), None, outbox)
+        });
+        let from = journal.lock().replay_from().0;
+        let replay: Vec<Accepted> = (from..new.start).map(|lsn| log.record(lsn)).collect();
+        let (sender, records) = mpsc::channel();
+        new.for_each(|lsn| sender.send(log.record(lsn)).unwrap());
+        drop(sender);
+        let (fatal, mut failed) = Fatal::new();
+        road.run(replay.into_iter(), &records, |_| {}, &fatal);
+        assert!(failed.try_recv().is_err());
+        sealed.try_iter().take(keep).for_each(|batch| self.settle(&batch));
+    }
+
+    fn settle(&mut self, batch: &Sealed) {
+        self.batches.push(batch.cut.settlement.clone().into());
+        for (key, amount) in &batch.cut.ledger {
+            let (account, bytes) = match key.account {
+                Account::Received => (&mut self.received, 0),
+                Account::Stored => (&mut self.stored, 1),
+                Account::SampledOut => (&mut self.sampled_out, 2),
+                other => panic!("{other:?}: {amount:?}"),
+            };
+            *account += amount.items;
+            self.bytes[bytes] += amount.bytes;
+        }
+        let head = Head::decode(batch.encoded.head.clone()).unwrap();
+        for (frame, rows) in head.frames.iter().zip(&batch.rows) {
+            let column = |name: &str| rows.column_by_name(name).unwrap();
+            let id = |row: usize| TraceId(column("trace_id").as_binary::<i32>().value(row).try_into().unwrap());
+            for row in 0..rows.num_rows() {
+                match frame.table {
+                    Table::Spans => {
+                        let reasons = column("sample_reason").as_dictionary::<Int32Type>();
+                        let reason = reasons.values().as_string::<i32>().value(reasons.key(row).unwrap());
+                        let state = column("trace_state").as_dictionary::<Int32Type>();
+                        let state = state.values().as_string::<i32>().value(state.key(row).unwrap());
+                        let threshold = column("sample_threshold").as_primitive::<Int64Type>().value(row);
+                        let said = Threshold::from_bits(threshold as u64).unwrap();
+                        assert_eq!(state, format!("ot=th:{said}"));
+                        let weight = column("sample_weight").as_primitive::<Float64Type>().value(row);
+                        let late = column("late").as_boolean().value(row);
+                        let span = column("span_id").as_binary::<i32>().value(row).to_vec();
+                        let before = self
+                            .rows
+                            .insert((id(row), span), (threshold, weight, reason.to_owned(), late));
+                        assert!(before.is_none(), "a span is stored once");
+                    }
+                    Table::Traces => {
+                        let part = column("part").as_primitive::<Int32Type>().value(row);
+                        *self.first_parts.entry(id(row)).or_default() += u64::from(part == 0);
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+fn check(seed: u64) {
+    let mut random = SmallRng::seed_from_u64(seed);
+    let traces = 40u8;
+    let mut left: Vec<(u8, u8)> = (1..=traces).map(|trace| (trace, random.random_range(1..6))).collect();
+    let mut numbers = [0u8; 256];
+    let mut arrival_ns = NOW;
+    let (mut records, mut made) = (Vec::new(), Vec::new());
+    while !left.is_empty() {
+        arrival_ns += random.random_range(SECOND / 10..3 * SECOND);
+        let mut spans = Vec::new();
+        for _ in 0..random.random_range(1..6) {
+            if left.is_empty() {
+                break;
+            }
+            // Traces begin one after the other and overlap; some spans come long after the rest.
+            let reach = left.len().min(if random.random_bool(0.1) { 30 } else { 4 });
+            let at = random.random_range(0..reach);
+            let trace = left[at].0;
+            let span = (trace, numbers[usize::from(trace)], random.random_bool(0.05));
+            numbers[usize::from(trace)] += 1;
+            left[at].1 -= 1;
+            if left[at].1 == 0 {
+                left.remove(at);
+            }
+            spans.push(span);
+            made.push(span);
+        }
+        records.push((arrival_ns, spans));
+    }
+    // Time passes: everything is due. The last one makes the clock go on and stays undecided itself.
+    records.push((arrival_ns + 60 * SECOND, vec![(200, 0, false)]));
+    let log = Log(Arc::new(records));
+    let end = log.0.len() as u64 + 1;
+    let mut settled = Settled::default();
+    let mut walked = 1;
+    while walked < end {
+        let next = random.random_range(walked..=end);
+        // A crash loses the last batches; records are durable before they are walked.
+        let keep = if random.random_bool(0.5) {
+            random.random_range(0..10)
+        } else {
+            usize::MAX
+        };
+        settled.run(
+            &log,
+            walked..next,
+            keep,
+            if random.random_bool(0.5) { 0 } else { 1 << 20 },
+        );
+        walked = next;
+    }
+    settled.run(&log, end..end, usize::MAX, 0);
+
+    let mut kept: BTreeMap<TraceId, (i64, String)> = BTreeMap::new();
+    for ((trace, _), (threshold, weight, reason, _)) in &settled.rows {
+        let known = kept.entry(*trace).or_insert((*threshold, reason.clone()));
+        assert_eq!(
+            (known.0, &known.1),
+            (*threshold, reason),
+            "seed {seed}: one decision for a trace"
+        );
+        let said = Threshold::from_bits(*threshold as u64).unwrap();
+        assert!(said.keeps(Randomness::of_trace(*trace)), "seed {seed}: R >= T");
+        assert_eq!(*weight, said.weight());
+    }
+    let total = made.len() as u64 + 1;
+    assert_eq!(settled.received, total, "seed {seed}");
+    assert_eq!(settled.stored, settled.rows.len() as u64, "seed {seed}");
+    assert_eq!(
+        settled.stored + settled.sampled_out + 1,
+        total,
+        "seed {seed}: all but the last one is settled"
+    );
+    let last = log.record(end - 1).entry.wire_bytes;
+    assert_eq!(
+        settled.bytes[0],
+        settled.bytes[1] + settled.bytes[2] + last,
+        "seed {seed}: to the byte"
+    );
+    for (trace, (_, reason)) in &kept {
+        assert_eq!(settled.first_parts.get(trace), Some(&1), "seed {seed}: counted once");
+        assert_ne!(reason, "drop");
+    }
+    for (trace, ..) in made.iter().filter(|(trace, ..)| trace % 10 == 9) {
+        let is_error = kept.get(&trace_of(*trace)).is_some_and(|(_, reason)| reason == "error");
+        assert!(
+            is_error || !kept.contains_key(&trace_of(*trace)),
+            "seed {seed}: dropped"
+        );
+    }
+    for trace in 1..=traces {
+        let rows = settled.rows.keys().filter(|(id, _)| *id == trace_of(trace)).count();
+        let sent = made.iter().filter(|(other, ..)| *other == trace).count();
+        assert!(
+            rows == 0 || rows == sent,
+            "seed {seed}: trace {trace} is whole or not there: {rows} of {sent}"
+        );
+    }
+}
+
+#[test]
+fn any_crash_leaves_one_decision_for_every_trace_and_one_end_for_every_span() {
+    (0..60).for_each(check);
+}

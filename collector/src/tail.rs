@@ -1,0 +1,594 @@
+//! Tail sampling on the road: spans wait with their trace, verdicts become rows.
+//!
+//! ```text
+//! record --peek--> offer --> trace table --(due, twice a second)--> verdict --+--> kept: the records again --> rows
+//!                    '--> late: the decision of its trace, journal's or memory's '--> not: counted as sampled out
+//! ```
+//!
+//! Guarantees: whatever a verdict settles (rows, counts, the decision itself) is in one open batch, so a crash leaves all of it or nothing
+//! (rule P4); what waits holds the intake log (`journal.open`), and a restart offers it again. Bounded: waiting spans by the policy's
+//! memory, payloads kept for rows by [`Settings::recent_bytes`]; what is not kept is read from the log.
+//! Bytes of a request are shared out over its items by their places, envelope included, so that the ledger is exact however its traces end.
+
+mod behind;
+mod durations;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use ahash::{AHashMap, AHashSet};
+use bytes::Bytes;
+use tailwater_journal::{Decision as Settled, Journal, Row, Slot};
+use tailwater_model::ids::{LogId, Lsn, Shard, TraceId};
+use tailwater_model::ledger::Account;
+use tailwater_model::otlp::columns::{Choice, RequestInfo, Sampling, SpanColumns};
+use tailwater_model::otlp::peek::{self, Keys, SpanPeek};
+use tailwater_model::red::RedRow;
+use tailwater_sampling::governor::{self, Drain, Governor, Ladder, Pressure, Rung};
+use tailwater_sampling::policy::Policy;
+use tailwater_sampling::tracestate::{self, Upstream};
+use tailwater_sampling::{Decision, Memory, Offer, Output, Sampler, SpanAt, Threshold, Tick, TickRow, Trigger};
+use tracing::{error, info, warn};
+
+pub use self::behind::{Logs, read, watch};
+use self::durations::Durations;
+use crate::log::{Accepted, Entry};
+
+/// What the tail needs to know.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Payloads of records kept in memory for the rows of traces that wait, bytes.
+    pub recent_bytes: u64,
+    /// How long decisions are remembered, ns of the arrival clock.
+    pub memory: Memory,
+    /// Longest time between two commits of a table.
+    pub commit: std::time::Duration,
+}
+
+/// What lies behind the road, read at every tick.
+pub trait Behind: Send {
+    /// Bytes of rows decided and not yet committed, bytes of rows committed since start: both as stored.
+    fn drain(&self) -> Drain;
+    /// Queue to the writer and space of the intake log, as parts of their limits.
+    fn pressure(&self) -> (f64, f64);
+    /// A record of the intake log, if it is there.
+    fn record(&self, lsn: Lsn) -> Option<Accepted>;
+    /// A policy that was read since the last call.
+    fn policy(&mut self) -> Option<Policy>;
+}
+
+/// What a waiting trace is known by in the journal.
+#[derive(Debug, Clone, Copy)]
+pub struct Mark {
+    shard: u8,
+    slot: Slot,
+}
+
+/// What became of items.
+#[derive(Debug, Clone)]
+pub struct Settle {
+    /// Whose.
+    pub tenant: Arc<str>,
+    /// [`Account::Stored`] or [`Account::SampledOut`], or [`Account::Lost`] after a fault of ours.
+    pub account: Account,
+    /// How many.
+    pub items: u64,
+    /// Their share of the bytes received.
+    pub bytes: u64,
+}
+
+/// A request that rows are still taken from.
+#[derive(Debug, Clone)]
+struct Record {
+    lsn: Lsn,
+    tenant: Arc<str>,
+    arrival_ns: u64,
+    rejected: Arc<[u32]>,
+    payload: Bytes,
+}
+
+/// Half a second: short against the shortest wait, long against the work of a tick.
+const TICK_NS: u64 = 500_000_000;
+/// How often the shares of stored bytes are measured anew.
+const CALIBRATE_NS: u64 = 60 * 1_000_000_000;
+
+/// The tail.
+pub struct Tail {
+    settings: Settings,
+    sampler: Sampler<Mark>,
+    governor: Governor,
+    ladder: Ladder,
+    behind: Box<dyn Behind>,
+    keys: Keys,
+    log_id: LogId,
+    tenants: Vec<Arc<str>>,
+    out: Output<Mark>,
+    recent: VecDeque<Record>,
+    recent_bytes: u64,
+    next_tick_ns: u64,
+    /// Traces of the open batch that have their first part in it.
+    fresh: AHashSet<TraceId>,
+    settled: Vec<Settle>,
+    ticks: Vec<TickRow>,
+    calibration: Calibration,
+    durations: Durations,
+}
+
+#[derive(Debug, Default)]
+struct Calibration {
+    at_ns: u64,
+    expected: f64,
+    stored: f64,
+}
+
+impl Tail {
+    /// Starts with nothing waiting.
+    ///
+    /// # Errors
+    /// Why the policy cannot be run.
+    pub fn new(
+        settings: Settings,
+        policy: Policy,
+        saved: Option<&[u8]>,
+        log_id: LogId,
+        behind: Box<dyn Behind>,
+        now_ns: u64,
+    ) -> Result<Tail, String> {
+        let governor = governor_of(policy.budget.bytes_per_sec, settings.commit);
+        let mut sampler = Sampler::new(policy, settings.memory, now_ns)?;
+        if let Some(saved) = saved
+            && let Err(error) = sampler.restore(saved)
+        {
+            warn!(%error, "the sampler's budget starts anew: its part of the checkpoint cannot be read");
+        }
+        Ok(Tail {
+            settings,
+            keys: sampler.keys(),
+            sampler,
+            governor,
+            ladder: Ladder::default(),
+            behind,
+            log_id,
+            tenants: Vec::new(),
+            out: Output::default(),
+            recent: VecDeque::new(),
+            recent_bytes: 0,
+            next_tick_ns: 0,
+            fresh: AHashSet::new(),
+            settled: Vec::new(),
+            ticks: Vec::new(),
+            calibration: Calibration::default(),
+            durations: Durations::default(),
+        })
+    }
+
+    /// The sampler's section of a checkpoint.
+    pub fn encode(&self) -> Vec<u8> {
+        self.sampler.encode()
+    }
+
+    /// Offers the spans of a record, those rejected apart, and stores what belongs to traces that are decided. In a replay what was
+    /// settled before the crash is passed over.
+    pub fn record(&mut self, lsn: Lsn, entry: &Entry, payload: &Bytes, journal: &mut Journal, spans: &mut SpanColumns) {
+        let record = Record::new(lsn, entry, payload);
+        let tenant = self.tenant(&entry.tenant);
+        let (mut whys, mut takes) = (Vec::new(), Vec::new());
+        let mut is_held = false;
+        let mut rejected = record.rejected.iter().peekable();
+        let (sampler, out, settled) = (&mut self.sampler, &mut self.out, &mut self.settled);
+        let log_id = self.log_id;
+        let walked = peek::spans(payload, &self.keys, |span| {
+            if rejected.next_if(|ordinal| **ordinal == span.ordinal).is_some() {
+                return true;
+            }
+            let trace = TraceId(span.head.trace_id.try_into().unwrap_or_default());
+            let shard = Shard::of_trace(log_id, trace).0;
+            let bytes = share(entry, span.ordinal);
+            let decision = match journal.replay_span(shard, lsn, &trace).row {
+                Row::Skip => return true,
+                Row::Late(settled) => {
+                    journal.touch(shard, trace, settled);
+                    let policy = journal.policy_of(settled.policy);
+                    let threshold = Threshold::from_bits(settled.threshold).unwrap_or(Threshold::ALWAYS);
+                    Decision::from_journal(threshold, &policy.reason, policy.epoch)
+                }
+                Row::Pending => {
+                    let at = SpanAt {
+                        lsn,
+                        ordinal: span.ordinal,
+                        len: u32::try_from(bytes).unwrap_or(u32::MAX),
+                    };
+                    let open = || Mark {
+                        shard,
+                        slot: journal.open(shard, lsn),
+                    };
+                    let decision = match sampler.offer(entry.arrival_ns, tenant, span, at, open, out) {
+                        Offer::Held | Offer::Refused => {
+                            is_held = true;
+                            return true;
+                        }
+                        Offer::Late(decision) => decision,
+                        // Which stratum dropped it is forgotten.
+                        Offer::Dropped => Decision {
+                            threshold: Threshold::ALWAYS,
+                            reason: LATE.into(),
+                            epoch: sampler.policy().epoch,
+                            is_hashed: false,
+                            is_dropped: true,
+                        },
+                    };
+                    let settled = settled_as(&decision, journal);
+                    journal.touch(shard, trace, settled);
+                    decision
+                }
+            };
+            if decision.keeps(trace, Upstream::parse(span.head.trace_state)) {
+                takes.push(Take {
+                    ordinal: span.ordinal,
+                    bytes,
+                    why: whys.len(),
+                });
+                whys.push(Why {
+                    decision,
+                    trigger: None,
+                    is_late: true,
+                });
+            } else {
+                settled.push(Settle {
+                    tenant: entry.tenant.clone(),
+                    account: Account::SampledOut,
+                    items: 1,
+                    bytes,
+                });
+            }
+            true
+        });
+        if let Err(error) = walked {
+            error!(lsn = lsn.0, %error, "an accepted request cannot be read");
+        }
+        if !takes.is_empty() {
+            self.store(&record, &takes, &whys, spans);
+        }
+        if is_held {
+            self.recent_bytes += record.payload.len() as u64;
+            self.recent.push_back(record);
+            while self.recent_bytes > self.settings.recent_bytes
+                && let Some(oldest) = self.recent.pop_front()
+            {
+                self.recent_bytes -= oldest.payload.len() as u64;
+            }
+        }
+        self.resolve(journal, spans);
+    }
+
+    /// Decides what is due by the arrival clock `now_ns`, if it is time to look again.
+    pub fn tick(&mut self, now_ns: u64, journal: &mut Journal, spans: &mut SpanColumns) {
+        if now_ns < self.next_tick_ns {
+            return;
+        }
+        self.next_tick_ns = now_ns + TICK_NS;
+        if let Some(policy) = self.behind.policy() {
+            self.reload(policy);
+        }
+        let drain = self.behind.drain();
+        let governed = self.governor.rate(now_ns, drain);
+        let budget = self.sampler.policy().budget.bytes_per_sec;
+        let rate = if budget.is_finite() { governed } else { f64::INFINITY };
+        self.calibrate(now_ns, drain);
+        self.sampler.tick(Tick { now_ns, rate }, &mut self.out);
+        let (queue, log) = self.behind.pressure();
+        self.ladder.step(
+            now_ns,
+            Pressure {
+                queue,
+                log,
+                memory: 0.0,
+                is_governed: budget.is_finite() && governed < budget,
+                is_squeezed: self.sampler.squeezed().next().is_some(),
+                is_admitting: self.sampler.admission() != Threshold::ALWAYS,
+            },
+        );
+        self.resolve(journal, spans);
+    }
+
+    /// What RED has counted since the last call, at `now_ns` of the arrival clock: "slow" is slow compared with it.
+    pub fn counted(&mut self, now_ns: u64, rows: &[RedRow]) {
+        if self.sampler.quantiles().is_empty() || !self.durations.add(now_ns, rows) {
+            return;
+        }
+        let quantiles = self.sampler.quantiles().to_vec();
+        let recent = self.durations.recent(&quantiles, |name| self.sampler.tenant(name));
+        self.sampler.set_recent(recent);
+    }
+
+    /// Where overload stands.
+    pub fn rung(&self) -> Rung {
+        self.ladder.rung()
+    }
+
+    /// Version of the policy for new traces.
+    pub fn epoch(&self) -> u64 {
+        self.sampler.policy().epoch
+    }
+
+    /// Traces that wait, and the memory that they take, bytes.
+    pub fn waiting(&self) -> (usize, u64) {
+        (self.sampler.waiting(), self.sampler.bytes() + self.recent_bytes)
+    }
+
+    /// The open batch is cut: whether its rows of a trace are the trace's first, what it settled, and its ticks.
+    pub fn cut(&mut self) -> (AHashSet<TraceId>, Vec<TickRow>) {
+        (std::mem::take(&mut self.fresh), std::mem::take(&mut self.ticks))
+    }
+
+    /// What was settled since the last call.
+    pub fn settled(&mut self) -> impl Iterator<Item = Settle> + '_ {
+        self.settled.drain(..)
+    }
+
+    /// Whether the open batch has something to say beside rows.
+    pub fn has_ticks(&self) -> bool {
+        !self.ticks.is_empty()
+    }
+
+    fn reload(&mut self, policy: Policy) {
+        let epoch = policy.epoch;
+        let budget = policy.budget.bytes_per_sec;
+        match self.sampler.reload(policy) {
+            Ok(()) => {
+                self.keys = self.sampler.keys();
+                self.governor = governor_of(budget, self.settings.commit);
+                info!(
+                    epoch,
+                    "sampling policy taken up; traces that wait are decided by theirs"
+                );
+            }
+            Err(error) => warn!(%error, "the new sampling policy cannot be run; the old one stays"),
+        }
+    }
+
+    fn calibrate(&mut self, now_ns: u64, drain: Drain) {
+        let Some(stored) = drain.drained else { return };
+        let last = &mut self.calibration;
+        if now_ns.saturating_sub(last.at_ns) < CALIBRATE_NS {
+            return;
+        }
+        if last.at_ns > 0 {
+            self.sampler.calibrate(None, last.expected, stored - last.stored);
+        }
+        *last = Calibration {
+            at_ns: now_ns,
+            expected: 0.0,
+            stored,
+        };
+    }
+
+    fn tenant(&mut self, name: &Arc<str>) -> u32 {
+        let number = self.sampler.tenant(name);
+        if self.tenants.len() <= number as usize {
+            self.tenants.resize(number as usize + 1, name.clone());
+        }
+        number
+    }
+
+    /// Turns the verdicts into rows, counts and decisions of the open batch.
+    fn resolve(&mut self, journal: &mut Journal, spans: &mut SpanColumns) {
+        self.ticks.append(&mut self.out.ticks);
+        if self.out.verdicts.is_empty() {
+            return;
+        }
+        let out = std::mem::take(&mut self.out);
+        let mut whys = Vec::new();
+        let mut records: BTreeMap<Lsn, Vec<Take>> = BTreeMap::new();
+        for verdict in &out.verdicts {
+            let Mark { shard, slot } = verdict.mark;
+            let settled = settled_as(&verdict.decision, journal);
+            journal.decide(shard, slot, verdict.trace, settled);
+            if !verdict.keep {
+                self.settled.push(Settle {
+                    tenant: self.tenants[verdict.tenant as usize].clone(),
+                    account: Account::SampledOut,
+                    items: verdict.span_count.into(),
+                    bytes: verdict.bytes,
+                });
+                continue;
+            }
+            self.fresh.insert(verdict.trace);
+            self.calibration.expected += verdict.cost;
+            for at in &out.spans[verdict.spans.clone()] {
+                records.entry(at.lsn).or_default().push(Take {
+                    ordinal: at.ordinal,
+                    bytes: at.len.into(),
+                    why: whys.len(),
+                });
+            }
+            whys.push(Why {
+                decision: verdict.decision.clone(),
+                trigger: Some(verdict.trigger),
+                is_late: false,
+            });
+        }
+        for (lsn, mut takes) in records {
+            takes.sort_unstable_by_key(|take| take.ordinal);
+            match self.find(lsn) {
+                Some(record) => self.store(&record, &takes, &whys, spans),
+                None => {
+                    error!(
+                        lsn = lsn.0,
+                        spans = takes.len(),
+                        "a record of traces that were kept cannot be read any more"
+                    );
+                    self.settled.push(Settle {
+                        tenant: self.tenants.first().cloned().unwrap_or_else(|| "".into()),
+                        account: Account::Lost,
+                        items: takes.len() as u64,
+                        bytes: takes.iter().map(|take| take.bytes).sum(),
+                    });
+                }
+            }
+        }
+        self.out = out;
+        self.out.clear();
+    }
+
+    fn find(&self, lsn: Lsn) -> Option<Record> {
+        match self.recent.binary_search_by_key(&lsn, |record| record.lsn) {
+            Ok(at) => Some(self.recent[at].clone()),
+            Err(_) => {
+                let found = self.behind.record(lsn)?;
+                Some(Record::new(lsn, &found.entry, &found.payload))
+            }
+        }
+    }
+
+    /// Rows of some spans of a record, each with the statement of why it is kept.
+    fn store(&mut self, record: &Record, takes: &[Take], whys: &[Why], spans: &mut SpanColumns) {
+        struct Statement {
+            why: usize,
+            weight: Option<f64>,
+            threshold: Option<Threshold>,
+            quality: &'static str,
+            trace_state: Vec<u8>,
+        }
+        let mut statements: Vec<Statement> = Vec::new();
+        let mut known: AHashMap<(usize, &[u8]), u32> = AHashMap::new();
+        let last = takes.last().map_or(0, |take| take.ordinal);
+        let mut of = vec![u32::MAX; last as usize + 1];
+        let mut next = takes.iter().peekable();
+        let sampler = &self.sampler;
+        let walked = peek::spans(&record.payload, &Keys::default(), |span: &SpanPeek<'_, '_>| {
+            let Some(take) = next.next_if(|take| take.ordinal == span.ordinal) else {
+                return next.peek().is_some();
+            };
+            of[take.ordinal as usize] = *known.entry((take.why, span.head.trace_state)).or_insert_with(|| {
+                let decision = &whys[take.why].decision;
+                let trace = TraceId(span.head.trace_id.try_into().unwrap_or_default());
+                let upstream = Upstream::parse(span.head.trace_state);
+                let stamp = sampler.stamp(trace, upstream, decision);
+                let randomness = decision.is_hashed.then(|| decision.randomness(trace, upstream));
+                let mut trace_state = Vec::new();
+                tracestate::write(span.head.trace_state, stamp.threshold, randomness, &mut trace_state);
+                statements.push(Statement {
+                    why: take.why,
+                    weight: stamp.weight(),
+                    threshold: stamp.threshold,
+                    quality: stamp.quality.name(),
+                    trace_state,
+                });
+                statements.len() as u32 - 1
+            });
+            next.peek().is_some()
+        });
+        let verdicts: Vec<Sampling<'_>> = statements
+            .iter()
+            .map(|said| {
+                let why = &whys[said.why];
+                Sampling {
+                    sample_weight: said.weight,
+                    sample_threshold: said.threshold.map(|threshold| threshold.bits() as i64),
+                    sample_reason: Some(&why.decision.reason),
+                    weight_quality: Some(said.quality),
+                    trigger: why.trigger.map(Trigger::name),
+                    partial: Some(why.trigger.is_some_and(Trigger::is_partial)),
+                    late: Some(why.is_late),
+                    policy_epoch: Some(why.decision.epoch as i64),
+                    trace_state: Some(&said.trace_state),
+                }
+            })
+            .collect();
+        let info = RequestInfo {
+            tenant: &record.tenant,
+            arrival_ns: record.arrival_ns,
+            rejected: &record.rejected,
+        };
+        let choice = Choice::Each {
+            verdicts: &verdicts,
+            of: &of,
+        };
+        let pushed = walked
+            .map_err(Into::into)
+            .and_then(|()| spans.push_request(&record.payload, &info, choice));
+        let (items, bytes) = (takes.len() as u64, takes.iter().map(|take| take.bytes).sum::<u64>());
+        let rows = match pushed {
+            Ok(pushed) => pushed.rows,
+            Err(error) => {
+                // It was inspected before it was accepted, so this is our fault; the items end as lost, not unaccounted.
+                error!(lsn = record.lsn.0, %error, "an accepted request cannot be decoded");
+                0
+            }
+        };
+        let stored = if rows == items {
+            bytes
+        } else {
+            bytes / items.max(1) * rows
+        };
+        for (account, items, bytes) in [
+            (Account::Stored, rows, stored),
+            (Account::Lost, items - rows.min(items), bytes - stored),
+        ] {
+            if items > 0 {
+                self.settled.push(Settle {
+                    tenant: record.tenant.clone(),
+                    account,
+                    items,
+                    bytes,
+                });
+            }
+        }
+    }
+}
+
+impl Record {
+    fn new(lsn: Lsn, entry: &Entry, payload: &Bytes) -> Record {
+        Record {
+            lsn,
+            tenant: entry.tenant.clone(),
+            arrival_ns: entry.arrival_ns,
+            rejected: entry.rejected.iter().map(|(ordinal, _)| ordinal).collect(),
+            payload: payload.clone(),
+        }
+    }
+}
+
+/// A span that becomes a row.
+#[derive(Debug, Clone, Copy)]
+struct Take {
+    ordinal: u32,
+    bytes: u64,
+    /// Place of its [`Why`].
+    why: usize,
+}
+
+#[derive(Debug)]
+struct Why {
+    decision: Decision,
+    trigger: Option<Trigger>,
+    is_late: bool,
+}
+
+/// Reason of late spans of traces that were not kept, once it is forgotten why.
+const LATE: &str = "late";
+
+/// What a budget of no limit is to the governor, bytes a second.
+const UNLIMITED: f64 = 1e12;
+
+fn governor_of(budget: f64, commit: std::time::Duration) -> Governor {
+    Governor::new(governor::Settings {
+        budget: if budget.is_finite() { budget } else { UNLIMITED },
+        lag: commit,
+        commit,
+    })
+}
+
+fn settled_as(decision: &Decision, journal: &mut Journal) -> Settled {
+    Settled {
+        threshold: decision.threshold.bits(),
+        policy: journal.policy(&decision.journal_reason(), decision.epoch),
+    }
+}
+
+/// The bytes of a request that its item at `ordinal` accounts for. Over all items they add up to the request's.
+pub fn share(entry: &Entry, ordinal: u32) -> u64 {
+    let upto = |items: u64| (u128::from(entry.wire_bytes) * u128::from(items) / u128::from(entry.items.max(1))) as u64;
+    upto(u64::from(ordinal) + 1) - upto(u64::from(ordinal))
+}

@@ -1,0 +1,150 @@
+//! `tailwater sampling check|import|simulate|explain`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use serde_json::json;
+use tailwater_runtime::Exit;
+use tailwater_sampling::policy::{self, Policy};
+use tailwater_sampling::sim::{self, SPAN_BYTES, STORED_PER_BYTE, Traffic};
+use tailwater_sampling::{import, policy::Budget};
+
+use super::lake::Format;
+use super::{Common, print, sql};
+
+/// Which traces stay: check a policy, bring one from elsewhere, try it, ask why.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  tailwater sampling check policy.yaml")]
+pub struct SamplingArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Say what is wrong with a policy; exit 78 if anything is.
+    #[command(after_help = "Example:\n  tailwater sampling check policy.yaml")]
+    Check {
+        /// The policy.
+        file: PathBuf,
+    },
+    /// Convert the `tail_sampling` processor of an OpenTelemetry Collector's configuration; what could not be carried over goes to stderr, and the
+    /// exit code is 1 then.
+    #[command(after_help = "Example:\n  tailwater sampling import otelcol.yaml > policy.yaml")]
+    Import {
+        /// The collector's configuration.
+        file: PathBuf,
+    },
+    /// Run a policy on made up traffic with bursts, beside samplers that others use.
+    #[command(after_help = "Example:\n  tailwater sampling simulate policy.yaml --times 5 --seeds 3")]
+    Simulate {
+        /// The policy; its budget a second is the goal.
+        file: PathBuf,
+        /// Offered spans over the goal, in quiet times.
+        #[arg(long, default_value_t = 5.0)]
+        times: f64,
+        /// How many runs, each with a seed of its own.
+        #[arg(long, default_value_t = 3)]
+        seeds: u64,
+        /// Form of the answer.
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+    },
+    /// Why a trace was kept: stratum, threshold, weight, when and what made it due.
+    #[command(after_help = "Example:\n  tailwater sampling explain 4bf92f3577b34da6a3ce929d0e0e4736 --data ./my-data")]
+    Explain {
+        /// Trace id, 32 hex digits.
+        trace_id: String,
+        /// Form of the answer.
+        #[arg(long, value_enum, default_value_t = sql::Format::Table)]
+        format: sql::Format,
+    },
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// The problems of the policy, a file that cannot be read, nobody to ask.
+pub fn run(args: &SamplingArgs, common: &Common) -> anyhow::Result<Exit> {
+    match &args.what {
+        What::Check { file } => {
+            let policy = read(file)?;
+            let strata: Vec<&str> = policy.strata.iter().map(|stratum| &*stratum.name).collect();
+            print(&format!("the policy is good: {}\n", strata.join(", ")))?;
+            Ok(Exit::Ok)
+        }
+        What::Import { file } => {
+            let imported =
+                import::otelcol(&text(file)?).map_err(|error| anyhow::anyhow!("{}: {error}", file.display()))?;
+            print(&imported.policy)?;
+            for note in &imported.notes {
+                eprintln!("{}:{note}", file.display());
+            }
+            Ok(if imported.notes.is_empty() { Exit::Ok } else { Exit::No })
+        }
+        What::Simulate {
+            file,
+            times,
+            seeds,
+            format,
+        } => simulate(&read(file)?, *times, *seeds, *format),
+        What::Explain { trace_id, format } => explain(trace_id, *format, common),
+    }
+}
+
+fn text(path: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))
+}
+
+fn read(path: &Path) -> anyhow::Result<Policy> {
+    Ok(policy::read(path, &text(path)?)?)
+}
+
+/// Spans a second that a budget allows, at the sizes of made up traffic.
+fn goal(budget: &Budget) -> Option<f64> {
+    let bytes = budget.bytes_per_sec.min(budget.bytes_per_day / 86_400.0);
+    let spans = (bytes / (f64::from(SPAN_BYTES) * STORED_PER_BYTE)).min(budget.spans_per_sec);
+    spans.is_finite().then_some(spans)
+}
+
+fn simulate(policy: &Policy, times: f64, seeds: u64, format: Format) -> anyhow::Result<Exit> {
+    let goal = goal(&policy.budget).context("the policy has no budget, so there is nothing to hold it to")?;
+    let traffic = Traffic {
+        spans_per_sec: goal * times,
+        ..Traffic::default()
+    };
+    let seeds: Vec<u64> = (1..=seeds.max(1)).collect();
+    let compared = sim::compare(policy, goal, &traffic, &seeds).map_err(anyhow::Error::msg)?;
+    let rows = compared.0.iter().map(|line| {
+        let score = line.score;
+        json!({
+            "sampler": line.name, "burst": format!("{:?}", line.burst), "goal_spans_per_sec": goal, "steady": score.steady,
+            "during": score.burst, "worst_second": score.worst, "after": score.after, "estimate_over_true": score.estimate,
+            "excess_spans": score.excess,
+        })
+    });
+    print(&match format {
+        Format::Table => format!(
+            "{compared}\nGoal {goal:.0} spans/s, offered {:.0}, tenfold in the burst; kept over budget, means of {} runs.\n",
+            goal * times,
+            seeds.len()
+        ),
+        Format::Json => serde_json::to_string_pretty(&rows.collect::<Vec<_>>())? + "\n",
+    })?;
+    Ok(Exit::Ok)
+}
+
+fn explain(trace_id: &str, format: sql::Format, common: &Common) -> anyhow::Result<Exit> {
+    anyhow::ensure!(
+        trace_id.len() == 32 && trace_id.bytes().all(|byte| byte.is_ascii_hexdigit()),
+        "`{trace_id}` is no trace id: 32 hex digits are"
+    );
+    let query = format!(
+        "select sample_reason as stratum, sample_weight as weight, sample_threshold as threshold, weight_quality, trigger, partial, late, \
+         policy_epoch, count(*) as spans, min(ts) as first, max(ingest_ts) as received from spans \
+         where trace_id = decode('{}', 'hex') group by 1, 2, 3, 4, 5, 6, 7, 8 order by late, spans desc",
+        trace_id.to_ascii_lowercase()
+    );
+    sql::show(&query, format, common)
+}
