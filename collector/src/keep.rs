@@ -58,7 +58,7 @@ impl Keeper {
             ticks.tick().await;
             let state = {
                 let journal = self.journal.lock();
-                let versions = tailwater_model::table::Table::ALL
+                let versions = tailwater_model::table::Table::COLLECTED
                     .map(|table| journal.version(table))
                     .to_vec();
                 (journal.batch(), versions)

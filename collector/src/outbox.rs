@@ -51,7 +51,7 @@ pub struct Waiting {
 
 #[derive(Debug, Default)]
 struct Inner {
-    tables: [VecDeque<Frame>; Table::ALL.len()],
+    tables: [VecDeque<Frame>; Table::COLLECTED.len()],
     kept: u64,
     /// Bytes of frames with traces that were committed, and what they took in the tables.
     drained: u64,

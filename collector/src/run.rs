@@ -230,7 +230,7 @@ pub async fn run(
         fatal: fatal.clone(),
     });
     let mut tables = JoinSet::new();
-    for table in Table::ALL {
+    for table in Table::COLLECTED {
         tables.spawn(delivery.clone().run(table));
     }
     let keeper = Arc::new(Keeper {
@@ -581,7 +581,7 @@ fn watch_figures(
         "decisions remembered for late spans",
         move || of.lock().remembered() as f64,
     );
-    for table in Table::ALL {
+    for table in Table::COLLECTED {
         let of = waiting.clone();
         metrics.gauge_fn(
             &format!("tailwater_waiting_{}_bytes", table.name()),
@@ -656,7 +656,7 @@ fn status(
             .collect();
         let tables: serde_json::Map<String, Value> = {
             let journal = journal.lock();
-            Table::ALL
+            Table::COLLECTED
                 .into_iter()
                 .map(|table| {
                     let (bytes, age) = waiting.of(table).map_or((0, 0.0), |(bytes, since)| (bytes, since.elapsed().as_secs_f64()));

@@ -374,8 +374,18 @@ section! {
         metric_dists: Duration = "30d" in "1h".."36500d",
         /// Table `metric_series`: the names and attributes that points refer to.
         metric_series: Duration = "30d" in "1h".."36500d",
+        /// Slices of 10 s in table `red`; older ones become slices of a minute.
+        red_10s: Duration = "3d" in "1h".."36500d",
         /// Table `red`: rate, errors and durations. The longest SLO window has to fit.
         red: Duration = "100d" in "1h".."36500d",
+        /// Table `red_15m`: the same in slices of 15 minutes.
+        red_15m: Duration = "100d" in "1h".."36500d",
+        /// Table `red_1h`: the same in slices of an hour.
+        red_1h: Duration = "400d" in "1h".."36500d",
+        /// Slices of 10 s in table `edges`; older ones become slices of a minute.
+        edges_10s: Duration = "3d" in "1h".."36500d",
+        /// Table `sampling_ticks`: what the sampler saw and kept.
+        sampling_ticks: Duration = "30d" in "1h".."36500d",
         /// Table `edges`: calls between services.
         edges: Duration = "100d" in "1h".."36500d",
     }

@@ -43,7 +43,7 @@ impl Source {
     pub(crate) async fn pin(&self, tables: &[Table]) -> Result<Cut> {
         let view = hot_view(&self.lake, self.outbox.as_ref(), tables).await?;
         if view.cut == 0
-            && let Some(missing) = view.tables.iter().find(|table| table.snapshot.is_none())
+            && let Some(missing) = view.tables.iter().find(|table| is_missing(table))
         {
             return Err(no_table(missing.table));
         }
@@ -63,11 +63,16 @@ impl Source {
     /// Whether every table is there.
     pub(crate) async fn ready(&self) -> Result<()> {
         let view = hot_view(&self.lake, self.outbox.as_ref(), &Table::ALL).await?;
-        match view.tables.iter().find(|table| table.snapshot.is_none()) {
+        match view.tables.iter().find(|table| is_missing(table)) {
             Some(missing) => Err(no_table(missing.table)),
             None => Ok(()),
         }
     }
+}
+
+/// Without a derived table, `red` answers.
+fn is_missing(table: &HotTable) -> bool {
+    table.snapshot.is_none() && table.table.derived_slice_s().is_none()
 }
 
 fn no_table(table: Table) -> Error {

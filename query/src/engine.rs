@@ -39,6 +39,7 @@ use crate::limits::{Limits, STACK_BYTES};
 use crate::provider::{Hints, WINDOW_ROWS_MIN};
 use crate::rewrite::rewrite;
 use crate::stats::Stats;
+use crate::views::{self, VIEWS, View};
 
 pub use answer::Answer;
 
@@ -391,9 +392,12 @@ impl Shared {
             self.no_pruning.load(Ordering::Relaxed),
             self.window_rows_min.load(Ordering::Relaxed),
         ));
-        let tables = self.mentioned(&statement)?;
+        let (tables, views) = self.mentioned(&statement)?;
         let cut = self.source.pin(&tables).await?;
         let state = session::of_query(&self.base, cut.tables, &hints)?;
+        for view in views {
+            views::register(view, &state).await.map_err(Error::from_datafusion)?;
+        }
         let mut plan = state
             .statement_to_plan(statement)
             .await
@@ -426,27 +430,32 @@ impl Shared {
         Ok((physical, state, cut.notes))
     }
 
-    /// The tables to pin. All of them for a question about the catalog: it lists them.
-    fn mentioned(&self, statement: &Statement) -> Result<Vec<Table>> {
+    /// The tables to pin, and the views over them. All of both for a question about the catalog: it lists them.
+    fn mentioned(&self, statement: &Statement) -> Result<(Vec<Table>, Vec<View>)> {
         let names = self
             .base
             .resolve_table_references(statement)
             .map_err(Error::from_datafusion)?;
-        if names.iter().any(|name| name.schema() == Some("information_schema")) || names.is_empty() {
-            return Ok(if names.is_empty() {
-                Vec::new()
-            } else {
-                Table::ALL.to_vec()
-            });
+        if names.iter().any(|name| name.schema() == Some("information_schema")) {
+            return Ok((Table::ALL.to_vec(), VIEWS.to_vec()));
         }
+        let views: Vec<View> = VIEWS
+            .into_iter()
+            .filter(|view| names.iter().any(|name| name.table() == view.name))
+            .collect();
         let mut tables: Vec<Table> = names.iter().filter_map(|name| Table::from_name(name.table())).collect();
+        tables.extend(views.iter().map(|view| view.table));
         if tables.contains(&Table::Spans) {
             // Says when a trace was, see `provider::window`.
             tables.push(Table::Traces);
         }
+        if tables.iter().any(|table| table.derived_slice_s().is_some()) {
+            // Has the hours that a derived table lacks, see `provider::level`.
+            tables.push(Table::Red);
+        }
         tables.sort_unstable();
         tables.dedup();
-        Ok(tables)
+        Ok((tables, views))
     }
 }
 

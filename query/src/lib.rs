@@ -20,6 +20,7 @@ pub mod role;
 mod series;
 pub mod slo;
 mod stats;
+mod views;
 
 pub use engine::{Answer, Engine, EngineConfig, Query};
 pub use error::{Error, ErrorKind, Position, Result};

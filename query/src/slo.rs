@@ -12,11 +12,13 @@
 //! - **A young lake**: while it holds nothing from before the minute of its watermark, windows end at slices of ten seconds instead of minutes.
 //! - **Begins**: the first slice of the source, unless it has rows from before what was read.
 //!
-//! Latency thresholds are exact where rows have a register for them, else the fewest and the most their histograms allow. Every query runs within the
+//! Hours and quarters are read from the tables derived from `red` wherever slices and the ends of spans allow it (`pieces`): 90 days are some 2,000
+//! rows a key. Latency thresholds are exact where rows have a register for them, else the fewest and the most their histograms allow. Every query runs within the
 //! engine's limits but the number of rows, for which there is [`ROWS_MAX`]; the same question of several objectives is asked once.
 //! Leaves out: reading documents, drawing.
 
 mod follow;
+mod pieces;
 mod rows;
 mod select;
 
@@ -35,7 +37,8 @@ use tailwater_slo::{
 use crate::engine::{Engine, Query};
 use crate::error::{Error, ErrorKind, Result};
 pub(crate) use follow::{Asked, follow};
-use rows::{cell, count, group_seconds, histogram, integers, numbers, sketches, times};
+use pieces::{Piece, earlier, pieces};
+use rows::{cell, count, histogram, integers, numbers, sketches, times};
 use select::Text;
 
 /// Most rows of one answer: minutes of a year twice over.
@@ -225,28 +228,28 @@ impl<'a> Reader<'a> {
         }
     }
 
-    async fn watched_within(&mut self, whole: Span) -> Result<Vec<Span>> {
-        let Span { from, to } = whole;
+    async fn watched_within(&mut self, Span { from, to }: Span) -> Result<Vec<Span>> {
+        // What came shortly before shows that the beginning was watched.
+        let all = Span::new(from.plus(-i64::from(HOLE_SECONDS)), to);
         let mut seen = std::collections::BTreeSet::new();
-        // The ledger is small and grows with time, not with traffic; `red` is asked only about what it leaves open.
+        // The ledger is small and has a row for whatever arrives: `red` is asked only where it is silent.
         for table in ["ledger", "red"] {
+            let asked = unseen(joined(seen.iter().copied(), all), all);
+            if asked.is_empty() {
+                break;
+            }
             let mut text = Text::default();
             text.push("select distinct ");
             bin(&mut text, WATCH_SECONDS, "ts");
             text.push(" as at from ");
             text.push(table);
             text.push(" where ");
-            // What came shortly before shows that the beginning was watched.
-            text.within("ts", &[Span::new(from.plus(-i64::from(HOLE_SECONDS)), to)]);
+            text.within("ts", &asked);
             for rows in self.ask(text).await?.iter() {
                 seen.extend(times(rows, "at")?.into_iter().flatten());
             }
-            let spans = joined(seen.iter().copied(), whole);
-            if spans == [whole] {
-                return Ok(spans);
-            }
         }
-        Ok(joined(seen, whole))
+        Ok(joined(seen, Span::new(from, to)))
     }
 
     async fn data(&mut self, plan: &Plan, watched: &[Span]) -> Result<Data> {
@@ -309,34 +312,61 @@ impl<'a> Reader<'a> {
 
     /// Whether the source has anything from before a time.
     async fn has_before(&mut self, plan: &Plan, time: Time) -> Result<bool> {
-        let mut text = Text::default();
-        match &plan.indicator {
+        let source = match &plan.indicator {
             Indicator::Requests { of, .. }
             | Indicator::Ratio {
                 total: Source::Red(of), ..
             } => {
-                text.push("select ts as at from red where ts < ");
-                text.time(time);
-                text.push(" and ");
-                text.selected(of);
+                for (table, from, to) in earlier(time) {
+                    let mut text = Text::default();
+                    text.push("select ts as at from ");
+                    text.push(table.name());
+                    text.push(" where ts < ");
+                    text.time(to);
+                    if let Some(from) = from {
+                        text.push(" and ts >= ");
+                        text.time(from);
+                    }
+                    text.push(" and ");
+                    text.selected(of);
+                    text.push(" limit 1");
+                    if self.time(text).await?.is_some() {
+                        return Ok(true);
+                    }
+                }
+                return Ok(false);
             }
             Indicator::Ratio { total: source, .. }
             | Indicator::Raw { source, .. }
-            | Indicator::Threshold { source, .. } => {
-                let Source::Sql(sql) = source else { return Ok(false) };
-                wrap(&mut text, "slice as at", sql);
-                text.push(" where slice < ");
-                text.time(time);
-            }
-        }
+            | Indicator::Threshold { source, .. } => source,
+        };
+        let Source::Sql(sql) = source else { return Ok(false) };
+        let mut text = Text::default();
+        wrap(&mut text, "slice as at", sql);
+        text.push(" where slice < ");
+        text.time(time);
         text.push(" limit 1");
         Ok(self.time(text).await.map_err(unwrapped)?.is_some())
     }
 
     async fn requests(&mut self, of: &RedSelector, good: Good, need: &Need, into: &mut Vec<Slice>) -> Result<()> {
+        for piece in pieces(&need.spans, need.width) {
+            self.requests_of(of, good, need, &piece, into).await?;
+        }
+        Ok(())
+    }
+
+    async fn requests_of(
+        &mut self,
+        of: &RedSelector,
+        good: Good,
+        need: &Need,
+        piece: &Piece,
+        into: &mut Vec<Slice>,
+    ) -> Result<()> {
         let mut text = Text::default();
         text.push("select ");
-        bin(&mut text, group_seconds(&need.spans, need.width), "ts");
+        bin(&mut text, piece.seconds, "ts");
         text.push(" as at, sum(n) as total, ");
         let threshold = good.max_duration_ns.map(|ns| i64::try_from(ns).unwrap_or(i64::MAX));
         match threshold {
@@ -355,7 +385,7 @@ impl<'a> Reader<'a> {
                 text.push(" is null then exphist end) as rest");
             }
         }
-        from_red(&mut text, of, &need.spans);
+        from_red(&mut text, of, piece);
         for rows in self.ask(text).await?.iter() {
             let (starts, total, good) = (times(rows, "at")?, integers(rows, "total")?, integers(rows, "good")?);
             let rest = match threshold {
@@ -379,19 +409,21 @@ impl<'a> Reader<'a> {
     }
 
     async fn durations(&mut self, of: &RedSelector, need: &Need, into: &mut Vec<LatencyBin>) -> Result<()> {
-        let mut text = Text::default();
-        text.push("select ");
-        bin(&mut text, group_seconds(&need.spans, need.width), "ts");
-        text.push(" as at, exphist_merge(exphist) as durations");
-        from_red(&mut text, of, &need.spans);
         let mut bins: BTreeMap<(Time, u32), tailwater_slo::latency::Histogram> = BTreeMap::new();
-        for rows in self.ask(text).await?.iter() {
-            let (starts, durations) = (times(rows, "at")?, sketches(rows, "durations")?);
-            for (row, start) in starts.into_iter().enumerate() {
-                if let Some(cell) = start.and_then(|start| cell(&need.spans, need.width, start))
-                    && durations.is_valid(row)
-                {
-                    bins.entry(cell).or_default().merge(&histogram(durations.value(row))?);
+        for piece in pieces(&need.spans, need.width) {
+            let mut text = Text::default();
+            text.push("select ");
+            bin(&mut text, piece.seconds, "ts");
+            text.push(" as at, exphist_merge(exphist) as durations");
+            from_red(&mut text, of, &piece);
+            for rows in self.ask(text).await?.iter() {
+                let (starts, durations) = (times(rows, "at")?, sketches(rows, "durations")?);
+                for (row, start) in starts.into_iter().enumerate() {
+                    if let Some(cell) = start.and_then(|start| cell(&need.spans, need.width, start))
+                        && durations.is_valid(row)
+                    {
+                        bins.entry(cell).or_default().merge(&histogram(durations.value(row))?);
+                    }
                 }
             }
         }
@@ -413,16 +445,18 @@ impl<'a> Reader<'a> {
         };
         match source {
             Source::Red(of) => {
-                let mut text = Text::default();
-                text.push("select ");
-                bin(&mut text, group_seconds(&need.spans, need.width), "ts");
-                text.push(" as at, sum(n) as total");
-                from_red(&mut text, of, &need.spans);
-                for rows in self.ask(text).await?.iter() {
-                    let total = integers(rows, "total")?;
-                    for (row, start) in times(rows, "at")?.into_iter().enumerate() {
-                        if let Some(start) = start {
-                            add(start, count(&total, row)?);
+                for piece in pieces(&need.spans, need.width) {
+                    let mut text = Text::default();
+                    text.push("select ");
+                    bin(&mut text, piece.seconds, "ts");
+                    text.push(" as at, sum(n) as total");
+                    from_red(&mut text, of, &piece);
+                    for rows in self.ask(text).await?.iter() {
+                        let total = integers(rows, "total")?;
+                        for (row, start) in times(rows, "at")?.into_iter().enumerate() {
+                            if let Some(start) = start {
+                                add(start, count(&total, row)?);
+                            }
                         }
                     }
                 }
@@ -471,10 +505,12 @@ fn bin(text: &mut Text, seconds: u32, column: &str) {
     text.push(&format!("date_bin(interval '{seconds} seconds', {column})"));
 }
 
-/// ` from red where ... group by` the first column.
-fn from_red(text: &mut Text, of: &RedSelector, spans: &[Span]) {
-    text.push(" from red where ");
-    text.within("ts", spans);
+/// ` from ... where ... group by` the first column.
+fn from_red(text: &mut Text, of: &RedSelector, piece: &Piece) {
+    text.push(" from ");
+    text.push(piece.table.name());
+    text.push(" where ");
+    text.within("ts", &piece.spans);
     text.push(" and ");
     text.selected(of);
     text.push(" group by 1");
@@ -532,6 +568,19 @@ fn events(time: Time, value: f64) -> Result<u64> {
     Err(Error::new(ErrorKind::BadQuery, message))
 }
 
+/// What of a span is not in these spans, which are disjoint, in order and within it.
+fn unseen(seen: Vec<Span>, all: Span) -> Vec<Span> {
+    let mut from = all.from;
+    let mut holes = Vec::new();
+    for span in seen {
+        holes.push(Span::new(from, span.from));
+        from = span.to;
+    }
+    holes.push(Span::new(from, all.to));
+    holes.retain(|hole| !hole.is_empty());
+    holes
+}
+
 /// Steps in which something was seen, joined over small holes and cut to a span.
 fn joined(seen: impl IntoIterator<Item = Time>, within: Span) -> Vec<Span> {
     let mut spans: Vec<Span> = Vec::new();
@@ -563,6 +612,22 @@ mod tests {
         check(&[0, 1200], (0, 3600), &[(0, 1500)]);
         check(&[0, 1500], (0, 3600), &[(0, 300), (1500, 1800)]);
         check(&[-300, 0, 3300], (60, 3400), &[(60, 300), (3300, 3400)]);
+    }
+
+    #[test]
+    fn red_is_asked_where_the_ledger_is_silent() {
+        let check = |seen: &[(i64, i64)], expected: &[(i64, i64)]| {
+            let seen = seen
+                .iter()
+                .map(|(from, to)| Span::new(Time(*from), Time(*to)))
+                .collect();
+            let holes = unseen(seen, Span::new(Time(100), Time(900)));
+            let holes: Vec<_> = holes.iter().map(|hole| (hole.from.0, hole.to.0)).collect();
+            assert_eq!(holes, expected);
+        };
+        check(&[], &[(100, 900)]);
+        check(&[(100, 900)], &[]);
+        check(&[(100, 300), (400, 600)], &[(300, 400), (600, 900)]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tailwater_model::table::Table;
 use tailwater_query::{Engine, EngineConfig};
 use tailwater_runtime::{Exit, machine};
 use tailwater_storage::lake::{Lake, Snapshot};
-use tailwater_storage::maintain::{self, Keeper};
+use tailwater_storage::maintain::{self, Keeper, Report};
 use tokio::sync::Semaphore;
 
 use super::{Common, maintain as role_maintain, print, role};
@@ -36,7 +36,7 @@ enum What {
     /// Check that every item received is accounted for and every stored row can be read; exit 1 if not.
     #[command(after_help = "Example:\n  tailwater lake verify --data ./my-data && echo exact")]
     Verify(FormatArgs),
-    /// Merge small files now. Refuses while `run` or `maintain` works on the directory: they do the same.
+    /// Merge small files now, fold old slices of `red` and derive hours that are over. Refuses while `run` or `maintain` works on the directory: they do the same.
     #[command(after_help = "Example:\n  tailwater lake compact --data ./my-data")]
     Compact,
 }
@@ -342,28 +342,60 @@ fn balances_json(balances: &Balances, exact: bool) -> anyhow::Result<String> {
 async fn compact(lake: Lake, config: &Config) -> anyhow::Result<Exit> {
     let _lock = role_maintain::lock(&config.data)?;
     let turn = Arc::new(Semaphore::new(1));
+    // Derived tables come after what they derive from.
     for table in Table::ALL {
         let mut policy = role_maintain::policy(config, table);
-        // Now means now: any two files, and the last day too.
+        // Now means now: any two files, the last day too, and every hour that is over.
         policy.merge_files_min = 2;
         policy.quiet_ms = 0;
-        // And merging only: what is to be forgotten is for `maintain` to say, with the settings it runs with.
+        policy.settle_ms = 0;
+        // And rewriting only: what is to be forgotten is for `maintain` to say, with the settings it runs with.
         policy.retention_days = None;
         let mut keeper = Keeper::new(lake.clone(), table, policy, turn.clone());
-        match keeper.run_once(Utc::now().timestamp_millis()).await {
-            Ok(report) => print(&format!(
-                "{}: {} files merged into {}, {} files of {:.1} MB now\n",
-                table.name(),
-                report.merged_files,
-                report.written_files,
-                report.files,
-                report.bytes as f64 / 1e6
-            ))?,
-            Err(error) if error.kind() == tailwater_storage::ErrorKind::MissingTable => {}
-            Err(error) => return Err(error.into()),
+        let mut total = Report::default();
+        loop {
+            let report = match keeper.run_once(Utc::now().timestamp_millis()).await {
+                Ok(report) => report,
+                Err(error) if error.kind() == tailwater_storage::ErrorKind::MissingTable => break,
+                Err(error) => return Err(error.into()),
+            };
+            total.merged_files += report.merged_files;
+            total.written_files += report.written_files;
+            total.folded_rows += report.folded_rows;
+            total.folded_into += report.folded_into;
+            total.derived_days += report.derived_days;
+            if report.postponed_days > 0 && report.derived_days > 0 {
+                continue;
+            }
+            print(&compacted(table, &total, &report))?;
+            break;
         }
     }
     Ok(Exit::Ok)
+}
+
+/// What was done to a table, and how it is now.
+fn compacted(table: Table, total: &Report, now: &Report) -> String {
+    let mut done = vec![format!(
+        "{} files merged into {}",
+        total.merged_files, total.written_files
+    )];
+    if table.derived_slice_s().is_some() {
+        done = vec![format!("{} days derived", total.derived_days)];
+    }
+    if total.folded_rows > 0 {
+        done.push(format!(
+            "{} rows of 10 s folded into {} of 1 min",
+            total.folded_rows, total.folded_into
+        ));
+    }
+    format!(
+        "{}: {}, {} files of {:.1} MB now\n",
+        table.name(),
+        done.join(", "),
+        now.files,
+        now.bytes as f64 / 1e6
+    )
 }
 
 #[cfg(test)]

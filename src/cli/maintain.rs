@@ -112,6 +112,9 @@ pub fn retention_of(retention: &Retention, table: Table) -> Option<Duration> {
         Table::MetricSeries => retention.metric_series,
         Table::Red => retention.red,
         Table::Edges => retention.edges,
+        Table::SamplingTicks => retention.sampling_ticks,
+        Table::Red15m => retention.red_15m,
+        Table::Red1h => retention.red_1h,
         // Its sums are the left side of `lake verify`.
         Table::Ledger => return None,
     })
@@ -125,8 +128,19 @@ pub fn policy(config: &Config, table: Table) -> Policy {
     let days = |kept: Duration| u32::try_from(kept.as_secs().div_ceil(DAY)).unwrap_or(u32::MAX);
     let target_bytes = storage.compact.target_file.bytes();
     let defaults = Policy::of(table);
+    let keep = &storage.retention;
+    let longer = [(Table::Red15m, keep.red_15m), (Table::Red1h, keep.red_1h)];
+    let longer = longer
+        .into_iter()
+        .filter(|(_, kept)| table == Table::Red && *kept > keep.red);
     Policy {
-        retention_days: retention_of(&storage.retention, table).map(days),
+        retention_days: retention_of(keep, table).map(days),
+        kept_in: longer.map(|(table, kept)| (table, days(kept))).collect(),
+        fold_after_ms: match table {
+            Table::Red => Some(ms(keep.red_10s)),
+            Table::Edges => Some(ms(keep.edges_10s)),
+            _ => None,
+        },
         target_bytes,
         // A file of half the target or more would only be copied.
         large_bytes: target_bytes / 2,
@@ -162,6 +176,16 @@ fn observer(metrics: &Metrics, tables: Handle) -> Observer {
     );
     let merged = metrics.counters("tailwater_merged_files", "files merged away", ["table"]);
     let written = metrics.counters("tailwater_merge_written_bytes", "bytes written by merges", ["table"]);
+    let folded = metrics.counters(
+        "tailwater_folded_rows",
+        "rows of 10 s slices that became slices of a minute",
+        ["table"],
+    );
+    let derived = metrics.counters(
+        "tailwater_derived_days",
+        "days of a derived table that were made or made anew",
+        ["table"],
+    );
     let expired = metrics.counters(
         "tailwater_expired_rows",
         "rows that outlived their retention",
@@ -182,6 +206,8 @@ fn observer(metrics: &Metrics, tables: Handle) -> Observer {
                 merged.with(label).inc_by(report.merged_files);
                 written.with(label).inc_by(report.written_bytes);
                 expired.with(label).inc_by(report.expired_rows);
+                folded.with(label).inc_by(report.folded_rows);
+                derived.with(label).inc_by(report.derived_days);
                 unlinked
                     .with(label)
                     .inc_by(report.vacuumed + report.orphans + report.log_files_removed);
@@ -226,5 +252,23 @@ mod tests {
         );
         assert_eq!((logs.target_bytes, logs.large_bytes), (10 << 20, 5 << 20));
         assert_eq!((logs.vacuum_after_ms, logs.sweep_every_ms), (600_000, 300_000));
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_storage() {
+        let config = Config::of(&[]).unwrap();
+        for table in Table::ALL {
+            let (ours, theirs) = (policy(&config, table), Policy::of(table));
+            assert_eq!(ours.retention_days, theirs.retention_days, "{}", table.name());
+            assert_eq!(ours.fold_after_ms, theirs.fold_after_ms, "{}", table.name());
+            assert_eq!(ours.kept_in, theirs.kept_in, "{}", table.name());
+        }
+    }
+
+    #[test]
+    fn red_waits_for_what_is_kept_longer() {
+        let config = Config::of(&[("storage.retention.red", "30d"), ("storage.retention.red_1h", "20d")]).unwrap();
+        assert_eq!(policy(&config, Table::Red).kept_in, [(Table::Red15m, 100)]);
+        assert_eq!(policy(&config, Table::Red1h).retention_days, Some(20));
     }
 }

@@ -13,6 +13,7 @@
 pub mod error;
 pub mod hot;
 pub mod lake;
+pub mod levels;
 pub mod maintain;
 pub mod outbox;
 pub mod store;

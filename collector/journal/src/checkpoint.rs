@@ -243,7 +243,7 @@ fn encode_marks(out: &mut Vec<u8>, journal: &Journal) {
         put_varint(out, shard.forgotten_ns);
         last = shard.complete.0;
     }
-    put_varint(out, Table::ALL.len() as u64);
+    put_varint(out, Table::COLLECTED.len() as u64);
     for (table, version) in journal.tables().versions() {
         out.push(table as u8);
         put_varint(out, version.0);

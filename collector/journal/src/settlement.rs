@@ -51,7 +51,7 @@ impl TableSet {
 
     /// The tables in the set.
     pub fn iter(self) -> impl Iterator<Item = Table> {
-        Table::ALL.into_iter().filter(move |table| self.contains(*table))
+        Table::COLLECTED.into_iter().filter(move |table| self.contains(*table))
     }
 }
 

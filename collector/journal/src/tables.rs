@@ -50,7 +50,7 @@ impl Tables {
             frames: VecDeque::new(),
         };
         Tables {
-            states: Table::ALL.into_iter().map(state).collect(),
+            states: Table::COLLECTED.into_iter().map(state).collect(),
         }
     }
 

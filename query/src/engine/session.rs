@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider,
-    SchemaProvider,
+    SchemaProvider, TableProvider,
 };
 use datafusion::common::config::Dialect;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
@@ -24,7 +24,7 @@ use tailwater_storage::lake::Lake;
 use crate::error::{Error, ErrorKind, Result};
 use crate::functions;
 use crate::limits::Limits;
-use crate::provider::{Hints, LakeTable, store_url};
+use crate::provider::{Hints, LakeTable, level, store_url};
 
 /// Names of the one catalog and schema.
 const CATALOG: &str = "tailwater";
@@ -132,12 +132,20 @@ pub(super) fn of_query(base: &SessionState, cut: Vec<HotTable>, hints: &Arc<Hint
     // `spans` looks into the `traces` of its own cut.
     let traces = cut.iter().find(|pinned| pinned.table == Table::Traces);
     let traces = traces.map(|pinned| Arc::new(LakeTable::new(pinned.clone(), hints.clone())));
+    let red = cut.iter().find(|pinned| pinned.table == Table::Red).cloned();
     for pinned in cut {
         let table = pinned.table;
-        let provider =
-            LakeTable::new(pinned, hints.clone()).with_traces(traces.clone().filter(|_| table == Table::Spans));
+        let provider: Arc<dyn TableProvider> = match &red {
+            Some(red) if table.derived_slice_s().is_some() => {
+                level(red, pinned, hints).map_err(Error::from_datafusion)?
+            }
+            _ => {
+                let traces = traces.clone().filter(|_| table == Table::Spans);
+                Arc::new(LakeTable::new(pinned, hints.clone()).with_traces(traces))
+            }
+        };
         schema
-            .register_table(table.name().to_owned(), Arc::new(provider))
+            .register_table(table.name().to_owned(), provider)
             .map_err(Error::from_datafusion)?;
     }
     let catalog = MemoryCatalogProvider::new();

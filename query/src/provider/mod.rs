@@ -11,6 +11,7 @@
 
 mod files;
 mod hot;
+mod level;
 mod named;
 mod prune;
 mod window;
@@ -36,6 +37,7 @@ use tailwater_storage::outbox::FrameRef;
 
 pub(crate) use files::store_url;
 use hot::HotExec;
+pub(crate) use level::{level, with_conditions};
 
 /// What the whole query looks like; a scan sees only its own filters. Set between planning and optimising.
 #[derive(Debug)]

@@ -29,7 +29,7 @@ use samples::{Deltas, Span};
 /// Slices that ended this long ago are taken to be complete, ms: a slice, the time a collector holds rows, and some.
 const LIVE_MS: i64 = 60_000;
 
-/// Widest slice there is, ms.
+/// Widest slice of `red` and `edges`, ms.
 const SLICE_MAX_MS: i64 = 60_000;
 
 /// Between names and values of dimensions: no attribute has it.
@@ -82,7 +82,11 @@ async fn one(
         after_ms: need.from_ms.saturating_sub(1),
         upto_ms: need.to_ms,
     };
-    rows_of(&mut sql, family, &need.matchers, window);
+    // A table in which no bin cuts a slice.
+    let fits = |slice_ms: i64| bin.rem_euclid(slice_ms) == 0 && anchor.rem_euclid(slice_ms) == 0;
+    let coarser = family.coarser.iter().find(|(_, slice_ms)| fits(*slice_ms));
+    let from = coarser.copied().unwrap_or((family.table, SLICE_MAX_MS));
+    rows_from(&mut sql, from, family, &need.matchers, window);
     if let Some(Windows {
         begin_ms,
         range_ms,
@@ -256,12 +260,17 @@ pub(super) fn keys(family: &Family) -> Sql {
 
 /// `from` and `where`: slices that end in the window.
 pub(super) fn rows_of(sql: &mut Sql, family: &Family, matchers: &[Matcher], window: Window) {
+    rows_from(sql, (family.table, SLICE_MAX_MS), family, matchers, window);
+}
+
+/// The same, from a table with slices of at most so many ms.
+fn rows_from(sql: &mut Sql, (table, slice_ms): (&str, i64), family: &Family, matchers: &[Matcher], window: Window) {
     let Window { after_ms, upto_ms } = window;
-    sql.push(" from ").push(family.table).push(" where ts >= ");
-    sql.time(after_ms.saturating_sub(SLICE_MAX_MS))
+    sql.push(" from ").push(table).push(" where ts >= ");
+    sql.time(after_ms.saturating_sub(slice_ms))
         .push(" and ts < ")
         .time(upto_ms);
-    sql.push(" and date >= ").day(after_ms.saturating_sub(SLICE_MAX_MS));
+    sql.push(" and date >= ").day(after_ms.saturating_sub(slice_ms));
     sql.push(" and date <= ").day(upto_ms);
     let end = "arrow_cast(ts, 'Int64') + slice_s::bigint * 1000000";
     let us = |ms: i64| ms.saturating_mul(1000);
@@ -273,7 +282,7 @@ pub(super) fn rows_of(sql: &mut Sql, family: &Family, matchers: &[Matcher], wind
     sql.push(family.only);
     for matcher in matchers {
         if let Some((_, column)) = family.keys.iter().find(|(label, _)| *label == matcher.name)
-            && let Some(values) = table::only(matcher)
+            && let Some(values) = super::table::only(matcher)
         {
             sql.among(column, values.iter().map(|value| &**value));
         }

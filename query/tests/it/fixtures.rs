@@ -14,7 +14,7 @@ use tailwater_storage::lake::{Lake, app_id};
 use tailwater_storage::outbox::{BatchBuilder, CONTROL, OUTBOX_KIND, Outbox, preamble};
 use tailwater_wal::{Options, Wal};
 
-const LOG: LogId = LogId([7; 16]);
+pub const LOG: LogId = LogId([7; 16]);
 
 /// 2026-11-22T00:00:00Z in microseconds, and its day.
 pub const MIDNIGHT: i64 = 20_779 * 86_400_000_000;

@@ -6,6 +6,7 @@ mod dashboards;
 mod fixtures;
 mod grafana;
 mod hot;
+mod levels;
 mod limits;
 mod prometheus;
 mod pruning;

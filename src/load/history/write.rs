@@ -288,7 +288,7 @@ impl Tables {
             (committer, 0, Wrote::nothing(table))
         };
         Tables {
-            tables: Table::ALL.into_iter().map(table).collect(),
+            tables: Table::COLLECTED.into_iter().map(table).collect(),
             batch: 0,
         }
     }

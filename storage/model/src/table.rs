@@ -36,11 +36,17 @@ pub enum Table {
     Red = 8,
     /// The same of calls from one service to another; additive.
     Edges = 9,
+    /// What the sampler saw and kept in each of its ticks, by stratum.
+    SamplingTicks = 10,
+    /// What `red` adds up to in slices of 15 minutes. Made by `maintain`, from hours that are over.
+    Red15m = 11,
+    /// The same in slices of an hour.
+    Red1h = 12,
 }
 
 impl Table {
-    /// All tables.
-    pub const ALL: [Table; 9] = [
+    /// All tables: those that collectors write, then those that are derived from them.
+    pub const ALL: [Table; 12] = [
         Table::Spans,
         Table::Traces,
         Table::Logs,
@@ -50,6 +56,23 @@ impl Table {
         Table::Ledger,
         Table::Red,
         Table::Edges,
+        Table::SamplingTicks,
+        Table::Red15m,
+        Table::Red1h,
+    ];
+
+    /// The tables that collectors write. Only their codes are stored.
+    pub const COLLECTED: [Table; 10] = [
+        Table::Spans,
+        Table::Traces,
+        Table::Logs,
+        Table::MetricPoints,
+        Table::MetricDists,
+        Table::MetricSeries,
+        Table::Ledger,
+        Table::Red,
+        Table::Edges,
+        Table::SamplingTicks,
     ];
 
     /// Name in SQL and on disk.
@@ -64,12 +87,24 @@ impl Table {
             Table::Ledger => "ledger",
             Table::Red => "red",
             Table::Edges => "edges",
+            Table::SamplingTicks => "sampling_ticks",
+            Table::Red15m => "red_15m",
+            Table::Red1h => "red_1h",
+        }
+    }
+
+    /// Of a table that is derived from `red`: how wide its slices are, in seconds. They divide an hour.
+    pub fn derived_slice_s(self) -> Option<u32> {
+        match self {
+            Table::Red15m => Some(900),
+            Table::Red1h => Some(3600),
+            _ => None,
         }
     }
 
     /// The table with this stored code.
     pub fn from_code(code: u8) -> Option<Table> {
-        Table::ALL.into_iter().find(|table| *table as u8 == code)
+        Table::COLLECTED.into_iter().find(|table| *table as u8 == code)
     }
 
     /// The table of this name.
@@ -106,8 +141,9 @@ pub fn sort_columns(table: Table) -> &'static [&'static str] {
         Table::MetricPoints | Table::MetricDists => &["tenant", "metric_name", "series_id", "ts"],
         Table::MetricSeries => &["tenant", "metric_name", "series_id"],
         Table::Ledger => &["tenant", "signal", "account", "ts"],
-        Table::Red => &["tenant", "service_name", "operation", "ts"],
+        Table::Red | Table::Red15m | Table::Red1h => &["tenant", "service_name", "operation", "ts"],
         Table::Edges => &["tenant", "client_service", "server_service", "ts"],
+        Table::SamplingTicks => &["tenant", "stratum", "ts"],
     }
 }
 
@@ -120,7 +156,10 @@ pub fn time_column(table: Table) -> &'static str {
         | Table::MetricDists
         | Table::Ledger
         | Table::Red
-        | Table::Edges => "ts",
+        | Table::Edges
+        | Table::SamplingTicks
+        | Table::Red15m
+        | Table::Red1h => "ts",
         Table::Traces => "ts_min",
         Table::MetricSeries => "first_ts",
     }

@@ -21,7 +21,7 @@ use crate::{Error, ErrorKind, Result};
 
 /// How the rows of a table are added up. Every column not named, but `batch_id`, is part of the key.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Rule {
+pub(crate) struct Rule {
     /// Integers to be added.
     sums: &'static [&'static str],
     /// Integers of which the largest stays.
@@ -45,7 +45,7 @@ const EXEMPLAR: [&str; 5] = [
 const REGISTERS: &str = "registers";
 
 /// How the table is added up; `None` for a table of plain rows.
-pub(super) fn rule(table: Table) -> Option<Rule> {
+pub(crate) fn rule(table: Table) -> Option<Rule> {
     match table {
         Table::Ledger => Some(Rule {
             sums: &["items", "bytes"],
@@ -54,7 +54,7 @@ pub(super) fn rule(table: Table) -> Option<Rule> {
             registers: false,
             exemplar: false,
         }),
-        Table::Red => Some(Rule {
+        Table::Red | Table::Red15m | Table::Red1h => Some(Rule {
             sums: &["n", "errors", "sum_ns", "n_weighted", "errors_weighted"],
             maxima: &["max_ns"],
             sketches: &["exphist"],
@@ -98,8 +98,21 @@ pub(super) fn summed(table: Table, rule: Rule, batches: &[RecordBatch], hi: u64)
         .iter()
         .map(|batch| as_schema(batch, &schema))
         .collect::<Result<Vec<_>>>()?;
-    let all = compute::concat_batches(&schema, &batches)?;
-    let places = Places::new(&schema, rule, &all)?;
+    let hi = i64::try_from(hi).map_err(|_| Error::new(ErrorKind::Invalid, "batch number above 2^63"))?;
+    let mut out = added_up(&schema, rule, &batches)?.columns().to_vec();
+    let rows = out.first().map_or(0, |column| column.len());
+    out[schema.index_of("batch_id")?] = Arc::new(Int64Array::from_value(hi, rows));
+    Ok(RecordBatch::try_new(schema, out)?)
+}
+
+/// One row per key, in the order of the first row of each, added up by `rule`; `batch_id` is the largest of a key's rows. Columns that
+/// the rule does not know belong to the key.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`] if a column of the rule is missing; [`ErrorKind::Damaged`] for a histogram that cannot be read.
+pub(crate) fn added_up(schema: &SchemaRef, rule: Rule, batches: &[RecordBatch]) -> Result<RecordBatch> {
+    let all = compute::concat_batches(schema, batches)?;
+    let places = Places::new(schema, rule, &all)?;
     let mut out = compute::take_record_batch(&all, &UInt32Array::from(places.first.clone()))?
         .columns()
         .to_vec();
@@ -110,7 +123,7 @@ pub(super) fn summed(table: Table, rule: Rule, batches: &[RecordBatch], hi: u64)
     for (name, sum) in rule.sums.iter().zip(&places.sums) {
         set(name, Arc::new(Int64Array::from(sum.clone())))?;
     }
-    for name in rule.maxima {
+    for name in rule.maxima.iter().chain(&["batch_id"]) {
         let values = integers(&all, name)?.values();
         let mut largest = vec![i64::MIN; places.first.len()];
         for (place, value) in places.of_row.iter().zip(values) {
@@ -130,9 +143,7 @@ pub(super) fn summed(table: Table, rule: Rule, batches: &[RecordBatch], hi: u64)
             set(name, compute::take(column(&all, name)?, &kept, None)?)?;
         }
     }
-    let hi = i64::try_from(hi).map_err(|_| Error::new(ErrorKind::Invalid, "batch number above 2^63"))?;
-    set("batch_id", Arc::new(Int64Array::from_value(hi, places.first.len())))?;
-    Ok(RecordBatch::try_new(schema, out)?)
+    Ok(RecordBatch::try_new(schema.clone(), out)?)
 }
 
 /// Which rows come together.

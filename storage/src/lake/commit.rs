@@ -17,6 +17,7 @@ use deltalake_core::kernel::{Action, Transaction};
 use deltalake_core::logstore::LogStoreRef;
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use rand::Rng;
+use tailwater_model::ids::BatchSeq;
 use tailwater_model::table::{Table, schema as lake_schema, sort_columns};
 use tokio::sync::Mutex;
 use tracing::{debug, warn};
@@ -24,8 +25,8 @@ use uuid::Uuid;
 
 use super::data_file::{FileMaker, Tier, Written};
 use super::merge::{Merge, Source};
-use super::{Lake, Snapshot, additive, encode, layout, schema, words};
-use crate::outbox::as_schema;
+use super::{Lake, Snapshot, additive, encode, hours, layout, schema, words};
+use crate::outbox::{as_schema, with_batch_id};
 use crate::{Error, ErrorKind, Result};
 
 /// Attempts before a commit gives its caller a chance to think.
@@ -135,6 +136,19 @@ impl Committer {
         outcome.map_err(|error| error.within(format_args!("table {}", self.table.name())))
     }
 
+    /// Puts rows in frame form ([`tailwater_model::table::frame_schema`]) into the table as one batch after the last one: for a writer that
+    /// has no outbox, such as one that writes a past. Rows of `red` and `edges` ([`tailwater_model::red::red_batch`]) may have slices of any width up
+    /// to a minute that divides one; slices of an hour that is over are derived from them like any others.
+    ///
+    /// # Errors
+    /// As [`Committer::commit`]; what failed may be appended again only if [`Committer::version`] has not moved.
+    pub async fn append(&self, frames: &[RecordBatch]) -> Result<Committed> {
+        let v = self.version().await?;
+        let seq = BatchSeq(v + 1);
+        let batches = frames.iter().map(|frame| with_batch_id(frame, seq));
+        self.commit(v, v + 1, batches.collect::<Result<_>>()?).await
+    }
+
     async fn attempt(&self, v: u64, hi: u64, batches: &[RecordBatch], slot: &mut Option<Pending>) -> Result<Committed> {
         let started = Instant::now();
         let log = self.lake.log(self.table);
@@ -176,7 +190,7 @@ impl Committer {
                 *slot = Some(self.encode((v, hi), snapshot.schema.clone(), batches).await?);
             }
             let Some(pending) = slot.as_mut() else { continue };
-            let change = self.change(pending)?;
+            let change = self.change(pending, snapshot.version + 1)?;
             pending.tried.push(snapshot.version + 1);
             match commit_once(log, snapshot.version, change).await {
                 Attempt::Done(version) => return Ok(committed(pending, version, attempt + 1, started)),
@@ -236,14 +250,14 @@ impl Committer {
         })
     }
 
-    fn change(&self, pending: &Pending) -> Result<Change> {
+    fn change(&self, pending: &Pending, version: u64) -> Result<Change> {
         let hi =
             i64::try_from(pending.range.1).map_err(|_| Error::new(ErrorKind::Invalid, "batch number above 2^63"))?;
         Ok(Change {
             actions: pending
                 .written
                 .iter()
-                .map(|file| Action::Add(file.add.clone()))
+                .map(|file| Action::Add(file.add_in(version)))
                 .collect(),
             txns: vec![Transaction::new_with_last_update(
                 &self.app_id,
@@ -369,6 +383,9 @@ fn encode(
         _ => one_schema(maker.table, table_schema, batches)?,
     };
     for (date, batches) in by_date(&batches)? {
+        let touched = (maker.table == Table::Red)
+            .then(|| hours::touched(date, &batches))
+            .flatten();
         let (batches, plans) = encode::plan(batches)?;
         let mut file = maker.start_groups(&batches, &plans, date, now_ms)?;
         let group_rows = layout::group_rows(&batches);
@@ -382,7 +399,9 @@ fn encode(
         while let Some(runs) = merge.next_runs()? {
             file.write(&runs)?;
         }
-        written.push(file.finish()?);
+        let mut file = file.finish()?;
+        file.hours = touched;
+        written.push(file);
     }
     Ok(())
 }

@@ -16,6 +16,7 @@ use parquet::file::writer::SerializedFileWriter;
 use tailwater_model::table::Table;
 use uuid::Uuid;
 
+use super::hours::{Hours, TAG_HOURS};
 use super::replay::{TAG_SORTED, TAG_TIER};
 use super::stats::Collector;
 use super::{Lake, encode, layout};
@@ -234,6 +235,7 @@ impl Head {
             add,
             rows: self.stats.rows(),
             bytes: size,
+            hours: None,
             upload,
         })
     }
@@ -318,7 +320,23 @@ pub(crate) struct Written {
     pub add: Add,
     pub rows: u64,
     pub bytes: u64,
+    /// Of a new file of `red`: the hours of its day that it adds to, a bit each. The commit says in which version.
+    pub hours: Option<u32>,
     upload: Option<Bytes>,
+}
+
+impl Written {
+    /// The Add that brings the file's rows into the table in this version.
+    pub fn add_in(&self, version: u64) -> Add {
+        let mut add = self.add.clone();
+        if let Some(mask) = self.hours {
+            let hours = Hours::of_mask(mask, version).to_string();
+            add.tags
+                .get_or_insert_default()
+                .insert(TAG_HOURS.to_owned(), Some(hours));
+        }
+        add
+    }
 }
 
 enum Sink {

@@ -12,6 +12,7 @@ mod additive;
 mod commit;
 mod data_file;
 mod encode;
+mod hours;
 mod layout;
 mod merge;
 mod replay;
@@ -33,12 +34,15 @@ use url::Url;
 
 pub use commit::{Committed, Committer};
 pub use data_file::Tier;
+pub use hours::Hours;
 pub use layout::stats_columns;
 pub use snapshot::{FileEntry, Snapshot};
 pub use stats::{ColumnRange, Value};
 
+pub(crate) use additive::{Rule, added_up, rule as additive_rule};
 pub(crate) use commit::{Attempt, Change, commit_once, is_marked};
 pub(crate) use data_file::{FileMaker, Written};
+pub(crate) use hours::{HOUR_US, TAG_HOURS};
 pub(crate) use layout::format_date;
 pub(crate) use merge::{Merge, Source};
 pub(crate) use replay::Replay;

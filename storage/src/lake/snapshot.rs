@@ -11,6 +11,7 @@ use tailwater_model::table::Table;
 use tokio::sync::Mutex;
 
 use super::data_file::Tier;
+use super::hours::{Hours, TAG_HOURS};
 use super::replay::{self, Replay, TAG_SORTED, TAG_TIER};
 use super::stats::{self, ColumnRange, Value};
 use super::{layout, schema};
@@ -39,6 +40,8 @@ pub struct FileEntry {
     pub tier: Tier,
     /// Bounds of the columns that the log has statistics of.
     pub stats: Vec<ColumnRange>,
+    /// Versions of `red` by hour, in `red` and the tables derived from it; `None` if the file does not say.
+    pub hours: Option<Hours>,
 }
 
 impl FileEntry {
@@ -74,6 +77,7 @@ impl FileEntry {
             sorted: tag(TAG_SORTED) == Some("true"),
             tier: tag(TAG_TIER).and_then(Tier::from_name).unwrap_or(Tier::Flushed),
             stats,
+            hours: tag(TAG_HOURS).and_then(Hours::parse),
         })
     }
 }

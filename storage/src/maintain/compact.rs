@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use deltalake_core::kernel::{Action, Remove, Transaction};
 use deltalake_core::protocol::DeltaOperation;
@@ -13,23 +14,20 @@ use uuid::Uuid;
 use super::plan::Group;
 use super::{Keeper, Report, files};
 use crate::lake::{
-    Attempt, Change, FileEntry, FileMaker, Merge, Snapshot, Tier, Written, commit_once, format_date, is_marked,
+    Attempt, Change, FileEntry, FileMaker, Hours, Merge, Snapshot, TAG_HOURS, Tier, Written, commit_once, format_date,
+    is_marked,
 };
 use crate::{Error, ErrorKind, Result};
 
 /// Rows in memory between reading and writing.
-const CHUNK_ROWS: usize = 4096;
+pub(super) const CHUNK_ROWS: usize = 4096;
 /// Attempts before leaving it to the next run.
 const ATTEMPTS_MAX: u32 = 6;
 
 impl Keeper {
     /// Merges a group. False if its files changed under us, so that there is nothing to commit.
     pub(super) async fn compact(&self, group: &Group, now_ms: i64, report: &mut Report) -> Result<bool> {
-        let _turn = self
-            .turn
-            .acquire()
-            .await
-            .map_err(|_| Error::new(ErrorKind::Store, "maintenance is ending"))?;
+        let _turn = self.turn().await?;
         let snapshot = self.lake.snapshot(self.table).await?;
         let maker = FileMaker::new(&self.lake, self.table, Tier::Merged);
         let mut opened = Vec::with_capacity(group.files.len());
@@ -37,15 +35,13 @@ impl Keeper {
             opened.push((file.path.clone(), files::open(&self.lake, self.table, file).await?));
         }
         let schema = without_date(&snapshot.schema);
-        let date = group.date;
-        let target = self.policy.target_bytes.max(self.policy.large_bytes);
+        let (date, target) = (group.date, self.target_bytes());
         let order = sort_columns(self.table);
-        let columns = schema.clone();
         let make = move |maker: &FileMaker, written: &mut Vec<Written>| {
-            let sources = opened.into_iter().map(|(path, file)| file.rows(&path, &columns, None));
+            let sources = opened.into_iter().map(|(path, file)| file.rows(&path, &schema, None));
             let sources = sources.collect::<Result<_>>()?;
-            let merged = Merge::new(&columns, order, sources, CHUNK_ROWS)?;
-            write_merged(maker, &columns, merged, date, target, now_ms, written)
+            let merged = Merge::new(&schema, order, sources, CHUNK_ROWS)?;
+            write_rows(maker, &schema, merged, date, target, now_ms, written)
         };
         let mut written = maker.make(make).await?;
         let rows: u64 = group.files.iter().map(|file| file.rows).sum();
@@ -55,19 +51,53 @@ impl Keeper {
             let text = format!("merging {rows} rows of {} gave {merged_rows}", self.table.name());
             return Err(Error::new(ErrorKind::Damaged, text));
         }
-        written.iter_mut().for_each(|file| file.add.data_change = false);
-        let adds: Vec<Action> = written.iter().map(|file| Action::Add(file.add.clone())).collect();
-        let target_size = i64::try_from(target).unwrap_or(i64::MAX);
+        rearranged(&mut written, &group.files);
+        let bytes = written.iter().map(|file| file.bytes).sum::<u64>();
+        let files = written.len() as u64;
+        let replaced = self.replace(&snapshot, &group.files, &maker, written, now_ms).await?;
+        if replaced {
+            report.merges += 1;
+            report.merged_files += group.files.len() as u64;
+            report.merged_bytes += group.files.iter().map(|file| file.size).sum::<u64>();
+            report.written_files += files;
+            report.written_bytes += bytes;
+        }
+        Ok(replaced)
+    }
+
+    /// The right to use memory and disk for a rewrite.
+    pub(super) async fn turn(&self) -> Result<tokio::sync::SemaphorePermit<'_>> {
+        let ending = |_| Error::new(ErrorKind::Store, "maintenance is ending");
+        self.turn.acquire().await.map_err(ending)
+    }
+
+    /// Size at which files are cut.
+    pub(super) fn target_bytes(&self) -> u64 {
+        self.policy.target_bytes.max(self.policy.large_bytes)
+    }
+
+    /// One commit that removes `old` and adds `new`, which was made for the columns of `snapshot`. False, and the new files are gone, if
+    /// `old` or the columns changed under us. Whether data changes is what the Adds say.
+    pub(super) async fn replace(
+        &self,
+        snapshot: &Snapshot,
+        old: &[Arc<FileEntry>],
+        maker: &FileMaker,
+        new: Vec<Written>,
+        now_ms: i64,
+    ) -> Result<bool> {
+        let data_change = new.iter().any(|file| file.add.data_change);
+        let adds: Vec<Action> = new.iter().map(|file| Action::Add(file.add.clone())).collect();
+        let target_size = i64::try_from(self.target_bytes()).unwrap_or(i64::MAX);
         let built = self
             .commit(|now| {
                 let same_columns = now.schema == snapshot.schema;
-                if !same_columns || !all_active(now, &group.files) {
+                if !same_columns || !all_active(now, old) {
                     return Ok(None);
                 }
-                let removes = group
-                    .files
+                let removes = old
                     .iter()
-                    .map(|file| Ok(Action::Remove(remove(file, now_ms, false)?)));
+                    .map(|file| Ok(Action::Remove(remove(file, now_ms, data_change)?)));
                 Ok(Some(Change {
                     actions: removes.chain(adds.iter().cloned().map(Ok)).collect::<Result<_>>()?,
                     txns: Vec::new(),
@@ -80,20 +110,13 @@ impl Keeper {
             })
             .await;
         match built {
-            Ok(Outcome::Committed) => {
-                report.merges += 1;
-                report.merged_files += group.files.len() as u64;
-                report.merged_bytes += group.files.iter().map(|file| file.size).sum::<u64>();
-                report.written_files += written.len() as u64;
-                report.written_bytes += written.iter().map(|file| file.bytes).sum::<u64>();
-                Ok(true)
-            }
+            Ok(Outcome::Committed) => Ok(true),
             Ok(Outcome::Moot) => {
-                maker.discard(&written).await;
+                maker.discard(&new).await;
                 Ok(false)
             }
             Err(Failed::Certain(error)) => {
-                maker.discard(&written).await;
+                maker.discard(&new).await;
                 Err(error)
             }
             // An entry that names the new files may yet appear: the sweep decides in a day.
@@ -176,17 +199,40 @@ fn wait(first: Duration, attempt: u32) -> Duration {
     whole.mul_f64(rand::rng().random_range(1.0..=1.5))
 }
 
-fn write_merged(
+/// Marks files as holding what was in `old`: nobody who follows the table has to look at them again.
+pub(super) fn rearranged(new: &mut [Written], old: &[Arc<FileEntry>]) {
+    let mut hours = Some(Hours::default());
+    for file in old {
+        hours = hours.zip(file.hours).map(|(mut all, more)| {
+            all.absorb(&more);
+            all
+        });
+    }
+    for file in new {
+        file.add.data_change = false;
+        if let Some(hours) = &hours {
+            set_hours(file, hours);
+        }
+    }
+}
+
+pub(super) fn set_hours(file: &mut Written, hours: &Hours) {
+    let tags = file.add.tags.get_or_insert_default();
+    tags.insert(TAG_HOURS.to_owned(), Some(hours.to_string()));
+}
+
+/// Sorted rows into files of about `target` bytes.
+pub(super) fn write_rows(
     maker: &FileMaker,
     schema: &SchemaRef,
-    merged: Merge,
+    rows: impl Iterator<Item = Result<RecordBatch>>,
     date: i32,
     target: u64,
     now_ms: i64,
     written: &mut Vec<Written>,
 ) -> Result<()> {
     let mut open = None;
-    for rows in merged {
+    for rows in rows {
         let mut file = match open.take() {
             Some(file) => file,
             None => maker.start(schema, date, now_ms)?,

@@ -18,6 +18,7 @@ use uuid::Uuid;
 use super::compact::{Outcome, remove, txn};
 use super::{DAY_MS, Keeper, Report, files};
 use crate::lake::{Change, FileEntry, Snapshot, Value};
+use crate::levels::{expired_before, expired_before_app_id, uncovered_dates};
 use crate::{Error, ErrorKind, Result};
 
 /// Application id under which rows of a tenant that retention removed are counted.
@@ -60,7 +61,9 @@ fn outlived(files: &[Arc<FileEntry>], table: Table, cutoff_ms: i64) -> Vec<Arc<F
                 time_column(table)
             })
             .map(|range| range.1);
-        date < last_day || (date == last_day && newest.is_some_and(|newest| newest.div_euclid(1000) < cutoff_ms))
+        let whole_days = table == Table::Red || table.derived_slice_s().is_some();
+        date < last_day
+            || (!whole_days && date == last_day && newest.is_some_and(|newest| newest.div_euclid(1000) < cutoff_ms))
     };
     files.iter().filter(|file| is_old(file)).cloned().collect()
 }
@@ -72,7 +75,12 @@ impl Keeper {
         };
         let cutoff_ms = now_ms - i64::from(days) * DAY_MS;
         let snapshot = self.lake.snapshot(self.table).await?;
-        let old = outlived(snapshot.files(), self.table, cutoff_ms);
+        let mut old = outlived(snapshot.files(), self.table, cutoff_ms);
+        if !old.is_empty() {
+            // Days go in order: one number says which are gone.
+            let wanted = self.still_wanted(&snapshot, now_ms).await?;
+            old.retain(|file| wanted.is_none_or(|first| file.date < first));
+        }
         if old.is_empty() {
             return Ok(());
         }
@@ -91,6 +99,14 @@ impl Keeper {
                 if !old.iter().all(|file| active.contains(&*file.path)) {
                     return Ok(None);
                 }
+                // Rows that came since for a day that is going are not in what is kept of it: the next run looks again.
+                let stays = |file: &Arc<FileEntry>| {
+                    let same_day = old.iter().any(|gone| gone.date == file.date);
+                    same_day && old.iter().all(|gone| gone.path != file.path)
+                };
+                if table == Table::Red && now.files().iter().any(stays) {
+                    return Ok(None);
+                }
                 let removes = old.iter().map(|file| Ok(Action::Remove(remove(file, now_ms, true)?)));
                 let mut txns = Vec::new();
                 for (tenant, count) in &rows {
@@ -104,6 +120,15 @@ impl Keeper {
                 }
                 let app = through_app_id(table);
                 txns.push(txn(&app, through.max(now.txn(&app).unwrap_or(0)), now_ms));
+                if table == Table::Red {
+                    let first = old
+                        .iter()
+                        .map(|file| i64::from(file.date) + 1)
+                        .max()
+                        .unwrap_or(i64::MIN);
+                    let first = first.max(expired_before(now));
+                    txns.push(txn(&expired_before_app_id(table), first, now_ms));
+                }
                 Ok(Some(Change {
                     actions: removes.collect::<Result<_>>()?,
                     txns,
@@ -125,6 +150,24 @@ impl Keeper {
             );
         }
         Ok(())
+    }
+
+    /// The first day from which a table that is kept longer still lacks hours.
+    async fn still_wanted(&self, snapshot: &Snapshot, now_ms: i64) -> Result<Option<i32>> {
+        let mut first = None;
+        for (table, days) in &self.policy.kept_in {
+            let derived = match self.lake.snapshot(*table).await {
+                Ok(derived) => derived,
+                Err(error) if error.kind() == ErrorKind::MissingTable => continue,
+                Err(error) => return Err(error),
+            };
+            let kept = now_ms.div_euclid(DAY_MS) - i64::from(*days);
+            // If nothing can be told of hours, nothing can be derived, and waiting for it would be for ever.
+            let lacking = uncovered_dates(snapshot, &derived).unwrap_or_default();
+            let lacking = lacking.into_iter().find(|date| i64::from(*date) >= kept);
+            first = [first, lacking].into_iter().flatten().min();
+        }
+        Ok(first)
     }
 
     /// Rows of the file by tenant: from the log if it says there is one tenant, else from the file.

@@ -1,19 +1,21 @@
-//! Keeping tables small and fast: compaction, retention, checkpoints, log clean-up, vacuum.
+//! Keeping tables small and fast: compaction, levels of `red`, retention, checkpoints, log clean-up, vacuum.
 //!
 //! One task a table. It alone removes and rewrites data files, checkpoints and cleans the log; collectors only append, so the two
 //! meet nowhere but in the race for the next version, which this side loses politely (it waits at least a second).
 //!
-//! Guarantees: compaction changes no row and no order; a file is unlinked no earlier than a day after the commit that let go
+//! Guarantees: compaction changes no row and no order; levels change no total of a key over whole minutes (`fold`) or hours (`derive`); a file is unlinked no earlier than a day after the commit that let go
 //! of it, or a day after it was written if no commit ever named it; rows that retention removes are counted, per tenant, in
 //! the commit that removes them. Assumes: one maintainer per lake (the caller holds `maintain.lock`).
-//! Leaves out: RED levels, which do not exist yet.
 //!
 //! [`Keeper::run_once`] takes the time as an argument and does everything due; [`run`] calls it for ever.
 
 mod compact;
+mod derive;
 mod expire;
 mod files;
+mod fold;
 mod plan;
+mod rows;
 mod upkeep;
 
 use std::sync::Arc;
@@ -28,12 +30,13 @@ use crate::lake::Lake;
 use crate::{ErrorKind, Result};
 
 pub use expire::{expired, expired_app_id, expired_through};
+use fold::folds;
 pub use plan::{Group, plan};
 
 pub(crate) use compact::without_date as file_schema;
 pub(crate) use files::open as open_data_file;
 
-/// Merges in one run, so that checkpoints and retention are never far behind.
+/// Merges, and folds, in one run, so that checkpoints and retention are never far behind.
 const MERGES_MAX: u32 = 32;
 const MIB: u64 = 1 << 20;
 const HOUR_MS: i64 = 3_600_000;
@@ -43,8 +46,14 @@ pub(crate) const DAY_MS: i64 = 24 * HOUR_MS;
 #[derive(Debug, Clone)]
 pub struct Policy {
     /// Rows older than this many days go; `None` keeps them for ever. A day goes as a whole, except that files whose newest row is
-    /// old enough go on the last day already.
+    /// old enough go on the last day already (not of `red` and what is derived from it: a derived day stands for all of the day).
     pub retention_days: Option<u32>,
+    /// A day goes only when these tables, which are kept longer (so many days), have what they derive from it.
+    pub kept_in: Vec<(Table, u32)>,
+    /// Slices below a minute that are older than this become slices of a minute.
+    pub fold_after_ms: Option<i64>,
+    /// An hour is derived so long after its end: most rows have come by then.
+    pub settle_ms: i64,
     /// Sorted files of this many bytes are never rewritten.
     pub large_bytes: u64,
     /// Files that compaction writes are about this large, at most.
@@ -55,7 +64,8 @@ pub struct Policy {
     pub merge_files_max: usize,
     /// With more active files than this, two of a day are enough to be merged.
     pub crowded_files: usize,
-    /// A day that is over and has seen no new file for so long is merged into as few files as can be.
+    /// A day that is over and has seen no new file for so long is merged into as few files as can be. A day of a derived table is not
+    /// made anew sooner than so long after the last time.
     pub quiet_ms: i64,
     /// A checkpoint after this many commits.
     pub checkpoint_commits: u64,
@@ -72,15 +82,23 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// The defaults of `DESIGN.md` for a table: rows 30 days, what was counted of them 100, the ledger for ever (its sums are
-    /// the left side of `lake verify`).
+    /// The defaults of `DESIGN.md` for a table: rows 30 days, what was counted of them 100 (of slices below a minute 3, of hours 400), the ledger
+    /// for ever (its sums are the left side of `lake verify`).
     pub fn of(table: Table) -> Policy {
         Policy {
             retention_days: match table {
                 Table::Ledger => None,
-                Table::Red | Table::Edges => Some(100),
+                Table::Red | Table::Edges | Table::Red15m => Some(100),
+                Table::Red1h => Some(400),
                 _ => Some(30),
             },
+            kept_in: if table == Table::Red {
+                vec![(Table::Red1h, 400)]
+            } else {
+                Vec::new()
+            },
+            fold_after_ms: matches!(table, Table::Red | Table::Edges).then_some(3 * DAY_MS),
+            settle_ms: HOUR_MS / 12,
             large_bytes: 64 * MIB,
             target_bytes: 256 * MIB,
             merge_files_min: 8,
@@ -118,6 +136,14 @@ pub struct Report {
     pub written_files: u64,
     /// Bytes written by merges.
     pub written_bytes: u64,
+    /// Rows of narrow slices that were folded.
+    pub folded_rows: u64,
+    /// Rows they became.
+    pub folded_into: u64,
+    /// Days of a derived table that were made or brought up to date.
+    pub derived_days: u64,
+    /// Days that were due but left to the next run.
+    pub postponed_days: u64,
     /// Files that retention removed.
     pub expired_files: u64,
     /// Rows in them.
@@ -169,8 +195,29 @@ impl Keeper {
     /// As [`Lake::snapshot`]; [`ErrorKind::Conflict`] if other commits kept winning. What was done before the error stays done.
     pub async fn run_once(&mut self, now_ms: i64) -> Result<Report> {
         let mut report = Report::default();
+        if let Some(slice_s) = self.table.derived_slice_s() {
+            self.derive(slice_s, now_ms, &mut report).await?;
+        }
         self.expire(now_ms, &mut report).await?;
         for _ in 0..MERGES_MAX {
+            let snapshot = self.lake.snapshot(self.table).await?;
+            let Some(group) = folds(snapshot.files(), now_ms, &self.policy).into_iter().next() else {
+                break;
+            };
+            if !self.has_room(group.files.iter().map(|file| file.size).sum()) {
+                report.postponed += 1;
+                break;
+            }
+            if !self.fold(&group, now_ms, &mut report).await? {
+                break;
+            }
+        }
+        // A day of a derived table is written as a whole already.
+        for _ in 0..(if self.table.derived_slice_s().is_some() {
+            0
+        } else {
+            MERGES_MAX
+        }) {
             let snapshot = self.lake.snapshot(self.table).await?;
             let Some(group) = plan(snapshot.files(), now_ms, &self.policy).into_iter().next() else {
                 break;
@@ -234,10 +281,12 @@ async fn keep(mut keeper: Keeper, pause: Duration, mut stop: watch::Receiver<boo
     while !*stop.borrow() {
         let outcome = keeper.run_once(Utc::now().timestamp_millis()).await;
         match &outcome {
-            Ok(report) if report.merges + report.expired_files > 0 => {
+            Ok(report) if report.merges + report.expired_files + report.folded_rows + report.derived_days > 0 => {
                 info!(
                     table,
                     merges = report.merges,
+                    folded = report.folded_rows,
+                    derived_days = report.derived_days,
                     expired = report.expired_rows,
                     files = report.files,
                     "maintained"
@@ -259,5 +308,7 @@ async fn keep(mut keeper: Keeper, pause: Duration, mut stop: watch::Receiver<boo
     }
 }
 
+#[cfg(test)]
+mod level_tests;
 #[cfg(test)]
 mod tests;

@@ -99,6 +99,7 @@ mod tests {
             sorted: true,
             tier: Tier::Flushed,
             stats: Vec::new(),
+            hours: None,
         })
     }
 

@@ -40,7 +40,8 @@ fn later(age_ms: i64) -> i64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn merging_keeps_every_row_in_order_for_every_table() {
     let (_dir, lake) = lake().await;
-    for table in Table::ALL {
+    // Days of a derived table are written whole.
+    for table in Table::COLLECTED {
         let given = fill(&lake, table, 9, TODAY).await;
         let before = row_texts(table, &rows(&lake, table).await);
         let report = keeper(&lake, table, |_| {}).run_once(NOON).await.unwrap();

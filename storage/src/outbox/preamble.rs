@@ -41,7 +41,8 @@ pub(super) fn schema_message(schema: &Schema) -> Result<Vec<u8>> {
 
 /// The preamble that the outbox's segments begin with, from the frame schemas of this program.
 pub fn preamble() -> Bytes {
-    static PREAMBLE: LazyLock<Bytes> = LazyLock::new(|| encode(Table::ALL.map(|table| (table, frame_schema(table)))));
+    static PREAMBLE: LazyLock<Bytes> =
+        LazyLock::new(|| encode(Table::COLLECTED.map(|table| (table, frame_schema(table)))));
     PREAMBLE.clone()
 }
 

@@ -115,7 +115,7 @@ impl State {
     fn advance(&mut self, log_id: Option<LogId>, read: &tailwater_wal::reader::View) {
         let first = read.first_seq();
         let mut frames = (*self.view.frames).clone();
-        frames.resize(Table::ALL.len(), Vec::new());
+        frames.resize(Table::COLLECTED.len(), Vec::new());
         for frames in &mut frames {
             frames.drain(..frames.partition_point(|frame| frame.seq.0 < first));
         }

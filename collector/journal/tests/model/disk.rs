@@ -128,7 +128,7 @@ impl Disk {
         Disk {
             intake: Log::new(2),
             outbox: Log::new(2),
-            tables: Table::ALL
+            tables: Table::COLLECTED
                 .into_iter()
                 .map(|table| (table, StoredTable::default()))
                 .collect(),

@@ -163,7 +163,7 @@ impl<'w> Process<'w> {
         self.cut()?;
         self.world.disk.sync_outbox()?;
         self.world.oracle.observe(&self.world.disk)?;
-        for table in Table::ALL {
+        for table in Table::COLLECTED {
             self.read_version(table)?;
             while self.journal.plan_commit(table, BatchSeq(u64::MAX)).is_some() {
                 self.commit_table(table)?;
@@ -543,7 +543,7 @@ impl<'w> Process<'w> {
     }
 
     fn commit(&mut self) -> Result<(), Stop> {
-        let table = Table::ALL
+        let table = Table::COLLECTED
             .into_iter()
             .choose(&mut self.world.rng)
             .expect("there are tables");

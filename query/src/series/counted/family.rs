@@ -11,6 +11,8 @@ use super::SEPARATOR;
 /// A table and the metrics made of it.
 pub(crate) struct Family {
     pub table: &'static str,
+    /// Tables with the same sums in wider slices, and how wide, ms; widest first.
+    pub coarser: &'static [(&'static str, i64)],
     /// Label and the SQL that gives its value.
     pub keys: &'static [(&'static str, &'static str)],
     /// Has a column `dims`, whose entries are labels too.
@@ -72,6 +74,7 @@ pub(super) const NEXT: char = '\u{1e}';
 pub(crate) static FAMILIES: [Family; 3] = [
     Family {
         table: "red",
+        coarser: &[("red_1h", 3_600_000), ("red_15m", 900_000)],
         keys: &[
             ("service", "service_name"),
             ("span_name", "operation"),
@@ -116,6 +119,7 @@ pub(crate) static FAMILIES: [Family; 3] = [
     },
     Family {
         table: "edges",
+        coarser: &[],
         keys: &[
             (
                 "client",
@@ -200,6 +204,7 @@ pub(crate) static FAMILIES: [Family; 3] = [
     // What the collector shows on its own `/metrics`, from the table, so that a dashboard needs nothing else to see the pipeline.
     Family {
         table: "(select *, 10 as slice_s from ledger) as ledger",
+        coarser: &[],
         keys: &[
             ("tenant", "tenant"),
             ("signal", "signal"),

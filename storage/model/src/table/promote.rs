@@ -128,6 +128,13 @@ pub const fn item(table: Table) -> &'static [Promotion] {
         Table::Spans => SPANS,
         Table::Logs => LOGS,
         Table::MetricPoints | Table::MetricDists => METRICS,
-        Table::Traces | Table::MetricSeries | Table::Ledger | Table::Red | Table::Edges => &[],
+        Table::Traces
+        | Table::MetricSeries
+        | Table::Ledger
+        | Table::Red
+        | Table::SamplingTicks
+        | Table::Red15m
+        | Table::Red1h
+        | Table::Edges => &[],
     }
 }

@@ -12,7 +12,12 @@ pub(super) const SLICE: &[Column] = &[
         "us since 1970",
         "Start of the slice: the span's end (its arrival if that time is not to be trusted) cut to slice_s.",
     ),
-    req("slice_s", I32, "s", "Width of the slice: 10, or 60 once folded."),
+    req(
+        "slice_s",
+        I32,
+        "s",
+        "Width of the slice: 10, or 60 once folded; 900 or 3600 in the derived tables.",
+    ),
 ];
 
 pub(super) const RED_KEY: &[Column] = &[
