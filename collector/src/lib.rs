@@ -24,5 +24,6 @@ mod outbox;
 mod road;
 mod run;
 mod stats;
+mod tenants;
 
 pub use run::{CollectorError, Listeners, run};
