@@ -10,4 +10,5 @@ mod pruning;
 mod role;
 mod script;
 mod slo;
+mod tenants;
 mod wire;
