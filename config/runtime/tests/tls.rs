@@ -156,6 +156,7 @@ fn files_that_cannot_be_used_are_refused() {
         assert!(!error.contains("BEGIN") && !error.contains("MIG"), "{error}");
     };
     open(&cert, &key, None).unwrap();
+    std::fs::set_permissions(&cert, std::fs::Permissions::from_mode(0o600)).unwrap();
     says(&cert, &other, None, "server.pem");
     says(&cert, &cert, None, "holds no private key");
     says(&key, &key, None, "holds no certificate");
