@@ -208,7 +208,10 @@ impl Server {
     fn start(data: &Path, ack: &str) -> Server {
         let mut command = pinned(SERVER_CORE);
         // Where the tests find their data is no setting.
-        command.env_remove("TAILWATER_TEST_DATA").args(["collector", "--data"]).arg(data);
+        command
+            .env_remove("TAILWATER_TEST_DATA")
+            .args(["collector", "--data"])
+            .arg(data);
         for key in ["intake.grpc.listen", "intake.http.listen", "admin.collector"] {
             command.args(["--set", &format!("{key}=127.0.0.1:0")]);
         }

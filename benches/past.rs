@@ -298,7 +298,10 @@ async fn range(engine: &Engine, query: &str, world: &World, seconds: u64, step: 
         .header("content-type", "application/x-www-form-urlencoded")
         .body(axum::body::Body::from(body))
         .unwrap();
-    let response = http::router(engine.clone()).oneshot(request).await.unwrap();
+    let response = http::router(http::Desk::open(engine.clone()))
+        .oneshot(request)
+        .await
+        .unwrap();
     let status = response.status();
     let body = response.into_body().collect().await.unwrap().to_bytes();
     assert!(status.is_success(), "{status}: {}", String::from_utf8_lossy(&body));

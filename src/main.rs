@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         Command::Status(args) => cli::status::run(&args, &cli.common),
         Command::Lake(args) => cli::lake::run(&args, &cli.common),
         Command::Config(args) => cli::config::run(&args, &cli.common),
+        Command::Token(args) => cli::token::run(&args, &cli.common),
         Command::Load(args) => cli::load::run(args, &cli.common),
     };
     exit.unwrap_or_else(|error| cli::report(&error)).into()

@@ -10,7 +10,7 @@
 //!
 //! Guarantees: every port is bound before a child starts, and stays bound while a child restarts, so that connections wait instead
 //! of failing; a child never outlives this process by more than its drain; a configuration that a child calls bad (exit 78) stops
-//! all with that code; SIGTERM drains the children and exits 0 when all of them did.
+//! all with that code; SIGHUP goes on to the children; SIGTERM drains the children and exits 0 when all of them did.
 //! Assumes that children watch the pipe ([`tailwater_runtime::Shutdown`]) and take listeners from the environment.
 //! Leaves out: limits of children's memory (systemd's and the container's work).
 
@@ -27,6 +27,7 @@ use tailwater_config::Config;
 use tailwater_runtime::listen::{self, BindError};
 use tailwater_runtime::{Exit, Shutdown};
 use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
@@ -35,7 +36,8 @@ use tracing::{error, info, warn};
 pub struct Role {
     /// Name of the subcommand.
     pub name: &'static str,
-    keys: &'static [&'static str],
+    /// Keys of their addresses.
+    pub keys: &'static [&'static str],
 }
 
 /// The roles of `run`, in the order they start.
@@ -163,14 +165,19 @@ impl Supervisor {
     /// Keeps one role running until the shutdown.
     async fn keep(self: std::sync::Arc<Self>, role: Role, shutdown: Shutdown) -> io::Result<Exit> {
         let mut restarts = Restarts::new(self.pace);
+        let mut hangup = signal(SignalKind::hangup())?;
         loop {
             let started = Instant::now();
             let mut child = self.spawn(role)?;
             let pid = child.id();
             info!(role = role.name, pid, "started");
-            let status = tokio::select! {
-                status = child.wait() => status?,
-                () = shutdown.begun() => return self.end(role, child, &shutdown).await,
+            let status = loop {
+                tokio::select! {
+                    status = child.wait() => break status?,
+                    // It reads its tokens and certificates again.
+                    _ = hangup.recv() => send(&child, Signal::HUP),
+                    () = shutdown.begun() => return self.end(role, child, &shutdown).await,
+                }
             };
             if shutdown.is_begun() {
                 return Ok(verdict(status));

@@ -1,11 +1,13 @@
 //! Admission: bytes are taken from a budget before anything is decoded, and given back when nobody holds them.
 //!
-//! Three gates, in the order a request meets them:
+//! Gates, in the order a request meets them:
 //!
 //! ```text
-//! tenant rate (bytes/s, bucket) -> memory budget (process, and a share per tenant) -> backlog (accepted, not yet in a batch)
-//!        429 / RetryInfo                 503 / RetryInfo                                503 / RetryInfo after a short wait
+//! memory budget (process, and a share per tenant) -> tenant rate (bytes/s, points/s) -> backlog (accepted, not yet in a batch)
+//!   503, share: 429, both with RetryInfo                429 / RetryInfo                   503 / RetryInfo after a short wait
 //! ```
+//!
+//! The number of metric series is no gate: waiting does not help, so points of further ones are rejected one by one.
 //!
 //! The memory budget covers a request from its first byte until the road has turned it into columns. The backlog gate is
 //! the one that waits: acks come after an fsync, not after the road, so without it a fast client would fill the memory
@@ -16,7 +18,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use ahash::AHashSet;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use parking_lot::Mutex;
+use tailwater_config::access::Quotas;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Bytes of memory that requests may hold, shared by all tenants.
@@ -127,54 +132,139 @@ impl Drop for Held {
     }
 }
 
-/// What one tenant may take: a rate, and a share of the memory.
+/// What one tenant may take: rates, a number of metric series, and a share of the memory.
 #[derive(Debug)]
 pub struct Tenant {
     /// Name, as it stands in rows and labels.
     pub name: Arc<str>,
     /// Memory share.
     pub memory: Arc<Budget>,
-    rate: Option<DefaultDirectRateLimiter>,
+    quotas: Quotas,
+    bytes: Option<DefaultDirectRateLimiter>,
+    points: Option<DefaultDirectRateLimiter>,
+    series: Option<Arc<Mutex<SeriesSeen>>>,
 }
 
 /// Rate limits count KiB, so that a bucket's u32 reaches 4 TiB.
 const RATE_UNIT: u64 = 1024;
 
 impl Tenant {
-    /// A tenant with `share` bytes of memory and, if given, a bucket of `burst` bytes that refills at `bytes_per_sec`.
-    pub fn new(name: &str, share: u64, rate: Option<(u64, u64)>) -> Tenant {
-        let units = |bytes: u64| {
-            let units = u32::try_from((bytes / RATE_UNIT).max(1)).unwrap_or(u32::MAX);
-            NonZeroU32::new(units).expect("at least one unit, by the max above")
-        };
-        let rate = rate.map(|(bytes_per_sec, burst)| {
-            RateLimiter::direct(Quota::per_second(units(bytes_per_sec)).allow_burst(units(burst)))
-        });
+    /// A tenant with `share` bytes of memory and these limits.
+    pub fn new(name: &str, share: u64, quotas: Quotas) -> Tenant {
+        Tenant::with(name.into(), Budget::new(share), quotas, None)
+    }
+
+    /// The tenant under new limits. What it holds stays held, and its series stay known; its buckets are full again.
+    pub fn changed(&self, quotas: Quotas) -> Tenant {
+        Tenant::with(self.name.clone(), self.memory.clone(), quotas, self.series.clone())
+    }
+
+    fn with(name: Arc<str>, memory: Arc<Budget>, quotas: Quotas, series: Option<Arc<Mutex<SeriesSeen>>>) -> Tenant {
+        let limiter = |each, burst| RateLimiter::direct(Quota::per_second(each).allow_burst(burst));
         Tenant {
-            name: Arc::from(name),
-            memory: Budget::new(share),
-            rate,
+            name,
+            memory,
+            quotas,
+            bytes: quotas
+                .bytes
+                .map(|(each, burst)| limiter(units(each / RATE_UNIT), units(burst / RATE_UNIT))),
+            points: quotas
+                .points
+                .map(|(each, burst)| limiter(units(each.into()), units(burst.into()))),
+            series: quotas.series.map(|_| series.unwrap_or_default()),
         }
+    }
+
+    /// Its limits.
+    pub fn quotas(&self) -> &Quotas {
+        &self.quotas
     }
 
     /// Takes `bytes` from the bucket. The error is how long until they would be there; a request larger than the whole
     /// bucket passes when the bucket is full, else it could never pass.
     pub fn take(&self, bytes: u64) -> Result<(), Duration> {
-        let Some(rate) = &self.rate else { return Ok(()) };
-        let units = u32::try_from((bytes / RATE_UNIT).max(1)).unwrap_or(u32::MAX);
-        let mut ask = NonZeroU32::new(units).expect("at least one unit, by the max above");
-        loop {
-            match rate.check_n(ask) {
-                Ok(Ok(())) => return Ok(()),
-                Ok(Err(not_yet)) => {
-                    use governor::clock::{Clock, DefaultClock};
-                    return Err(not_yet.wait_time_from(DefaultClock::default().now()));
-                }
-                Err(governor::InsufficientCapacity(burst)) => {
-                    ask = NonZeroU32::new(burst).expect("a bucket holds at least one unit");
-                }
+        take(self.bytes.as_ref(), bytes / RATE_UNIT)
+    }
+
+    /// Takes metric points, likewise.
+    pub fn take_points(&self, points: u64) -> Result<(), Duration> {
+        take(self.points.as_ref(), points)
+    }
+
+    /// Which of these series are too many: those that the tenant does not have yet when it has all it may. `None` without a limit.
+    pub fn excess_series(&self, series: &[u64], now_ns: u64) -> Option<Vec<usize>> {
+        let (most, seen) = (self.quotas.series?, self.series.as_ref()?);
+        let mut seen = seen.lock();
+        seen.turn(now_ns);
+        let mut excess = Vec::new();
+        for (at, one) in series.iter().enumerate() {
+            if !seen.admit(*one, most as usize) {
+                excess.push(at);
             }
         }
+        Some(excess)
+    }
+
+    /// Whether series are counted.
+    pub fn limits_series(&self) -> bool {
+        self.series.is_some()
+    }
+}
+
+/// At least one of a bucket's units.
+fn units(count: u64) -> NonZeroU32 {
+    NonZeroU32::new(u32::try_from(count.max(1)).unwrap_or(u32::MAX)).expect("at least one unit, by the max")
+}
+
+fn take(rate: Option<&DefaultDirectRateLimiter>, count: u64) -> Result<(), Duration> {
+    let Some(rate) = rate else { return Ok(()) };
+    let mut ask = units(count);
+    loop {
+        match rate.check_n(ask) {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(not_yet)) => {
+                use governor::clock::{Clock, DefaultClock};
+                return Err(not_yet.wait_time_from(DefaultClock::default().now()));
+            }
+            Err(governor::InsufficientCapacity(burst)) => {
+                ask = NonZeroU32::new(burst).expect("a bucket holds at least one unit");
+            }
+        }
+    }
+}
+
+/// How long a series that sends nothing still counts, at least; at most twice as long.
+const SERIES_TURN_NS: u64 = 30 * 60 * 1_000_000_000;
+
+/// The metric series of a tenant in the last half to whole hour. Forgotten by a restart, which only ever lets more in.
+#[derive(Debug, Default)]
+struct SeriesSeen {
+    /// No series is in both.
+    now: AHashSet<u64>,
+    before: AHashSet<u64>,
+    turned_ns: u64,
+}
+
+impl SeriesSeen {
+    fn turn(&mut self, now_ns: u64) {
+        let turns = now_ns.saturating_sub(self.turned_ns) / SERIES_TURN_NS;
+        if turns == 0 {
+            return;
+        }
+        let last = std::mem::take(&mut self.now);
+        self.before = if turns == 1 { last } else { AHashSet::new() };
+        self.turned_ns = now_ns;
+    }
+
+    fn admit(&mut self, series: u64, most: usize) -> bool {
+        if self.now.contains(&series) {
+            return true;
+        }
+        let known = self.before.remove(&series);
+        if !known && self.now.len() + self.before.len() >= most {
+            return false;
+        }
+        self.now.insert(series)
     }
 }
 
@@ -223,6 +313,13 @@ impl Backlog {
 mod tests {
     use super::*;
 
+    const FREE: Quotas = Quotas {
+        bytes: None,
+        points: None,
+        series: None,
+        queries: None,
+    };
+
     #[test]
     fn a_tenant_at_its_share_leaves_the_process_budget_as_it_was() {
         let (process, tenant) = (Budget::new(100), Budget::new(50));
@@ -242,11 +339,58 @@ mod tests {
 
     #[test]
     fn a_request_larger_than_the_bucket_passes_when_the_bucket_is_full() {
-        let tenant = Tenant::new("default", 0, Some((10 * RATE_UNIT, 20 * RATE_UNIT)));
+        let tenant = Tenant::new(
+            "default",
+            0,
+            Quotas {
+                bytes: Some((10 * RATE_UNIT, 20 * RATE_UNIT)),
+                points: Some((10, 20)),
+                ..FREE
+            },
+        );
         assert_eq!(tenant.take(1000 * RATE_UNIT), Ok(()));
         let wait = tenant.take(RATE_UNIT).expect_err("the bucket is empty now");
         assert!(wait > Duration::ZERO && wait <= Duration::from_millis(100), "{wait:?}");
-        assert_eq!(Tenant::new("free", 0, None).take(u64::MAX), Ok(()));
+        assert_eq!(tenant.take_points(20), Ok(()), "points have a bucket of their own");
+        let wait = tenant.take_points(1).expect_err("it is empty, too");
+        assert!(wait > Duration::ZERO && wait <= Duration::from_millis(100), "{wait:?}");
+        let free = Tenant::new("free", 0, FREE);
+        assert_eq!((free.take(u64::MAX), free.take_points(u64::MAX)), (Ok(()), Ok(())));
+        assert_eq!(free.excess_series(&[1, 2, 3], 0), None);
+    }
+
+    #[test]
+    fn series_beyond_the_limit_are_told_until_others_are_forgotten() {
+        let tenant = Tenant::new(
+            "default",
+            0,
+            Quotas {
+                series: Some(3),
+                ..FREE
+            },
+        );
+        let start = 1_800_000_000_000_000_000;
+        let excess = |series: &[u64], turns: u64| {
+            tenant
+                .excess_series(series, start + turns * SERIES_TURN_NS)
+                .expect("a limit")
+        };
+        assert_eq!(excess(&[1, 2, 1, 3, 2], 0), [0; 0]);
+        assert_eq!(excess(&[4, 1, 5, 2], 0), [0, 2]);
+        // 1 goes on, 2 and 3 are silent for one turn and still count, then they do not.
+        assert_eq!(excess(&[1, 4], 1), [1]);
+        assert_eq!(excess(&[4, 5, 1, 6], 2), [3]);
+        // A long silence forgets all.
+        assert_eq!(excess(&[7, 8, 9, 1], 9), [3]);
+        // Another limit keeps what is known.
+        let more = tenant.changed(Quotas {
+            series: Some(4),
+            ..FREE
+        });
+        assert_eq!(
+            more.excess_series(&[7, 8, 9, 1, 2], start + 9 * SERIES_TURN_NS),
+            Some(vec![4])
+        );
     }
 
     #[tokio::test]

@@ -25,5 +25,6 @@ mod road;
 mod run;
 mod stats;
 mod tail;
+mod tenants;
 
 pub use run::{CollectorError, Listeners, caps, counting, run};

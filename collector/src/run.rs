@@ -16,9 +16,11 @@ use tailwater_model::ids::BatchSeq;
 use tailwater_model::otlp::caps::Caps;
 use tailwater_model::table::Table;
 use tailwater_red::Aggregator;
-use tailwater_runtime::run_dir::RunFile;
+use tailwater_runtime::reload::{self, Part};
+use tailwater_runtime::run_dir::{self, RunFile};
 use tailwater_runtime::shutdown::Drained;
-use tailwater_runtime::{Admin, Exit, Metrics, Readiness, Shutdown, listen};
+use tailwater_runtime::tls::{Speaks, Tls};
+use tailwater_runtime::{Access, Admin, Exit, Metrics, Readiness, Shutdown, listen};
 use tailwater_sampling::{KeepAll, Memory};
 use tailwater_storage::lake::Lake;
 use tailwater_storage::outbox::Outbox;
@@ -27,7 +29,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::admit::{Backlog, Budget, Tenant};
+use crate::admit::{Backlog, Budget};
 use crate::declared;
 use crate::dedup::Dedup;
 use crate::deliver::{self, Delivery};
@@ -41,6 +43,7 @@ use crate::outbox::{self, Waiting};
 use crate::road::{self, Road};
 use crate::stats::Stats;
 use crate::tail::{self, Tail};
+use crate::tenants::Tenants;
 
 /// The sockets of the role, bound by whoever starts it.
 pub struct Listeners {
@@ -58,6 +61,9 @@ pub enum CollectorError {
     /// A file or directory.
     #[error("{0}")]
     Io(String),
+    /// Tokens or certificates.
+    #[error("{0}")]
+    Guard(std::io::Error),
     /// A log could not be opened.
     #[error("{0}")]
     Log(#[from] tailwater_wal::Error),
@@ -89,7 +95,7 @@ impl CollectorError {
     /// The process's exit code.
     pub fn exit(&self) -> Exit {
         match self {
-            CollectorError::Policy(_) => Exit::Config,
+            CollectorError::Policy(_) | CollectorError::Guard(_) => Exit::Config,
             CollectorError::Io(_) | CollectorError::Log(_) | CollectorError::Fatal(_) => Exit::Io,
             _ => Exit::Trouble,
         }
@@ -114,6 +120,17 @@ pub async fn run(
     metrics: Metrics,
     shutdown: Shutdown,
 ) -> Result<(), CollectorError> {
+    // Before anything is opened: a server that was to be guarded must not start without its guard.
+    let access = Access::open(config, &metrics).map_err(CollectorError::Guard)?;
+    let tls = |listener: &str, speaks| {
+        let opened = config.tls_of(listener).map(|files| Tls::open(files, speaks));
+        opened.transpose().map_err(CollectorError::Guard)
+    };
+    let locks = [
+        tls("intake.grpc.listen", Speaks::Http2)?,
+        tls("intake.http.listen", Speaks::Both)?,
+    ];
+    let admin_lock = tls("admin.collector", Speaks::Both)?;
     let readiness = Readiness::new();
     let recovering = readiness.condition("recovery");
     recovering.not_ready("opening the data directory");
@@ -249,7 +266,12 @@ pub async fn run(
     // The way in.
     let intake = Arc::new(Intake {
         limits: request_limits(config, limits, caps),
-        tenant: Arc::new(tenant(config, limits)),
+        tenants: Tenants::new(
+            access.clone(),
+            limits.tenant_memory_bytes,
+            config.intake.rate.clone(),
+            config.query.clone(),
+        ),
         memory: Budget::new(limits.intake_memory_bytes),
         backlog: Backlog::new(BACKLOG_BYTES.min(limits.intake_memory_bytes), BACKLOG_WAIT),
         dedup,
@@ -271,12 +293,24 @@ pub async fn run(
         &tail,
         &readiness,
     );
-    let admin = Admin::new("collector", metrics, readiness.clone())
+    let admin = Admin::new("collector", metrics.clone(), readiness.clone())
         .status(status)
+        .guarded(access.clone(), admin_lock.clone())
         .spawn(listeners.admin)
         .map_err(|error| CollectorError::Io(format!("admin.collector: {error}")))?;
+    let mut parts = vec![Part::Access(access)];
+    let keys = ["intake.grpc.listen", "intake.http.listen", "admin.collector"];
+    let all_locks = locks.iter().cloned().chain([admin_lock]);
+    parts.extend(
+        keys.into_iter()
+            .zip(all_locks)
+            .filter_map(|(key, lock)| Some(Part::Tls(key, lock?))),
+    );
+    let reloading = reload::watch(parts, config.access.reload, &metrics)
+        .map_err(|error| CollectorError::Io(format!("watching for SIGHUP: {error}")))?;
     let mut serving = JoinSet::new();
-    for (protocol, listener) in [(Protocol::Grpc, listeners.grpc), (Protocol::Http, listeners.http)] {
+    let ways = [(Protocol::Grpc, listeners.grpc), (Protocol::Http, listeners.http)];
+    for ((protocol, listener), lock) in ways.into_iter().zip(locks) {
         let listener = listen::tokio(listener).map_err(|error| CollectorError::Io(format!("{protocol:?}: {error}")))?;
         let stop = shutdown.clone();
         let limits = connection_limits(config);
@@ -285,6 +319,7 @@ pub async fn run(
             serve(
                 protocol,
                 listener,
+                lock,
                 limits,
                 intake,
                 async move { stop.begun().await },
@@ -329,7 +364,7 @@ pub async fn run(
     if let Some(watching) = watching {
         watching.abort();
     }
-    drop((registered, admin, opened.lock));
+    drop((registered, admin, reloading, opened.lock));
     match failed.try_recv() {
         Ok(cause) => Err(CollectorError::Fatal(cause)),
         Err(_) => Ok(()),
@@ -385,7 +420,7 @@ fn directory(config: &Config, limits: &Limits) -> Result<Directory, CollectorErr
     let storage = &config.storage;
     let logs = config.wal_dir().to_path_buf();
     for path in [&config.data, &logs] {
-        std::fs::create_dir_all(path).map_err(|error| CollectorError::io(path, error))?;
+        run_dir::make_private(path).map_err(|error| CollectorError::io(path, error))?;
     }
     let disk = rustix::fs::statvfs(&logs).map_err(|error| CollectorError::io(&logs, error.into()))?;
     // Head and padding of a record are far below this.
@@ -478,21 +513,13 @@ fn request_limits(config: &Config, limits: &Limits, caps: Caps) -> intake::Limit
     }
 }
 
-fn tenant(config: &Config, limits: &Limits) -> Tenant {
-    let rate = &config.intake.rate;
-    let rate = rate
-        .bytes_per_sec
-        .get()
-        .map(|bytes_per_sec| (bytes_per_sec.bytes(), rate.burst.bytes()));
-    Tenant::new("default", limits.tenant_memory_bytes, rate)
-}
-
 fn connection_limits(config: &Config) -> serve::Limits {
     let connections = &config.intake.connections;
     serve::Limits {
         connections: connections.total as usize,
         per_peer: connections.per_peer as usize,
         streams: connections.streams,
+        handshake_timeout: connections.handshake_timeout,
         header_timeout: connections.header_timeout,
         keepalive: connections.keepalive,
         keepalive_timeout: connections.keepalive_timeout,

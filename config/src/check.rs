@@ -1,10 +1,9 @@
 //! Settings that are each fine and together are not. Every rule says the relation in words and names the keys.
 
-use std::net::SocketAddr;
 use std::path::{Component, Path, PathBuf};
 
 use crate::load::Config;
-use crate::settings::Settings;
+use crate::settings::Tls;
 use crate::units::{Size, format_duration};
 
 /// What a log adds around the largest body: record and segment heads, alignment.
@@ -42,33 +41,29 @@ pub(crate) fn contradictions(config: &Config) -> Vec<Contradiction> {
 
 type Rule<'a> = dyn FnMut(bool, &[&'static str], &dyn Fn() -> String) + 'a;
 
-/// Every address that is bound, by key.
-pub(crate) fn addresses(settings: &Settings) -> [(&'static str, SocketAddr); 6] {
-    [
-        ("intake.grpc.listen", settings.intake.grpc.listen),
-        ("intake.http.listen", settings.intake.http.listen),
-        ("query.listen", settings.query.listen),
-        ("admin.collector", settings.admin.collector),
-        ("admin.query", settings.admin.query),
-        ("admin.maintain", settings.admin.maintain),
-    ]
-}
-
 fn listeners(config: &Config, rule: &mut Rule<'_>) {
-    let addresses = addresses(config);
-    for (i, (key, address)) in addresses.iter().enumerate() {
+    let listeners = config.listeners();
+    for (i, one) in listeners.iter().enumerate() {
+        let (key, address) = (one.key, one.address);
+        let guarded = config.tls_of(key).is_some() && config.access.tokens.is_some();
         rule(
-            !address.ip().to_canonical().is_loopback() && !config.allow_insecure,
+            !address.ip().to_canonical().is_loopback() && !guarded && !config.allow_insecure,
             &[key, "allow_insecure"],
             &|| {
                 let local = format!("127.0.0.1:{}", address.port());
+                let lacks = match (config.tls_of(key).is_some(), config.access.tokens.is_some()) {
+                    (false, false) => "neither TLS nor tokens",
+                    (true, _) => "TLS, but no tokens",
+                    (false, true) => "tokens, but no TLS that would keep them secret",
+                };
                 format!(
-                    "{address} can be reached from other machines, and {key} has neither TLS nor tokens yet (they come later): \
-                 use {local}, or set allow_insecure: true if the network in front of it is trusted"
+                    "{address} can be reached from other machines, and {key} has {lacks}: set tls.cert, tls.key and access.tokens, \
+                     use {local}, or set allow_insecure: true if the network in front of it is trusted"
                 )
             },
         );
-        for (other, taken) in &addresses[..i] {
+        for other in &listeners[..i] {
+            let (other, taken) = (other.key, other.address);
             let overlap = address.ip() == taken.ip() || address.ip().is_unspecified() || taken.ip().is_unspecified();
             rule(
                 address.port() == taken.port() && address.port() != 0 && overlap,
@@ -77,6 +72,49 @@ fn listeners(config: &Config, rule: &mut Rule<'_>) {
             );
         }
     }
+    tls(&config.tls, ["tls.cert", "tls.key", "tls.client_ca"], rule);
+    let (grpc, http) = (&config.intake.grpc.tls, &config.intake.http.tls);
+    tls(
+        grpc,
+        [
+            "intake.grpc.tls.cert",
+            "intake.grpc.tls.key",
+            "intake.grpc.tls.client_ca",
+        ],
+        rule,
+    );
+    tls(
+        http,
+        [
+            "intake.http.tls.cert",
+            "intake.http.tls.key",
+            "intake.http.tls.client_ca",
+        ],
+        rule,
+    );
+    tls(
+        &config.query.tls,
+        ["query.tls.cert", "query.tls.key", "query.tls.client_ca"],
+        rule,
+    );
+    tls(
+        &config.admin.tls,
+        ["admin.tls.cert", "admin.tls.key", "admin.tls.client_ca"],
+        rule,
+    );
+}
+
+/// A section of TLS is whole, or it is empty: half of one would be a listener without TLS where somebody wanted it.
+fn tls(section: &Tls, keys: [&'static str; 3], rule: &mut Rule<'_>) {
+    let [cert, key, client_ca] = keys;
+    rule(section.cert.is_some() != section.key.is_some(), &[cert, key], &|| {
+        format!("{cert} and {key} go together: one of them is not set")
+    });
+    rule(
+        section.client_ca.is_some() && section.cert.is_none(),
+        &[client_ca, cert],
+        &|| format!("{client_ca} needs {cert} and {key}: without TLS there are no client certificates"),
+    );
 }
 
 fn intake(config: &Config, rule: &mut Rule<'_>) {

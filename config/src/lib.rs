@@ -12,11 +12,13 @@
 //!
 //! Guarantees: every key has a default; unknown keys, wrong types, values out of range and limits that contradict each other are
 //! problems; one definition per setting (`settings`) makes its type, reader, page and printer; secrets are never shown.
-//! Assumes nothing of the machine: [`Config::limits`] takes it as an argument. Leaves out: reload, and anything that does I/O
-//! except reading the one file.
+//! Assumes nothing of the machine: [`Config::limits`] takes it as an argument. [`access`] reads the file of tokens. Leaves out: reload,
+//! and anything that does I/O except reading the one file.
 
+pub mod access;
 mod check;
 mod limits;
+mod listeners;
 mod load;
 mod page;
 mod problem;
@@ -27,6 +29,7 @@ mod value;
 pub mod yaml;
 
 pub use limits::{Limits, Machine};
+pub use listeners::TlsFiles;
 pub use load::{Config, EXIT_CONFIG, RESERVED_VARIABLES, catalogue, environment};
 pub use page::{print, reference};
 pub use problem::{Origin, Problem, Problems, nearest};

@@ -14,8 +14,16 @@ use crate::yaml;
 /// What the name of every environment variable of a setting begins with.
 pub(crate) const PREFIX: &str = "TAILWATER_";
 
-/// Variables with the prefix that are not settings: the file to read, and what a supervisor hands to its children.
-pub const RESERVED_VARIABLES: [&str; 3] = ["TAILWATER_CONFIG", "TAILWATER_LISTEN_FDS", "TAILWATER_SUPERVISOR_FD"];
+/// Variables with the prefix that are not settings: the file to read, what a supervisor hands to its children, and what a client shows a server.
+pub const RESERVED_VARIABLES: [&str; 7] = [
+    "TAILWATER_CONFIG",
+    "TAILWATER_LISTEN_FDS",
+    "TAILWATER_SUPERVISOR_FD",
+    "TAILWATER_TOKEN",
+    "TAILWATER_CA",
+    "TAILWATER_CLIENT_CERT",
+    "TAILWATER_CLIENT_KEY",
+];
 
 /// The exit code of a program that was given a bad configuration (`EX_CONFIG` of sysexits.h).
 pub const EXIT_CONFIG: u8 = 78;

@@ -16,8 +16,12 @@ section! {
     pub struct Settings {
         /// The data directory: the logs, the checkpoint, the locks and the lake.
         data: PathBuf = "./tailwater-data",
-        /// Lets listeners bind addresses that other machines can reach, without TLS or authentication.
+        /// Lets listeners bind addresses that other machines can reach, without TLS or tokens.
         allow_insecure: bool = "false",
+        /// Who may do what, as which tenant.
+        access: Access,
+        /// TLS of every listener that has no certificate of its own.
+        tls: Tls,
         /// What is written to stderr.
         log: Log,
         /// Where OTLP comes in: listeners, admission, limits.
@@ -36,6 +40,28 @@ section! {
         admin: Admin,
         /// How long a role may take to finish its work after SIGTERM, before it stops anyway.
         drain_timeout: Duration = "25s" in "0s".."1h",
+    }
+}
+
+section! {
+    /// Who may do what, as which tenant. `docs/security.md` has the rules.
+    pub struct Access {
+        /// The file of tokens, made with `tailwater token add`. `null`: whoever reaches a listener may use it, as tenant `default`.
+        tokens: Option<PathBuf> = "null",
+        /// How often the files of tokens, certificates and keys are looked at for changes; SIGHUP does it at once.
+        reload: Duration = "10s" in "100ms".."1d",
+    }
+}
+
+section! {
+    /// TLS 1.2 or newer. All files are PEM and are read again when they change.
+    pub struct Tls {
+        /// The certificate and those between it and the authority. `null` is no TLS.
+        cert: Option<PathBuf> = "null",
+        /// Its private key; nobody but its owner and group may read the file.
+        key: Option<PathBuf> = "null",
+        /// Authorities of client certificates: who has none of theirs is not let in. `null` asks for none.
+        client_ca: Option<PathBuf> = "null",
     }
 }
 
@@ -113,6 +139,8 @@ section! {
     pub struct GrpcIntake {
         /// Address of OTLP/gRPC.
         listen: SocketAddr = "127.0.0.1:4317",
+        /// TLS of this listener alone, in place of `tls`.
+        tls: Tls,
     }
 }
 
@@ -121,16 +149,24 @@ section! {
     pub struct HttpIntake {
         /// Address of OTLP/HTTP (`/v1/traces`, `/v1/metrics`, `/v1/logs`).
         listen: SocketAddr = "127.0.0.1:4318",
+        /// TLS of this listener alone, in place of `tls`.
+        tls: Tls,
     }
 }
 
 section! {
-    /// How much one tenant may send.
+    /// How much one tenant may send. The file of tokens can say something else of a tenant.
     pub struct Rate {
         /// Decompressed bytes a second that one tenant may send before it is told to wait; `off` leaves it to memory and disk.
         bytes_per_sec: Limit<Size> = "512MiB" in "1KiB".."1TiB",
         /// Bytes that one tenant may send at once above the rate.
         burst: Size = "1GiB" in "1KiB".."1TiB",
+        /// Metric points a second that one tenant may send before it is told to wait.
+        points_per_sec: Limit<u32> = "off" in "1".."1000000000",
+        /// Metric points that one tenant may send at once above that rate.
+        points_burst: u32 = "200000" in "1".."1000000000",
+        /// Different metric series that one tenant may send in an hour; points of others are rejected. 16 bytes each.
+        series: Limit<u32> = "off" in "1".."100000000",
     }
 }
 
@@ -412,6 +448,8 @@ section! {
     pub struct Query {
         /// Address of SQL and the other query interfaces.
         listen: SocketAddr = "127.0.0.1:4319",
+        /// TLS of this listener alone, in place of `tls`.
+        tls: Tls,
         /// Memory of all queries together; never more than half of the machine's or container's memory.
         memory: Size = "1GiB" in "16MiB".."1TiB",
         /// Disk that queries may use for what does not fit into memory.
@@ -430,6 +468,8 @@ section! {
         terms: u32 = "500" in "10".."5000",
         /// Queries at once; more wait, then are refused.
         concurrency: u32 = "4" in "1".."1000",
+        /// Queries of one tenant at once; more are refused. The file of tokens can say something else of a tenant.
+        tenant_concurrency: Limit<u32> = "off" in "1".."1000",
     }
 }
 
@@ -442,5 +482,7 @@ section! {
         query: SocketAddr = "127.0.0.1:4321",
         /// Address of the maintain role's admin endpoints.
         maintain: SocketAddr = "127.0.0.1:4322",
+        /// TLS of these listeners alone, in place of `tls`.
+        tls: Tls,
     }
 }

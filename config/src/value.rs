@@ -300,6 +300,12 @@ impl Value for Names {
 pub struct Secret(String);
 
 impl Secret {
+    /// Hides a text.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
     /// The text itself. Every use is a place where it could leak.
     #[must_use]
     pub fn reveal(&self) -> &str {

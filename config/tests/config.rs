@@ -156,8 +156,8 @@ fn a_file_that_is_not_there_or_not_text() {
 fn other_machines_are_kept_out() {
     let say = |key: &str, address: &str, port: u16| {
         format!(
-            "{key}: {address} can be reached from other machines, and {key} has neither TLS nor tokens yet (they come later): \
-             use 127.0.0.1:{port}, or set allow_insecure: true if the network in front of it is trusted"
+            "{key}: {address} can be reached from other machines, and {key} has neither TLS nor tokens: \
+             set tls.cert, tls.key and access.tokens, use 127.0.0.1:{port}, or set allow_insecure: true if the network in front of it is trusted"
         )
     };
     let text = "intake: {grpc: {listen: 0.0.0.0:4317}}\nquery: {listen: '[::]:4319'}\nadmin: {query: 10.0.0.1:4321}\n";
@@ -170,6 +170,27 @@ fn other_machines_are_kept_out() {
         ],
     );
     check(&format!("{text}allow_insecure: true\n"), &[]);
+    let tls = "tls: {cert: c.pem, key: k.pem}\n";
+    check(&format!("{text}{tls}access: {{tokens: t}}\n"), &[]);
+    let one = "query: {listen: '0.0.0.0:4319'}\n";
+    let half = |has: &str, text: &str| {
+        let error = load(text).unwrap_err().to_string();
+        assert!(error.contains(has), "{error}");
+    };
+    half("query.listen has TLS, but no tokens", &format!("{one}{tls}"));
+    half(
+        "has tokens, but no TLS that would keep them secret",
+        &format!("{one}access: {{tokens: t}}\n"),
+    );
+    half("tls.cert and tls.key go together", "tls: {cert: c}\n");
+    half(
+        "query.tls.cert and query.tls.key go together",
+        "query: {tls: {key: c}}\n",
+    );
+    half(
+        "admin.tls.client_ca needs admin.tls.cert",
+        "admin: {tls: {client_ca: c}}\n",
+    );
     check(
         "intake: {grpc: {listen: '[::1]:4317'}, http: {listen: 127.9.9.9:4318}}",
         &[],

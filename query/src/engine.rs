@@ -7,12 +7,14 @@
 //!
 //! Guarantees: a query sees one cut; it ends when its time is up, when its [`Answer`] or the future of [`Engine::query`] is dropped, or when
 //! a limit is reached; memory that DataFusion accounts for stays within one pool for all queries. Assumes: planning is bounded by the
-//! limits on the text (it cannot be interrupted; the caller gets its timeout nevertheless). Leaves out: who may ask (later), how answers
+//! limits on the text (it cannot be interrupted; the caller gets its timeout nevertheless). An engine shows the rows of its
+//! [`Scope`] alone. Leaves out: who may ask ([`crate::http`]), how answers
 //! are written ([`crate::format`]).
 
 mod answer;
 mod session;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -39,6 +41,7 @@ use crate::limits::{Limits, STACK_BYTES};
 use crate::provider::{Hints, WINDOW_ROWS_MIN};
 use crate::rewrite::rewrite;
 use crate::stats::Stats;
+use crate::tenant::{self, Scope};
 use crate::views::{self, VIEWS, View};
 
 pub use answer::Answer;
@@ -90,8 +93,19 @@ impl From<String> for Query {
 #[derive(Clone)]
 pub struct Engine {
     shared: Arc<Shared>,
+    asker: Asker,
     // Last owner stops the threads.
     threads: Arc<Threads>,
+}
+
+/// For whom an engine works.
+#[derive(Debug, Clone, Default)]
+struct Asker {
+    scope: Scope,
+    /// Queries of the tenant at once; `None` is no limit of its own.
+    queries: Option<u32>,
+    /// Plans name files and count rows that are not the tenant's alone.
+    no_plans: bool,
 }
 
 struct Shared {
@@ -101,6 +115,8 @@ struct Shared {
     base: SessionState,
     permits: Arc<Semaphore>,
     waiting: AtomicUsize,
+    /// Queries that tenants run or wait for.
+    tenants: Mutex<HashMap<Arc<str>, u32>>,
     stats: Stats,
     slos: OnceLock<Vec<ResolvedSlo>>,
     /// For tests: read everything, leave nothing out early.
@@ -154,6 +170,7 @@ impl Engine {
             base,
             permits: Arc::new(Semaphore::new(limits.concurrency.max(1))),
             waiting: AtomicUsize::new(0),
+            tenants: Mutex::default(),
             stats: Stats::default(),
             slos: OnceLock::new(),
             limits,
@@ -162,8 +179,28 @@ impl Engine {
         };
         Ok(Engine {
             shared: Arc::new(shared),
+            asker: Asker::default(),
             threads: Arc::new(Threads(Mutex::new(Some(runtime)), handle)),
         })
+    }
+
+    /// The same engine for one tenant: it shows that tenant's rows and no others, whatever is asked. `queries` is how many may run at once;
+    /// `plans` whether EXPLAIN is answered, which names files and counts rows of all tenants.
+    #[must_use]
+    pub fn for_tenant(&self, tenant: Arc<str>, queries: Option<u32>, plans: bool) -> Engine {
+        Engine {
+            asker: Asker {
+                scope: Scope::Tenant(tenant),
+                queries,
+                no_plans: !plans,
+            },
+            ..self.clone()
+        }
+    }
+
+    /// Whose rows it shows.
+    pub fn scope(&self) -> &Scope {
+        &self.asker.scope
     }
 
     /// Runs a query. Returns when its columns are known; rows follow through the [`Answer`].
@@ -181,13 +218,13 @@ impl Engine {
 
     async fn start(&self, query: Query, started: Instant) -> Result<Answer> {
         let deadline = Deadline::from_std(started) + self.shared.limits.timeout;
-        let permit = self.shared.permit(deadline).await?;
+        let permit = self.shared.permit(&self.asker, deadline).await?;
         let (head, columns) = oneshot::channel();
         let (rows, answer) = mpsc::channel(2);
-        let shared = self.shared.clone();
+        let (shared, asker) = (self.shared.clone(), self.asker.clone());
         let task = self.threads.1.spawn(async move {
             let running = shared.stats.running();
-            let work = shared.run(query, head, rows.clone());
+            let work = shared.run(&asker, query, head, rows.clone());
             if timeout_at(deadline, work).await.is_err() {
                 // The reader's own clock says the same; this is for one that is not looking.
                 let _ = rows.try_send(Err(timed_out(&shared.limits)));
@@ -240,7 +277,7 @@ impl Engine {
             }
         }
         let deadline = Deadline::now() + self.shared.limits.timeout;
-        let permit = self.shared.permit(deadline).await?;
+        let permit = self.shared.permit(&self.asker, deadline).await?;
         let stop = Arc::new(AtomicBool::new(false));
         let _raise = Raise(stop.clone());
         let shared = self.shared.clone();
@@ -289,6 +326,13 @@ impl Engine {
         &self.shared.stats
     }
 
+    /// Whether this engine's plan of a query would be let through for another scope. For tests of the check itself.
+    #[doc(hidden)]
+    pub async fn verify_as(&self, text: &str, scope: &Scope) -> Result<()> {
+        let (plan, _, _) = self.shared.plan(&self.asker, text.into()).await?;
+        tenant::verify(&plan, scope).map_err(Error::from_datafusion)
+    }
+
     /// Turns the choice of files and frames by statistics off and on. The answers are the same; tests compare them.
     #[doc(hidden)]
     pub fn set_pruning(&self, on: bool) {
@@ -328,9 +372,60 @@ type Rows = mpsc::Sender<Result<arrow::array::RecordBatch>>;
 /// Columns and notes.
 type Head = oneshot::Sender<Result<(arrow::datatypes::SchemaRef, Vec<String>)>>;
 
+/// A place among the queries that run; given back on drop.
+struct Permit {
+    _place: tokio::sync::OwnedSemaphorePermit,
+    _seat: Option<Seat>,
+}
+
+/// One of the queries that a tenant may have.
+struct Seat {
+    shared: Arc<Shared>,
+    tenant: Arc<str>,
+}
+
+impl Seat {
+    /// `None` where the tenant has no limit.
+    fn take(shared: &Arc<Shared>, asker: &Asker) -> Result<Option<Seat>> {
+        let (Some(tenant), Some(most)) = (asker.scope.tenant(), asker.queries) else {
+            return Ok(None);
+        };
+        let mut taken = shared.tenants.lock();
+        let count = taken.entry(tenant.clone()).or_insert(0);
+        if *count >= most {
+            let message = format!("as many queries run as this tenant may have at once ({most})");
+            return Err(Error::new(ErrorKind::OverQuota, message));
+        }
+        *count += 1;
+        Ok(Some(Seat {
+            shared: shared.clone(),
+            tenant: tenant.clone(),
+        }))
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut taken = self.shared.tenants.lock();
+        if let Some(count) = taken.get_mut(&self.tenant) {
+            *count -= 1;
+            if *count == 0 {
+                taken.remove(&self.tenant);
+            }
+        }
+    }
+}
+
 impl Shared {
-    /// A place among the queries that run. Waits, but not with too many others.
-    async fn permit(&self, deadline: Deadline) -> Result<tokio::sync::OwnedSemaphorePermit> {
+    /// A place among the queries that run, of those the tenant may have.
+    async fn permit(self: &Arc<Self>, asker: &Asker, deadline: Deadline) -> Result<Permit> {
+        let _seat = Seat::take(self, asker)?;
+        let _place = self.place(deadline).await?;
+        Ok(Permit { _place, _seat })
+    }
+
+    /// Waits, but not with too many others.
+    async fn place(&self, deadline: Deadline) -> Result<tokio::sync::OwnedSemaphorePermit> {
         if let Ok(permit) = self.permits.clone().try_acquire_owned() {
             return Ok(permit);
         }
@@ -358,8 +453,8 @@ impl Shared {
     }
 
     /// The whole life of a query: its columns to `head`, its rows to `rows`.
-    async fn run(&self, query: Query, head: Head, rows: Rows) {
-        let (plan, state, notes) = match self.plan(query).await {
+    async fn run(&self, asker: &Asker, query: Query, head: Head, rows: Rows) {
+        let (plan, state, notes) = match self.plan(asker, query).await {
             Ok(planned) => planned,
             Err(error) => {
                 let _ = head.send(Err(error));
@@ -385,8 +480,12 @@ impl Shared {
         }
     }
 
-    async fn plan(&self, query: Query) -> Result<(Arc<dyn ExecutionPlan>, SessionState, Vec<String>)> {
+    async fn plan(&self, asker: &Asker, query: Query) -> Result<(Arc<dyn ExecutionPlan>, SessionState, Vec<String>)> {
         let mut statement = guard::parse(&query.text, &self.limits)?;
+        if asker.no_plans && guard::explains(&statement) {
+            let message = "EXPLAIN shows files and counts of all tenants: it needs a token with the role admin";
+            return Err(Error::new(ErrorKind::NotAllowed, message));
+        }
         rewrite(&mut statement)?;
         let hints = Arc::new(Hints::new(
             self.no_pruning.load(Ordering::Relaxed),
@@ -394,7 +493,7 @@ impl Shared {
         ));
         let (tables, views) = self.mentioned(&statement)?;
         let cut = self.source.pin(&tables).await?;
-        let state = session::of_query(&self.base, cut.tables, &hints)?;
+        let state = session::of_query(&self.base, cut.tables, &hints, &asker.scope)?;
         for view in views {
             views::register(view, &state).await.map_err(Error::from_datafusion)?;
         }
@@ -427,6 +526,7 @@ impl Shared {
             .create_physical_plan(&plan)
             .await
             .map_err(Error::from_datafusion)?;
+        tenant::verify(&physical, &asker.scope).map_err(Error::from_datafusion)?;
         Ok((physical, state, cut.notes))
     }
 

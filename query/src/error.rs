@@ -22,6 +22,8 @@ pub enum ErrorKind {
     Exhausted,
     /// Too many queries at once. The same call may succeed later.
     Busy,
+    /// The tenant runs as many queries as it may. The same call may succeed later.
+    OverQuota,
     /// The time limit passed.
     Timeout,
     /// The lake is not there yet, or the store cannot be reached. The same call may succeed later.
@@ -34,7 +36,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// All kinds.
-    pub const ALL: [ErrorKind; 11] = [
+    pub const ALL: [ErrorKind; 12] = [
         ErrorKind::BadQuery,
         ErrorKind::NotAllowed,
         ErrorKind::TextTooLong,
@@ -42,6 +44,7 @@ impl ErrorKind {
         ErrorKind::Failed,
         ErrorKind::Exhausted,
         ErrorKind::Busy,
+        ErrorKind::OverQuota,
         ErrorKind::Timeout,
         ErrorKind::Unavailable,
         ErrorKind::Damaged,
@@ -58,6 +61,7 @@ impl ErrorKind {
             ErrorKind::Failed => "failed",
             ErrorKind::Exhausted => "resources_exhausted",
             ErrorKind::Busy => "busy",
+            ErrorKind::OverQuota => "over_quota",
             ErrorKind::Timeout => "timeout",
             ErrorKind::Unavailable => "unavailable",
             ErrorKind::Damaged => "damaged",
@@ -71,7 +75,7 @@ impl ErrorKind {
             ErrorKind::BadQuery | ErrorKind::NotAllowed => 400,
             ErrorKind::TextTooLong => 413,
             ErrorKind::AnswerTooLarge | ErrorKind::Failed | ErrorKind::Exhausted => 422,
-            ErrorKind::Busy => 429,
+            ErrorKind::Busy | ErrorKind::OverQuota => 429,
             ErrorKind::Damaged | ErrorKind::Internal => 500,
             ErrorKind::Unavailable => 503,
             ErrorKind::Timeout => 504,
@@ -123,7 +127,10 @@ impl Error {
 
     /// Whether the same query may succeed later.
     pub fn is_retryable(&self) -> bool {
-        matches!(self.kind, ErrorKind::Busy | ErrorKind::Unavailable | ErrorKind::Timeout)
+        matches!(
+            self.kind,
+            ErrorKind::Busy | ErrorKind::OverQuota | ErrorKind::Unavailable | ErrorKind::Timeout
+        )
     }
 
     pub(crate) fn at(mut self, position: Option<Position>) -> Error {

@@ -197,6 +197,15 @@ fn check_statement(statement: &Statement) -> Result<()> {
     }
 }
 
+/// Whether a statement asks for a plan.
+pub(crate) fn explains(statement: &Statement) -> bool {
+    match statement {
+        Statement::Explain(_) => true,
+        Statement::Statement(statement) => matches!(**statement, ast::Statement::Explain { .. }),
+        _ => false,
+    }
+}
+
 fn first_word(text: &str) -> &str {
     text.split_whitespace().next().unwrap_or("this")
 }

@@ -8,8 +8,11 @@
 //! | `/prometheus/api/v1/...` | PromQL as Prometheus answers it, see [`prometheus`]; its errors have its own shape |
 //!
 //! Errors are JSON: `{"error":"...","kind":"bad_query","position":{"line":1,"column":8}}`, `position` where it is known. Statuses are those
-//! of [`crate::ErrorKind::http_status`]; busy and unavailable carry `Retry-After`. Leaves out: TLS and tokens (later), so it listens on loopback.
+//! of [`crate::ErrorKind::http_status`]; busy and unavailable carry `Retry-After`.
+//!
+//! Where there are tokens, every path needs one with the role `read` (401, 403), and its tenant's rows are all there is: see [`desk`].
 
+mod desk;
 mod prometheus;
 mod slo;
 mod sql;
@@ -21,17 +24,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::json;
 
-use crate::engine::Engine;
 use crate::error::{Error, ErrorKind};
 
+pub use desk::Desk;
+
 /// The routes. Unknown paths are 404, known ones with another method 405.
-pub fn router(engine: Engine) -> Router {
+pub fn router(desk: Desk) -> Router {
     // A text in JSON is longer than the text itself: escapes at most double what people write, and parameters come along.
-    let body_max = engine
-        .limits()
-        .text_bytes_max
-        .saturating_mul(4)
-        .saturating_add(64 << 10);
+    let body_max = desk.limits().text_bytes_max.saturating_mul(4).saturating_add(64 << 10);
     Router::new()
         .route("/api/v1/sql", post(sql::run))
         .route("/api/v1/tables", get(tables::list))
@@ -39,7 +39,9 @@ pub fn router(engine: Engine) -> Router {
         .layer(axum::extract::DefaultBodyLimit::max(body_max))
         // Documents are longer than a query, and have a limit of their own.
         .route("/api/v1/slo/report", post(slo::report).layer(slo::body_limit()))
-        .with_state(engine)
+        // Last, so that it is around everything, the answer to unknown paths too.
+        .layer(axum::middleware::from_fn_with_state(desk.clone(), desk::admit))
+        .with_state(desk)
 }
 
 impl IntoResponse for Error {
@@ -50,7 +52,10 @@ impl IntoResponse for Error {
         }
         let status = StatusCode::from_u16(self.kind().http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, axum::Json(body)).into_response();
-        if matches!(self.kind(), ErrorKind::Busy | ErrorKind::Unavailable) {
+        if matches!(
+            self.kind(),
+            ErrorKind::Busy | ErrorKind::OverQuota | ErrorKind::Unavailable
+        ) {
             response
                 .headers_mut()
                 .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

@@ -4,6 +4,8 @@
 //! rows. [`format`] writes them. The road of a query: text limits and allow-list (`guard`), what people write that is not SQL (`rewrite`), one
 //! cut over lake and outbox (`cut`), tables for DataFusion (`provider`), limits while it runs (`engine`).
 //!
+//! Whose rows a query may show: `tenant`.
+//!
 //! Absent, and must stay so: writing a table, taking a lock of the data directory, opening a file that a query names.
 
 mod cut;
@@ -20,9 +22,11 @@ pub mod role;
 mod series;
 pub mod slo;
 mod stats;
+mod tenant;
 mod views;
 
 pub use engine::{Answer, Engine, EngineConfig, Query};
 pub use error::{Error, ErrorKind, Position, Result};
 pub use limits::Limits;
 pub use stats::Stats;
+pub use tenant::Scope;

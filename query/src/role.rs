@@ -7,15 +7,19 @@ use std::future::IntoFuture;
 use std::io;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tailwater_config::Config;
+use tailwater_config::settings::Query;
 use tailwater_runtime::health::Handle;
-use tailwater_runtime::{Admin, Metrics, Readiness, Shutdown, listen};
+use tailwater_runtime::reload::{self, Part};
+use tailwater_runtime::tls::{Door, Speaks, Tls};
+use tailwater_runtime::{Access, Admin, Metrics, Readiness, Shutdown, listen};
 
 use crate::engine::{Engine, EngineConfig};
 use crate::error::ErrorKind;
-use crate::http;
+use crate::http::{self, Desk};
 use crate::limits::Limits;
 
 /// How long running queries may go on after the process was told to stop.
@@ -38,8 +42,54 @@ pub struct Role {
     pub admin: TcpListener,
     /// The process's metrics.
     pub metrics: Metrics,
+    /// Who may ask, and the certificates of both listeners.
+    pub guard: Guard,
     /// Data directory for `run/query.json`, which tells the command line where to ask; `None` writes none.
     pub data: Option<PathBuf>,
+}
+
+/// What stands before the listeners.
+#[derive(Debug)]
+pub struct Guard {
+    /// Tokens.
+    pub access: Arc<Access>,
+    /// Certificate of the query listener.
+    pub query: Option<Arc<Tls>>,
+    /// Certificate of the admin listener.
+    pub admin: Option<Arc<Tls>>,
+    /// Limits of tenants.
+    pub settings: Query,
+    /// How often files are looked at.
+    pub reload: Duration,
+}
+
+impl Guard {
+    /// As the settings say.
+    ///
+    /// # Errors
+    /// When tokens or certificates cannot be read.
+    pub fn open(config: &Config, metrics: &Metrics) -> io::Result<Guard> {
+        let tls = |listener: &str| {
+            config
+                .tls_of(listener)
+                .map(|files| Tls::open(files, Speaks::Both))
+                .transpose()
+        };
+        Ok(Guard {
+            access: Access::open(config, metrics)?,
+            query: tls("query.listen")?,
+            admin: tls("admin.query")?,
+            settings: config.query.clone(),
+            reload: config.access.reload,
+        })
+    }
+
+    fn parts(&self) -> Vec<Part> {
+        let mut parts = vec![Part::Access(self.access.clone())];
+        parts.extend(self.query.clone().map(|tls| Part::Tls("query.listen", tls)));
+        parts.extend(self.admin.clone().map(|tls| Part::Tls("admin.query", tls)));
+        parts
+    }
 }
 
 /// Limits of the engine from the configuration; `memory_bytes` is `query_memory_bytes` of [`tailwater_config::Limits`].
@@ -79,7 +129,17 @@ pub async fn run(role: Role, shutdown: Shutdown) -> io::Result<()> {
     register(&role.metrics, &engine);
     let readiness = Readiness::new();
     let lake = readiness.condition("lake");
-    let admin = Admin::new("query", role.metrics, readiness).spawn(role.admin)?;
+    let _reloading = reload::watch(role.guard.parts(), role.guard.reload, &role.metrics)?;
+    let Guard {
+        access,
+        query: query_tls,
+        admin: admin_tls,
+        settings,
+        ..
+    } = role.guard;
+    let admin = Admin::new("query", role.metrics, readiness)
+        .guarded(access.clone(), admin_tls)
+        .spawn(role.admin)?;
     let query = listen::tokio(role.query)?;
     let addresses = [("query.listen", query.local_addr()?), ("admin.query", admin.address())];
     let _registered = match &role.data {
@@ -90,7 +150,9 @@ pub async fn run(role: Role, shutdown: Shutdown) -> io::Result<()> {
     tracing::info!(address = %addresses[0].1, admin = %addresses[1].1, "query role listens");
 
     let stop = shutdown.clone();
-    let serve = axum::serve(query, http::router(engine)).with_graceful_shutdown(async move { stop.begun().await });
+    let desk = Desk::new(engine, access, settings);
+    let serve = axum::serve(Door::new(query, query_tls), http::router(desk))
+        .with_graceful_shutdown(async move { stop.begun().await });
     let mut serve = std::pin::pin!(serve.into_future());
     let result = tokio::select! {
         ended = &mut serve => ended,

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use tailwater_runtime::{Exit, machine};
 
-use super::{Common, print};
+use super::{Common, print, role};
 
 /// Look at the configuration.
 #[derive(Debug, Args)]
@@ -37,6 +37,7 @@ pub fn run(args: &ConfigArgs, common: &Common) -> anyhow::Result<Exit> {
         What::Check => {
             let config = common.load()?;
             config.limits(machine::probe())?;
+            role::check_guards(&config)?;
             print("the configuration is good\n")?;
         }
     }

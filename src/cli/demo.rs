@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 use serde::Deserialize;
 use tailwater_config::{Config, parse_duration};
@@ -13,6 +13,7 @@ use tailwater_model::signal::Signal;
 use tailwater_runtime::{Exit, Shutdown, logs, machine};
 use tokio::sync::watch;
 
+use super::client::Peer;
 use super::{Common, exchange, load, print, role, run};
 use crate::load::client::{Compression, Protocol, Target};
 use crate::load::history::{Settings, World};
@@ -22,6 +23,7 @@ use crate::load::stamp::Form;
 use crate::load::tally::align;
 use crate::load::workload::{Fill, Shape, Workload};
 use crate::supervise::{Supervisor, Taken};
+use tailwater_runtime::tls::Connector;
 
 /// Show Tailwater at work on a simulated shop of eight services.
 ///
@@ -86,6 +88,19 @@ pub fn run(args: &DemoArgs, common: &Common) -> anyhow::Result<Exit> {
 async fn show(args: &DemoArgs, common: &Common) -> anyhow::Result<Exit> {
     let config = common.load()?;
     config.limits(machine::probe())?;
+    if config.access.tokens.is_some()
+        || [
+            config.tls_of("intake.grpc.listen"),
+            config.tls_of("query.listen"),
+            config.tls_of("admin.query"),
+        ]
+        .iter()
+        .any(Option::is_some)
+    {
+        bail!(
+            "the demo is for a machine of one's own and has neither tokens nor TLS: run it without access.tokens and tls"
+        );
+    }
     logs::init(&config.log, "demo");
     if let Some(history) = args.history {
         print(&past(args, history, &config).await?)?;
@@ -145,7 +160,7 @@ async fn past(args: &DemoArgs, history: Duration, config: &Config) -> anyhow::Re
 async fn come_up(admins: &[String], shutdown: &Shutdown) -> anyhow::Result<bool> {
     let ready = async {
         for admin in admins {
-            while !exchange::get(admin, "/readyz")
+            while !exchange::get(&Peer::plain(admin), "/readyz")
                 .await
                 .is_ok_and(|answer| answer.status.is_success())
             {
@@ -220,6 +235,8 @@ async fn sell(rate: u32, endpoint: String, stop: watch::Receiver<bool>) -> anyho
             compression: Compression::None,
             connections: 2,
             timeout: Duration::from_secs(10),
+            connector: Connector::plain(),
+            authorization: None,
         },
         // A shop's span count a log record is about three; its 240 series report every ten seconds.
         signals: vec![
@@ -280,7 +297,7 @@ async fn table(query: &str, window: Duration, colours: bool) -> anyhow::Result<S
          percentile_cont(0.99) within group (order by duration_ns) / 1e6 \
          from spans where kind = 2 and ts >= to_timestamp_micros({from_us}) group by 1 order by 1"
     );
-    let answer = exchange::post(query, "/api/v1/sql", &sql, "application/json").await?;
+    let answer = exchange::post(&Peer::plain(query), "/api/v1/sql", &sql, "application/json").await?;
     let body = || String::from_utf8_lossy(&answer.body).into_owned();
     anyhow::ensure!(answer.status.is_success(), "{}", body());
     let rows: Rows = serde_json::from_slice(&answer.body).with_context(body)?;

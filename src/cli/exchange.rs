@@ -1,14 +1,15 @@
-//! One HTTP/1.1 exchange with a role on this machine: what `sql`, `status` and `demo` ask with.
+//! One HTTP/1.1 exchange with a role, over TLS where it has it: what `sql`, `status` and `demo` ask with.
 
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode, Uri, header};
+use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+
+use super::client::Peer;
 
 /// Longest answer: well above `query.result`'s largest setting in practice, and a bound on memory.
 const ANSWER_BYTES_MAX: usize = 1 << 30;
@@ -39,49 +40,39 @@ pub struct Answer {
     pub body: Bytes,
 }
 
-/// `host:port` of an `http://host:port` endpoint.
-///
-/// # Errors
-/// When it is something else.
-pub fn authority(endpoint: &Uri) -> anyhow::Result<String> {
-    if endpoint.scheme_str().is_some_and(|scheme| scheme != "http") {
-        bail!("endpoint `{endpoint}`: only http:// is supported");
-    }
-    let host = endpoint
-        .host()
-        .ok_or_else(|| anyhow!("endpoint `{endpoint}` names no host (want http://host:port)"))?;
-    Ok(format!("{host}:{}", endpoint.port_u16().unwrap_or(4319)))
-}
-
 /// Gets a path.
 ///
 /// # Errors
 /// [`Unreachable`], or a transfer that broke off.
-pub async fn get(authority: &str, path: &str) -> anyhow::Result<Answer> {
+pub async fn get(peer: &Peer, path: &str) -> anyhow::Result<Answer> {
     let request = Request::get(path)
-        .header(header::HOST, authority)
+        .header(header::HOST, &peer.authority)
         .body(Full::default())?;
-    exchange(authority, request).await
+    exchange(peer, request).await
 }
 
 /// Posts a text to a path, asking for a content type.
 ///
 /// # Errors
 /// As [`get`].
-pub async fn post(authority: &str, path: &str, text: &str, accept: &str) -> anyhow::Result<Answer> {
+pub async fn post(peer: &Peer, path: &str, text: &str, accept: &str) -> anyhow::Result<Answer> {
     let request = Request::builder()
         .method(Method::POST)
         .uri(path)
-        .header(header::HOST, authority)
+        .header(header::HOST, &peer.authority)
         .header(header::CONTENT_TYPE, "text/plain; charset=utf-8")
         .header(header::ACCEPT, accept)
         .body(Full::from(text.to_owned()))?;
-    exchange(authority, request).await
+    exchange(peer, request).await
 }
 
-async fn exchange(authority: &str, request: Request<Full<Bytes>>) -> anyhow::Result<Answer> {
+async fn exchange(peer: &Peer, mut request: Request<Full<Bytes>>) -> anyhow::Result<Answer> {
+    let authority = &peer.authority;
+    if let Some(token) = peer.authorization()? {
+        request.headers_mut().insert(header::AUTHORIZATION, token);
+    }
     let unreachable = |why: String| Unreachable(format!("no server answers at {authority}: {why}"));
-    let stream = match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(authority)).await {
+    let stream = match tokio::time::timeout(CONNECT_TIMEOUT, peer.connector.connect(authority)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return Err(unreachable(error.to_string()).into()),
         Err(_) => return Err(unreachable(format!("not within {CONNECT_TIMEOUT:?}")).into()),

@@ -12,9 +12,11 @@ use clap::{Args, ValueEnum};
 use http::Uri;
 use tailwater_config::{format_duration, parse_duration};
 use tailwater_model::signal::Signal;
+use tailwater_runtime::tls::Speaks;
 use tailwater_runtime::{Exit, Shutdown};
 use tokio::sync::watch;
 
+use super::client::{ClientArgs, authorization};
 use super::{Common, print, small_runtime};
 use crate::load::client::{Compression, Protocol, Target};
 use crate::load::replay::{self, Counts, Replay};
@@ -79,7 +81,7 @@ pub struct LoadArgs {
     /// Encoding of request bodies.
     #[arg(long, value_enum, default_value_t = Compression::None)]
     compression: Compression,
-    /// `http://host:port`; without it, this machine's default port of the protocol.
+    /// `http://host:port` or `https://host:port`; without it, this machine's default port of the protocol.
     #[arg(long)]
     endpoint: Option<Uri>,
     /// TCP connections. HTTP/1.1 carries one request at a time on each.
@@ -100,6 +102,8 @@ pub struct LoadArgs {
     /// Form of the final figures.
     #[arg(long, value_enum, default_value_t = ReportFormat::Table)]
     format: ReportFormat,
+    #[command(flatten)]
+    client: ClientArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -246,7 +250,14 @@ impl LoadArgs {
                 .parse()
                 .context("a default endpoint is a URI")?,
         };
+        let speaks = if self.protocol == Protocol::Grpc {
+            Speaks::Http2
+        } else {
+            Speaks::Http1
+        };
         Ok(Target {
+            connector: self.client.connector(&endpoint, speaks)?,
+            authorization: authorization(self.client.token().as_ref())?,
             endpoint,
             protocol: self.protocol,
             compression: self.compression,

@@ -12,8 +12,10 @@ use tailwater_config::Config;
 use tailwater_config::settings::Retention;
 use tailwater_model::table::Table;
 use tailwater_runtime::health::Handle;
-use tailwater_runtime::run_dir::RunFile;
-use tailwater_runtime::{Admin, Exit, Metrics, Readiness, Shutdown};
+use tailwater_runtime::reload::{self, Part};
+use tailwater_runtime::run_dir::{self, RunFile};
+use tailwater_runtime::tls::{Speaks, Tls};
+use tailwater_runtime::{Access, Admin, Exit, Metrics, Readiness, Shutdown};
 use tailwater_storage::lake::Lake;
 use tailwater_storage::maintain::{self, Observer, Policy};
 use tokio::sync::watch;
@@ -37,7 +39,7 @@ pub fn run(_: &MaintainArgs, common: &Common) -> anyhow::Result<Exit> {
     let config = start.config;
     role::runtime("maintain")?.block_on(async {
         let shutdown = Shutdown::install()?;
-        std::fs::create_dir_all(&config.data).with_context(|| config.data.display().to_string())?;
+        run_dir::make_private(&config.data).with_context(|| config.data.display().to_string())?;
         let _lock = lock(&config.data)?;
         let lake = Lake::open(&role::lake_dir(&config))?;
         let readiness = Readiness::new();
@@ -45,7 +47,17 @@ pub fn run(_: &MaintainArgs, common: &Common) -> anyhow::Result<Exit> {
         tables.not_ready("looking at the tables");
         let metrics = Metrics::for_process("maintain");
         let observer = observer(&metrics, tables.clone());
-        let admin = Admin::new("maintain", metrics, readiness).spawn(listener)?;
+        let access = Access::open(&config, &metrics)?;
+        let lock = config
+            .tls_of("admin.maintain")
+            .map(|files| Tls::open(files, Speaks::Both))
+            .transpose()?;
+        let mut parts = vec![Part::Access(access.clone())];
+        parts.extend(lock.clone().map(|lock| Part::Tls("admin.maintain", lock)));
+        let _reloading = reload::watch(parts, config.access.reload, &metrics)?;
+        let admin = Admin::new("maintain", metrics, readiness)
+            .guarded(access, lock)
+            .spawn(listener)?;
         let _registered = RunFile::new("maintain", [("admin.maintain", admin.address())]).announce(&config.data);
 
         if !ensure_tables(&lake, &tables, &shutdown).await {

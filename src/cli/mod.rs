@@ -9,6 +9,7 @@ use tailwater_config::{Config, Problems, environment};
 use tailwater_runtime::Exit;
 use tailwater_runtime::listen::BindError;
 
+pub mod client;
 pub mod collector;
 pub mod config;
 pub mod demo;
@@ -23,6 +24,7 @@ pub mod sampling;
 pub mod slo;
 pub mod sql;
 pub mod status;
+pub mod token;
 
 /// What `tailwater` can do.
 #[derive(Debug, Subcommand)]
@@ -49,6 +51,8 @@ pub enum Command {
     Lake(lake::LakeArgs),
     /// Generate or replay OTLP load and say how it was received.
     Load(Box<load::LoadArgs>),
+    /// Make, list and revoke tokens.
+    Token(token::TokenArgs),
     /// Look at the configuration.
     Config(config::ConfigArgs),
 }
@@ -143,7 +147,7 @@ pub fn report(error: &anyhow::Error) -> Exit {
 /// The exit code of an error: the first cause that has one decides.
 pub fn exit_of(error: &anyhow::Error) -> Exit {
     for cause in error.chain() {
-        if cause.is::<Problems>() {
+        if cause.is::<Problems>() || cause.is::<role::Unguarded>() {
             return Exit::Config;
         }
         if cause.is::<BindError>() {

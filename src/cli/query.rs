@@ -2,7 +2,7 @@
 
 use clap::Args;
 use tailwater_query::EngineConfig;
-use tailwater_query::role::{self as query_role, Role};
+use tailwater_query::role::{self as query_role, Guard, Role};
 use tailwater_runtime::{Exit, Metrics, Shutdown};
 use tailwater_storage::lake::Lake;
 
@@ -30,7 +30,9 @@ pub fn run(_: &QueryArgs, common: &Common) -> anyhow::Result<Exit> {
     } = start;
     role::runtime("query-http")?.block_on(async {
         let shutdown = Shutdown::install()?;
+        let metrics = Metrics::for_process("query");
         let role = Role {
+            guard: Guard::open(&config, &metrics)?,
             engine: EngineConfig {
                 lake: Lake::open(&role::lake_dir(&config))?,
                 outbox: Some(role::outbox_dir(&config)),
@@ -40,7 +42,7 @@ pub fn run(_: &QueryArgs, common: &Common) -> anyhow::Result<Exit> {
             slos: config.slo.files.clone(),
             query,
             admin,
-            metrics: Metrics::for_process("query"),
+            metrics,
             data: Some(config.data.clone()),
         };
         Box::pin(query_role::run(role, shutdown)).await?;

@@ -5,9 +5,11 @@ use std::path::PathBuf;
 
 use tailwater_config::{Config, Limits, Machine};
 use tailwater_runtime::listen::{BindError, Inherited};
-use tailwater_runtime::{logs, machine};
+use tailwater_runtime::tls::{Speaks, Tls};
+use tailwater_runtime::{Access, Metrics, logs, machine};
 
 use super::Common;
+use crate::supervise::ROLES;
 
 /// The start of a role.
 #[derive(Debug)]
@@ -31,6 +33,7 @@ impl Start {
         let machine = machine::probe();
         let limits = config.limits(machine)?;
         logs::init(&config.log, role);
+        check_guards(&config)?;
         Ok(Start {
             config,
             limits,
@@ -46,6 +49,31 @@ impl Start {
     pub fn bind(&mut self, key: &str, address: SocketAddr) -> Result<TcpListener, BindError> {
         self.inherited.bind(key, address)
     }
+}
+
+/// Tokens or certificates that cannot be used: a mistake of the configuration, found before anything is bound.
+#[derive(Debug)]
+pub struct Unguarded(std::io::Error);
+
+impl std::fmt::Display for Unguarded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Unguarded {}
+
+/// Reads tokens, certificates and keys of every listener once, to see that they can be used.
+///
+/// # Errors
+/// [`Unguarded`], for the first that cannot.
+pub fn check_guards(config: &Config) -> Result<(), Unguarded> {
+    Access::open(config, &Metrics::new()).map_err(Unguarded)?;
+    let keys = ROLES.iter().flat_map(|role| role.keys);
+    for files in keys.filter_map(|key| config.tls_of(key)) {
+        Tls::open(files, Speaks::Both).map_err(Unguarded)?;
+    }
+    Ok(())
 }
 
 /// Where the tables are.

@@ -6,7 +6,7 @@ use tailwater_runtime::run_dir::{self, RunFile};
 use tailwater_runtime::{Exit, Shutdown, logs, machine};
 use tracing::info;
 
-use super::{Common, small_runtime};
+use super::{Common, role, small_runtime};
 use crate::supervise::{Launch, Supervisor, Taken};
 
 /// Run collector, query and maintain on this machine, and keep them running.
@@ -23,6 +23,7 @@ pub fn run(_: &RunArgs, common: &Common) -> anyhow::Result<Exit> {
     let config = common.load()?;
     config.limits(machine::probe())?;
     logs::init(&config.log, "run");
+    role::check_guards(&config)?;
     small_runtime()?.block_on(async {
         let shutdown = Shutdown::install().context("watch for signals")?;
         if let Some(other) = run_dir::read(&config.data, "run")? {
@@ -30,7 +31,7 @@ pub fn run(_: &RunArgs, common: &Common) -> anyhow::Result<Exit> {
         }
         let supervisor = Supervisor::bind(&config, launch(common)?, Taken::Refuse)?;
         let addresses = supervisor.addresses();
-        std::fs::create_dir_all(&config.data).with_context(|| config.data.display().to_string())?;
+        run_dir::make_private(&config.data).with_context(|| config.data.display().to_string())?;
         let _registered = RunFile::new("run", addresses.clone()).announce(&config.data);
         let at = |key: &str| {
             addresses

@@ -10,6 +10,7 @@ use tailwater_sampling::policy::{self, Policy};
 use tailwater_sampling::sim::{self, SPAN_BYTES, STORED_PER_BYTE, Traffic};
 use tailwater_sampling::{import, policy::Budget};
 
+use super::client::ClientArgs;
 use super::lake::Format;
 use super::{Common, print, sql};
 
@@ -59,6 +60,8 @@ enum What {
         /// Form of the answer.
         #[arg(long, value_enum, default_value_t = sql::Format::Table)]
         format: sql::Format,
+        #[command(flatten)]
+        client: Box<ClientArgs>,
     },
 }
 
@@ -89,7 +92,11 @@ pub fn run(args: &SamplingArgs, common: &Common) -> anyhow::Result<Exit> {
             seeds,
             format,
         } => simulate(&read(file)?, *times, *seeds, *format),
-        What::Explain { trace_id, format } => explain(trace_id, *format, common),
+        What::Explain {
+            trace_id,
+            format,
+            client,
+        } => explain(trace_id, client, *format, common),
     }
 }
 
@@ -135,7 +142,7 @@ fn simulate(policy: &Policy, times: f64, seeds: u64, format: Format) -> anyhow::
     Ok(Exit::Ok)
 }
 
-fn explain(trace_id: &str, format: sql::Format, common: &Common) -> anyhow::Result<Exit> {
+fn explain(trace_id: &str, client: &ClientArgs, format: sql::Format, common: &Common) -> anyhow::Result<Exit> {
     anyhow::ensure!(
         trace_id.len() == 32 && trace_id.bytes().all(|byte| byte.is_ascii_hexdigit()),
         "`{trace_id}` is no trace id: 32 hex digits are"
@@ -146,5 +153,5 @@ fn explain(trace_id: &str, format: sql::Format, common: &Common) -> anyhow::Resu
          where trace_id = decode('{}', 'hex') group by 1, 2, 3, 4, 5, 6, 7, 8 order by late, spans desc",
         trace_id.to_ascii_lowercase()
     );
-    sql::show(&query, format, common)
+    sql::show(&query, client, format, common)
 }

@@ -14,6 +14,7 @@ use tailwater_query::{Engine, EngineConfig, format};
 use tailwater_runtime::{Exit, machine, run_dir};
 use tailwater_storage::lake::Lake;
 
+use super::client::{ClientArgs, Peer};
 use super::exchange::{self, Unreachable};
 use super::{Common, print, role, small_runtime};
 
@@ -32,9 +33,11 @@ pub struct SqlArgs {
     /// Form of the answer.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
-    /// Server to ask, as `http://host:port`.
+    /// Server to ask, as `http://host:port` or `https://host:port`.
     #[arg(long)]
     endpoint: Option<Uri>,
+    #[command(flatten)]
+    client: ClientArgs,
 }
 
 /// Form of an answer.
@@ -63,24 +66,30 @@ pub fn run(args: &SqlArgs, common: &Common) -> anyhow::Result<Exit> {
         }
         text => text.to_owned(),
     };
-    answer(&text, args.endpoint.as_ref(), args.format, common)
+    answer(&text, args.endpoint.as_ref(), &args.client, args.format, common)
 }
 
 /// Asks the server of the configuration, or with `--data` the lake, and prints the answer or why there is none.
 ///
 /// # Errors
 /// Bad settings, a lake that cannot be read.
-pub fn show(text: &str, format: Format, common: &Common) -> anyhow::Result<Exit> {
-    answer(text, None, format, common)
+pub fn show(text: &str, client: &ClientArgs, format: Format, common: &Common) -> anyhow::Result<Exit> {
+    answer(text, None, client, format, common)
 }
 
-fn answer(text: &str, endpoint: Option<&Uri>, format: Format, common: &Common) -> anyhow::Result<Exit> {
+fn answer(
+    text: &str,
+    endpoint: Option<&Uri>,
+    client: &ClientArgs,
+    format: Format,
+    common: &Common,
+) -> anyhow::Result<Exit> {
     let config = common.load()?;
     let answer = small_runtime()?.block_on(async {
         match (endpoint, &common.data) {
-            (Some(endpoint), _) => ask(&exchange::authority(endpoint)?, text, format).await,
+            (Some(endpoint), _) => ask(&client.peer(endpoint)?, text, format).await,
             (None, Some(_)) => Box::pin(read(&config, text, format)).await,
-            (None, None) => ask(&server(&config)?, text, format).await,
+            (None, None) => ask(&server(&config, client)?, text, format).await,
         }
     });
     match answer {
@@ -104,31 +113,35 @@ fn answer(text: &str, endpoint: Option<&Uri>, format: Format, common: &Common) -
 /// Where the server of this configuration answers: what it says in the data directory, else what the settings say.
 ///
 /// # Errors
-/// When `run/query.json` cannot be read.
-pub fn server(config: &Config) -> anyhow::Result<String> {
+/// When `run/query.json` or a certificate cannot be read.
+pub fn server(config: &Config, client: &ClientArgs) -> anyhow::Result<Peer> {
     let running = run_dir::read(&config.data, "query")?;
     let address = running
         .and_then(|file| file.reach("query.listen"))
         .unwrap_or(config.query.listen);
-    Ok(address.to_string())
+    client.local(address, config.tls_of("query.listen").is_some())
 }
 
 /// Asks a server.
 ///
 /// # Errors
 /// [`Failed`] when the query cannot be run, [`Unreachable`] when nobody answers.
-pub async fn ask(authority: &str, text: &str, format: Format) -> anyhow::Result<String> {
+pub async fn ask(peer: &Peer, text: &str, format: Format) -> anyhow::Result<String> {
     let accept = match format {
         // Only Arrow says which columns are numbers, and a table wants to know.
         Format::Table => "application/vnd.apache.arrow.stream",
         Format::Json => "application/json",
         Format::Csv => "text/csv",
     };
-    let answer = exchange::post(authority, "/api/v1/sql", text, accept).await?;
+    let answer = exchange::post(peer, "/api/v1/sql", text, accept).await?;
     if !answer.status.is_success() {
         return Err(match serde_json::from_slice::<Failed>(&answer.body) {
             Ok(failed) => failed.into(),
-            Err(_) => anyhow::anyhow!("{authority} answers {}: is it a Tailwater query port?", answer.status),
+            Err(_) => anyhow::anyhow!(
+                "{} answers {}: is it a Tailwater query port?",
+                peer.authority,
+                answer.status
+            ),
         });
     }
     match format {

@@ -10,6 +10,7 @@ use tailwater_config::Config;
 use tailwater_runtime::{Exit, run_dir};
 use tailwater_storage::lake::Lake;
 
+use super::client::{ClientArgs, Peer};
 use super::lake::{self, Figures, Format};
 use super::{Common, exchange, print, role};
 use crate::load::tally::align;
@@ -24,6 +25,8 @@ pub struct StatusArgs {
     /// How long rates are measured.
     #[arg(long, default_value = "1s", value_parser = tailwater_config::parse_duration, value_name = "TIME")]
     over: Duration,
+    #[command(flatten)]
+    client: ClientArgs,
 }
 
 /// Runs the command.
@@ -32,7 +35,7 @@ pub struct StatusArgs {
 /// Bad settings, or a table that cannot be read. A role that does not run is an answer, not an error.
 pub fn run(args: &StatusArgs, common: &Common) -> anyhow::Result<Exit> {
     let config = common.load()?;
-    let status = super::small_runtime()?.block_on(Box::pin(look(&config, args.over)))?;
+    let status = super::small_runtime()?.block_on(Box::pin(look(&config, &args.client, args.over)))?;
     print(&match args.format {
         Format::Table => status.table(),
         Format::Json => serde_json::to_string_pretty(&status)? + "\n",
@@ -91,18 +94,19 @@ struct Refusal {
     requests: u64,
 }
 
-async fn look(config: &Config, over: Duration) -> anyhow::Result<Status> {
+async fn look(config: &Config, client: &ClientArgs, over: Duration) -> anyhow::Result<Status> {
     let mut roles = Vec::new();
     for (role, key) in [
         ("collector", "admin.collector"),
         ("query", "admin.query"),
         ("maintain", "admin.maintain"),
     ] {
-        roles.push(role_status(config, role, key).await?);
+        roles.push(role_status(config, client, role, key).await?);
     }
     let admin = run_dir::read(&config.data, "collector")?.and_then(|file| file.reach("admin.collector"));
     let (mut signals, mut refusals, mut first) = (Vec::new(), Vec::new(), Value::Null);
-    if let Some(admin) = admin.map(|admin| admin.to_string()) {
+    let tls = config.tls_of("admin.collector").is_some();
+    if let Some(admin) = admin.map(|admin| client.local(admin, tls)).transpose()? {
         first = ask_json(&admin).await;
         tokio::time::sleep(over).await;
         signals = signals_of(&first, &ask_json(&admin).await, over);
@@ -126,7 +130,12 @@ async fn look(config: &Config, over: Duration) -> anyhow::Result<Status> {
     })
 }
 
-async fn role_status(config: &Config, role: &'static str, key: &str) -> anyhow::Result<RoleStatus> {
+async fn role_status(
+    config: &Config,
+    client: &ClientArgs,
+    role: &'static str,
+    key: &str,
+) -> anyhow::Result<RoleStatus> {
     let Some(file) = run_dir::read(&config.data, role)? else {
         let state = "not running".to_owned();
         return Ok(RoleStatus {
@@ -152,7 +161,7 @@ async fn role_status(config: &Config, role: &'static str, key: &str) -> anyhow::
     let Some(admin) = file.reach(key) else {
         return Ok(status);
     };
-    match exchange::get(&admin.to_string(), "/readyz").await {
+    match exchange::get(&client.local(admin, config.tls_of(key).is_some())?, "/readyz").await {
         Ok(answer) => {
             let report: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
             let fallback = if answer.status.is_success() {
@@ -185,7 +194,7 @@ fn reasons(report: &Value) -> Vec<String> {
     why.collect()
 }
 
-async fn ask_json(admin: &str) -> Value {
+async fn ask_json(admin: &Peer) -> Value {
     match exchange::get(admin, "/status").await {
         Ok(answer) => serde_json::from_slice(&answer.body).unwrap_or_default(),
         Err(_) => Value::Null,

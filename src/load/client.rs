@@ -6,14 +6,14 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use bytes::Bytes;
-use http::{HeaderMap, Request, Uri, header};
+use http::{HeaderMap, HeaderValue, Request, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tailwater_model::signal::Signal;
-use tokio::net::TcpStream;
+use tailwater_runtime::tls::{Connector, Stream};
 use tokio::sync::{Mutex, Semaphore};
 
 use super::answer::{self, Answer};
@@ -63,7 +63,7 @@ impl Compression {
 /// Where and how to send.
 #[derive(Debug, Clone)]
 pub struct Target {
-    /// `http://host:port`, for HTTP with an optional path before `/v1/...`.
+    /// `http://host:port` or `https://host:port`, for HTTP with an optional path before `/v1/...`.
     pub endpoint: Uri,
     /// How requests travel.
     pub protocol: Protocol,
@@ -73,6 +73,10 @@ pub struct Target {
     pub connections: usize,
     /// Longest wait for an answer.
     pub timeout: Duration,
+    /// Makes connections, over TLS or not.
+    pub connector: Connector,
+    /// Sent with each request.
+    pub authorization: Option<HeaderValue>,
 }
 
 /// Longest answer read: answers carry a message and a few numbers.
@@ -96,15 +100,12 @@ impl Client {
     /// A client; connects when first used.
     ///
     /// # Errors
-    /// When the endpoint is not an `http://host:port` address.
+    /// When the endpoint names no host.
     pub fn new(target: Target) -> anyhow::Result<Client> {
         let endpoint = &target.endpoint;
         let host = endpoint
             .host()
             .ok_or_else(|| anyhow!("endpoint `{endpoint}` names no host (want http://host:port)"))?;
-        if endpoint.scheme_str().is_some_and(|scheme| scheme != "http") {
-            bail!("endpoint `{endpoint}`: only http:// is supported");
-        }
         let port = endpoint
             .port_u16()
             .unwrap_or(if target.protocol == Protocol::Grpc { 4317 } else { 4318 });
@@ -193,6 +194,9 @@ impl Client {
             .header(header::HOST, &self.authority)
             .header(header::CONTENT_TYPE, kind)
             .header(header::USER_AGENT, USER_AGENT);
+        if let Some(token) = &self.target.authorization {
+            request = request.header(header::AUTHORIZATION, token);
+        }
         if let Some(name) = self.target.compression.name() {
             request = request.header(header::CONTENT_ENCODING, name);
         }
@@ -215,13 +219,17 @@ impl Client {
             Signal::Logs => "logs.v1.LogsService",
         };
         let uri = format!(
-            "http://{}/opentelemetry.proto.collector.{service}/Export",
+            "{}://{}/opentelemetry.proto.collector.{service}/Export",
+            self.target.connector.scheme(),
             self.authority
         );
         let mut request = Request::post(uri)
             .header(header::CONTENT_TYPE, "application/grpc")
             .header(header::TE, "trailers")
             .header(header::USER_AGENT, USER_AGENT);
+        if let Some(token) = &self.target.authorization {
+            request = request.header(header::AUTHORIZATION, token);
+        }
         if let Some(name) = self.target.compression.name() {
             request = request.header("grpc-encoding", name);
         }
@@ -238,11 +246,9 @@ impl Client {
         Ok(answer::of_grpc(&trailers, &collected.to_bytes()))
     }
 
-    async fn connect(&self) -> anyhow::Result<TokioIo<TcpStream>> {
-        let stream = TcpStream::connect(&self.authority)
-            .await
-            .with_context(|| format!("connect to {}", self.authority))?;
-        stream.set_nodelay(true)?;
+    async fn connect(&self) -> anyhow::Result<TokioIo<Stream>> {
+        let stream = self.target.connector.connect(&self.authority);
+        let stream = stream.await.with_context(|| format!("connect to {}", self.authority))?;
         Ok(TokioIo::new(stream))
     }
 

@@ -80,6 +80,8 @@ fn options(endpoint: http::Uri, protocol: Protocol, compression: Compression) ->
             compression,
             connections: 2,
             timeout: Duration::from_secs(10),
+            connector: tailwater_runtime::tls::Connector::plain(),
+            authorization: None,
         },
         signals: vec![(Signal::Traces, Rate::PerSecond(100_000.0))],
         duration: Some(Duration::from_millis(50)),

@@ -40,7 +40,9 @@ pub async fn answer(intake: Arc<Intake>, request: Request<Incoming>) -> Response
     if !is_grpc(request.headers()) {
         return not_grpc();
     }
-    let (signal, encoding) = match classify(&request) {
+    // Who asks comes first: a stranger learns nothing about paths and forms.
+    let known = intake.tenants.of(request.headers(), "grpc").map_err(Refusal::Denied);
+    let (tenant, (signal, encoding)) = match known.and_then(|tenant| Ok((tenant, classify(&request)?))) {
         Ok(call) => call,
         Err(refusal) => {
             intake.refused_unread("grpc", &refusal);
@@ -54,6 +56,7 @@ pub async fn answer(intake: Arc<Intake>, request: Request<Incoming>) -> Response
     let (parts, body) = request.into_parts();
     let length = content_length(&parts.headers);
     let accepted = intake.accept(
+        &tenant,
         Packed {
             signal,
             form: Form::Protobuf,

@@ -16,8 +16,10 @@ use super::{Intake, Packed};
 /// Answers one OTLP/HTTP request. Never fails: every refusal is a response.
 pub async fn answer(intake: Arc<Intake>, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let form = form_of(request.headers());
-    let answered = match classify(&request, &form) {
-        Ok((signal, form, encoding)) => {
+    // Who asks comes first: a stranger learns nothing about paths and forms.
+    let known = intake.tenants.of(request.headers(), "http").map_err(Refusal::Denied);
+    let answered = match known.and_then(|tenant| Ok((tenant, classify(&request, &form)?))) {
+        Ok((tenant, (signal, form, encoding))) => {
             let (parts, body) = request.into_parts();
             let length = content_length(&parts.headers);
             let packed = Packed {
@@ -27,7 +29,7 @@ pub async fn answer(intake: Arc<Intake>, request: Request<Incoming>) -> Response
                 length,
                 framed: false,
             };
-            let outcome = intake.accept(packed, body).await;
+            let outcome = intake.accept(&tenant, packed, body).await;
             outcome.map(|partial| respond(StatusCode::OK, form, reply::success(signal, form, partial.as_ref())))
         }
         Err(refusal) => {
@@ -90,6 +92,9 @@ pub fn refuse(refusal: &Refusal, form: Form) -> Response<Full<Bytes>> {
         // The header counts whole seconds: rounded up, so that nobody comes back early.
         let seconds = wait.as_millis().div_ceil(1000).max(1) as u64;
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if matches!(refusal, Refusal::Denied(denied) if !denied.is_forbidden()) {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     if *refusal == Refusal::MethodNotAllowed {
         headers.insert(header::ALLOW, HeaderValue::from_static("POST"));

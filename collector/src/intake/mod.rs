@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Guarantees: the answer follows the sync that covers the record (`ack: fsync`); a record that was appended reaches the
-//! road even when the client has gone; a refused request leaves nothing behind. Leaves out: who the tenant is (one for now).
+//! road even when the client has gone; a refused request leaves nothing behind. The tenant is the token's
+//! ([`crate::tenants`]); nothing in a payload is asked for it.
 
 pub mod grpc;
 pub mod http;
@@ -29,6 +30,7 @@ use tailwater_model::otlp::json::{self, JsonErrorKind};
 use tailwater_model::otlp::peek;
 use tailwater_model::otlp::reject::Reason;
 use tailwater_model::otlp::reply::{Encoding as Form, PartialSuccess};
+use tailwater_model::otlp::series;
 use tailwater_model::signal::Signal;
 
 use self::inflate::Encoding;
@@ -37,6 +39,7 @@ use crate::admit::{Backlog, Budget, Held, Tenant};
 use crate::dedup::{Admitted, Dedup};
 use crate::log::{Appended, Entry, Log, Refused};
 use crate::stats::Stats;
+use crate::tenants::Tenants;
 
 /// How a request is packed, as its head says.
 #[derive(Debug, Clone, Copy)]
@@ -72,8 +75,8 @@ pub struct Limits {
 pub struct Intake {
     /// Limits of a request.
     pub limits: Limits,
-    /// The one tenant there is; tokens bring more.
-    pub tenant: Arc<Tenant>,
+    /// Whose a request is, by its token.
+    pub tenants: Tenants,
     /// Memory of all requests.
     pub memory: Arc<Budget>,
     /// Accepted bytes that are not yet in a batch.
@@ -98,13 +101,18 @@ const RETRY_DISK: Duration = Duration::from_secs(5);
 
 impl Intake {
     /// Takes a request: `Ok` is durable. The partial success is what the client is told beside it.
-    pub async fn accept(&self, packed: Packed, body: Incoming) -> Result<Option<PartialSuccess>, Refusal> {
+    pub async fn accept(
+        &self,
+        tenant: &Tenant,
+        packed: Packed,
+        body: Incoming,
+    ) -> Result<Option<PartialSuccess>, Refusal> {
         let arrival_ns = (self.now)();
         let started = Instant::now();
         let mut wire_bytes = 0;
         let outcome = match tokio::time::timeout(
             self.limits.request,
-            self.take(packed, body, arrival_ns, &mut wire_bytes),
+            self.take(tenant, packed, body, arrival_ns, &mut wire_bytes),
         )
         .await
         {
@@ -127,6 +135,7 @@ impl Intake {
 
     async fn take(
         &self,
+        tenant: &Tenant,
         packed: Packed,
         body: Incoming,
         arrival_ns: u64,
@@ -135,21 +144,29 @@ impl Intake {
         if self.closing.load(Ordering::Relaxed) {
             return Err(self.overloaded("shutting_down", RETRY_SOON, arrival_ns));
         }
-        let (wire, mut held) = self.read(packed, body).await?;
+        let (wire, mut held) = self.read(tenant, packed, body).await?;
         *wire_bytes = wire.len() as u64;
-        let payload = self.unpack(packed, wire, &mut held).await?;
+        let payload = self.unpack(tenant, packed, wire, &mut held).await?;
         held.shrink_to(payload.len() as u64);
-        self.tenant
-            .take(payload.len() as u64)
-            .map_err(|wait| Refusal::OverQuota {
+        let over = |what: &'static str| {
+            move |wait: Duration| Refusal::OverQuota {
+                what,
                 retry_after: jittered(wait, arrival_ns),
-            })?;
+            }
+        };
+        tenant.take(payload.len() as u64).map_err(over("bytes"))?;
         let inspected = peek::inspect(packed.signal, &payload, arrival_ns, &self.limits.caps)
             .map_err(|malformed| Refusal::malformed(malformed.to_string()))?;
         self.stats
             .changed(packed.signal, inspected.sanitized, inspected.truncated);
-        let rejected: Rejected = inspected
-            .rejected
+        if packed.signal == Signal::Metrics {
+            tenant.take_points(inspected.accepted()).map_err(over("points"))?;
+        }
+        let mut rejected = inspected.rejected;
+        if packed.signal == Signal::Metrics && tenant.limits_series() {
+            reject_series(tenant, &payload, arrival_ns, &mut rejected)?;
+        }
+        let rejected: Rejected = rejected
             .iter()
             .map(|(ordinal, reason)| (*ordinal, ReasonCode(reason.code())))
             .collect();
@@ -162,13 +179,13 @@ impl Intake {
             held,
         };
         match &self.dedup {
-            Some(dedup) => self.store_once(dedup, request).await,
-            None => self.store(request, None).await,
+            Some(dedup) => self.store_once(dedup, tenant, request).await,
+            None => self.store(tenant, request, None).await,
         }
     }
 
     /// Reads the body; every byte is in the budget before it is in memory.
-    async fn read(&self, packed: Packed, mut body: Incoming) -> Result<(Bytes, Held), Refusal> {
+    async fn read(&self, tenant: &Tenant, packed: Packed, mut body: Incoming) -> Result<(Bytes, Held), Refusal> {
         let most = self.limits.wire_body + if packed.framed { grpc::PREFIX as u64 } else { 0 };
         if packed.length.is_some_and(|length| length > most) {
             return Err(Refusal::TooLarge {
@@ -176,7 +193,7 @@ impl Intake {
             });
         }
         let expected = packed.length.unwrap_or(FIRST_READ);
-        let mut held = Held::take(&self.memory, &self.tenant.memory, expected)?;
+        let mut held = Held::take(&self.memory, &tenant.memory, expected)?;
         let mut whole = BytesMut::new();
         let mut first: Option<Bytes> = None;
         while let Some(frame) = tokio::time::timeout(self.limits.body_idle, body.frame())
@@ -215,7 +232,7 @@ impl Intake {
     }
 
     /// Frame, compression and JSON off; what remains is the protobuf payload.
-    async fn unpack(&self, packed: Packed, wire: Bytes, held: &mut Held) -> Result<Bytes, Refusal> {
+    async fn unpack(&self, tenant: &Tenant, packed: Packed, wire: Bytes, held: &mut Held) -> Result<Bytes, Refusal> {
         let (encoding, wire) = match packed.framed {
             true => match grpc::unframe(wire)? {
                 (true, _) if packed.encoding == Encoding::Identity => {
@@ -235,7 +252,7 @@ impl Intake {
         if wire.len() <= INLINE_MAX {
             return unpack_now(packed, encoding, wire, limits, held);
         }
-        let mut moved = Held::take(&self.memory, &self.tenant.memory, 0)?;
+        let mut moved = Held::take(&self.memory, &tenant.memory, 0)?;
         std::mem::swap(&mut moved, held);
         let (payload, moved) = tokio::task::spawn_blocking(move || {
             let payload = unpack_now(packed, encoding, wire, limits, &mut moved);
@@ -248,16 +265,16 @@ impl Intake {
     }
 
     /// Stores a request unless it repeats a recent one, whose answer it then gets.
-    async fn store_once(&self, dedup: &Arc<Dedup>, mut request: Request) -> Result<Answer, Refusal> {
-        let digest = digest(&self.tenant.name, request.packed.signal, &request.payload);
+    async fn store_once(&self, dedup: &Arc<Dedup>, tenant: &Tenant, mut request: Request) -> Result<Answer, Refusal> {
+        let digest = digest(&tenant.name, request.packed.signal, &request.payload);
         match dedup.admit(digest, request.arrival_ns).await {
-            Admitted::First(ticket) => self.store(request, Some(ticket)).await,
+            Admitted::First(ticket) => self.store(tenant, request, Some(ticket)).await,
             Admitted::Repeat(answer) => {
                 let entry = Entry {
                     duplicate: true,
                     digest: Some(digest),
                     rejected: Rejected::default(),
-                    ..request.entry(&self.tenant)
+                    ..request.entry(tenant)
                 };
                 request.payload = Bytes::new();
                 self.append(
@@ -276,11 +293,16 @@ impl Intake {
         }
     }
 
-    async fn store(&self, request: Request, ticket: Option<crate::dedup::Ticket>) -> Result<Answer, Refusal> {
+    async fn store(
+        &self,
+        tenant: &Tenant,
+        request: Request,
+        ticket: Option<crate::dedup::Ticket>,
+    ) -> Result<Answer, Refusal> {
         let answer = request.rejected.answer();
         let entry = Entry {
             digest: ticket.as_ref().map(crate::dedup::Ticket::digest),
-            ..request.entry(&self.tenant)
+            ..request.entry(tenant)
         };
         // A wholly rejected request leaves its facts in the log, not its bytes.
         let wholly_rejected = answer.rejected() == request.items;
@@ -372,6 +394,27 @@ fn unpack_now(
             Ok(Bytes::from(payload))
         }
     }
+}
+
+/// Adds the points of series that are too many for the tenant. Ordinals stay ascending.
+fn reject_series(
+    tenant: &Tenant,
+    payload: &[u8],
+    arrival_ns: u64,
+    rejected: &mut Vec<(u32, Reason)>,
+) -> Result<(), Refusal> {
+    let mut series = series::series(payload).map_err(|malformed| Refusal::malformed(malformed.to_string()))?;
+    // What is rejected anyway makes no series.
+    let good: Vec<u32> = (0..series.len() as u32)
+        .filter(|ordinal| rejected.binary_search_by_key(ordinal, |(ordinal, _)| *ordinal).is_err())
+        .collect();
+    if good.len() < series.len() {
+        series = good.iter().map(|ordinal| series[*ordinal as usize]).collect();
+    }
+    let excess = tenant.excess_series(&series, arrival_ns).unwrap_or_default();
+    rejected.extend(excess.into_iter().map(|at| (good[at], Reason::TooManySeries)));
+    rejected.sort_unstable_by_key(|(ordinal, _)| *ordinal);
+    Ok(())
 }
 
 /// Identity of a request for 15 minutes: tenant, signal and protobuf bytes.

@@ -6,6 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use tailwater_model::otlp::reply::{Code, Status};
+use tailwater_runtime::access::Denied;
 
 use crate::admit::Exhausted;
 
@@ -19,8 +20,12 @@ pub enum Refusal {
         /// When to come back.
         retry_after: Duration,
     },
+    /// No good token, or one that may not do this; final.
+    Denied(Denied),
     /// This tenant is over its quota; the same request may pass later.
     OverQuota {
+        /// Of what.
+        what: &'static str,
         /// When to come back.
         retry_after: Duration,
     },
@@ -55,7 +60,10 @@ impl Refusal {
     pub fn reason(&self) -> &'static str {
         match self {
             Refusal::Overloaded { what, .. } => what,
-            Refusal::OverQuota { .. } => "over_quota",
+            Refusal::Denied(denied) => denied.reason(),
+            Refusal::OverQuota { what: "bytes", .. } => "over_quota_bytes",
+            Refusal::OverQuota { what: "points", .. } => "over_quota_points",
+            Refusal::OverQuota { .. } => "over_quota_memory",
             Refusal::TooLarge { .. } => "too_large",
             Refusal::Malformed(_) => "malformed",
             Refusal::UnsupportedType(_) => "unsupported_type",
@@ -72,6 +80,7 @@ impl Refusal {
         use http::StatusCode;
         match self {
             Refusal::Overloaded { .. } | Refusal::LogFailed | Refusal::Stalled => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::Denied(denied) => denied.http_status(),
             Refusal::OverQuota { .. } => StatusCode::TOO_MANY_REQUESTS,
             Refusal::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::Malformed(_) => StatusCode::BAD_REQUEST,
@@ -85,6 +94,8 @@ impl Refusal {
     pub fn grpc_code(&self) -> Code {
         match self {
             Refusal::Overloaded { .. } | Refusal::LogFailed => Code::Unavailable,
+            Refusal::Denied(denied) if denied.is_forbidden() => Code::PermissionDenied,
+            Refusal::Denied(_) => Code::Unauthenticated,
             Refusal::Stalled => Code::DeadlineExceeded,
             Refusal::OverQuota { .. } | Refusal::TooLarge { .. } => Code::ResourceExhausted,
             Refusal::Malformed(_) => Code::InvalidArgument,
@@ -107,7 +118,7 @@ impl Refusal {
     /// When the client should come back, for refusals that pass by themselves.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Refusal::Overloaded { retry_after, .. } | Refusal::OverQuota { retry_after } => Some(*retry_after),
+            Refusal::Overloaded { retry_after, .. } | Refusal::OverQuota { retry_after, .. } => Some(*retry_after),
             Refusal::LogFailed => Some(Duration::from_secs(1)),
             _ => None,
         }
@@ -122,6 +133,7 @@ impl From<Exhausted> for Refusal {
                 retry_after: Duration::from_secs(1),
             },
             Exhausted::Tenant => Refusal::OverQuota {
+                what: "memory",
                 retry_after: Duration::from_secs(1),
             },
         }
@@ -138,10 +150,11 @@ impl fmt::Display for Refusal {
                     retry_after.as_millis()
                 )
             }
-            Refusal::OverQuota { retry_after } => {
+            Refusal::Denied(denied) => denied.fmt(f),
+            Refusal::OverQuota { what, retry_after } => {
                 write!(
                     f,
-                    "tenant is over its quota, try again in {} ms",
+                    "tenant is over its quota of {what}, try again in {} ms",
                     retry_after.as_millis()
                 )
             }
@@ -182,6 +195,7 @@ pub fn jittered(base: Duration, seed: u64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tailwater_runtime::access::Role;
 
     #[test]
     fn only_what_passes_by_itself_is_retryable() {
@@ -197,10 +211,21 @@ mod tests {
                 Some(later),
             ),
             (
-                Refusal::OverQuota { retry_after: later },
+                Refusal::OverQuota {
+                    what: "points",
+                    retry_after: later,
+                },
                 429,
                 Code::ResourceExhausted,
                 Some(later),
+            ),
+            (Refusal::Denied(Denied::Missing), 401, Code::Unauthenticated, None),
+            (Refusal::Denied(Denied::Unknown), 401, Code::Unauthenticated, None),
+            (
+                Refusal::Denied(Denied::Lacks(Role::Ingest)),
+                403,
+                Code::PermissionDenied,
+                None,
             ),
             (Refusal::TooLarge { limit: 1 }, 413, Code::ResourceExhausted, None),
             (Refusal::malformed("x"), 400, Code::InvalidArgument, None),

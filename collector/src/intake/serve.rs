@@ -16,6 +16,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use parking_lot::Mutex;
+use tailwater_runtime::tls::{Stream, Tls};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
@@ -32,6 +33,8 @@ pub struct Limits {
     pub per_peer: usize,
     /// Requests in flight on one HTTP/2 connection.
     pub streams: u32,
+    /// Time for a TLS handshake.
+    pub handshake_timeout: Duration,
     /// Time to send the headers of a request.
     pub header_timeout: Duration,
     /// HTTP/2 ping after this much silence.
@@ -63,6 +66,7 @@ pub enum Protocol {
 pub async fn serve(
     protocol: Protocol,
     listener: TcpListener,
+    tls: Option<Arc<Tls>>,
     limits: Limits,
     intake: Arc<Intake>,
     stop: impl Future<Output = ()>,
@@ -95,12 +99,24 @@ pub async fn serve(
         };
         // Without it small answers wait for the client's delayed acks; a socket that refuses it still works.
         let _ = stream.set_nodelay(true);
-        let intake = intake.clone();
-        let service = service_fn(move |request| answer(protocol, intake.clone(), request));
-        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+        let (intake, builder, tls) = (intake.clone(), builder.clone(), tls.clone());
         let mut closing = closing.subscribe();
         open.spawn(async move {
             let _held = (place, seat);
+            let stream = match tls {
+                None => Stream::Plain(stream),
+                // Off the accept loop: a client that takes its time takes nobody else's.
+                Some(tls) => match tokio::time::timeout(limits.handshake_timeout, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => stream,
+                    Ok(Err(error)) => {
+                        debug!(%error, "a TLS handshake failed");
+                        return intake.stats.refused_connection("handshake");
+                    }
+                    Err(_) => return intake.stats.refused_connection("handshake_timeout"),
+                },
+            };
+            let service = service_fn(move |request| answer(protocol, intake.clone(), request));
+            let connection = builder.serve_connection(TokioIo::new(stream), service);
             tokio::pin!(connection);
             let mut asked = false;
             let age = tokio::time::sleep(limits.max_age);

@@ -1,23 +1,27 @@
 //! The admin endpoints of a role: `/metrics`, `/healthz` (alive), `/readyz` (200 or 503 with the conditions), and what the role adds.
 //!
-//! Guarantees: answers as long as the [`Server`] is held, so also while the role drains. Assumes a listener that only operators reach
-//! (loopback unless `allow_insecure`). Leaves out: anything that changes state.
+//! Guarantees: answers as long as the [`Server`] is held, so also while the role drains. With tokens, whoever has none with the role `admin`
+//! learns from `/healthz` and `/readyz` what a load balancer must know, and nothing else from anything. Leaves out: anything that changes state.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
-use axum::extract::State as Shared;
+use axum::extract::{Request, State as Shared};
 use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use serde_json::{Value, json};
 use tokio::task::AbortHandle;
 
+use crate::access::{Access, Denied, Role};
 use crate::health::{Readiness, State};
 use crate::listen;
 use crate::metrics::{CONTENT_TYPE, Metrics};
+use crate::tls::{Door, Tls};
 
 /// What the endpoints show.
 #[derive(Clone, Debug)]
@@ -27,6 +31,8 @@ pub struct Admin {
     readiness: Readiness,
     started: Instant,
     more: Router,
+    access: Arc<Access>,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Admin {
@@ -45,7 +51,17 @@ impl Admin {
             readiness,
             started: Instant::now(),
             more: Router::new(),
+            access: Access::anybody(),
+            tls: None,
         }
+    }
+
+    /// Asks for tokens, and speaks TLS.
+    #[must_use]
+    pub fn guarded(mut self, access: Arc<Access>, tls: Option<Arc<Tls>>) -> Self {
+        self.access = access;
+        self.tls = tls;
+        self
     }
 
     /// Adds routes of the role's own.
@@ -66,12 +82,18 @@ impl Admin {
 
     /// The routes, for a server of one's own.
     pub fn router(&self) -> Router {
-        Router::new()
-            .route("/metrics", get(metrics))
+        let open = Router::new()
             .route("/healthz", get(healthz))
             .route("/readyz", get(readyz))
+            .with_state(self.clone());
+        // The fallback is inside: which paths there are is not for everybody either.
+        let guarded = Router::new()
+            .route("/metrics", get(metrics))
             .with_state(self.clone())
             .merge(self.more.clone())
+            .fallback(async || StatusCode::NOT_FOUND)
+            .layer(middleware::from_fn_with_state(self.access.clone(), guard));
+        open.merge(guarded)
     }
 
     /// Serves on `listener` until the [`Server`] is dropped. Must be called inside a runtime.
@@ -81,7 +103,7 @@ impl Admin {
     pub fn spawn(&self, listener: TcpListener) -> io::Result<Server> {
         let listener = listen::tokio(listener)?;
         let address = listener.local_addr()?;
-        let serve = axum::serve(listener, self.router());
+        let serve = axum::serve(Door::new(listener, self.tls.clone()), self.router());
         let task = tokio::spawn(async move {
             // It never ends by itself: accept errors are waited out inside.
             let _ = serve.await;
@@ -114,6 +136,29 @@ impl Drop for Server {
     }
 }
 
+async fn guard(Shared(access): Shared<Arc<Access>>, request: Request, next: Next) -> Response {
+    match access.ask(request.headers(), Role::Admin, "admin") {
+        Ok(_) => next.run(request).await,
+        Err(denied) => refuse(denied),
+    }
+}
+
+/// 401 or 403, as JSON.
+pub fn refuse(denied: Denied) -> Response {
+    let kind = if denied.is_forbidden() {
+        "forbidden"
+    } else {
+        "unauthenticated"
+    };
+    let body = Json(json!({ "error": denied.to_string(), "kind": kind }));
+    let mut response = (denied.http_status(), no_store(), body).into_response();
+    if !denied.is_forbidden() {
+        let headers = response.headers_mut();
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
+}
+
 async fn metrics(Shared(admin): Shared<Admin>) -> Response {
     (
         [(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE))],
@@ -127,8 +172,12 @@ async fn healthz(Shared(admin): Shared<Admin>) -> Response {
     (no_store(), Json(body)).into_response()
 }
 
-async fn readyz(Shared(admin): Shared<Admin>) -> Response {
-    let report = admin.readiness.report();
+async fn readyz(Shared(admin): Shared<Admin>, request: Request) -> Response {
+    let mut report = admin.readiness.report();
+    // Probes need no token; reasons name tables and paths. Asked without one on purpose, so nothing is counted as denied.
+    if admin.access.is_guarded() && !admin.access.may(request.headers(), Role::Admin) {
+        report.conditions.clear();
+    }
     let code = if report.state == State::NotReady {
         StatusCode::SERVICE_UNAVAILABLE
     } else {
@@ -194,5 +243,54 @@ mod tests {
         );
         assert_eq!(ask(address, "/status").await.1, r#"{"lag_bytes":7}"#);
         assert!(ask(address, "/nothing").await.0.starts_with("http/1.1 404"));
+    }
+
+    #[tokio::test]
+    async fn without_a_token_only_probes_are_answered() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let line = |name: &str, role: &str| {
+            let sha256 = crate::access::hex(&crate::access::hash(name.as_bytes()));
+            format!("token {name} roles={role} sha256={sha256}\n")
+        };
+        std::fs::write(file.path(), line("tw_admin", "admin") + &line("tw_read", "read,ingest")).unwrap();
+        let (metrics, readiness) = (Metrics::for_process("query"), Readiness::new());
+        let access = Access::of(Some(file.path().into()), &metrics).unwrap();
+        readiness.condition("lake").degraded("file /secret/place is damaged");
+        let admin = Admin::new("query", metrics, readiness)
+            .status(|| json!({"tenants": ["a"]}))
+            .guarded(access, None);
+        let server = admin
+            .spawn(listen::bind("admin.query", "127.0.0.1:0".parse().unwrap()).unwrap())
+            .unwrap();
+        let ask = async |path: &str, token: &str| {
+            let mut stream = tokio::net::TcpStream::connect(server.address()).await.unwrap();
+            let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n{token}Connection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut text = String::new();
+            stream.read_to_string(&mut text).await.unwrap();
+            (text[9..12].to_owned(), text)
+        };
+        let bearer = |token: &str| format!("Authorization: Bearer {token}\r\n");
+        for path in ["/metrics", "/status", "/nothing", "/"] {
+            assert_eq!(ask(path, "").await.0, "401", "{path}");
+            assert_eq!(ask(path, &bearer("tw_other")).await.0, "401", "{path}");
+            assert_eq!(ask(path, &bearer("tw_read")).await.0, "403", "{path}");
+        }
+        assert!(
+            ask("/metrics", "")
+                .await
+                .1
+                .to_ascii_lowercase()
+                .contains("www-authenticate: bearer")
+        );
+        assert_eq!(ask("/metrics", &bearer("tw_admin")).await.0, "200");
+        assert_eq!(ask("/status", &bearer("tw_admin")).await.0, "200");
+        assert_eq!(ask("/nothing", &bearer("tw_admin")).await.0, "404");
+        for path in ["/healthz", "/readyz"] {
+            let (status, text) = ask(path, "").await;
+            assert_eq!(status, "200", "{path}");
+            assert!(!text.contains("/secret"), "{text}");
+        }
+        assert!(ask("/readyz", &bearer("tw_admin")).await.1.contains("/secret"));
     }
 }

@@ -1,4 +1,4 @@
-//! What every role shares: logs, the metrics registry, admin endpoints, listeners, signals and drain.
+//! What every role shares: logs, the metrics registry, tokens and TLS, admin endpoints, listeners, signals and drain.
 //!
 //! ```text
 //!  main: logs::init -> machine::probe -> listen::Inherited -> Shutdown::install -> role -> drain -> Exit
@@ -8,9 +8,10 @@
 //! ```
 //!
 //! Guarantees: a bind error names the key; nothing here panics on what a client sends; a child ends when its supervisor does.
-//! Assumes Linux (`/proc`, cgroups) for machine and process figures; elsewhere they are absent or fall back to the host's. Leaves out: TLS,
-//! authentication, exporting its own telemetry.
+//! Assumes Linux (`/proc`, cgroups) for machine and process figures; elsewhere they are absent or fall back to the host's. Leaves out: exporting
+//! its own telemetry.
 
+pub mod access;
 pub mod admin;
 pub mod exit;
 #[allow(unsafe_code)]
@@ -21,9 +22,12 @@ pub mod logs;
 pub mod machine;
 pub mod metrics;
 mod process;
+pub mod reload;
 pub mod run_dir;
 pub mod shutdown;
+pub mod tls;
 
+pub use access::Access;
 pub use admin::Admin;
 pub use exit::Exit;
 pub use health::Readiness;

@@ -14,6 +14,32 @@ use serde::{Deserialize, Serialize};
 
 use crate::process::start_ticks;
 
+/// Makes a directory that only this user may enter, with its parents. One that is there stays as it is: somebody may share it on purpose, and it
+/// may be one that is not ours to close; that is a warning.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn make_private(dir: &Path) -> io::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+    if let Ok(about) = fs::metadata(dir)
+        && about.is_dir()
+    {
+        let mode = about.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            tracing::warn!(dir = %dir.display(), mode = format_args!("{mode:o}"), "others may enter the data directory; 700 keeps telemetry to this user");
+        }
+        return Ok(());
+    }
+    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        fs::create_dir_all(parent)?;
+    }
+    match fs::DirBuilder::new().mode(0o700).create(dir) {
+        // Another role was quicker.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
+        done => done,
+    }
+}
+
 /// What a role says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunFile {
@@ -214,6 +240,21 @@ mod tests {
         .unwrap();
         drop(old);
         assert_eq!(read(data.path(), "query").unwrap().as_ref(), Some(new.file()));
+    }
+
+    #[test]
+    fn a_new_directory_is_for_this_user_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("a/data");
+        let mode = |dir: &Path| fs::metadata(dir).unwrap().permissions().mode() & 0o777;
+        make_private(&dir).unwrap();
+        assert_eq!(mode(&dir), 0o700);
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o750)).unwrap();
+        make_private(&dir).unwrap();
+        assert_eq!(mode(&dir), 0o750, "what somebody chose stays");
+        fs::write(root.path().join("file"), "").unwrap();
+        assert!(make_private(&root.path().join("file")).is_err());
     }
 
     #[test]

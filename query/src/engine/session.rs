@@ -25,6 +25,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::functions;
 use crate::limits::Limits;
 use crate::provider::{Hints, LakeTable, level, store_url};
+use crate::tenant::Scope;
 
 /// Names of the one catalog and schema.
 const CATALOG: &str = "tailwater";
@@ -127,21 +128,26 @@ fn config(limits: &Limits) -> SessionConfig {
 }
 
 /// The state of one query: the base and its tables.
-pub(super) fn of_query(base: &SessionState, cut: Vec<HotTable>, hints: &Arc<Hints>) -> Result<SessionState> {
+pub(super) fn of_query(
+    base: &SessionState,
+    cut: Vec<HotTable>,
+    hints: &Arc<Hints>,
+    scope: &Scope,
+) -> Result<SessionState> {
     let schema = MemorySchemaProvider::new();
     // `spans` looks into the `traces` of its own cut.
     let traces = cut.iter().find(|pinned| pinned.table == Table::Traces);
-    let traces = traces.map(|pinned| Arc::new(LakeTable::new(pinned.clone(), hints.clone())));
+    let traces = traces.map(|pinned| Arc::new(LakeTable::new(pinned.clone(), hints.clone(), scope.clone())));
     let red = cut.iter().find(|pinned| pinned.table == Table::Red).cloned();
     for pinned in cut {
         let table = pinned.table;
         let provider: Arc<dyn TableProvider> = match &red {
             Some(red) if table.derived_slice_s().is_some() => {
-                level(red, pinned, hints).map_err(Error::from_datafusion)?
+                level(red, pinned, hints, scope).map_err(Error::from_datafusion)?
             }
             _ => {
                 let traces = traces.clone().filter(|_| table == Table::Spans);
-                Arc::new(LakeTable::new(pinned, hints.clone()).with_traces(traces))
+                Arc::new(LakeTable::new(pinned, hints.clone(), scope.clone()).with_traces(traces))
             }
         };
         schema

@@ -12,7 +12,7 @@ use std::path::Path;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::extract::{DefaultBodyLimit, Query};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -21,7 +21,7 @@ use tailwater_config::Problem;
 use tailwater_openslo::{BOUNDS, Period, read, resolve_beside};
 use tailwater_slo::{Format, Settings, Time, Verdict, render};
 
-use crate::engine::Engine;
+use super::desk::Asked;
 use crate::error::{Error, ErrorKind, Result};
 use crate::slo::{Reported, parse_time};
 
@@ -43,7 +43,7 @@ pub(super) fn body_limit() -> DefaultBodyLimit {
 }
 
 pub(super) async fn report(
-    State(engine): State<Engine>,
+    Asked(engine): Asked,
     wanted: Result<Query<Wanted>, QueryRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response> {

@@ -14,7 +14,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow::ipc::writer::StreamWriter;
 use axum::body::{Body, Bytes};
-use axum::extract::{FromRequestParts, Query as Params, State};
+use axum::extract::{FromRequestParts, Query as Params};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
@@ -22,7 +22,8 @@ use datafusion::common::ScalarValue;
 use futures::stream;
 use serde::Deserialize;
 
-use crate::engine::{Answer, Engine, Query};
+use super::desk::Asked;
+use crate::engine::{Answer, Query};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format;
 
@@ -88,7 +89,7 @@ fn accepted(headers: &HeaderMap) -> Format {
 }
 
 pub(super) async fn run(
-    State(engine): State<Engine>,
+    Asked(engine): Asked,
     format: Format,
     headers: HeaderMap,
     body: Result<Bytes, axum::extract::rejection::BytesRejection>,

@@ -24,6 +24,7 @@ use tailwater_storage::lake::FileEntry;
 
 use super::named::NamedReaders;
 use super::prune::scalar;
+use crate::tenant::Whole;
 
 /// Up to this many files carry their statistics into the plan, for top-k queries to begin with the right file and skip others
 /// while running. Beyond, building them would cost more than it saves (about 20 KiB a file).
@@ -45,6 +46,8 @@ pub(super) struct Scan<'a> {
     pub window: Option<Expr>,
     /// Whether filters run while decoding, row by row.
     pub row_filters: bool,
+    /// The tenant whose rows alone are in these files, where that is known.
+    pub whole: Option<Arc<str>>,
 }
 
 impl Scan<'_> {
@@ -96,7 +99,10 @@ impl Scan<'_> {
         let files = self
             .files
             .iter()
-            .map(|file| partitioned(file, scanned, with_statistics))
+            .map(|file| match &self.whole {
+                Some(tenant) => partitioned(file, scanned, with_statistics).with_extension(Whole(tenant.clone())),
+                None => partitioned(file, scanned, with_statistics),
+            })
             .collect();
         let threads = state.config().target_partitions();
         let (groups, ordering) = self.grouped(files, scanned, threads);

@@ -24,11 +24,15 @@ use futures::{StreamExt, TryStreamExt, stream};
 use tailwater_model::table::Table;
 use tailwater_storage::outbox::{FrameRef, as_schema};
 
+use crate::tenant::{self, Scope};
+
 /// Reads frames.
 #[derive(Debug)]
 pub(crate) struct HotExec {
     table: Table,
     partitions: Vec<Vec<FrameRef>>,
+    /// Whose rows are taken; `None` is everybody's.
+    tenant: Option<Arc<str>>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -40,6 +44,7 @@ impl HotExec {
         schema: &SchemaRef,
         projection: Option<&Vec<usize>>,
         partitions: usize,
+        scope: &Scope,
     ) -> Result<HotExec> {
         let schema = match projection {
             Some(projection) => Arc::new(schema.project(projection)?),
@@ -64,9 +69,15 @@ impl HotExec {
         Ok(HotExec {
             table,
             partitions,
+            tenant: scope.tenant().cloned(),
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
         })
+    }
+
+    /// Whose rows it yields; `None` is everybody's.
+    pub(crate) fn tenant(&self) -> Option<&Arc<str>> {
+        self.tenant.as_ref()
     }
 }
 
@@ -115,11 +126,11 @@ impl ExecutionPlan for HotExec {
         let schema = self.schema();
         let metrics = BaselineMetrics::new(&self.metrics, partition);
         let rows_max = context.session_config().batch_size();
-        let wanted = schema.clone();
+        let (wanted, tenant) = (schema.clone(), self.tenant.clone());
         let batches = stream::iter(frames)
             .map(move |frame| {
                 let _timer = metrics.elapsed_compute().timer();
-                let rows = read(&frame, &wanted)?;
+                let rows = read(&frame, &wanted, tenant.as_deref())?;
                 metrics.record_output(rows.num_rows());
                 Ok::<_, DataFusionError>(rows)
             })
@@ -141,21 +152,38 @@ impl ExecutionPlan for HotExec {
     fn statistics_from_inputs(&self, _: &[Arc<Statistics>], args: &StatisticsArgs) -> Result<Arc<Statistics>> {
         let rows = |frames: &Vec<FrameRef>| frames.iter().map(FrameRef::rows).sum::<usize>();
         let mut statistics = Statistics::new_unknown(&self.schema());
-        statistics.num_rows = Precision::Exact(match args.partition() {
+        let rows = match args.partition() {
             Some(partition) => rows(&self.partitions[partition]),
             None => self.partitions.iter().map(rows).sum(),
-        });
+        };
+        // A count must not be answered from rows that are not shown.
+        statistics.num_rows = match self.tenant {
+            None => Precision::Exact(rows),
+            Some(_) => Precision::Inexact(rows),
+        };
         Ok(Arc::new(statistics))
     }
 }
 
-/// The wanted columns of a frame. A damaged frame is an error that names it.
-fn read(frame: &FrameRef, wanted: &SchemaRef) -> Result<RecordBatch> {
+/// The wanted columns of a frame, of the tenant's rows if there is one. A damaged frame is an error that names it.
+fn read(frame: &FrameRef, wanted: &SchemaRef, tenant: Option<&str>) -> Result<RecordBatch> {
     let storage = |error: tailwater_storage::Error| DataFusionError::External(Box::new(error));
     let rows = frame.read().map_err(storage)?;
-    if wanted.fields().is_empty() {
+    let mask = match tenant {
+        Some(tenant) => {
+            let column = rows.schema().index_of(tenant::COLUMN)?;
+            Some(tenant::mask(rows.column(column), tenant)?)
+        }
+        None => None,
+    };
+    let rows = if wanted.fields().is_empty() {
         let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
-        return Ok(RecordBatch::try_new_with_options(wanted.clone(), Vec::new(), &options)?);
+        RecordBatch::try_new_with_options(wanted.clone(), Vec::new(), &options)?
+    } else {
+        as_schema(&rows, wanted).map_err(storage)?
+    };
+    match mask {
+        Some(mask) => tenant::take(&rows, &mask),
+        None => Ok(rows),
     }
-    as_schema(&rows, wanted).map_err(storage)
 }

@@ -21,16 +21,22 @@ use tailwater_storage::hot::HotTable;
 use tailwater_storage::levels::uncovered;
 
 use super::{Hints, LakeTable};
+use crate::tenant::Scope;
 
 /// The derived table of a cut, over `red` of the same cut.
-pub(crate) fn level(red: &HotTable, derived: HotTable, hints: &Arc<Hints>) -> Result<Arc<dyn TableProvider>> {
+pub(crate) fn level(
+    red: &HotTable,
+    derived: HotTable,
+    hints: &Arc<Hints>,
+    scope: &Scope,
+) -> Result<Arc<dyn TableProvider>> {
     let name = derived.table.name();
     let hours = match (&red.snapshot, &derived.snapshot) {
         (Some(red), Some(derived)) => uncovered(red, derived),
         _ => None,
     };
     let Some(hours) = hours else {
-        return Ok(Arc::new(LakeTable::new(red.clone(), hints.clone())));
+        return Ok(Arc::new(LakeTable::new(red.clone(), hints.clone(), scope.clone())));
     };
     let (files, frames) = (
         HotTable {
@@ -42,19 +48,24 @@ pub(crate) fn level(red: &HotTable, derived: HotTable, hints: &Arc<Hints>) -> Re
             ..red.clone()
         },
     );
-    let mut plan = part(name, derived, hints, outside(&hours))?;
+    let mut plan = part(name, derived, (hints, scope), outside(&hours))?;
     if !hours.is_empty() {
-        plan = plan.union(part(Table::Red.name(), files, hints, within(&hours))?.build()?)?;
+        plan = plan.union(part(Table::Red.name(), files, (hints, scope), within(&hours))?.build()?)?;
     }
     if !frames.frames.is_empty() {
-        plan = plan.union(part("red_frames", frames, hints, None)?.build()?)?;
+        plan = plan.union(part("red_frames", frames, (hints, scope), None)?.build()?)?;
     }
     Ok(Arc::new(ViewTable::new(plan.build()?, None)))
 }
 
 /// The columns that this program knows of the rows for which `condition` holds.
-fn part(name: &str, pinned: HotTable, hints: &Arc<Hints>, condition: Option<Expr>) -> Result<LogicalPlanBuilder> {
-    let provider = Arc::new(LakeTable::new(pinned, hints.clone()));
+fn part(
+    name: &str,
+    pinned: HotTable,
+    (hints, scope): (&Arc<Hints>, &Scope),
+    condition: Option<Expr>,
+) -> Result<LogicalPlanBuilder> {
+    let provider = Arc::new(LakeTable::new(pinned, hints.clone(), scope.clone()));
     let mut plan = LogicalPlanBuilder::scan(name, provider_as_source(provider), None)?;
     if let Some(condition) = condition {
         plan = plan.filter(condition)?;

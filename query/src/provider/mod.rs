@@ -36,8 +36,10 @@ use tailwater_storage::lake::{FileEntry, Snapshot};
 use tailwater_storage::outbox::FrameRef;
 
 pub(crate) use files::store_url;
-use hot::HotExec;
+pub(crate) use hot::HotExec;
 pub(crate) use level::{level, with_conditions};
+
+use crate::tenant::{self, Holds, Scope, TenantExec};
 
 /// What the whole query looks like; a scan sees only its own filters. Set between planning and optimising.
 #[derive(Debug)]
@@ -87,13 +89,14 @@ pub(crate) struct LakeTable {
     snapshot: Option<Arc<Snapshot>>,
     frames: Arc<[FrameRef]>,
     hints: Arc<Hints>,
+    scope: Scope,
     /// For `spans`: the `traces` of the same cut.
     traces: Option<Arc<LakeTable>>,
 }
 
 impl LakeTable {
     /// The files of the snapshot, if the table exists, and the frames above it.
-    pub(crate) fn new(pinned: HotTable, hints: Arc<Hints>) -> LakeTable {
+    pub(crate) fn new(pinned: HotTable, hints: Arc<Hints>, scope: Scope) -> LakeTable {
         let HotTable {
             table,
             snapshot,
@@ -107,6 +110,7 @@ impl LakeTable {
             snapshot,
             frames,
             hints,
+            scope,
             traces: None,
         }
     }
@@ -186,11 +190,35 @@ impl TableProvider for LakeTable {
                 Some(predicate) => prune::files(snapshot.files(), &self.schema, predicate),
                 None => snapshot.files().to_vec(),
             };
-            let window = self.window(state, filters, &kept).await?;
+            // Not by pruning, which may be off or not understand: whose a file is is no matter of speed.
+            let mixed = self.split(&mut kept);
+            let all: Vec<_> = kept.iter().chain(&mixed).cloned().collect();
+            let window = self.window(state, filters, &all).await?;
+            let mut mixed = mixed;
             if let Some(window) = &window
                 && let Some(predicate) = self.predicate(state, std::slice::from_ref(window))?
             {
                 kept = prune::files(&kept, &self.schema, &predicate);
+                mixed = prune::files(&mixed, &self.schema, &predicate);
+            }
+            if let Scope::Tenant(tenant) = &self.scope
+                && !mixed.is_empty()
+            {
+                // Compared with bounds alone, so the query's filters see nobody's rows here; they run above the barrier.
+                let known = std::iter::once(tenant::condition(tenant)).chain(window.clone());
+                let known = known.chain(filters.iter().filter(|_| !self.hints.no_pruning).cloned());
+                let (columns, width) = tenant::with_column(&self.schema, projection)?;
+                let scan = files::Scan {
+                    table: self.table,
+                    schema: &self.schema,
+                    files: mixed,
+                    projection: Some(&columns),
+                    limit: None,
+                    window: conjunction(known),
+                    row_filters: false,
+                    whole: None,
+                };
+                parts.push(Arc::new(TenantExec::new(scan.plan(state)?, tenant.clone(), width)?));
             }
             if !kept.is_empty() {
                 let scan = files::Scan {
@@ -202,6 +230,7 @@ impl TableProvider for LakeTable {
                     limit: limit.filter(|_| filters.is_empty()),
                     window,
                     row_filters: self.hints.few_rows.load(Ordering::Relaxed) || finds_needle(filters),
+                    whole: self.scope.tenant().cloned(),
                 };
                 parts.push(scan.plan(state)?);
             }
@@ -218,6 +247,7 @@ impl TableProvider for LakeTable {
                 &self.schema,
                 projection,
                 partitions,
+                &self.scope,
             )?));
         }
         match parts.len() {
@@ -235,6 +265,23 @@ impl TableProvider for LakeTable {
 }
 
 impl LakeTable {
+    /// Leaves the files whose rows may all be shown, and takes out those that hold others too.
+    fn split(&self, files: &mut Vec<Arc<FileEntry>>) -> Vec<Arc<FileEntry>> {
+        let Scope::Tenant(tenant) = &self.scope else {
+            return Vec::new();
+        };
+        let all = std::mem::take(files);
+        let mut mixed = Vec::new();
+        for file in all {
+            match tenant::holds(&file, tenant) {
+                Holds::Only => files.push(file),
+                Holds::Some => mixed.push(file),
+                Holds::None => {}
+            }
+        }
+        mixed
+    }
+
     /// The times of the one trace that is asked for, where knowing them pays.
     async fn window(&self, state: &dyn Session, filters: &[Expr], files: &[Arc<FileEntry>]) -> Result<Option<Expr>> {
         let Some(traces) = &self.traces else { return Ok(None) };

@@ -49,7 +49,10 @@ async fn text(fixture: &Fixture, path: &str) -> String {
         .header(header::ACCEPT_ENCODING, "gzip")
         .body(Body::empty())
         .unwrap();
-    let response = http::router(fixture.engine.clone()).oneshot(request).await.unwrap();
+    let response = http::router(http::Desk::open(fixture.engine.clone()))
+        .oneshot(request)
+        .await
+        .unwrap();
     assert_eq!(response.status(), StatusCode::OK, "{path}");
     assert_eq!(response.headers()[header::CONTENT_TYPE], "application/json");
     // It takes gzip, and nothing obliges us to send it; what is sent must be what the header says.

@@ -336,7 +336,10 @@ async fn series_are_the_same() {
                     .finish();
                 let uri = format!("/prometheus/api/v1/query_range?{params}");
                 let request = Request::get(uri).body(Body::empty()).unwrap();
-                let response = http::router(fixture.engine.clone()).oneshot(request).await.unwrap();
+                let response = http::router(http::Desk::open(fixture.engine.clone()))
+                    .oneshot(request)
+                    .await
+                    .unwrap();
                 let body = response.into_body().collect().await.unwrap().to_bytes();
                 answers.push(String::from_utf8(body.to_vec()).unwrap());
             }

@@ -13,4 +13,5 @@ mod pruning;
 mod role;
 mod script;
 mod slo;
+mod tenants;
 mod wire;

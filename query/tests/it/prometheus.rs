@@ -24,7 +24,10 @@ use crate::grafana::exemplar_column;
 pub(crate) const T0: i64 = MIDNIGHT / 1_000_000;
 
 pub(crate) async fn send(fixture: &Fixture, request: Request<Body>) -> (StatusCode, Value) {
-    let response = http::router(fixture.engine.clone()).oneshot(request).await.unwrap();
+    let response = http::router(http::Desk::open(fixture.engine.clone()))
+        .oneshot(request)
+        .await
+        .unwrap();
     let status = response.status();
     let body = response.into_body().collect().await.unwrap().to_bytes();
     let text = String::from_utf8_lossy(&body).into_owned();
@@ -219,7 +222,7 @@ async fn the_health_check_needs_no_lake() {
     assert_eq!(answer, (StatusCode::OK, expected));
     // Grafana reads a stream: the type must come before what it is the type of.
     let uri = "/prometheus/api/v1/query?query=1&time=4";
-    let response = http::router(fixture.engine.clone())
+    let response = http::router(http::Desk::open(fixture.engine.clone()))
         .oneshot(Request::get(uri).body(Body::empty()).unwrap())
         .await
         .unwrap();

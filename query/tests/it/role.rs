@@ -3,7 +3,8 @@
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
-use tailwater_query::role::{self, Role};
+use tailwater_config::Config;
+use tailwater_query::role::{self, Guard, Role};
 use tailwater_query::{EngineConfig, Limits};
 use tailwater_runtime::{Metrics, Shutdown};
 use tailwater_storage::lake::Lake;
@@ -44,12 +45,14 @@ async fn it_waits_for_the_lake_answers_and_drains() {
         limits,
     };
     let data = directory.path().to_path_buf();
+    let metrics = Metrics::new();
     let config = Role {
         engine,
         slos: None,
         query,
         admin,
-        metrics: Metrics::new(),
+        guard: Guard::open(&Config::of(&[]).unwrap(), &metrics).unwrap(),
+        metrics,
         data: Some(data.clone()),
     };
     let running = tokio::spawn(role::run(config, shutdown.clone()));

@@ -117,6 +117,14 @@ fn yaml(metric: &str, method: &str, objective: &str) -> String {
     )
 }
 
+/// A document about the requests of a service, of which good ones are no errors.
+pub fn document_text(service: &str) -> String {
+    let metric = format!(
+        "ratioMetric: {{rawType: success, raw: {{metricSource: {{type: tailwater, spec: {{red: {{service: '{service}', good: {{errors: exclude}}}}}}}}}}}}"
+    );
+    yaml(&metric, "Occurrences", "target: 0.99")
+}
+
 fn document(metric: &str, method: &str, objective: &str) -> Vec<ResolvedSlo> {
     let text = yaml(metric, method, objective);
     let reading = read(Path::new("pay.yaml"), &text);
@@ -458,7 +466,10 @@ async fn post(fixture: &Fixture, query: &str, body: String) -> (u16, Option<Stri
     let request = Request::post(format!("/api/v1/slo/report{query}"))
         .body(Body::from(body))
         .unwrap();
-    let response = http::router(fixture.engine.clone()).oneshot(request).await.unwrap();
+    let response = http::router(http::Desk::open(fixture.engine.clone()))
+        .oneshot(request)
+        .await
+        .unwrap();
     let verdict = response
         .headers()
         .get("tailwater-verdict")
@@ -516,7 +527,10 @@ async fn graph(fixture: &Fixture, query: &str, from: i64, to: i64, step: i64) ->
 async fn ask(fixture: &Fixture, path: &str) -> serde_json::Value {
     let uri = format!("/prometheus/api/v1/{path}");
     let request = Request::get(uri).body(Body::empty()).unwrap();
-    let response = http::router(fixture.engine.clone()).oneshot(request).await.unwrap();
+    let response = http::router(http::Desk::open(fixture.engine.clone()))
+        .oneshot(request)
+        .await
+        .unwrap();
     let body = response.into_body().collect().await.unwrap().to_bytes();
     let answer: serde_json::Value = serde_json::from_slice(&body).unwrap();
     assert_eq!(answer["status"], "success", "{path}: {answer}");

@@ -25,7 +25,10 @@ impl Reply {
 }
 
 async fn send(fixture: &Fixture, request: Request<Body>) -> Reply {
-    let response = http::router(fixture.engine.clone()).oneshot(request).await.unwrap();
+    let response = http::router(http::Desk::open(fixture.engine.clone()))
+        .oneshot(request)
+        .await
+        .unwrap();
     let status = response.status();
     let of = |name| {
         response
@@ -194,7 +197,10 @@ async fn a_long_answer_is_streamed_and_breaks_off_rather_than_ending_short() {
     let request = Request::post("/api/v1/sql")
         .body(Body::from("select value, 'some text' from generate_series(1, 400000)"))
         .unwrap();
-    let response = http::router(fixture.engine.clone()).oneshot(request).await.unwrap();
+    let response = http::router(http::Desk::open(fixture.engine.clone()))
+        .oneshot(request)
+        .await
+        .unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     assert!(response.into_body().collect().await.is_err());
 }

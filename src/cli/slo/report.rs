@@ -15,6 +15,7 @@ use tailwater_runtime::{Exit, machine};
 use tailwater_slo::{Settings, Time, Verdict, render};
 use tailwater_storage::lake::Lake;
 
+use super::super::client::{ClientArgs, Peer};
 use super::super::exchange::{self, Unreachable};
 use super::super::{Common, role, small_runtime, sql};
 use super::files::{put, say};
@@ -68,6 +69,8 @@ struct Asked {
     /// Server to ask, as `http://host:port`.
     #[arg(long)]
     endpoint: Option<Uri>,
+    #[command(flatten)]
+    client: ClientArgs,
 }
 
 /// Form of a report.
@@ -171,9 +174,9 @@ fn answer(asked: &Asked, common: &Common, colour: bool) -> anyhow::Result<Result
     let at = asked.at.unwrap_or_else(|| Time(chrono::Utc::now().timestamp()));
     let got = small_runtime()?.block_on(async {
         match (&asked.endpoint, &common.data) {
-            (Some(endpoint), _) => ask(&exchange::authority(endpoint)?, &checked, asked, at, colour).await,
+            (Some(endpoint), _) => ask(&asked.client.peer(endpoint)?, &checked, asked, at, colour).await,
             (None, Some(_)) => Box::pin(read(&config, &checked, asked, at, colour)).await,
-            (None, None) => ask(&sql::server(&config)?, &checked, asked, at, colour).await,
+            (None, None) => ask(&sql::server(&config, &asked.client)?, &checked, asked, at, colour).await,
         }
     })?;
     Ok(match got {
@@ -235,12 +238,13 @@ async fn read(
 
 /// Asks a server.
 async fn ask(
-    authority: &str,
+    peer: &Peer,
     checked: &Checked,
     asked: &Asked,
     at: Time,
     colour: bool,
 ) -> anyhow::Result<Result<Answer, Refused>> {
+    let authority = &peer.authority;
     let windows: Vec<String> = asked.window.iter().map(ToString::to_string).collect();
     let mut path = format!(
         "/api/v1/slo/report?format={}&at={at}&colour={colour}",
@@ -249,7 +253,7 @@ async fn ask(
     if !windows.is_empty() {
         path.push_str(&format!("&window={}", windows.join(",")));
     }
-    let got = match exchange::post(authority, &path, &write(&checked.documents), "*/*").await {
+    let got = match exchange::post(peer, &path, &write(&checked.documents), "*/*").await {
         Ok(got) => got,
         Err(error) => {
             return match error.downcast::<Unreachable>() {

@@ -3,7 +3,6 @@
 //! Parameters of `query`: `query`, `time` (now). Of `query_range`: `query`, `start`, `end`, `step`. Of both: `timeout`, `lookback_delta`, `limit` (most
 //! series). `stats` is understood and not answered.
 
-use axum::extract::State;
 use axum::response::Response;
 use tailwater_promql::{self as promql, LOOKBACK_MS, Limits, Need, Value, api};
 
@@ -11,18 +10,19 @@ use super::now_ms;
 use super::params::{Params, invalid};
 use super::reply::{Failure, written};
 use crate::engine::Engine;
+use crate::http::desk::Asked;
 use crate::series::{samples_max, select};
 
 /// Most points of a series: Grafana asks for no more (prometheus/prometheus:web/api/v1/api.go).
 const STEPS_MAX: usize = 11_000;
 
-pub(super) async fn instant(State(engine): State<Engine>, params: Params) -> Result<Response, Failure> {
+pub(super) async fn instant(Asked(engine): Asked, params: Params) -> Result<Response, Failure> {
     let now = now_ms();
     let times = promql::Params::instant(params.time("time")?.unwrap_or(now));
     answer(&engine, &params, times, now).await
 }
 
-pub(super) async fn range(State(engine): State<Engine>, params: Params) -> Result<Response, Failure> {
+pub(super) async fn range(Asked(engine): Asked, params: Params) -> Result<Response, Failure> {
     let (start, end) = (params.must_time("start")?, params.must_time("end")?);
     let step = params
         .duration("step")?

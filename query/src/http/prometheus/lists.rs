@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::response::Response;
 use serde_json::{Value, json};
 use tailwater_promql::{Labels, Matcher, Params as Times, Query, api, number};
@@ -11,12 +11,13 @@ use tailwater_promql::{Labels, Matcher, Params as Times, Query, api, number};
 use super::params::{Params, invalid, unescaped};
 use super::reply::{Failure, success, written};
 use crate::engine::Engine;
+use crate::http::desk::Asked;
 use crate::series::{self, FoundLabels, Window};
 
 const TRUNCATED: &str = "results truncated due to limit";
 
 /// `labels`: names of labels.
-pub(super) async fn names(State(engine): State<Engine>, params: Params) -> Result<Response, Failure> {
+pub(super) async fn names(Asked(engine): Asked, params: Params) -> Result<Response, Failure> {
     let found = find(&engine, &params, params.selectors(&engine)?).await?;
     let names: BTreeSet<&str> = found
         .labels
@@ -29,7 +30,7 @@ pub(super) async fn names(State(engine): State<Engine>, params: Params) -> Resul
 
 /// `label/<name>/values`.
 pub(super) async fn values(
-    State(engine): State<Engine>,
+    Asked(engine): Asked,
     Path(name): Path<String>,
     params: Params,
 ) -> Result<Response, Failure> {
@@ -47,7 +48,7 @@ pub(super) async fn values(
 }
 
 /// `series`: label sets of series.
-pub(super) async fn series(State(engine): State<Engine>, params: Params) -> Result<Response, Failure> {
+pub(super) async fn series(Asked(engine): Asked, params: Params) -> Result<Response, Failure> {
     let selectors = params.selectors(&engine)?;
     if selectors.is_empty() {
         return Err(Failure::bad_data("no match[] parameter provided"));
@@ -90,7 +91,7 @@ fn listed(all: BTreeSet<&str>, limit: Option<usize>, notes: BTreeSet<String>) ->
 }
 
 /// `metadata`: type, help and unit of metrics; of stored ones those of the last day.
-pub(super) async fn metadata(State(engine): State<Engine>, params: Params) -> Result<Response, Failure> {
+pub(super) async fn metadata(Asked(engine): Asked, params: Params) -> Result<Response, Failure> {
     let now = super::now_ms();
     let window = match (params.get("start"), params.get("end")) {
         (None, None) => Window {
@@ -121,7 +122,7 @@ pub(super) async fn metadata(State(engine): State<Engine>, params: Params) -> Re
 }
 
 /// `query_exemplars`: spans behind the series that a query reads.
-pub(super) async fn exemplars(State(engine): State<Engine>, params: Params) -> Result<Response, Failure> {
+pub(super) async fn exemplars(Asked(engine): Asked, params: Params) -> Result<Response, Failure> {
     let text = params.query(&engine)?.to_owned();
     // Whatever a query does with its series, its exemplars are theirs.
     let window = params.window()?;

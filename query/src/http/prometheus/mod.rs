@@ -23,20 +23,19 @@ mod reply;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Router;
-use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::json;
 
-use crate::engine::Engine;
+use super::desk::{Asked, Desk};
 use reply::{Failure, success};
 
 /// The Prometheus whose answers these are, for clients that switch features by version; ours stands behind it.
 const VERSION: &str = concat!("3.0.0+tailwater.", env!("CARGO_PKG_VERSION"));
 
 /// The routes, with their full paths.
-pub(super) fn router() -> Router<Engine> {
+pub(super) fn router() -> Router<Desk> {
     let api = Router::new()
         .route("/query", get(evaluate::instant).post(evaluate::instant))
         .route("/query_range", get(evaluate::range).post(evaluate::range))
@@ -55,7 +54,7 @@ pub(super) fn router() -> Router<Engine> {
         .route("/prometheus/-/ready", get(ready))
 }
 
-async fn ready(State(engine): State<Engine>) -> Response {
+async fn ready(Asked(engine): Asked) -> Response {
     match engine.ready().await {
         Ok(()) => "Tailwater is ready to answer PromQL.\n".into_response(),
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),

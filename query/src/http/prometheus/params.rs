@@ -9,6 +9,7 @@ use tailwater_promql::{Matcher, Query};
 
 use super::reply::Failure;
 use crate::engine::Engine;
+use crate::http::desk::Desk;
 use crate::series::Window;
 
 /// Longest text of a time or duration, bytes.
@@ -21,10 +22,10 @@ const SECONDS_MAX: f64 = 9e12;
 #[derive(Debug)]
 pub(super) struct Params(Vec<(String, String)>);
 
-impl FromRequest<Engine> for Params {
+impl FromRequest<Desk> for Params {
     type Rejection = Failure;
 
-    async fn from_request(request: Request, engine: &Engine) -> Result<Params, Failure> {
+    async fn from_request(request: Request, desk: &Desk) -> Result<Params, Failure> {
         let read = |bytes: &[u8]| -> Vec<(String, String)> {
             url::form_urlencoded::parse(bytes)
                 .map(|(key, value)| (key.into_owned(), value.into_owned()))
@@ -40,11 +41,7 @@ impl FromRequest<Engine> for Params {
         let mut all = Vec::new();
         if is_form {
             // Escapes triple what people write.
-            let max = engine
-                .limits()
-                .text_bytes_max
-                .saturating_mul(4)
-                .saturating_add(64 << 10);
+            let max = desk.limits().text_bytes_max.saturating_mul(4).saturating_add(64 << 10);
             let body = to_bytes(request.into_body(), max)
                 .await
                 .map_err(|error| Failure::bad_data(format!("reading the form: {error}")))?;

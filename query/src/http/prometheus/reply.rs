@@ -71,6 +71,7 @@ impl From<Error> for Failure {
                 (StatusCode::UNPROCESSABLE_ENTITY, "execution")
             }
             ErrorKind::Busy | ErrorKind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+            ErrorKind::OverQuota => (StatusCode::TOO_MANY_REQUESTS, "too_many_requests"),
             ErrorKind::Timeout => (StatusCode::SERVICE_UNAVAILABLE, "timeout"),
             // The SQL is ours, so an error in it is, too.
             ErrorKind::BadQuery | ErrorKind::NotAllowed | ErrorKind::Damaged | ErrorKind::Internal => {
@@ -92,7 +93,7 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let body = json!({ "status": "error", "errorType": self.kind, "error": self.text });
         let mut response = (self.status, axum::Json(body)).into_response();
-        if self.status == StatusCode::SERVICE_UNAVAILABLE && self.kind == "unavailable" {
+        if matches!(self.kind, "unavailable" | "too_many_requests") {
             response
                 .headers_mut()
                 .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

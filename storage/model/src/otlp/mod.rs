@@ -5,6 +5,7 @@
 //!                                    |                                   |
 //!                                    +--> peek: inspect, spans           +--> judge: which items are rejected
 //!                                    +--> columns: Arrow record batches
+//!                                    +--> series: which metric series a request has
 //! ```
 
 pub mod caps;
@@ -17,6 +18,7 @@ pub mod peek;
 pub mod point;
 pub mod reject;
 pub mod reply;
+pub mod series;
 pub mod text;
 pub mod value;
 pub mod wire;

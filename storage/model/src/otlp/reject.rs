@@ -30,11 +30,13 @@ pub enum Reason {
     BadExponentialHistogram = 11,
     /// A quantile outside [0, 1], or a count beyond 2^63 - 1.
     BadSummary = 12,
+    /// A point of a metric series beyond what the tenant may have.
+    TooManySeries = 13,
 }
 
 impl Reason {
     /// All reasons, in the order of their codes.
-    pub const ALL: [Reason; 12] = [
+    pub const ALL: [Reason; 13] = [
         Reason::InvalidTraceId,
         Reason::InvalidSpanId,
         Reason::InvalidParentId,
@@ -47,6 +49,7 @@ impl Reason {
         Reason::BadHistogram,
         Reason::BadExponentialHistogram,
         Reason::BadSummary,
+        Reason::TooManySeries,
     ];
 
     /// Code in stored records.
@@ -74,6 +77,7 @@ impl Reason {
             Reason::BadHistogram => "bad_histogram",
             Reason::BadExponentialHistogram => "bad_exponential_histogram",
             Reason::BadSummary => "bad_summary",
+            Reason::TooManySeries => "too_many_series",
         }
     }
 }
