@@ -279,7 +279,9 @@ fn each_token_does_what_it_is_for_and_sees_its_tenant_alone() {
         command.args(["sql", "--format", "csv", "--endpoint", &query, sql]);
         let output = command.env("TAILWATER_TOKEN", &tokens.of[token]).output().unwrap();
         let text = [output.stdout, output.stderr].concat();
-        (output.status.code().unwrap(), String::from_utf8(text).unwrap())
+        // RFC 4180 ends lines in CRLF.
+        let text = String::from_utf8(text).unwrap().replace('\r', "");
+        (output.status.code().unwrap(), text)
     };
     for (token, service) in [("shop-out", "cart"), ("bank-out", "vault")] {
         let (code, out) = ask(
@@ -523,7 +525,7 @@ fn a_certificate_is_exchanged_while_clients_send() {
         .env("TAILWATER_TOKEN", &tokens.of["shop-out"])
         .output()
         .unwrap();
-    let stored = String::from_utf8(output.stdout).unwrap();
+    let stored = String::from_utf8(output.stdout).unwrap().replace('\r', "");
     assert_eq!(
         stored.trim(),
         format!("n\n{}", sent.load(Ordering::Relaxed)),
