@@ -207,7 +207,8 @@ struct Server {
 impl Server {
     fn start(data: &Path, ack: &str) -> Server {
         let mut command = pinned(SERVER_CORE);
-        command.args(["collector", "--data"]).arg(data);
+        // Where the tests find their data is no setting.
+        command.env_remove("TAILWATER_TEST_DATA").args(["collector", "--data"]).arg(data);
         for key in ["intake.grpc.listen", "intake.http.listen", "admin.collector"] {
             command.args(["--set", &format!("{key}=127.0.0.1:0")]);
         }

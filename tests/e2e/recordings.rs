@@ -670,7 +670,9 @@ fn the_nezha_minutes_give_the_same_answers_as_the_files_before_and_after_compact
     let path = data.path().display().to_string();
     // Several commits, so that there is something to compact, rows on both sides of the line while queries run, and checkpoints to read.
     let hurried = [
-        ("storage.commit.bytes", "4MiB"),
+        // A minute of the recording, which is a date's, takes several batches and no commit takes it whole, however slow the machine.
+        ("storage.batch.rows", "2000"),
+        ("storage.commit.bytes", "256KiB"),
         ("storage.compact.interval", "24h"),
         ("storage.compact.min_files", "2"),
         ("storage.checkpoint_every", "1"),
