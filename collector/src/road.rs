@@ -37,7 +37,7 @@ use crate::hold::Hold;
 use crate::log::{Accepted, Entry};
 use crate::outbox::Sealed;
 use crate::stats::Stats;
-use crate::tail::{Tail, share};
+use crate::tail::{Tail, share, tick_batch};
 
 /// When a batch is cut.
 #[derive(Debug, Clone, Copy)]
@@ -445,6 +445,7 @@ impl Road {
             frames.push((Table::Red, red_batch(&drained.red)));
             frames.push((Table::Edges, edge_batch(&drained.edges)));
         }
+        frames.push((Table::SamplingTicks, tick_batch(&ticks)));
         let cut = {
             let mut journal = self.journal.lock();
             if !self.spans.is_empty() {

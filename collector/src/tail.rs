@@ -12,6 +12,7 @@
 
 mod behind;
 mod durations;
+mod ticks;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use tracing::{error, info, warn};
 
 pub use self::behind::{Logs, read, watch};
 use self::durations::Durations;
+pub use self::ticks::tick_batch;
 use crate::log::{Accepted, Entry};
 
 /// What the tail needs to know.

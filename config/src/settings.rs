@@ -384,6 +384,8 @@ section! {
         red_1h: Duration = "400d" in "1h".."36500d",
         /// Slices of 10 s in table `edges`; older ones become slices of a minute.
         edges_10s: Duration = "3d" in "1h".."36500d",
+        /// Table `sampling_ticks`: what the sampler saw and kept.
+        sampling_ticks: Duration = "30d" in "1h".."36500d",
         /// Table `edges`: calls between services.
         edges: Duration = "100d" in "1h".."36500d",
     }

@@ -112,6 +112,7 @@ pub fn retention_of(retention: &Retention, table: Table) -> Option<Duration> {
         Table::MetricSeries => retention.metric_series,
         Table::Red => retention.red,
         Table::Edges => retention.edges,
+        Table::SamplingTicks => retention.sampling_ticks,
         Table::Red15m => retention.red_15m,
         Table::Red1h => retention.red_1h,
         // Its sums are the left side of `lake verify`.

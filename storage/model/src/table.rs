@@ -36,15 +36,17 @@ pub enum Table {
     Red = 8,
     /// The same of calls from one service to another; additive.
     Edges = 9,
+    /// What the sampler saw and kept in each of its ticks, by stratum.
+    SamplingTicks = 10,
     /// What `red` adds up to in slices of 15 minutes. Made by `maintain`, from hours that are over.
-    Red15m = 10,
+    Red15m = 11,
     /// The same in slices of an hour.
-    Red1h = 11,
+    Red1h = 12,
 }
 
 impl Table {
     /// All tables: those that collectors write, then those that are derived from them.
-    pub const ALL: [Table; 11] = [
+    pub const ALL: [Table; 12] = [
         Table::Spans,
         Table::Traces,
         Table::Logs,
@@ -54,12 +56,13 @@ impl Table {
         Table::Ledger,
         Table::Red,
         Table::Edges,
+        Table::SamplingTicks,
         Table::Red15m,
         Table::Red1h,
     ];
 
     /// The tables that collectors write. Only their codes are stored.
-    pub const COLLECTED: [Table; 9] = [
+    pub const COLLECTED: [Table; 10] = [
         Table::Spans,
         Table::Traces,
         Table::Logs,
@@ -69,6 +72,7 @@ impl Table {
         Table::Ledger,
         Table::Red,
         Table::Edges,
+        Table::SamplingTicks,
     ];
 
     /// Name in SQL and on disk.
@@ -83,6 +87,7 @@ impl Table {
             Table::Ledger => "ledger",
             Table::Red => "red",
             Table::Edges => "edges",
+            Table::SamplingTicks => "sampling_ticks",
             Table::Red15m => "red_15m",
             Table::Red1h => "red_1h",
         }
@@ -138,6 +143,7 @@ pub fn sort_columns(table: Table) -> &'static [&'static str] {
         Table::Ledger => &["tenant", "signal", "account", "ts"],
         Table::Red | Table::Red15m | Table::Red1h => &["tenant", "service_name", "operation", "ts"],
         Table::Edges => &["tenant", "client_service", "server_service", "ts"],
+        Table::SamplingTicks => &["tenant", "stratum", "ts"],
     }
 }
 
@@ -151,6 +157,7 @@ pub fn time_column(table: Table) -> &'static str {
         | Table::Ledger
         | Table::Red
         | Table::Edges
+        | Table::SamplingTicks
         | Table::Red15m
         | Table::Red1h => "ts",
         Table::Traces => "ts_min",

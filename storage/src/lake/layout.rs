@@ -53,6 +53,7 @@ pub fn stats_columns(table: Table) -> Vec<&'static str> {
         Table::MetricPoints | Table::MetricDists => &["service_name", "metric_name"],
         Table::MetricSeries => &["metric_name"],
         Table::Ledger => &["signal", "account"],
+        Table::SamplingTicks => &["stratum"],
         // By the width of its slices a file says whether it is to be folded.
         Table::Red | Table::Red15m | Table::Red1h => &["service_name", "operation", "slice_s"],
         Table::Edges => &["client_service", "server_service", "slice_s"],

@@ -692,6 +692,52 @@ const LEDGER: &[Column] = &[
     req("bytes", I64, "bytes", "Their protobuf bytes."),
 ];
 
+const TICK: &[Column] = &[
+    req("ts", Ts, "us since 1970", "When, by the clock of arrivals."),
+    req(
+        "stratum",
+        Word,
+        "",
+        "Stratum of the policy; `admission` for what was decided because memory was short.",
+    ),
+    req(
+        "policy_epoch",
+        I64,
+        "s since 1970",
+        "When the policy's file was last changed.",
+    ),
+    req("tick", I64, "", "Number of the tick."),
+    req("seen_traces", I64, "traces", "Fell due."),
+    req("seen_spans", I64, "spans", "Their spans."),
+    req("seen_bytes", I64, "bytes", "Their protobuf bytes."),
+    req("kept_traces", I64, "traces", "Of those, stored."),
+    req("kept_spans", I64, "spans", "Their spans."),
+    req("kept_bytes", I64, "bytes", "Their protobuf bytes."),
+    req("kept_cost", F64, "bytes", "What they are expected to take when stored."),
+    req(
+        "adjusted_traces",
+        F64,
+        "traces",
+        "Weights of the kept ones, added up: an estimate of `seen_traces`.",
+    ),
+    req("late_spans", I64, "spans", "Came after their trace's decision."),
+    req("late_kept_spans", I64, "spans", "Of those, stored."),
+    req("threshold_min", I64, "2^-56", "Smallest T applied."),
+    req("threshold_max", I64, "2^-56", "Largest T applied."),
+    req(
+        "tokens",
+        F64,
+        "bytes",
+        "Budget at hand when the tick began; negative is debt.",
+    ),
+    opt(
+        "rate",
+        F64,
+        "bytes/s",
+        "What the governor allowed; null without a limit.",
+    ),
+];
+
 /// The groups of columns that make up a table, in order.
 pub(super) const fn groups(table: Table) -> &'static [&'static [Column]] {
     match table {
@@ -754,6 +800,7 @@ pub(super) const fn groups(table: Table) -> &'static [&'static [Column]] {
         ],
         Table::MetricSeries => &[HEAD, SERIES, BATCH],
         Table::Ledger => &[HEAD, LEDGER, BATCH],
+        Table::SamplingTicks => &[HEAD, TICK, BATCH],
         Table::Red | Table::Red15m | Table::Red1h => {
             &[HEAD, red::SLICE, red::RED_KEY, red::RED_VALUES, red::EXEMPLAR, BATCH]
         }

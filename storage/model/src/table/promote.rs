@@ -132,6 +132,7 @@ pub const fn item(table: Table) -> &'static [Promotion] {
         | Table::MetricSeries
         | Table::Ledger
         | Table::Red
+        | Table::SamplingTicks
         | Table::Red15m
         | Table::Red1h
         | Table::Edges => &[],
