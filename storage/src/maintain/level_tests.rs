@@ -382,7 +382,10 @@ async fn levels_agree_after_any_steps() {
                     );
                 }
             }
-            before = after;
+            // Several steps lie between the looks, so that what was derived later has rows that came later.
+            if before.is_empty() || rng.random_bool(0.25) {
+                before = after;
+            }
         }
         assert!(derived_days > 0 || seed > 3, "seed {seed} derived nothing");
     }
