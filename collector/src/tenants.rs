@@ -15,6 +15,9 @@ use tailwater_runtime::access::{Denied, Role};
 
 use crate::admit::Tenant;
 
+/// By name, with the generation of the file that its limits are from.
+type Known = HashMap<Arc<str>, (u64, Arc<Tenant>)>;
+
 /// All tenants that have sent something.
 #[derive(Debug)]
 pub struct Tenants {
@@ -23,8 +26,7 @@ pub struct Tenants {
     share: u64,
     rate: Rate,
     query: Query,
-    /// With the generation of the file that its limits are from.
-    known: RwLock<HashMap<Arc<str>, (u64, Arc<Tenant>)>>,
+    known: RwLock<Known>,
 }
 
 impl Tenants {

@@ -157,12 +157,11 @@ impl Controller {
             }
         });
         self.rates = rates;
-        for resource in 0..RESOURCES {
-            let tokens = &mut self.tokens[resource];
-            let most = self.budgets[resource] * (budget.burst_ns.max(dt_ns) as f64 / 1e9);
+        for ((tokens, per_s), rate) in self.tokens.iter_mut().zip(self.budgets).zip(rates) {
+            let most = per_s * (budget.burst_ns.max(dt_ns) as f64 / 1e9);
             // Endless tokens stay so only while the budget is endless.
             let before = if tokens.is_finite() { *tokens } else { 0.0 };
-            *tokens = (before + rates[resource] * dt).min(most);
+            *tokens = (before + rate * dt).min(most);
         }
         dt
     }

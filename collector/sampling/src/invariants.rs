@@ -171,7 +171,7 @@ impl Estimate {
 
 /// Runs a sampler for some seconds; a late span of every trace comes at the end.
 fn estimates(make: impl Fn() -> Sampler<()>, traffic: &Traffic, seed: u64, seconds: u64) -> BTreeMap<String, Estimate> {
-    let tenant = |key: u32| if key % 2 == 0 { "even" } else { "odd" };
+    let tenant = |key: u32| if key.is_multiple_of(2) { "even" } else { "odd" };
     let mut sampler = make();
     let mut random = Random::new(seed);
     let (mut made, mut output): (BTreeMap<TraceId, Made>, _) = (BTreeMap::new(), Output::default());

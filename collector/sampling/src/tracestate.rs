@@ -149,7 +149,8 @@ pub fn write(tracestate: &[u8], th: Option<Threshold>, rv: Option<Randomness>, o
         .next()
         .unwrap_or_default();
     for kept in ot.split(|byte| *byte == b';').filter(|kept| !kept.is_empty()) {
-        if !kept.starts_with(b"th:") && !(rv.is_some() && kept.starts_with(b"rv:")) {
+        let is_said_anew = kept.starts_with(b"th:") || rv.is_some() && kept.starts_with(b"rv:");
+        if !is_said_anew {
             field(out, kept);
         }
     }

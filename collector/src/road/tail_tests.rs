@@ -93,12 +93,14 @@ impl Behind for Log {
     }
 }
 
+/// Threshold, weight, reason, whether late.
+type Stored = (i64, f64, String, bool);
+
 /// What the batches that survived say.
 #[derive(Default)]
 struct Settled {
     batches: Vec<Bytes>,
-    /// Threshold, weight, reason, whether late, by trace and span.
-    rows: BTreeMap<(TraceId, Vec<u8>), (i64, f64, String, bool)>,
+    rows: BTreeMap<(TraceId, Vec<u8>), Stored>,
     first_parts: BTreeMap<TraceId, u64>,
     received: u64,
     stored: u64,

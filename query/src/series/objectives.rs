@@ -144,13 +144,16 @@ fn may_be_ours(matchers: &[Matcher]) -> bool {
     named.is_none_or(|name| name.starts_with("slo:") || name == INFO)
 }
 
+/// Series of an objective that a need selects.
+type Selected<'a> = (&'a ResolvedSlo, &'a ResolvedObjective, Vec<(Figure, Labels)>);
+
 /// All samples of the series that a need selects.
 pub(super) async fn select(engine: &Engine, need: &Need, lookback_ms: i64, found: &mut Found) -> Result<()> {
     if !may_be_ours(&need.matchers) {
         return Ok(());
     }
     // What is selected, by objective.
-    let mut selected: Vec<(&ResolvedSlo, &ResolvedObjective, Vec<(Figure, Labels)>)> = Vec::new();
+    let mut selected: Vec<Selected<'_>> = Vec::new();
     for slo in engine.slos() {
         for objective in &slo.objectives {
             let mut of_objective = series(slo, objective);

@@ -67,7 +67,8 @@ mod tests {
 
     #[test]
     fn each_part_is_read_from_the_widest_slices_that_fit() {
-        let check = |spans: &[(i64, i64)], width: u32, expected: &[(Table, &[(i64, i64)], u32)]| {
+        type Expected<'a> = (Table, &'a [(i64, i64)], u32);
+        let check = |spans: &[(i64, i64)], width: u32, expected: &[Expected<'_>]| {
             let of = |spans: &[(i64, i64)]| -> Vec<Span> {
                 let spans = spans.iter().map(|(from, to)| Span::new(Time(*from), Time(*to)));
                 spans.collect()

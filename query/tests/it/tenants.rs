@@ -238,7 +238,8 @@ async fn what_others_have_changes_no_answer() {
     let (alone, crowded) = (lake(false).await, lake(true).await);
     let tokens = tokens();
     let t0 = MIDNIGHT / 1_000_000;
-    let mut requests: Vec<(String, Box<dyn Fn() -> Request<Body>>)> = Vec::new();
+    type Make = Box<dyn Fn() -> Request<Body>>;
+    let mut requests: Vec<(String, Make)> = Vec::new();
     for text in questions() {
         requests.push((text.clone(), Box::new(move || sql(&text))));
     }

@@ -471,11 +471,11 @@ impl Parser {
         };
         let mut percent = word.strip_prefix('p').unwrap_or_default().to_owned();
         self.at += 1;
-        if self.mark(".") {
-            if let Some(Token::Number(part)) = self.peek().cloned() {
-                percent = format!("{percent}.{part}");
-                self.at += 1;
-            }
+        if self.mark(".")
+            && let Some(Token::Number(part)) = self.peek().cloned()
+        {
+            percent = format!("{percent}.{part}");
+            self.at += 1;
         }
         let q = percent.parse::<f64>().map_or(0.0, |percent| percent / 100.0);
         if !(q > 0.0 && q < 1.0) {

@@ -126,7 +126,7 @@ impl Program {
         let mut names = (Vec::new(), Vec::new());
         for stratum in &policy.strata {
             let node = match &stratum.when {
-                Some(expr) => program.compile(expr, false, &mut names),
+                Some(expr) => program.compile(expr, &mut names),
                 None => Node::Const(true),
             };
             program.strata.push(node);
@@ -164,17 +164,17 @@ impl Program {
         })
     }
 
-    fn compile(&mut self, expr: &Expr, in_any: bool, names: &mut (Vec<String>, Vec<String>)) -> Node {
+    fn compile(&mut self, expr: &Expr, names: &mut (Vec<String>, Vec<String>)) -> Node {
         match expr {
             Expr::Const(value) => Node::Const(*value),
-            Expr::Not(inner) => Node::Not(Box::new(self.compile(inner, in_any, names))),
-            Expr::And(parts) => Node::And(parts.iter().map(|part| self.compile(part, in_any, names)).collect()),
-            Expr::Or(parts) => Node::Or(parts.iter().map(|part| self.compile(part, in_any, names)).collect()),
+            Expr::Not(inner) => Node::Not(Box::new(self.compile(inner, names))),
+            Expr::And(parts) => Node::And(parts.iter().map(|part| self.compile(part, names)).collect()),
+            Expr::Or(parts) => Node::Or(parts.iter().map(|part| self.compile(part, names)).collect()),
             Expr::Any(inner) => {
                 let name = inner.to_string();
                 let known = names.0.iter().position(|known| *known == name);
                 let place = known.unwrap_or_else(|| {
-                    let node = self.compile(inner, true, names);
+                    let node = self.compile(inner, names);
                     self.any.push(node);
                     names.0.push(name);
                     names.0.len() - 1
