@@ -263,10 +263,13 @@ fn frozen_bytes_of_version_1() {
         }],
     );
     let marks = [
+        1, 1, 0x99, 0x80, 0x80, 0x80, 0, 1, 0, 0, 0, 10, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 0, 7, 0, 8, 0, 9, 0, 10, 0,
+    ];
+    // Before there was table `sampling_ticks`, and before there were `red` and `edges`.
+    let without_ticks = [
         1, 1, 0x97, 0x80, 0x80, 0x80, 0, 1, 0, 0, 0, 9, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 0, 7, 0, 8, 0, 9, 0,
     ];
-    // Before there were tables `red` and `edges`.
-    let old_marks = [
+    let without_red = [
         1, 1, 0x93, 0x80, 0x80, 0x80, 0, 1, 0, 0, 0, 7, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 0, 7, 0,
     ];
     let rest = [
@@ -275,13 +278,16 @@ fn frozen_bytes_of_version_1() {
     ];
     let frozen = |marks: &[u8]| resealed([&b"TWCK\x01"[..], &[7; 16], &[0, 3], marks, &rest].concat());
     assert_eq!(bytes, frozen(&marks));
-    let old = Checkpoint::decode(&frozen(&old_marks), &reasons()).unwrap();
-    let settings = Settings {
-        shards: 1,
-        ..settings()
-    };
-    let journal = Recovery::new(settings, Some(&old)).unwrap().finish();
-    assert_eq!(journal.version(Table::Red).0, 0);
+    for marks in [&without_ticks[..], &without_red] {
+        let old = Checkpoint::decode(&frozen(marks), &reasons()).unwrap();
+        let settings = Settings {
+            shards: 1,
+            ..settings()
+        };
+        let journal = Recovery::new(settings, Some(&old)).unwrap().finish();
+        assert_eq!(journal.version(Table::Red).0, 0);
+        assert_eq!(journal.version(Table::SamplingTicks).0, 0);
+    }
 }
 
 proptest! {
