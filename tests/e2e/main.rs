@@ -15,5 +15,6 @@ mod processes;
 mod readme;
 mod recordings;
 mod sample;
+mod sampling;
 mod slo;
 mod visible;
