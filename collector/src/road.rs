@@ -37,7 +37,7 @@ use crate::hold::Hold;
 use crate::log::{Accepted, Entry};
 use crate::outbox::Sealed;
 use crate::stats::Stats;
-use crate::tail::{Tail, share, tick_batch};
+use crate::tail::{Tail, key, share, tick_batch};
 
 /// When a batch is cut.
 #[derive(Debug, Clone, Copy)]
@@ -451,7 +451,8 @@ impl Road {
             if !self.spans.is_empty() {
                 let (log_id, decision) = (self.log_id, self.decision);
                 let (is_sampled, walked) = (self.tail.is_some(), walked.unwrap_or_default());
-                let batches = self.spans.finish_sorted(|_, trace| {
+                let batches = self.spans.finish_sorted(|tenant, trace| {
+                    let trace = key(tenant, trace);
                     if is_sampled {
                         return if fresh.contains(&trace) { FIRST_PART } else { LATER_PART };
                     }

@@ -109,6 +109,13 @@ const HOLD_PART: u64 = 4;
 /// Accepted payload bytes that are not yet in a durable batch.
 const BACKLOG_BYTES: u64 = 128 << 20;
 
+/// Decisions remembered beyond those of the journal. All of it goes into every checkpoint: some 15 MB when full.
+const LATE_MEMORY: Memory = Memory {
+    age_ns: 300 * 1_000_000_000,
+    kept_max: 1 << 18,
+    dropped_max: 1 << 20,
+};
+
 /// Runs the collector until `shutdown` begins and everything accepted is in the outbox, delivered as far as the drain allows.
 ///
 /// # Errors
@@ -182,7 +189,7 @@ pub async fn run(
             };
             let settings = tail::Settings {
                 recent_bytes: config.sampling.recent.bytes(),
-                memory: Memory::default(),
+                memory: LATE_MEMORY,
                 commit: config.storage.commit.interval,
             };
             let policy = tail::read(path).map_err(CollectorError::Policy)?;

@@ -108,7 +108,7 @@ pub struct Tail {
     recent: VecDeque<Record>,
     recent_bytes: u64,
     next_tick_ns: u64,
-    /// Traces of the open batch that have their first part in it.
+    /// Traces of the open batch that have their first part in it, by [`key`].
     fresh: AHashSet<TraceId>,
     settled: Vec<Settle>,
     ticks: Vec<TickRow>,
@@ -184,12 +184,13 @@ impl Tail {
                 return true;
             }
             let trace = TraceId(span.head.trace_id.try_into().unwrap_or_default());
-            let shard = Shard::of_trace(log_id, trace).0;
+            let key = key(&entry.tenant, trace);
+            let shard = Shard::of_trace(log_id, key).0;
             let bytes = share(entry, span.ordinal);
-            let decision = match journal.replay_span(shard, lsn, &trace).row {
+            let decision = match journal.replay_span(shard, lsn, &key).row {
                 Row::Skip => return true,
                 Row::Late(settled) => {
-                    journal.touch(shard, trace, settled);
+                    journal.touch(shard, key, settled);
                     let policy = journal.policy_of(settled.policy);
                     let threshold = Threshold::from_bits(settled.threshold).unwrap_or(Threshold::ALWAYS);
                     Decision::from_journal(threshold, &policy.reason, policy.epoch)
@@ -220,7 +221,7 @@ impl Tail {
                         },
                     };
                     let settled = settled_as(&decision, journal);
-                    journal.touch(shard, trace, settled);
+                    journal.touch(shard, key, settled);
                     decision
                 }
             };
@@ -385,17 +386,19 @@ impl Tail {
         for verdict in &out.verdicts {
             let Mark { shard, slot } = verdict.mark;
             let settled = settled_as(&verdict.decision, journal);
-            journal.decide(shard, slot, verdict.trace, settled);
+            let tenant = &self.tenants[verdict.tenant as usize];
+            let key = key(tenant, verdict.trace);
+            journal.decide(shard, slot, key, settled);
             if !verdict.keep {
                 self.settled.push(Settle {
-                    tenant: self.tenants[verdict.tenant as usize].clone(),
+                    tenant: tenant.clone(),
                     account: Account::SampledOut,
                     items: verdict.span_count.into(),
                     bytes: verdict.bytes,
                 });
                 continue;
             }
-            self.fresh.insert(verdict.trace);
+            self.fresh.insert(key);
             self.calibration.expected += verdict.cost;
             for at in &out.spans[verdict.spans.clone()] {
                 records.entry(at.lsn).or_default().push(Take {
@@ -581,6 +584,18 @@ fn governor_of(budget: f64, commit: std::time::Duration) -> Governor {
         commit,
     })
 }
+
+/// What the journal knows a tenant's trace by: two tenants may use one id, by accident or to learn of each other.
+pub fn key(tenant: &str, trace: TraceId) -> TraceId {
+    if tenant == DEFAULT_TENANT {
+        return trace;
+    }
+    let salt = u128::from(xxhash_rust::xxh3::xxh3_64(tenant.as_bytes()));
+    TraceId((u128::from_be_bytes(trace.0) ^ salt).to_be_bytes())
+}
+
+/// Its traces keep their ids: logs from before there were tenants have no others.
+const DEFAULT_TENANT: &str = "default";
 
 fn settled_as(decision: &Decision, journal: &mut Journal) -> Settled {
     Settled {

@@ -707,9 +707,16 @@ fn a_restart_goes_on_where_it_was() {
     let mut again = sampler(goal(200.0, ""), Fault::None);
     again.restore(&bytes).unwrap();
     assert!(!decided.is_empty());
+    let (tenant, other) = (again.tenant("sim"), again.tenant("other"));
     for (trace, keep) in decided {
-        assert_eq!(again.recall(trace), ours.sampler().recall(trace));
-        assert_eq!(matches!(again.recall(trace), Some(crate::Late::Kept(_))), keep);
+        let of = ours.sampler().tenant("sim");
+        assert_eq!(again.recall(tenant, trace), ours.sampler().recall(of, trace));
+        assert_eq!(matches!(again.recall(tenant, trace), Some(crate::Late::Kept(_))), keep);
+        assert_eq!(
+            again.recall(other, trace),
+            None,
+            "another tenant's trace is another trace"
+        );
     }
     for len in (0..bytes.len()).step_by(bytes.len() / 200) {
         assert!(

@@ -242,6 +242,12 @@ impl<M: Copy> Sampler<M> {
         number
     }
 
+    /// The id of a tenant's trace among all tenants', the same in every process.
+    pub(crate) fn own(&self, tenant: u32, id: TraceId) -> TraceId {
+        let salt = u128::from(xxhash_rust::xxh3::xxh3_64(self.tenants.name(tenant)));
+        TraceId((u128::from_be_bytes(id.0) ^ salt).to_be_bytes())
+    }
+
     /// Offers a span. `values` of the peek are those of [`Sampler::keys`]; `open` is asked for a mark when a trace begins to wait.
     pub fn offer(
         &mut self,
@@ -254,11 +260,11 @@ impl<M: Copy> Sampler<M> {
     ) -> Offer {
         self.now_ns = self.now_ns.max(now_ns);
         let id = TraceId(span.head.trace_id.try_into().unwrap_or_default());
-        let hash = self.table.hash(id);
-        let (place, is_new) = match self.table.find(hash, id) {
+        let hash = self.table.hash(tenant, id);
+        let (place, is_new) = match self.table.find(hash, tenant, id) {
             Some(place) => (place, false),
             None => {
-                if let Some(late) = self.late.find(id) {
+                if let Some(late) = self.late.find(self.own(tenant, id)) {
                     return self.late_span(tenant, late);
                 }
                 let limits = self.live().policy.trace;
@@ -535,6 +541,7 @@ impl<M: Copy> Sampler<M> {
         let keep = would || is_shadowed;
         let (id, mark, tenant) = (trace.id, trace.mark, trace.tenant);
         let (span_count, bytes, cost) = (trace.spans, trace.bytes, trace.cost);
+        let own = self.own(tenant, id);
         let first = out.spans.len();
         self.table.close(place, keep.then_some(&mut out.spans));
         if keep {
@@ -545,9 +552,9 @@ impl<M: Copy> Sampler<M> {
                 },
                 _ => &decision,
             };
-            self.late.keep(self.now_ns, id, remembered);
+            self.late.keep(self.now_ns, own, remembered);
         } else {
-            self.late.drop(self.now_ns, id);
+            self.late.drop(self.now_ns, own);
         }
         let row = self.row(tenant, reason, epoch);
         row.seen_traces += 1;

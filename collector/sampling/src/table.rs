@@ -110,14 +110,16 @@ impl<M> Table<M> {
         }
     }
 
-    pub fn hash(&self, id: TraceId) -> u64 {
-        self.hasher.hash_one(id.0)
+    /// Two tenants may use one id: those are two traces.
+    pub fn hash(&self, tenant: u32, id: TraceId) -> u64 {
+        self.hasher.hash_one((tenant, id.0))
     }
 
     #[inline]
-    pub fn find(&self, hash: u64, id: TraceId) -> Option<u32> {
+    pub fn find(&self, hash: u64, tenant: u32, id: TraceId) -> Option<u32> {
         let found = self.ids.find(hash, |known| {
-            known.hash == hash && self.traces.get(known.place).id == id
+            let trace = self.traces.get(known.place);
+            known.hash == hash && (trace.tenant, trace.id) == (tenant, id)
         });
         found.map(|known| known.place)
     }
@@ -212,7 +214,8 @@ impl<M> Table<M> {
     pub fn close(&mut self, place: u32, spans: Option<&mut Vec<SpanAt>>) {
         let trace = self.traces.get_mut(place);
         trace.is_waiting = false;
-        let (id, mut left, mut chunk) = (trace.id, trace.spans as usize, trace.first_chunk);
+        let (tenant, id) = (trace.tenant, trace.id);
+        let (mut left, mut chunk) = (trace.spans as usize, trace.first_chunk);
         let mut spans = spans;
         while chunk != NONE {
             let Chunk { spans: own, next } = self.chunks.get(chunk);
@@ -224,7 +227,7 @@ impl<M> Table<M> {
             self.chunks.free(chunk);
             chunk = next;
         }
-        let hash = self.hasher.hash_one(id.0);
+        let hash = self.hash(tenant, id);
         if let Ok(found) = self.ids.find_entry(hash, |known| known.place == place) {
             found.remove();
         }
@@ -276,9 +279,10 @@ mod tests {
             let mut table = Table::new();
             let mut expected: Vec<Vec<SpanAt>> = vec![Vec::new(); 6];
             for (lsn, (trace, close)) in steps.into_iter().enumerate() {
-                let id = TraceId([trace + 1; 16]);
-                let hash = table.hash(id);
-                let place = table.find(hash, id);
+                // Every second trace has the id of the one before, and another tenant.
+                let (tenant, id) = (u32::from(trace % 2), TraceId([trace / 2 + 1; 16]));
+                let hash = table.hash(tenant, id);
+                let place = table.find(hash, tenant, id);
                 if close {
                     let mut spans = Vec::new();
                     if let Some(place) = place {
@@ -287,7 +291,7 @@ mod tests {
                     prop_assert_eq!(&spans, &expected[usize::from(trace)]);
                     expected[usize::from(trace)].clear();
                 } else {
-                    let opening = Opening { id, mark: (), now_ns: 1, due_ns: 2, tenant: 0, policy: 0 };
+                    let opening = Opening { id, mark: (), now_ns: 1, due_ns: 2, tenant, policy: 0 };
                     let place = place.unwrap_or_else(|| table.open(hash, opening));
                     table.push(place, at(lsn as u64));
                     expected[usize::from(trace)].push(at(lsn as u64));

@@ -28,7 +28,7 @@ impl Upstream {
             return Upstream::default();
         };
         let mut upstream = Upstream::default();
-        for field in ot.split(|byte| *byte == b';') {
+        for field in ot.split(|byte| *byte == b';').map(<[u8]>::trim_ascii) {
             if let Some(th) = field.strip_prefix(b"th:") {
                 upstream.threshold = Threshold::parse(th);
             } else if let Some(rv) = field.strip_prefix(b"rv:") {
@@ -148,7 +148,11 @@ pub fn write(tracestate: &[u8], th: Option<Threshold>, rv: Option<Randomness>, o
         .filter_map(|member| member.strip_prefix(b"ot="))
         .next()
         .unwrap_or_default();
-    for kept in ot.split(|byte| *byte == b';').filter(|kept| !kept.is_empty()) {
+    for kept in ot
+        .split(|byte| *byte == b';')
+        .map(<[u8]>::trim_ascii)
+        .filter(|kept| !kept.is_empty())
+    {
         let is_said_anew = kept.starts_with(b"th:") || rv.is_some() && kept.starts_with(b"rv:");
         if !is_said_anew {
             field(out, kept);

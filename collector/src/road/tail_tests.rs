@@ -43,8 +43,15 @@ impl Log {
     fn record(&self, lsn: u64) -> Accepted {
         let (arrival_ns, spans) = &self.0[lsn as usize - 1];
         let spans = spans.iter().map(|span| span_of(*span, *arrival_ns)).collect();
-        request_of(lsn, *arrival_ns, "web", spans)
+        let mut record = request_of(lsn, *arrival_ns, "web", spans);
+        record.entry.tenant = tenant_of(lsn).into();
+        record
     }
+}
+
+/// Two tenants use the same trace ids.
+fn tenant_of(lsn: u64) -> &'static str {
+    if lsn.is_multiple_of(3) { "other" } else { "default" }
 }
 
 fn trace_of(trace: u8) -> TraceId {
@@ -157,7 +164,16 @@ impl Settled {
         let head = Head::decode(batch.encoded.head.clone()).unwrap();
         for (frame, rows) in head.frames.iter().zip(&batch.rows) {
             let column = |name: &str| rows.column_by_name(name).unwrap();
-            let id = |row: usize| TraceId(column("trace_id").as_binary::<i32>().value(row).try_into().unwrap());
+            let real = |row: usize| TraceId(column("trace_id").as_binary::<i32>().value(row).try_into().unwrap());
+            let tenant = |row: usize| {
+                let tenants = column("tenant").as_dictionary::<Int32Type>();
+                tenants
+                    .values()
+                    .as_string::<i32>()
+                    .value(tenants.key(row).unwrap())
+                    .to_owned()
+            };
+            let id = |row: usize| tail::key(&tenant(row), real(row));
             for row in 0..rows.num_rows() {
                 match frame.table {
                     Table::Spans => {
@@ -168,6 +184,7 @@ impl Settled {
                         let threshold = column("sample_threshold").as_primitive::<Int64Type>().value(row);
                         let said = Threshold::from_bits(threshold as u64).unwrap();
                         assert_eq!(state, format!("ot=th:{said}"));
+                        assert!(said.keeps(Randomness::of_trace(real(row))), "R >= T");
                         let weight = column("sample_weight").as_primitive::<Float64Type>().value(row);
                         let late = column("late").as_boolean().value(row);
                         let span = column("span_id").as_binary::<i32>().value(row).to_vec();
@@ -212,7 +229,7 @@ fn check(seed: u64) {
                 left.remove(at);
             }
             spans.push(span);
-            made.push(span);
+            made.push((tenant_of(records.len() as u64 + 1), span));
         }
         records.push((arrival_ns, spans));
     }
@@ -249,7 +266,6 @@ fn check(seed: u64) {
             "seed {seed}: one decision for a trace"
         );
         let said = Threshold::from_bits(*threshold as u64).unwrap();
-        assert!(said.keeps(Randomness::of_trace(*trace)), "seed {seed}: R >= T");
         assert_eq!(*weight, said.weight());
     }
     let total = made.len() as u64 + 1;
@@ -270,16 +286,21 @@ fn check(seed: u64) {
         assert_eq!(settled.first_parts.get(trace), Some(&1), "seed {seed}: counted once");
         assert_ne!(reason, "drop");
     }
-    for (trace, ..) in made.iter().filter(|(trace, ..)| trace % 10 == 9) {
-        let is_error = kept.get(&trace_of(*trace)).is_some_and(|(_, reason)| reason == "error");
-        assert!(
-            is_error || !kept.contains_key(&trace_of(*trace)),
-            "seed {seed}: dropped"
-        );
+    for (tenant, (trace, ..)) in &made {
+        let found = kept.get(&tail::key(tenant, trace_of(*trace)));
+        let is_dropped = found.is_none_or(|(_, reason)| reason == "error");
+        assert!(is_dropped || trace % 10 != 9, "seed {seed}: dropped");
     }
-    for trace in 1..=traces {
-        let rows = settled.rows.keys().filter(|(id, _)| *id == trace_of(trace)).count();
-        let sent = made.iter().filter(|(other, ..)| *other == trace).count();
+    for (tenant, trace) in ["default", "other"]
+        .into_iter()
+        .flat_map(|tenant| (1..=traces).map(move |trace| (tenant, trace)))
+    {
+        let id = tail::key(tenant, trace_of(trace));
+        let rows = settled.rows.keys().filter(|(of, _)| *of == id).count();
+        let sent = made
+            .iter()
+            .filter(|(of, (other, ..))| (*of, *other) == (tenant, trace))
+            .count();
         assert!(
             rows == 0 || rows == sent,
             "seed {seed}: trace {trace} is whole or not there: {rows} of {sent}"

@@ -68,7 +68,8 @@ impl<M: Copy> Sampler<M> {
     }
 
     /// Remembers a decision that the journal has logged.
-    pub fn remember(&mut self, now_ns: u64, trace: TraceId, decision: &Decision, is_kept: bool) {
+    pub fn remember(&mut self, now_ns: u64, tenant: u32, trace: TraceId, decision: &Decision, is_kept: bool) {
+        let trace = self.own(tenant, trace);
         match is_kept {
             true => self.late.keep(now_ns, trace, decision),
             false => self.late.drop(now_ns, trace),
@@ -80,8 +81,8 @@ impl<M: Copy> Sampler<M> {
         self.late.clear();
     }
 
-    /// What became of a trace, if it is remembered.
-    pub fn recall(&self, trace: TraceId) -> Option<Late> {
-        self.late.find(trace)
+    /// What became of a tenant's trace, if it is remembered.
+    pub fn recall(&self, tenant: u32, trace: TraceId) -> Option<Late> {
+        self.late.find(self.own(tenant, trace))
     }
 }
