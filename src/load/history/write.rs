@@ -56,7 +56,7 @@ pub struct Counting {
 /// When the directory holds data or is in use; what the lake says.
 pub async fn write(data: &Path, world: World, counting: Counting, progress: impl Fn(f64)) -> anyhow::Result<Told> {
     let started = Instant::now();
-    std::fs::create_dir_all(data).with_context(|| data.display().to_string())?;
+    tailwater_runtime::run_dir::make_private(data).with_context(|| data.display().to_string())?;
     let _locks = [lock(data, "collector.lock")?, lock(data, "maintain.lock")?];
     let lake = Lake::open(&data.join("lake"))?;
     ensure_empty(data, &lake).await?;
