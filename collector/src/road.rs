@@ -27,7 +27,7 @@ use tailwater_model::red::{edge_batch, red_batch};
 use tailwater_model::signal::Signal;
 use tailwater_model::table::Table;
 use tailwater_red::{Aggregator, Mode};
-use tailwater_sampling::{KeepAll, Unconditional};
+use tailwater_sampling::{KeepAll, Own, Unconditional};
 use tailwater_storage::outbox::BatchBuilder;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::error;
@@ -37,7 +37,7 @@ use crate::hold::Hold;
 use crate::log::{Accepted, Entry};
 use crate::outbox::Sealed;
 use crate::stats::Stats;
-use crate::tail::{Tail, key, share, tick_batch};
+use crate::tail::{Tail, share, tick_batch};
 
 /// When a batch is cut.
 #[derive(Debug, Clone, Copy)]
@@ -254,50 +254,42 @@ impl Road {
     /// Lets the tail look at the clock: what is due is decided.
     fn tick(&mut self, now_ns: u64) {
         let Some(tail) = self.tail.clone() else { return };
-        tail.lock().tick(now_ns, &mut self.journal.lock(), &mut self.spans);
-        self.settle(&tail);
+        let mut tail = tail.lock();
+        tail.tick(now_ns, &mut self.journal.lock(), &mut self.spans);
+        self.settle(&mut tail);
     }
 
-    /// Offers the spans of a record to the tail. Answers whether there is one.
+    /// Offers the spans of a record to the tail, and lets it look at the clock. Answers whether the record is the tail's.
     fn offer(&mut self, record: &Accepted) -> bool {
         let Some(tail) = self.tail.clone() else { return false };
         let entry = &record.entry;
-        if entry.signal == Signal::Traces && !entry.duplicate && !record.payload.is_empty() {
-            tail.lock().record(
-                record.lsn,
-                entry,
-                &record.payload,
-                &mut self.journal.lock(),
-                &mut self.spans,
-            );
-            self.settle(&tail);
+        let mut tail = tail.lock();
+        {
+            let mut journal = self.journal.lock();
+            if entry.signal == Signal::Traces && !entry.duplicate && !record.payload.is_empty() {
+                tail.record(record.lsn, entry, &record.payload, &mut journal, &mut self.spans);
+            }
+            tail.tick(entry.arrival_ns, &mut journal, &mut self.spans);
         }
-        self.tick(entry.arrival_ns);
+        self.settle(&mut tail);
         entry.signal == Signal::Traces
     }
 
     /// Counts what the tail has settled.
-    fn settle(&mut self, tail: &Mutex<Tail>) {
-        let mut tail = tail.lock();
+    fn settle(&mut self, tail: &mut Tail) {
         let mut has_news = tail.has_ticks();
         for settled in tail.settled() {
             has_news = true;
-            let reason = if settled.account == Account::Lost {
-                LOST_UNDECODABLE
-            } else {
-                ""
+            let key = Key {
+                tenant: settled.tenant,
+                signal: Signal::Traces,
+                account: settled.account,
+                reason: match settled.account {
+                    Account::Lost => LOST_UNDECODABLE,
+                    _ => "",
+                },
             };
-            let amount = self
-                .ledger
-                .entry(Key {
-                    tenant: settled.tenant,
-                    signal: Signal::Traces,
-                    account: settled.account,
-                    reason,
-                })
-                .or_default();
-            amount.items += settled.items;
-            amount.bytes += settled.bytes;
+            self.add(key, settled.items, settled.bytes);
         }
         if has_news {
             self.since.get_or_insert_with(Instant::now);
@@ -413,6 +405,10 @@ impl Road {
             account,
             reason,
         };
+        self.add(key, items, bytes);
+    }
+
+    fn add(&mut self, key: Key, items: u64, bytes: u64) {
         let amount = self.ledger.entry(key).or_default();
         amount.items += items;
         amount.bytes += bytes;
@@ -452,7 +448,7 @@ impl Road {
                 let (log_id, decision) = (self.log_id, self.decision);
                 let (is_sampled, walked) = (self.tail.is_some(), walked.unwrap_or_default());
                 let batches = self.spans.finish_sorted(|tenant, trace| {
-                    let trace = key(tenant, trace);
+                    let trace = Own::of(tenant.as_bytes()).trace(trace);
                     if is_sampled {
                         return if fresh.contains(&trace) { FIRST_PART } else { LATER_PART };
                     }

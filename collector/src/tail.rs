@@ -28,7 +28,7 @@ use tailwater_model::red::RedRow;
 use tailwater_sampling::governor::{self, Drain, Governor, Ladder, Pressure, Rung};
 use tailwater_sampling::policy::Policy;
 use tailwater_sampling::tracestate::{self, Upstream};
-use tailwater_sampling::{Decision, Memory, Offer, Output, Sampler, SpanAt, Threshold, Tick, TickRow, Trigger};
+use tailwater_sampling::{Decision, Memory, Offer, Output, Own, Sampler, SpanAt, Threshold, Tick, TickRow, Trigger};
 use tracing::{error, info, warn};
 
 pub use self::behind::{Logs, read, watch};
@@ -108,7 +108,7 @@ pub struct Tail {
     recent: VecDeque<Record>,
     recent_bytes: u64,
     next_tick_ns: u64,
-    /// Traces of the open batch that have their first part in it, by [`key`].
+    /// Traces of the open batch that have their first part in it, by their id among all tenants'.
     fresh: AHashSet<TraceId>,
     settled: Vec<Settle>,
     ticks: Vec<TickRow>,
@@ -178,13 +178,14 @@ impl Tail {
         let mut is_held = false;
         let mut rejected = record.rejected.iter().peekable();
         let (sampler, out, settled) = (&mut self.sampler, &mut self.out, &mut self.settled);
-        let log_id = self.log_id;
+        // The journal knows a trace by its id among all tenants'.
+        let (log_id, own) = (self.log_id, Own::of(entry.tenant.as_bytes()));
         let walked = peek::spans(payload, &self.keys, |span| {
             if rejected.next_if(|ordinal| **ordinal == span.ordinal).is_some() {
                 return true;
             }
             let trace = TraceId(span.head.trace_id.try_into().unwrap_or_default());
-            let key = key(&entry.tenant, trace);
+            let key = own.trace(trace);
             let shard = Shard::of_trace(log_id, key).0;
             let bytes = share(entry, span.ordinal);
             let decision = match journal.replay_span(shard, lsn, &key).row {
@@ -382,12 +383,12 @@ impl Tail {
         }
         let out = std::mem::take(&mut self.out);
         let mut whys = Vec::new();
-        let mut records: BTreeMap<Lsn, Vec<Take>> = BTreeMap::new();
+        let mut records: BTreeMap<Lsn, (Arc<str>, Vec<Take>)> = BTreeMap::new();
         for verdict in &out.verdicts {
             let Mark { shard, slot } = verdict.mark;
             let settled = settled_as(&verdict.decision, journal);
             let tenant = &self.tenants[verdict.tenant as usize];
-            let key = key(tenant, verdict.trace);
+            let key = Own::of(tenant.as_bytes()).trace(verdict.trace);
             journal.decide(shard, slot, key, settled);
             if !verdict.keep {
                 self.settled.push(Settle {
@@ -401,7 +402,8 @@ impl Tail {
             self.fresh.insert(key);
             self.calibration.expected += verdict.cost;
             for at in &out.spans[verdict.spans.clone()] {
-                records.entry(at.lsn).or_default().push(Take {
+                let of_record = records.entry(at.lsn).or_insert_with(|| (tenant.clone(), Vec::new()));
+                of_record.1.push(Take {
                     ordinal: at.ordinal,
                     bytes: at.len.into(),
                     why: whys.len(),
@@ -413,7 +415,7 @@ impl Tail {
                 is_late: false,
             });
         }
-        for (lsn, mut takes) in records {
+        for (lsn, (tenant, mut takes)) in records {
             takes.sort_unstable_by_key(|take| take.ordinal);
             match self.find(lsn) {
                 Some(record) => self.store(&record, &takes, &whys, spans),
@@ -424,7 +426,7 @@ impl Tail {
                         "a record of traces that were kept cannot be read any more"
                     );
                     self.settled.push(Settle {
-                        tenant: self.tenants.first().cloned().unwrap_or_else(|| "".into()),
+                        tenant,
                         account: Account::Lost,
                         items: takes.len() as u64,
                         bytes: takes.iter().map(|take| take.bytes).sum(),
@@ -584,18 +586,6 @@ fn governor_of(budget: f64, commit: std::time::Duration) -> Governor {
         commit,
     })
 }
-
-/// What the journal knows a tenant's trace by: two tenants may use one id, by accident or to learn of each other.
-pub fn key(tenant: &str, trace: TraceId) -> TraceId {
-    if tenant == DEFAULT_TENANT {
-        return trace;
-    }
-    let salt = u128::from(xxhash_rust::xxh3::xxh3_64(tenant.as_bytes()));
-    TraceId((u128::from_be_bytes(trace.0) ^ salt).to_be_bytes())
-}
-
-/// Its traces keep their ids: logs from before there were tenants have no others.
-const DEFAULT_TENANT: &str = "default";
 
 fn settled_as(decision: &Decision, journal: &mut Journal) -> Settled {
     Settled {

@@ -34,6 +34,7 @@ mod invariants;
 mod keep_all;
 mod late;
 mod names;
+mod own;
 pub mod policy;
 mod recent;
 mod sampler;
@@ -48,6 +49,7 @@ mod wheel;
 
 pub use keep_all::{KeepAll, Unconditional};
 pub use late::{Late, Memory};
+pub use own::Own;
 pub use recent::Recent;
 pub use sampler::{ADMISSION, Offer, Output, Sampler, Tick};
 pub use state::Malformed;

@@ -25,6 +25,7 @@ use crate::controller::{Controller, Item, Shares};
 use crate::fault::Fault;
 use crate::late::{Late, LateMemory, Memory};
 use crate::names::Names;
+use crate::own::Own;
 use crate::policy::expr::{Quantile, STATUS_ERROR};
 use crate::policy::{By, Policy, Program, Share, Summary, Target};
 use crate::recent::Recent;
@@ -242,10 +243,9 @@ impl<M: Copy> Sampler<M> {
         number
     }
 
-    /// The id of a tenant's trace among all tenants', the same in every process.
+    /// The id of a tenant's trace among all tenants'.
     pub(crate) fn own(&self, tenant: u32, id: TraceId) -> TraceId {
-        let salt = u128::from(xxhash_rust::xxh3::xxh3_64(self.tenants.name(tenant)));
-        TraceId((u128::from_be_bytes(id.0) ^ salt).to_be_bytes())
+        Own::of(self.tenants.name(tenant)).trace(id)
     }
 
     /// Offers a span. `values` of the peek are those of [`Sampler::keys`]; `open` is asked for a mark when a trace begins to wait.

@@ -173,7 +173,7 @@ impl Settled {
                     .value(tenants.key(row).unwrap())
                     .to_owned()
             };
-            let id = |row: usize| tail::key(&tenant(row), real(row));
+            let id = |row: usize| Own::of(tenant(row).as_bytes()).trace(real(row));
             for row in 0..rows.num_rows() {
                 match frame.table {
                     Table::Spans => {
@@ -287,7 +287,7 @@ fn check(seed: u64) {
         assert_ne!(reason, "drop");
     }
     for (tenant, (trace, ..)) in &made {
-        let found = kept.get(&tail::key(tenant, trace_of(*trace)));
+        let found = kept.get(&Own::of(tenant.as_bytes()).trace(trace_of(*trace)));
         let is_dropped = found.is_none_or(|(_, reason)| reason == "error");
         assert!(is_dropped || trace % 10 != 9, "seed {seed}: dropped");
     }
@@ -295,7 +295,7 @@ fn check(seed: u64) {
         .into_iter()
         .flat_map(|tenant| (1..=traces).map(move |trace| (tenant, trace)))
     {
-        let id = tail::key(tenant, trace_of(trace));
+        let id = Own::of(tenant.as_bytes()).trace(trace_of(trace));
         let rows = settled.rows.keys().filter(|(of, _)| *of == id).count();
         let sent = made
             .iter()

@@ -5,11 +5,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{
-    ArrayRef, Date32Array, Int64Array, RecordBatch, StringDictionaryBuilder, TimestampMicrosecondArray,
-};
-use arrow::datatypes::Int32Type;
+use arrow::array::{ArrayRef, RecordBatch};
 
+use crate::rows::{dates, integers, maybe_words, times, words};
 use crate::signal::Signal;
 use crate::table::{self, Table};
 
@@ -71,7 +69,7 @@ impl Account {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
     /// Whose data.
-    pub tenant: std::sync::Arc<str>,
+    pub tenant: Arc<str>,
     /// Of which signal.
     pub signal: Signal,
     /// Moved where.
@@ -94,30 +92,17 @@ pub struct Amount {
 pub fn ledger_batch(entries: &[(Key, Amount)], slice_ns: u64) -> RecordBatch {
     let mut entries: Vec<&(Key, Amount)> = entries.iter().collect();
     entries.sort_unstable_by_key(|(key, _)| (&*key.tenant, key.signal.name(), key.account.name(), key.reason));
-    let words = |of: fn(&Key) -> Option<&str>| -> ArrayRef {
-        let mut words = StringDictionaryBuilder::<Int32Type>::new();
-        for (key, _) in &entries {
-            words.append_option(of(key));
-        }
-        Arc::new(words.finish())
-    };
-    let numbers = |of: fn(&Amount) -> u64| -> ArrayRef {
-        let numbers = entries
-            .iter()
-            .map(|(_, amount)| i64::try_from(of(amount)).unwrap_or(i64::MAX));
-        Arc::new(Int64Array::from_iter_values(numbers))
-    };
-    let slice_us = (slice_ns / 1000) as i64;
-    let day = (slice_ns / 86_400_000_000_000) as i32;
+    let keys = || entries.iter().map(|(key, _)| key);
+    let amounts = || entries.iter().map(|(_, amount)| amount);
     let columns: Vec<ArrayRef> = vec![
-        Arc::new(Date32Array::from_value(day, entries.len())),
-        words(|key| Some(&key.tenant)),
-        Arc::new(TimestampMicrosecondArray::from_value(slice_us, entries.len()).with_timezone("UTC")),
-        words(|key| Some(key.signal.name())),
-        words(|key| Some(key.account.name())),
-        words(|key| Some(key.reason).filter(|reason| !reason.is_empty())),
-        numbers(|amount| amount.items),
-        numbers(|amount| amount.bytes),
+        dates(keys().map(|_| slice_ns)),
+        words(keys().map(|key| &*key.tenant)),
+        times(keys().map(|_| Some(slice_ns))),
+        words(keys().map(|key| key.signal.name())),
+        words(keys().map(|key| key.account.name())),
+        maybe_words(keys().map(|key| key.reason)),
+        integers(amounts().map(|amount| amount.items)),
+        integers(amounts().map(|amount| amount.bytes)),
     ];
     RecordBatch::try_new(table::frame_schema(Table::Ledger), columns)
         .expect("columns stand in the order of the frame schema")

@@ -9,5 +9,6 @@ pub mod ids;
 pub mod ledger;
 pub mod otlp;
 pub mod red;
+pub mod rows;
 pub mod signal;
 pub mod table;

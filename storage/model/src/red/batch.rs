@@ -2,30 +2,13 @@
 
 use std::sync::Arc;
 
-use arrow::array::{
-    ArrayRef, BinaryArray, Date32Array, Int8Array, Int32Array, Int64Array, ListArray, MapArray,
-    StringDictionaryBuilder, StructArray, TimestampMicrosecondArray,
-};
+use arrow::array::{ArrayRef, BinaryArray, Int8Array, Int32Array, Int64Array, ListArray, MapArray, StructArray};
 use arrow::buffer::OffsetBuffer;
-use arrow::datatypes::{DataType, Fields, Int32Type};
+use arrow::datatypes::{DataType, Fields};
 
 use super::Exemplar;
+use crate::rows::{integers, stored, times, words};
 use crate::table::{Table, frame_schema};
-
-const DAY_NS: u64 = 86_400_000_000_000;
-
-fn stored(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-pub(super) fn dates(slices_ns: impl Iterator<Item = u64>) -> ArrayRef {
-    Arc::new(Date32Array::from_iter_values(slices_ns.map(|ns| (ns / DAY_NS) as i32)))
-}
-
-pub(super) fn times(ns: impl Iterator<Item = Option<u64>>) -> ArrayRef {
-    let times = TimestampMicrosecondArray::from_iter(ns.map(|ns| Some((ns? / 1000) as i64)));
-    Arc::new(times.with_timezone("UTC"))
-}
 
 pub(super) fn widths(seconds: impl Iterator<Item = u32>) -> ArrayRef {
     Arc::new(Int32Array::from_iter_values(seconds.map(|seconds| seconds as i32)))
@@ -33,23 +16,6 @@ pub(super) fn widths(seconds: impl Iterator<Item = u32>) -> ArrayRef {
 
 pub(super) fn kinds(kinds: impl Iterator<Item = u8>) -> ArrayRef {
     Arc::new(Int8Array::from_iter_values(kinds.map(|kind| kind as i8)))
-}
-
-pub(super) fn integers(counts: impl Iterator<Item = u64>) -> ArrayRef {
-    Arc::new(Int64Array::from_iter_values(counts.map(stored)))
-}
-
-pub(super) fn words<'a>(words: impl Iterator<Item = &'a str>) -> ArrayRef {
-    let mut out = StringDictionaryBuilder::<Int32Type>::new();
-    words.for_each(|word| out.append_value(word));
-    Arc::new(out.finish())
-}
-
-/// As [`words`], empty ones null.
-pub(super) fn maybe_words<'a>(words: impl Iterator<Item = &'a str>) -> ArrayRef {
-    let mut out = StringDictionaryBuilder::<Int32Type>::new();
-    words.for_each(|word| out.append_option(Some(word).filter(|word| !word.is_empty())));
-    Arc::new(out.finish())
 }
 
 pub(super) fn sketches<'a>(sketches: impl Iterator<Item = &'a [u8]>) -> ArrayRef {

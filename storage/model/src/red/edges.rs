@@ -5,7 +5,8 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch};
 
 use super::Exemplar;
-use super::batch::{self, integers, maybe_words, words};
+use super::batch;
+use crate::rows::{dates, integers, maybe_words, times, words};
 use crate::table::{self, Table};
 
 /// What connects two services.
@@ -111,9 +112,9 @@ pub fn edge_batch(rows: &[EdgeRow]) -> RecordBatch {
     });
     let keys = || rows.iter().map(|row| &*row.key);
     let mut columns: Vec<ArrayRef> = vec![
-        batch::dates(rows.iter().map(|row| row.slice_ns)),
+        dates(rows.iter().map(|row| row.slice_ns)),
         words(keys().map(|key| &*key.tenant)),
-        batch::times(rows.iter().map(|row| Some(row.slice_ns))),
+        times(rows.iter().map(|row| Some(row.slice_ns))),
         batch::widths(rows.iter().map(|row| row.slice_s)),
         words(keys().map(|key| key.kind.name())),
         maybe_words(keys().map(|key| &*key.client_service)),

@@ -13,9 +13,10 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
 
 use crate::ids::{SpanId, TraceId};
+use crate::rows::{dates, integers, maybe_words, times, words};
 use crate::table::{self, Table};
 
-use batch::{integers, maybe_words, registers, word_map, words};
+use batch::{registers, word_map};
 pub use edges::{EdgeKey, EdgeKind, EdgeRow, Unpaired, edge_batch};
 
 /// Width of a slice as the collector writes it, ns of event time.
@@ -123,9 +124,9 @@ pub fn red_batch(rows: &[RedRow]) -> RecordBatch {
     let keys = || rows.iter().map(|row| &*row.key);
     let errors = |row: &RedRow, count: u64| if row.key.is_error { count } else { 0 };
     let mut columns: Vec<ArrayRef> = vec![
-        batch::dates(rows.iter().map(|row| row.slice_ns)),
+        dates(rows.iter().map(|row| row.slice_ns)),
         words(keys().map(|key| &*key.tenant)),
-        batch::times(rows.iter().map(|row| Some(row.slice_ns))),
+        times(rows.iter().map(|row| Some(row.slice_ns))),
         batch::widths(rows.iter().map(|row| row.slice_s)),
         maybe_words(keys().map(|key| &*key.service_name)),
         maybe_words(keys().map(|key| &*key.service_namespace)),
