@@ -246,7 +246,9 @@ fn ratios() {
 }
 
 fn main() {
-    ratios();
+    if !std::env::args().any(|arg| arg == "--profile-time") {
+        ratios();
+    }
     if !std::env::args().any(|arg| arg == "--ratios") {
         benches();
         Criterion::default().configure_from_args().final_summary();
