@@ -12,7 +12,7 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashTable};
 use tailwater_model::otlp::peek::SpanPeek;
 use tailwater_model::otlp::text::{self, Tally};
-use tailwater_model::otlp::value::Any;
+use tailwater_model::otlp::value::{Any, Raw};
 use tailwater_model::red::{OTHER, RedKey};
 
 use crate::aggregator::Settings;
@@ -317,7 +317,7 @@ impl Interner {
         let class = Class::of(seen);
         let mut dims = Vec::new();
         for (name, value) in settings.dimensions.iter().zip(values.dimensions()) {
-            if let Some(text) = value.and_then(shown) {
+            if let Some(text) = value.map(Raw::any).and_then(shown) {
                 dims.push((name.clone(), text));
             }
         }
@@ -502,8 +502,8 @@ fn put(out: &mut Vec<u8>, text: &[u8]) {
     out.extend_from_slice(text);
 }
 
-fn put_value(out: &mut Vec<u8>, value: Option<Any<'_>>) {
-    match value {
+fn put_value(out: &mut Vec<u8>, value: Option<Raw<'_>>) {
+    match value.map(Raw::any) {
         Some(Any::Str(text)) => {
             out.push(1);
             put(out, text);

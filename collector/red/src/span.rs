@@ -1,7 +1,7 @@
 //! The attributes that counting looks at, and how they are read.
 
 use tailwater_model::otlp::peek::{Keys, SpanPeek};
-use tailwater_model::otlp::value::Any;
+use tailwater_model::otlp::value::{Any, Raw};
 
 use crate::rules::{Grpc, Seen};
 
@@ -32,15 +32,12 @@ pub(crate) fn keys(dimensions: &[String]) -> Keys {
 
 /// The values of [`keys`].
 #[derive(Clone, Copy)]
-pub(crate) struct Values<'a, 'v>(pub &'v [Option<Any<'a>>]);
+pub(crate) struct Values<'a, 'v>(pub &'v [Option<Raw<'a>>]);
 
 impl<'a, 'v> Values<'a, 'v> {
     #[inline]
     fn text(self, at: usize) -> &'a [u8] {
-        match self.0[at] {
-            Some(Any::Str(text)) => text,
-            _ => b"",
-        }
+        self.0[at].and_then(Raw::text).unwrap_or_default()
     }
 
     /// The first of these that is a text.
@@ -84,13 +81,13 @@ impl<'a, 'v> Values<'a, 'v> {
             .unwrap_or_default()
     }
 
-    pub fn dimensions(self) -> &'v [Option<Any<'a>>] {
+    pub fn dimensions(self) -> &'v [Option<Raw<'a>>] {
         &self.0[ASKED.len()..]
     }
 
     #[inline]
     fn http(self) -> u16 {
-        match self.0[0].or(self.0[1]) {
+        match self.0[0].or(self.0[1]).map(Raw::any) {
             Some(Any::Int(code)) => u16::try_from(code).unwrap_or(0),
             // Converted from Jaeger or Zipkin, where tags are texts.
             Some(Any::Str(code)) if code.len() == 3 => digits(code).unwrap_or(0),
@@ -100,7 +97,7 @@ impl<'a, 'v> Values<'a, 'v> {
 
     #[inline]
     fn grpc(self) -> Option<Grpc> {
-        match self.0[3].or(self.0[4])? {
+        match self.0[3].or(self.0[4])?.any() {
             Any::Int(code) => Some(Grpc::from_number(code)),
             Any::Str(code) => Grpc::from_name(code).or_else(|| Some(Grpc::from_number(digits(code)?.into()))),
             _ => None,

@@ -12,7 +12,7 @@ use criterion::{BatchSize, Criterion, Throughput};
 use tailwater_model::ids::{Lsn, TraceId};
 use tailwater_model::otlp::item::SpanHead;
 use tailwater_model::otlp::peek::SpanPeek;
-use tailwater_model::otlp::value::Any;
+use tailwater_model::otlp::value::Raw;
 use tailwater_sampling::sim::{Random, START_NS};
 use tailwater_sampling::{Memory, Output, Sampler, SpanAt, Tick};
 
@@ -60,7 +60,7 @@ fn spans(traces: usize) -> Vec<Made> {
     made
 }
 
-fn peek<'a>(made: &'a Made, values: &'a [Option<Any<'a>>]) -> SpanPeek<'a, 'a> {
+fn peek<'a>(made: &'a Made, values: &'a [Option<Raw<'a>>]) -> SpanPeek<'a, 'a> {
     let head = SpanHead {
         trace_id: &made.id,
         span_id: &made.id[..8],

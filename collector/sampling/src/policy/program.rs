@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, Hasher};
 
 use ahash::RandomState;
 use tailwater_model::otlp::peek::{Keys, SpanPeek};
-use tailwater_model::otlp::value::Any;
+use tailwater_model::otlp::value::{Any, Raw};
 
 use super::expr::{Expr, Field, Op, Quantile, SpanField, TraceField, Value};
 use super::{Part, Policy};
@@ -269,7 +269,7 @@ impl Program {
                 Print::Service => write(span.service_name),
                 Print::Name => write(span.head.name),
                 Print::Kind => write(&span.head.kind.to_le_bytes()),
-                Print::Attr(at) => match seen(span.values.get(*at).copied().flatten()) {
+                Print::Attr(at) => match seen(span.values.get(*at).copied().flatten().map(Raw::any)) {
                     Seen::Text(text) => write(text),
                     Seen::Number(number) => write(&number.to_bits().to_le_bytes()),
                     Seen::Bool(value) => write(&[u8::from(value)]),
@@ -349,7 +349,7 @@ impl Of {
     #[inline]
     fn of_span<'a>(&self, span: &SpanPeek<'a, '_>) -> Seen<'a> {
         match self {
-            Of::Attr(at) => seen(span.values.get(*at).copied().flatten()),
+            Of::Attr(at) => seen(span.values.get(*at).copied().flatten().map(Raw::any)),
             Of::Span(field) => match field {
                 SpanField::Name => Seen::Text(span.head.name),
                 SpanField::Service => Seen::Text(span.service_name),
@@ -449,9 +449,9 @@ mod tests {
             .keys
             .iter()
             .map(|key| match &**key {
-                "text" => Some(Any::Str(b"abc")),
-                "int" => Some(Any::Int(5)),
-                "no" => Some(Any::Bool(false)),
+                "text" => Some(Raw(b"\x0a\x03abc")),
+                "int" => Some(Raw(&[0x18, 5])),
+                "no" => Some(Raw(&[0x10, 0])),
                 _ => None,
             })
             .collect();

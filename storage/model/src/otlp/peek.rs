@@ -9,7 +9,7 @@ use super::item::{self, BODY_LEVEL, ITEM_VALUE_LEVEL, NESTED_VALUE_LEVEL, Parts,
 use super::point::{self, EXEMPLAR_VALUE_LEVEL, POINT_VALUE_LEVEL, Point};
 use super::reject::Reason;
 use super::text::Tally;
-use super::value::{self, Any, KeyValue};
+use super::value::{self, Any, KeyValue, Raw};
 use super::wire::Wire;
 use super::{judge, wire};
 use crate::signal::Signal;
@@ -271,13 +271,23 @@ impl PartChecks<'_> {
 
     #[inline]
     fn pair(&mut self, message: &[u8], outer: usize) -> Wire<()> {
-        let pair = KeyValue::read(message)?;
-        if pair.value.is_list() {
-            self.depth = self.depth.max(value::depth(pair.raw, outer)?);
+        let (key, raw) = KeyValue::split(message)?;
+        let is_number = value::is_short_number(raw);
+        if !is_number && value::short_text(raw).is_none() {
+            self.value(raw, outer)?;
         }
-        // Tags and short lengths are ASCII too, so one test covers key and value of nearly every pair.
-        if message.len() > self.caps.key_bytes || !message.is_ascii() {
-            check_pair(&pair, self.caps, &mut self.tally);
+        // Tags and short lengths are ASCII too, so one test covers key and value of nearly every pair. Numbers are not.
+        let texts = if is_number { key } else { message };
+        if texts.len() > self.caps.key_bytes || !texts.is_ascii() {
+            check_pair(&KeyValue::read(message)?, self.caps, &mut self.tally);
+        }
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn value(&mut self, raw: &[u8], outer: usize) -> Wire<()> {
+        if Any::read(raw)?.is_list() {
+            self.depth = self.depth.max(value::depth(raw, outer)?);
         }
         Ok(())
     }
@@ -414,7 +424,7 @@ pub struct SpanPeek<'a, 'v> {
     /// `service.namespace` of its resource; empty if not sent.
     pub service_namespace: &'a [u8],
     /// Values of the asked keys, among the span's attributes or else its resource's; `None` where neither has the key.
-    pub values: &'v [Option<Any<'a>>],
+    pub values: &'v [Option<Raw<'a>>],
 }
 
 /// Shows every span of a traces request, rejected ones too, in wire order. Return `false` to stop.
@@ -450,8 +460,8 @@ struct Peeker<'a, 'k, F> {
     going: bool,
     service_name: &'a [u8],
     service_namespace: &'a [u8],
-    of_resource: Vec<Option<Any<'a>>>,
-    values: Vec<Option<Any<'a>>>,
+    of_resource: Vec<Option<Raw<'a>>>,
+    values: Vec<Option<Raw<'a>>>,
 }
 
 impl<'a, F: FnMut(&SpanPeek<'a, '_>) -> bool> Visit<'a> for Peeker<'a, '_, F> {
@@ -469,7 +479,7 @@ impl<'a, F: FnMut(&SpanPeek<'a, '_>) -> bool> Visit<'a> for Peeker<'a, '_, F> {
                 _ => {}
             }
             if let Some(index) = self.keys.find(pair.key) {
-                self.of_resource[index].get_or_insert(pair.value);
+                self.of_resource[index].get_or_insert(Raw(pair.raw));
             }
             Ok(())
         })?;
@@ -524,7 +534,7 @@ impl<'a, F: FnMut(&SpanPeek<'a, '_>) -> bool> Visit<'a> for Peeker<'a, '_, F> {
 struct Lookup<'k, 'v, 'a> {
     keys: &'k Keys,
     /// At first the resource's.
-    values: &'v mut [Option<Any<'a>>],
+    values: &'v mut [Option<Raw<'a>>],
     /// Those that the span has itself; of equal keys the first wins.
     own: u128,
 }
@@ -539,12 +549,12 @@ impl<'a> Parts<'a> for Lookup<'_, '_, 'a> {
         {
             return Ok(());
         }
-        let pair = KeyValue::read(message)?;
-        if let Some(index) = self.keys.find(pair.key)
+        let (key, raw) = KeyValue::split(message)?;
+        if let Some(index) = self.keys.find(key)
             && self.own >> index & 1 == 0
         {
             self.own |= 1 << index;
-            self.values[index] = Some(pair.value);
+            self.values[index] = Some(Raw(raw));
         }
         Ok(())
     }

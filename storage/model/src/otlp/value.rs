@@ -52,16 +52,14 @@ impl<'a> Any<'a> {
     /// Reads an AnyValue. Lists are not looked into: see [`depth`].
     #[inline]
     pub fn read(message: &'a [u8]) -> Wire<Any<'a>> {
-        // The common forms first: exactly one field.
-        if let [0x0a, len, text @ ..] = message
-            && usize::from(*len) == text.len()
-            && *len < 0x80
-        {
-            return Ok(Any::Str(text));
+        // The common form first.
+        match short_text(message) {
+            Some(text) => Ok(Any::Str(text)),
+            None => Any::read_on(message),
         }
-        Any::read_on(message)
     }
 
+    #[inline(never)]
     fn read_on(message: &'a [u8]) -> Wire<Any<'a>> {
         let mut any = Any::Empty;
         let mut reader = Reader::new(message);
@@ -94,6 +92,51 @@ impl<'a> Any<'a> {
     }
 }
 
+/// The text of an AnyValue that is a string of less than 128 bytes and nothing else, as most are; None for any other.
+///
+/// Where spans are walked, this is asked before an [`Any`] is made: a value that goes through memory on its way from one function to the
+/// next is stored by halves and loaded whole, which made the processor wait for a third of the walk.
+#[inline(always)]
+pub fn short_text(any: &[u8]) -> Option<&[u8]> {
+    match any {
+        [0x0a, len, text @ ..] if usize::from(*len) == text.len() && *len < 0x80 => Some(text),
+        _ => None,
+    }
+}
+
+/// Whether an AnyValue is a whole number, of at most three bytes on the wire, and nothing else.
+#[inline(always)]
+pub fn is_short_number(any: &[u8]) -> bool {
+    matches!(
+        any,
+        [0x18, 0..=0x7f] | [0x18, 0x80..=0xff, 0..=0x7f] | [0x18, 0x80..=0xff, 0x80..=0xff, 0..=0x7f]
+    )
+}
+
+/// An AnyValue not read yet. That it can be read has been checked.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Raw<'a>(pub &'a [u8]);
+
+impl<'a> Raw<'a> {
+    /// The value; empty if it cannot be read after all.
+    #[inline]
+    pub fn any(self) -> Any<'a> {
+        Any::read(self.0).unwrap_or_default()
+    }
+
+    /// The text of a string; `None` for any other value.
+    #[inline]
+    pub fn text(self) -> Option<&'a [u8]> {
+        match short_text(self.0) {
+            None => match self.any() {
+                Any::Str(text) => Some(text),
+                _ => None,
+            },
+            text => text,
+        }
+    }
+}
+
 /// A KeyValue: raw key, value, and the raw AnyValue that the value was read from.
 #[derive(Debug, Clone, Copy)]
 pub struct KeyValue<'a> {
@@ -109,22 +152,43 @@ impl<'a> KeyValue<'a> {
     /// Reads a KeyValue.
     #[inline]
     pub fn read(message: &'a [u8]) -> Wire<KeyValue<'a>> {
-        // The usual layout: key, value, nothing else, lengths of one byte.
+        match KeyValue::short(message) {
+            Some((key, raw)) => Ok(KeyValue {
+                key,
+                value: Any::read(raw)?,
+                raw,
+            }),
+            None => KeyValue::read_on(message),
+        }
+    }
+
+    /// Key and AnyValue of a KeyValue. The AnyValue may turn out to be malformed.
+    #[inline(always)]
+    pub fn split(message: &'a [u8]) -> Wire<(&'a [u8], &'a [u8])> {
+        match KeyValue::short(message) {
+            Some(parts) => Ok(parts),
+            None => {
+                let found = KeyValue::read_on(message)?;
+                Ok((found.key, found.raw))
+            }
+        }
+    }
+
+    /// The usual layout: key, value, nothing else, lengths of one byte.
+    #[inline(always)]
+    fn short(message: &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
         if let [0x0a, key_len, rest @ ..] = message
             && *key_len < 0x80
             && let Some((key, [0x12, value_len, raw @ ..])) = rest.split_at_checked(usize::from(*key_len))
             && usize::from(*value_len) == raw.len()
             && *value_len < 0x80
         {
-            return Ok(KeyValue {
-                key,
-                value: Any::read(raw)?,
-                raw,
-            });
+            return Some((key, raw));
         }
-        KeyValue::read_on(message)
+        None
     }
 
+    #[inline(never)]
     fn read_on(message: &'a [u8]) -> Wire<KeyValue<'a>> {
         let mut found = KeyValue {
             key: &[],

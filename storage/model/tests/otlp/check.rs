@@ -253,7 +253,7 @@ fn check_peek(bytes: &[u8], items: &[Item]) {
         for (key, value) in ["a", "http.route", "service.version", ""].into_iter().zip(peek.values) {
             let expected = expect::looked_up(span, &item.resource, key);
             assert_eq!(
-                value.map(|value| expect::any_text(&value)),
+                value.map(|value| expect::any_text(&value.any())),
                 expected,
                 "{key:?} of span {seen}"
             );

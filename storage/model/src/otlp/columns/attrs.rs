@@ -206,32 +206,48 @@ impl Attrs {
         (self.row, self.count, self.dropped) = (row, 0, 0);
     }
 
-    /// The row's next attribute. Tells whether it is kept.
+    /// The row's next attribute, a text. Tells whether it is kept.
     #[inline]
-    pub(super) fn push(&mut self, keys: &mut Keys, pair: &KeyValue<'_>, caps: &Caps, tally: &mut Tally) -> Wire<bool> {
+    pub(super) fn push_text(&mut self, keys: &mut Keys, key: &[u8], raw: &[u8], caps: &Caps, tally: &mut Tally) -> bool {
+        let Some(key) = self.next_key(keys, key, caps, tally) else {
+            return false;
+        };
+        match keys.slot(key) {
+            Slot::Word(index) if self.set_word(index, raw, caps, tally) => {}
+            _ => {
+                let id = keys.value(key, &mut self.string_values, raw, caps.value_bytes, tally);
+                self.strings.push(key, id);
+            }
+        }
+        true
+    }
+
+    #[inline]
+    fn next_key(&mut self, keys: &mut Keys, key: &[u8], caps: &Caps, tally: &mut Tally) -> Option<i32> {
         self.count += 1;
         if self.count > caps.attributes {
             self.drop_one(tally);
-            return Ok(false);
+            return None;
         }
-        let Some(key) = keys.next(pair.key, caps.key_bytes, tally) else {
+        keys.next(key, caps.key_bytes, tally)
+    }
+
+    /// The row's next attribute. Tells whether it is kept.
+    pub(super) fn push(&mut self, keys: &mut Keys, pair: &KeyValue<'_>, caps: &Caps, tally: &mut Tally) -> Wire<bool> {
+        if let Any::Str(raw) = pair.value {
+            return Ok(self.push_text(keys, pair.key, raw, caps, tally));
+        }
+        let Some(key) = self.next_key(keys, pair.key, caps, tally) else {
             return Ok(false);
         };
         match pair.value {
-            Any::Str(raw) => match keys.slot(key) {
-                Slot::Word(index) if self.set_word(index, raw, caps, tally) => {}
-                _ => {
-                    let id = keys.value(key, &mut self.string_values, raw, caps.value_bytes, tally);
-                    self.strings.push(key, id);
-                }
-            },
             Any::Int(value) => match keys.slot(key) {
                 Slot::Int(index) if self.set_int(index, value) => {}
                 _ => self.integers.push(key, value),
             },
             Any::Double(value) => self.doubles.push(key, value),
             Any::Bool(value) => self.bools.push(key, value),
-            Any::Empty | Any::Bytes(_) | Any::Array(_) | Any::Kvlist(_) => {
+            Any::Str(_) | Any::Empty | Any::Bytes(_) | Any::Array(_) | Any::Kvlist(_) => {
                 if pair.raw.len() > caps.value_bytes {
                     self.drop_one(tally);
                     return Ok(false);

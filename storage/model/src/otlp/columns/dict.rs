@@ -71,7 +71,7 @@ impl Dict {
     #[inline(always)]
     pub(super) fn is(&self, id: i32, raw: &[u8]) -> bool {
         // An id may come from an earlier batch or from another dictionary: then it names nothing, or what it names here.
-        (id as usize) < self.len() && self.get(id) == raw
+        (id as usize) < self.len() && same(self.get(id), raw)
     }
 
     /// Id of a string, cleaned and cut to `cap` bytes where that is needed.
@@ -176,9 +176,42 @@ impl Dict {
     }
 }
 
+/// Whether both are the same bytes. Attributes are short: a call to compare them would cost more than comparing.
+#[inline(always)]
+fn same(a: &[u8], b: &[u8]) -> bool {
+    let whole = |bytes: &[u8], at: usize| bytes[at..].first_chunk().map_or(0, |eight| u64::from_le_bytes(*eight));
+    let len = a.len();
+    match len {
+        _ if len != b.len() => false,
+        // The first and the last eight bytes; they may overlap.
+        8..=16 => whole(a, 0) == whole(b, 0) && whole(a, len - 8) == whole(b, len - 8),
+        17..=32 => {
+            whole(a, 0) == whole(b, 0)
+                && whole(a, 8) == whole(b, 8)
+                && whole(a, len - 16) == whole(b, len - 16)
+                && whole(a, len - 8) == whole(b, len - 8)
+        }
+        _ => a == b,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_byte_makes_a_difference() {
+        let text: Vec<u8> = (1..=40).collect();
+        for len in 0..=text.len() {
+            assert!(same(&text[..len], &text.clone()[..len]), "{len}");
+            assert!(!same(&text[..len], &text[..len.saturating_sub(1)]) || len == 0, "{len}");
+            for at in 0..len {
+                let mut other = text[..len].to_vec();
+                other[at] ^= 0x80;
+                assert!(!same(&text[..len], &other), "byte {at} of {len}");
+            }
+        }
+    }
 
     #[test]
     fn equal_strings_share_an_id_and_dirty_ones_are_cleaned() {

@@ -21,7 +21,7 @@ use crate::otlp::item::{self, ITEM_VALUE_LEVEL, Parts, SpanHead};
 use crate::otlp::judge::{self, TimeFlag};
 use crate::otlp::reject::Reason;
 use crate::otlp::text::Tally;
-use crate::otlp::value::{self, KeyValue};
+use crate::otlp::value::{self, Any, KeyValue};
 use crate::otlp::wire::Wire;
 use crate::table::Table;
 
@@ -517,17 +517,32 @@ struct SpanParts<'c> {
     cut: [u32; 2],
 }
 
-impl<'a> Parts<'a> for SpanParts<'_> {
-    #[inline]
-    fn attribute(&mut self, message: &'a [u8]) -> Wire<()> {
-        let pair = KeyValue::read(message)?;
-        if pair.value.is_list() {
-            self.depth = self.depth.max(value::depth(pair.raw, ITEM_VALUE_LEVEL)?);
+impl SpanParts<'_> {
+    #[inline(never)]
+    fn value(&mut self, key: &[u8], raw: &[u8]) -> Wire<()> {
+        let value = Any::read(raw)?;
+        if value.is_list() {
+            self.depth = self.depth.max(value::depth(raw, ITEM_VALUE_LEVEL)?);
             if self.depth > self.caps.depth {
                 return Ok(());
             }
         }
+        let pair = KeyValue { key, value, raw };
         self.attrs.push(self.keys, &pair, self.caps, &mut self.tally).map(drop)
+    }
+}
+
+impl<'a> Parts<'a> for SpanParts<'_> {
+    #[inline]
+    fn attribute(&mut self, message: &'a [u8]) -> Wire<()> {
+        let (key, raw) = KeyValue::split(message)?;
+        match value::short_text(raw) {
+            Some(text) => {
+                self.attrs.push_text(self.keys, key, text, self.caps, &mut self.tally);
+                Ok(())
+            }
+            None => self.value(key, raw),
+        }
     }
 
     fn event(&mut self, message: &'a [u8]) -> Wire<()> {
