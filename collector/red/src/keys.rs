@@ -79,7 +79,7 @@ pub(crate) struct Origin {
 type Places = [(usize, usize); 5];
 
 #[derive(Debug)]
-struct Raw {
+struct Sent {
     hash: u64,
     bytes: Box<[u8]>,
     key: KeyId,
@@ -99,7 +99,7 @@ pub(crate) struct Interner {
     last: Option<(Places, u32)>,
     origins: Vec<Origin>,
     origin_of: HashMap<Box<[u8]>, u32, ahash::RandomState>,
-    raw: HashTable<Raw>,
+    raw: HashTable<Sent>,
     random: ahash::RandomState,
     keys: Vec<Key>,
     key_of: HashMap<Arc<RedKey>, KeyId, ahash::RandomState>,
@@ -344,7 +344,7 @@ impl Interner {
         }
         let bytes = self.scratch.as_slice().into();
         self.raw
-            .insert_unique(hash, Raw { hash, bytes, key: id }, |raw| raw.hash);
+            .insert_unique(hash, Sent { hash, bytes, key: id }, |raw| raw.hash);
         id
     }
 
