@@ -426,7 +426,7 @@ async fn only_hours_that_late_rows_touch_are_made_again() {
     let red = lake.snapshot(Table::Red).await.unwrap();
     assert_eq!(ranges(&red, &hours), [(2, 3)]);
     // A merge mixes late rows with others, and outdates nothing more.
-    keeper(&lake, Table::Red, |policy| policy.merge_files_min = 2)
+    let merged = keeper(&lake, Table::Red, |policy| policy.merge_files_min = 2)
         .run_once(now)
         .await
         .unwrap();
@@ -446,7 +446,8 @@ async fn only_hours_that_late_rows_touch_are_made_again() {
     check(&lake, &given, "made again").await;
     // Folding moves no total, so all hours still hold.
     let report = run(&lake, Table::Red, now + 4 * DAY_MS).await;
-    assert!(report.folded_rows > 0);
+    // Long after the day of these rows the merge has folded them already.
+    assert!(merged.folded_rows + report.folded_rows > 0);
     let red = lake.snapshot(Table::Red).await.unwrap();
     assert_eq!(ranges(&red, &made), []);
     check(&lake, &given, "folded").await;
