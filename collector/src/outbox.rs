@@ -200,7 +200,10 @@ fn append(wal: &Wal, batch: &Sealed, health: &health::Handle) -> Result<(), tail
     let mut refused = None;
     loop {
         let appended = wal
-            .append(batch.encoded.head.clone(), Body::from(batch.encoded.body.clone()))
+            .append(
+                batch.encoded.head.clone(),
+                Body::checked(batch.encoded.body.clone(), batch.encoded.body_crc),
+            )
             .and_then(|ticket| ticket.wait());
         match appended {
             Ok(seq) => {

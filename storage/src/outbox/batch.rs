@@ -29,6 +29,8 @@ pub struct Encoded {
     pub body: Vec<Bytes>,
     /// Length of the body in bytes.
     pub body_len: u64,
+    /// CRC32C of the body.
+    pub body_crc: u32,
     /// Rows in all frames.
     pub rows: u64,
 }
@@ -39,6 +41,7 @@ pub struct BatchBuilder {
     head: Head,
     body: Vec<Bytes>,
     body_len: u64,
+    body_crc: u32,
     gathered: Vec<u8>,
 }
 
@@ -53,6 +56,7 @@ impl BatchBuilder {
             head,
             body: Vec::new(),
             body_len: 0,
+            body_crc: 0,
             gathered: Vec::new(),
         }
     }
@@ -87,6 +91,9 @@ impl BatchBuilder {
             crc = crc32c::crc32c_append(crc, &buffer);
             self.push(buffer);
         }
+        let len = self.body_len - offset;
+        // What a frame's bytes add up to need not be added up again for the record.
+        self.body_crc = crc32c::crc32c_combine(self.body_crc, crc, len as usize);
         let (services, traces) = (services(rows), traces(rows));
         self.head.frames.push(FrameHead {
             table,
@@ -95,7 +102,7 @@ impl BatchBuilder {
             services,
             traces,
             offset,
-            len: self.body_len - offset,
+            len,
             crc,
         });
         Ok(self)
@@ -119,6 +126,7 @@ impl BatchBuilder {
             head: self.head.encode(),
             body: self.body,
             body_len: self.body_len,
+            body_crc: self.body_crc,
         }
     }
 

@@ -30,6 +30,7 @@ fn frames(encoded: &Encoded, seq: u64) -> (Head, Vec<FrameRef>) {
     let head = Head::decode(encoded.head.clone()).unwrap();
     let body = aligned(&encoded.body);
     assert_eq!(body.len() as u64, encoded.body_len);
+    assert_eq!(crc32c::crc32c(&body), encoded.body_crc);
     let frames = head
         .frames
         .iter()

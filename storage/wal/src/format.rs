@@ -291,12 +291,27 @@ impl FileName {
 pub struct Body {
     slices: Vec<Bytes>,
     aligned: bool,
+    /// Of the stored bytes, if it is known already.
+    crc: Option<u32>,
 }
 
 impl Body {
     /// Slices that each start at a multiple of 64 bytes from the body's start, zeros between them.
     pub fn aligned(slices: Vec<Bytes>) -> Body {
-        Body { slices, aligned: true }
+        Body {
+            slices,
+            aligned: true,
+            crc: None,
+        }
+    }
+
+    /// Slices stored without padding between them, with the CRC32C of all of them. It is not made again, so a wrong one makes a record that
+    /// reads as damaged.
+    pub fn checked(slices: Vec<Bytes>, crc: u32) -> Body {
+        Body {
+            crc: Some(crc),
+            ..Body::from(slices)
+        }
     }
 
     /// Bytes as stored.
@@ -328,6 +343,14 @@ impl Body {
 
     /// CRC32C of the stored bytes.
     pub(crate) fn crc(&self) -> u32 {
+        if let Some(crc) = self.crc {
+            debug_assert_eq!(crc, self.count_crc(), "the caller's CRC is that of its slices");
+            return crc;
+        }
+        self.count_crc()
+    }
+
+    fn count_crc(&self) -> u32 {
         let mut crc = 0;
         self.for_each_run(|run| crc = crc32c::crc32c_append(crc, run));
         crc
@@ -337,7 +360,11 @@ impl Body {
 /// Slices stored without padding between them.
 impl From<Vec<Bytes>> for Body {
     fn from(slices: Vec<Bytes>) -> Body {
-        Body { slices, aligned: false }
+        Body {
+            slices,
+            aligned: false,
+            crc: None,
+        }
     }
 }
 
@@ -346,6 +373,7 @@ impl From<Bytes> for Body {
         Body {
             slices: vec![slice],
             aligned: false,
+            crc: None,
         }
     }
 }

@@ -208,7 +208,14 @@ impl Attrs {
 
     /// The row's next attribute, a text. Tells whether it is kept.
     #[inline]
-    pub(super) fn push_text(&mut self, keys: &mut Keys, key: &[u8], raw: &[u8], caps: &Caps, tally: &mut Tally) -> bool {
+    pub(super) fn push_text(
+        &mut self,
+        keys: &mut Keys,
+        key: &[u8],
+        raw: &[u8],
+        caps: &Caps,
+        tally: &mut Tally,
+    ) -> bool {
         let Some(key) = self.next_key(keys, key, caps, tally) else {
             return false;
         };

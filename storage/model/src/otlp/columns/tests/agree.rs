@@ -7,6 +7,7 @@ use super::*;
 use crate::otlp::caps::Caps;
 use crate::otlp::columns::{Choice, LogColumns, MetricColumns, Pushed, Sampling, SeriesSeen, SpanColumns};
 use crate::otlp::peek::{self, Keys};
+use crate::otlp::value::Raw;
 use crate::signal::Signal;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
@@ -370,7 +371,8 @@ fn peek_finds_what_was_asked_for() {
             (span.service_name, span.service_namespace),
             (b"s".as_slice(), b"n".as_slice())
         );
-        seen.push((span.head.name.to_vec(), format!("{:?}", span.values)));
+        let values: Vec<_> = span.values.iter().map(|value| value.map(Raw::any)).collect();
+        seen.push((span.head.name.to_vec(), format!("{values:?}")));
         true
     })
     .unwrap();
