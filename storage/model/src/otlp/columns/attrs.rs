@@ -114,8 +114,8 @@ impl<T: Copy> Entries<T> {
         from..self.ends[row] as usize
     }
 
-    fn take(
-        &mut self,
+    fn set(
+        &self,
         batch: &mut Batch,
         name: &str,
         keys: &ArrayRef,
@@ -123,10 +123,12 @@ impl<T: Copy> Entries<T> {
         values: impl FnOnce(Vec<T>) -> ArrayRef,
     ) {
         let data_type = batch.data_type(name);
-        let (mut sorted_keys, mut sorted_values) = (
-            Vec::with_capacity(self.keys.len()),
-            Vec::with_capacity(self.values.len()),
-        );
+        // Rows may be asked for more than once, or not at all: their number says how many entries there are, about.
+        let entries = self.keys.len() * order.len().div_ceil(self.ends.len().max(1));
+        let (mut sorted_keys, mut sorted_values) = match self.keys.is_empty() {
+            true => (Vec::new(), Vec::new()),
+            false => (Vec::with_capacity(entries), Vec::with_capacity(entries)),
+        };
         let offsets = if self.keys.is_empty() {
             batch.empty_offsets()
         } else {
@@ -146,7 +148,6 @@ impl<T: Copy> Entries<T> {
                 values(sorted_values),
             ),
         );
-        self.truncate(0);
     }
 }
 
@@ -336,6 +337,23 @@ impl Attrs {
         self.json.truncate(row);
     }
 
+    /// Bytes of all strings.
+    pub(super) fn words_bytes(&self) -> usize {
+        let words: usize = self.words.iter().map(|column| column.dict.bytes()).sum();
+        words + self.string_values.bytes() + self.json_values.bytes()
+    }
+
+    /// Bytes that the row begun will take in a batch each time that it is asked for.
+    pub(super) fn row_bytes(&self) -> usize {
+        let begun = |ends: &[u32], entries: usize| entries - ends.last().map_or(0, |end| *end as usize);
+        4 * (self.words.len() + self.ints.len())
+            + 20
+            + 8 * (begun(&self.strings.ends, self.strings.keys.len()) + begun(&self.json.ends, self.json.keys.len()))
+            + 12 * (begun(&self.integers.ends, self.integers.keys.len())
+                + begun(&self.doubles.ends, self.doubles.keys.len()))
+            + 5 * begun(&self.bools.ends, self.bools.keys.len())
+    }
+
     pub(super) fn bytes(&self) -> usize {
         let words: usize = self
             .words
@@ -355,10 +373,39 @@ impl Attrs {
     /// Sets the columns of a batch, rows in the given order, and empties this. Hands back the strings of the column
     /// `http_route`, which the trace parts use too.
     pub(super) fn take(&mut self, batch: &mut Batch, keys: &ArrayRef, order: &[u32]) -> ArrayRef {
+        let routes = self.set(batch, keys, order, Dict::take);
+        self.clear();
+        routes
+    }
+
+    /// As [`Attrs::take`], but everything stays for the next batch. A row may be asked for any number of times.
+    pub(super) fn show(&mut self, batch: &mut Batch, keys: &ArrayRef, order: &[u32]) {
+        self.set(batch, keys, order, Dict::share);
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&mut self) {
+        self.truncate(0);
+        for column in &mut self.words {
+            // A refused row may have left strings without a row.
+            column.dict.clear();
+            (column.last, column.novelty) = (NONE, Novelty::default());
+        }
+        self.string_values.clear();
+        self.json_values.clear();
+    }
+
+    fn set(
+        &mut self,
+        batch: &mut Batch,
+        keys: &ArrayRef,
+        order: &[u32],
+        strings_of: fn(&mut Dict) -> ArrayRef,
+    ) -> ArrayRef {
         let mut routes = Dict::default().take();
         for column in &mut self.words {
             if !column.ids.is_empty() {
-                let strings = column.dict.take();
+                let strings = strings_of(&mut column.dict);
                 let ids = order
                     .iter()
                     .map(|row| column.ids.get(*row as usize).copied().unwrap_or(NONE));
@@ -367,35 +414,30 @@ impl Attrs {
                     routes = strings;
                 }
             }
-            column.ids.clear();
-            // A refused row may have left strings without a row.
-            column.dict.take();
-            (column.last, column.novelty) = (NONE, Novelty::default());
         }
-        for column in &mut self.ints {
+        for column in &self.ints {
             if !column.values.is_empty() {
                 let values = order
                     .iter()
                     .map(|row| column.values.get(*row as usize).copied().flatten());
                 batch.set(column.name, Arc::new(build::optional::<Int32Type>(values)));
             }
-            column.values.clear();
         }
-        let strings = self.string_values.take();
-        self.strings.take(batch, "attrs_str", keys, order, |ids| {
+        let strings = strings_of(&mut self.string_values);
+        self.strings.set(batch, "attrs_str", keys, order, |ids| {
             build::words(&strings, ids.into_iter())
         });
-        self.integers.take(batch, "attrs_int", keys, order, |values| {
+        self.integers.set(batch, "attrs_int", keys, order, |values| {
             Arc::new(PrimitiveArray::<Int64Type>::new(ScalarBuffer::from(values), None))
         });
-        self.doubles.take(batch, "attrs_dbl", keys, order, |values| {
+        self.doubles.set(batch, "attrs_dbl", keys, order, |values| {
             Arc::new(PrimitiveArray::<Float64Type>::new(ScalarBuffer::from(values), None))
         });
-        self.bools.take(batch, "attrs_bool", keys, order, |values| {
+        self.bools.set(batch, "attrs_bool", keys, order, |values| {
             Arc::new(BooleanArray::new(BooleanBuffer::from(values.as_slice()), None))
         });
-        let json = self.json_values.take();
-        self.json.take(batch, "attrs_json", keys, order, |ids| {
+        let json = strings_of(&mut self.json_values);
+        self.json.set(batch, "attrs_json", keys, order, |ids| {
             build::words(&json, ids.into_iter())
         });
         routes
@@ -481,6 +523,11 @@ impl TextMaps {
     /// The strings, for [`TextMaps::array`].
     pub(super) fn take_strings(&mut self) -> ArrayRef {
         self.dict.take()
+    }
+
+    /// The strings, which stay for the next batch.
+    pub(super) fn share_strings(&mut self) -> ArrayRef {
+        self.dict.share()
     }
 
     /// A map column of these ranges.

@@ -33,6 +33,8 @@ pub(super) struct Dict {
     /// (hash, id); the hash saves rehashing when the table grows.
     table: HashTable<(u64, i32)>,
     state: RandomState,
+    /// The strings as they were handed out last, by [`Dict::share`].
+    shared: Option<ArrayRef>,
 }
 
 impl Default for Dict {
@@ -42,6 +44,7 @@ impl Default for Dict {
             offsets: vec![0],
             table: HashTable::new(),
             state: RandomState::new(),
+            shared: None,
         }
     }
 }
@@ -162,6 +165,25 @@ impl Dict {
         ranks
     }
 
+    /// Forgets all strings.
+    pub(super) fn clear(&mut self) {
+        // Not if there are none: `take` asks for as much room as there was.
+        if self.len() > 0 {
+            drop(self.take());
+        }
+    }
+
+    /// The strings as an Arrow array by id. The dictionary keeps them for the next batch, and copies them only if there are new ones.
+    pub(super) fn share(&mut self) -> ArrayRef {
+        let known = self.shared.take().filter(|array| array.len() == self.len());
+        let array = known.unwrap_or_else(|| {
+            let offsets = OffsetBuffer::new(ScalarBuffer::from(self.offsets.clone()));
+            Arc::new(StringArray::new(offsets, Buffer::from_vec(self.bytes.clone()), None))
+        });
+        self.shared = Some(array.clone());
+        array
+    }
+
     /// The strings as an Arrow array by id; the dictionary is empty afterwards.
     pub(super) fn take(&mut self) -> ArrayRef {
         // The next batch will be like this one: ask for as much at once instead of growing into it.
@@ -171,6 +193,7 @@ impl Dict {
         let bytes = std::mem::replace(&mut self.bytes, Vec::with_capacity(capacity));
         let offsets = std::mem::replace(&mut self.offsets, next);
         self.table.clear();
+        self.shared = None;
         let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
         Arc::new(StringArray::new(offsets, Buffer::from_vec(bytes), None))
     }
@@ -234,8 +257,12 @@ mod tests {
         assert_eq!(tally.truncated, 1);
         assert_eq!(dict.ranks(), [2, 0, 3, 1]);
         assert!(dict.is(0, b"b") && !dict.is(NONE, b""));
+        let shared = dict.share();
+        assert!(Arc::ptr_eq(&shared, &dict.share()), "nothing new, nothing copied");
+        assert_eq!(put(&mut dict, b"new", &mut tally), 4);
+        assert_eq!((shared.len(), dict.share().len()), (4, 5));
         let strings = dict.take();
-        assert_eq!(strings.len(), 4);
+        assert_eq!(strings.len(), 5);
         assert_eq!(put(&mut dict, b"x", &mut tally), 0);
     }
 }

@@ -135,6 +135,11 @@ impl Keys {
         self.dict.bytes()
     }
 
+    /// The keys as an Arrow array by id; the table keeps them.
+    pub(super) fn share(&mut self) -> ArrayRef {
+        self.dict.share()
+    }
+
     /// The keys as an Arrow array by id; the table is empty afterwards.
     pub(super) fn take(&mut self) -> ArrayRef {
         self.infos.clear();

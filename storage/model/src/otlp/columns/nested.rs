@@ -353,7 +353,10 @@ impl Exemplars {
 
     pub(super) fn take(&mut self, batch: &mut Batch, keys: &ArrayRef, order: &[u32]) {
         let data_type = batch.data_type("exemplars");
-        let (offsets, order) = self.rows.sort(order);
+        let (offsets, order) = match self.times.is_empty() {
+            true => (batch.empty_offsets(), Vec::new()),
+            false => self.rows.sort(order),
+        };
         let at = |index: &u32| *index as usize;
         let values = self.maps.take_strings();
         let attrs = order.iter().map(|index| self.attrs[at(index)]);

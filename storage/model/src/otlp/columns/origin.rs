@@ -302,6 +302,21 @@ impl Origins {
         }
     }
 
+    /// As [`Origins::take_strings`]; everything stays for the next batch.
+    pub(super) fn share_strings(&mut self) -> OriginStrings {
+        OriginStrings {
+            words: self.words.iter_mut().map(Dict::share).collect(),
+            resource_keys: self.resource_keys.share(),
+            resource_values: self.resource_attrs.share_strings(),
+            resource_urls: self.resource_urls.share(),
+            scope_keys: self.scope_keys.share(),
+            scope_names: self.scope_names.share(),
+            scope_versions: self.scope_versions.share(),
+            scope_values: self.scope_attrs.share_strings(),
+            scope_urls: self.scope_urls.share(),
+        }
+    }
+
     /// Sets the origin columns of a batch for rows with these (resource, scope).
     pub(super) fn set(
         &self,
