@@ -1,27 +1,20 @@
 //! Tables `metric_points`, `metric_dists` and `metric_series`, from one walk.
 
-use std::sync::Arc;
-
 use arrow::array::RecordBatch;
-use arrow::datatypes::{Int8Type, Int64Type, TimestampMicrosecondType};
 
-use super::attrs::{Attrs, TextMaps};
-use super::build::{self, Batch};
+use super::cache::Place;
 use super::dict::Dict;
-use super::keys::Keys;
-use super::nested::Exemplars;
+use super::labels::{Series, SeriesRows};
 use super::origin::{self, Origins};
-use super::points::{Dists, Identity, Numbers, Row, Sink};
+use super::points::{Dists, Identity, Numbers, Row, Sink, Values};
 use super::series::SeriesSeen;
 use super::{BATCH_BYTES_MAX, Mark, Ordinals, PushError, Pushed, RequestInfo, time};
 use crate::otlp::caps::Caps;
 use crate::otlp::envelope::{self, Origin, Visit};
-use crate::otlp::item::Parts;
 use crate::otlp::judge;
-use crate::otlp::point::{self, MetricHead, POINT_VALUE_LEVEL, Point, Shape};
+use crate::otlp::point::{self, MetricHead, Point, Shape};
 use crate::otlp::reject::Reason;
 use crate::otlp::text::Tally;
-use crate::otlp::value::{self, KeyValue};
 use crate::otlp::wire::Wire;
 use crate::table::Table;
 
@@ -36,30 +29,23 @@ pub struct MetricBatches {
     pub series: RecordBatch,
 }
 
+/// Series and words are kept for the next batch if it may have at most this many times as many of them as it needs.
+const KEPT_PER_USED: usize = 2;
+
 /// A metric that rows refer to.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Metric {
     pub(super) name: i32,
     pub(super) unit: i32,
-    description: i32,
+    pub(super) description: i32,
     pub(super) shape: Shape,
     pub(super) temporality: i8,
     pub(super) monotonic: Option<bool>,
     hash: u64,
 }
 
-/// A row of `metric_series`.
-#[derive(Debug, Clone, Copy)]
-struct Series {
-    id: i64,
-    tenant: i32,
-    metric: u32,
-    resource: u32,
-    first: u64,
-    labels: (u32, u32),
-}
-
-/// Collects metrics requests into batches of the three metric tables.
+/// Collects metrics requests into batches of the three metric tables. Remembers series, resources and words from one batch to the
+/// next while most of them come again.
 #[derive(Debug)]
 pub struct MetricColumns {
     caps: Caps,
@@ -74,9 +60,7 @@ pub struct MetricColumns {
     descriptions: Dict,
     numbers: Sink<Numbers>,
     dists: Sink<Dists>,
-    series: Vec<Series>,
-    labels: TextMaps,
-    label_keys: Keys,
+    series: SeriesRows,
     row_bytes: usize,
 }
 
@@ -95,9 +79,7 @@ impl MetricColumns {
             descriptions: Dict::default(),
             numbers: Sink::new(Table::MetricPoints),
             dists: Sink::new(Table::MetricDists),
-            series: Vec::new(),
-            labels: TextMaps::default(),
-            label_keys: Keys::new(Vec::new()),
+            series: SeriesRows::new(),
             row_bytes: 0,
         }
     }
@@ -120,9 +102,16 @@ impl MetricColumns {
             + self.descriptions.bytes()
             + self.numbers.bytes()
             + self.dists.bytes()
-            + self.labels.bytes()
-            + self.label_keys.bytes()
-            + 40 * self.series.len()
+            + self.series.bytes()
+    }
+
+    /// Bytes of what is kept between batches and stands in each.
+    fn words_bytes(&self) -> usize {
+        self.origins.bytes()
+            + self.names.bytes()
+            + self.descriptions.bytes()
+            + self.numbers.words_bytes()
+            + self.dists.words_bytes()
     }
 
     /// Adds the data points of a metrics request that are not rejected. Series that `seen` does not know become rows of
@@ -176,90 +165,48 @@ impl MetricColumns {
         Ok(pushed)
     }
 
-    /// The batches, sorted; the builder is empty afterwards.
+    /// The batches, sorted; the builder has no rows afterwards.
     pub fn finish_sorted(&mut self) -> MetricBatches {
+        let bytes = self.bytes();
         let (tenant_ranks, name_ranks) = (self.tenants.ranks(), self.names.ranks());
-        let metrics = std::mem::take(&mut self.metrics);
+        let metrics = &self.metrics;
         let place = |tenant: i32, metric: u32| {
             u64::from(tenant_ranks[tenant as usize]) << 32
                 | u64::from(name_ranks[metrics[metric as usize].name as usize])
         };
-        let origins = self.origins.take_strings();
+        let origins = self.origins.share_strings();
         let identity = Identity {
-            metrics: &metrics,
-            tenants: self.tenants.take(),
-            names: self.names.take(),
-            units: self.units.take(),
+            metrics,
+            tenants: self.tenants.share(),
+            names: self.names.share(),
+            units: self.units.share(),
             origins: &self.origins,
             strings: &origins,
         };
-        let points = self.numbers.take(&identity, place);
-        let dists = self.dists.take(&identity, place);
-
-        let mut series = std::mem::take(&mut self.series);
-        series.sort_unstable_by_key(|row| (place(row.tenant, row.metric), row.id, row.first));
-        let mut batch = Batch::new(Table::MetricSeries, series.len());
-        let metric = |row: &Series| metrics[row.metric as usize];
-        batch.set("date", time::dates(series.iter().map(|row| time::day(row.first))));
-        batch.set(
-            "tenant",
-            build::words(&identity.tenants, series.iter().map(|row| row.tenant)),
-        );
-        batch.set(
-            "series_id",
-            Arc::new(build::primitive::<Int64Type>(series.iter().map(|row| row.id))),
-        );
-        batch.set(
-            "metric_name",
-            build::words(&identity.names, series.iter().map(|row| metric(row).name)),
-        );
-        batch.set(
-            "type",
-            Arc::new(build::primitive::<Int8Type>(
-                series.iter().map(|row| metric(row).shape as i8),
-            )),
-        );
-        batch.set(
-            "temporality",
-            Arc::new(build::primitive::<Int8Type>(
-                series.iter().map(|row| metric(row).temporality),
-            )),
-        );
-        batch.set(
-            "monotonic",
-            build::optional_booleans(series.iter().map(|row| metric(row).monotonic)),
-        );
-        batch.set_words("unit", &identity.units, series.iter().map(|row| metric(row).unit));
-        batch.set_words(
-            "description",
-            &self.descriptions.take(),
-            series.iter().map(|row| metric(row).description),
-        );
-        batch.set_words(
-            "service_name",
-            origins.services(),
-            series.iter().map(|row| self.origins.service(row.resource)),
-        );
-        let (keys, values) = (self.label_keys.take(), self.labels.take_strings());
-        let labels = self.labels.array(
-            &batch.data_type("labels"),
-            &keys,
-            &values,
-            series.iter().map(|row| row.labels),
-        );
-        batch.set("labels", labels);
-        let first = build::primitive::<TimestampMicrosecondType>(series.iter().map(|row| time::us(row.first)));
-        batch.set("first_ts", Arc::new(first.with_timezone("UTC")));
-
-        self.origins.clear();
-        self.labels.clear();
-        self.metric_of.clear();
+        let (points, point_series) = self.numbers.take(&identity, place);
+        let (dists, dist_series) = self.dists.take(&identity, place);
+        let series = self.series.take(&identity, &mut self.descriptions, place);
         self.row_bytes = 0;
-        MetricBatches {
-            points,
-            dists,
-            series: batch.finish(),
+
+        // A frame holds all words of its dictionaries: not many more than it needs.
+        let known = self.numbers.cache.len() + self.dists.cache.len();
+        if (point_series + dist_series) * KEPT_PER_USED < known || self.words_bytes() > bytes / 4 {
+            self.forget();
         }
+        MetricBatches { points, dists, series }
+    }
+
+    /// Forgets what is kept between batches. There may be no rows.
+    fn forget(&mut self) {
+        self.numbers.clear();
+        self.dists.clear();
+        self.origins.clear();
+        self.metrics.clear();
+        self.metric_of.clear();
+        self.tenants.clear();
+        self.names.clear();
+        self.units.clear();
+        self.descriptions.clear();
     }
 
     /// Index of a metric; heads seen in this batch are found by hash.
@@ -392,175 +339,139 @@ impl<'a> Push<'_, '_, 'a> {
         if listed {
             return Ok(());
         }
-        let to = &mut *self.to;
-        let number = matches!(shape, Shape::Gauge | Shape::Sum);
-        let (keys, nested_keys, attrs, exemplars, row) = if number { to.numbers.open() } else { to.dists.open() };
-        attrs.begin(keys, row);
-        let mut parts = PointParts {
-            caps: &to.caps,
-            keys,
-            nested_keys,
-            attrs,
-            exemplars,
-            tally: Tally::default(),
-            depth: 1,
-            hash: 0,
-        };
-        to.point.read(shape, message, &mut parts)?;
-        let PointParts { tally, depth, hash, .. } = parts;
-        let own = || judge::point(shape, &to.point, message.len(), depth, self.arrival, &to.caps);
-        if let Some(reason) = self.rejected.or_else(own) {
-            if number {
-                to.numbers.truncate(row);
-            } else {
-                to.dists.truncate(row);
-            }
-            self.pushed.refused.push((ordinal, reason));
-            return Ok(());
-        }
-        self.pushed.tally.add(tally);
-        let identity = to.metrics[metric as usize].hash ^ to.origins.hash(self.resource, self.scope).rotate_left(17);
-        let series = xxhash_rust::xxh3::xxh3_64_with_seed(&hash.to_le_bytes(), identity);
-        let row = Row {
-            time: to.point.time,
-            start: to.point.start,
+        let context = Context {
+            place: Place {
+                tenant: self.tenant,
+                metric,
+                resource: self.resource,
+                scope: self.scope,
+            },
+            shape,
+            message,
             arrival: self.arrival,
-            series: series as i64,
-            tenant: self.tenant,
-            metric,
-            resource: self.resource,
-            scope: self.scope,
-            flags: to.point.flags,
+            rejected: self.rejected,
+            tenant_hash: self.tenant_hash,
         };
-        to.row_bytes += to.origins.row_bytes(self.resource, self.scope);
-        if number {
-            to.numbers.push(row, &to.point);
-        } else {
-            to.dists.push(row, &to.point);
-        }
-        self.pushed.rows += 1;
-        self.pushed.bytes += message.len() as u64;
-        if self.seen.first(time::day(row.time), series ^ self.tenant_hash) {
-            self.first_sight(&row, shape, message)?;
-        }
-        Ok(())
-    }
-
-    /// Adds a row of `metric_series`. Rare, so everything is read once more.
-    #[inline(never)]
-    fn first_sight(&mut self, row: &Row, shape: Shape, message: &'a [u8]) -> Wire<()> {
-        let to = &mut *self.to;
-        let (labels, keys, caps) = (&mut to.labels, &mut to.label_keys, &to.caps);
-        let tally = &mut Tally::default();
-        let from = labels.mark();
-        labels.begin(keys);
-        let mut own = Vec::new();
-        Point::default().read(shape, message, &mut Attributes(&mut own))?;
-        // By the same caps as the series' identity: what does not tell two series apart must not label one of them.
-        for pair in own.into_iter().take(caps.attributes) {
-            labels.push(keys, &KeyValue::read(pair)?, usize::MAX, caps, tally)?;
-        }
-        let mut prefixed = Vec::new();
-        let mut prefix = |prefix: &str, key: &[u8]| {
-            prefixed.clear();
-            prefixed.extend_from_slice(prefix.as_bytes());
-            prefixed.extend_from_slice(key);
-            prefixed.clone()
+        let MetricColumns {
+            caps,
+            point,
+            metrics,
+            origins,
+            numbers,
+            dists,
+            ..
+        } = &mut *self.to;
+        let to = Around {
+            caps,
+            metrics,
+            origins,
+            seen: self.seen,
         };
-        if let Some(resource) = self.origin {
-            resource.resource_attributes(|pair| {
-                let key = prefix("resource.", pair.key);
-                labels
-                    .push(keys, &KeyValue { key: &key, ..pair }, usize::MAX, caps, tally)
-                    .map(drop)
-            })?;
-        }
-        if let Some(scope) = self.scope_origin {
-            let (name, version) = scope.scope_attributes(|pair| {
-                let key = prefix("scope.", pair.key);
-                labels
-                    .push(keys, &KeyValue { key: &key, ..pair }, usize::MAX, caps, tally)
-                    .map(drop)
-            })?;
-            for (key, value) in [("scope.name", name), ("scope.version", version)] {
-                if !value.is_empty() {
-                    labels.push_text(keys, key, value, caps, tally);
+        let added = match shape {
+            Shape::Gauge | Shape::Sum => context.add(numbers, point, to)?,
+            _ => context.add(dists, point, to)?,
+        };
+        match added {
+            Ok(added) => {
+                self.pushed.tally.add(added.tally);
+                self.pushed.rows += 1;
+                self.pushed.bytes += message.len() as u64;
+                self.to.row_bytes += added.row_bytes;
+                if added.is_first {
+                    let Place {
+                        tenant,
+                        metric,
+                        resource,
+                        ..
+                    } = context.place;
+                    let row = Series::new(added.series, tenant, metric, resource, added.time);
+                    let origins = (self.origin, self.scope_origin);
+                    self.to.series.push(row, shape, message, origins, &self.to.caps)?;
                 }
             }
+            Err(reason) => self.pushed.refused.push((ordinal, reason)),
         }
-        let labels = (from, labels.mark());
-        to.series.push(Series {
-            id: row.series,
-            tenant: row.tenant,
-            metric: row.metric,
-            resource: row.resource,
-            first: row.time,
-            labels,
-        });
         Ok(())
     }
 }
 
-/// Collects the attributes of a point.
-struct Attributes<'v, 'a>(&'v mut Vec<&'a [u8]>);
-
-impl<'a> Parts<'a> for Attributes<'_, 'a> {
-    fn attribute(&mut self, pair: &'a [u8]) -> Wire<()> {
-        self.0.push(pair);
-        Ok(())
-    }
-
-    fn event(&mut self, _: &'a [u8]) -> Wire<()> {
-        Ok(())
-    }
-
-    fn link(&mut self, _: &'a [u8]) -> Wire<()> {
-        Ok(())
-    }
+/// A point on its way into a sink.
+struct Context<'a> {
+    place: Place,
+    shape: Shape,
+    message: &'a [u8],
+    arrival: u64,
+    rejected: Option<Reason>,
+    tenant_hash: u64,
 }
 
-struct PointParts<'c> {
+/// What both sinks need of the builder.
+struct Around<'c> {
     caps: &'c Caps,
-    keys: &'c mut Keys,
-    nested_keys: &'c mut Keys,
-    attrs: &'c mut Attrs,
-    exemplars: &'c mut Exemplars,
-    tally: Tally,
-    depth: usize,
-    /// Sum of the hashes of kept attributes: their order does not matter.
-    hash: u64,
+    metrics: &'c [Metric],
+    origins: &'c Origins,
+    seen: &'c mut SeriesSeen,
 }
 
-impl<'a> Parts<'a> for PointParts<'_> {
+/// A point that became a row.
+struct Added {
+    series: i64,
+    time: u64,
+    /// The first of its series on this day.
+    is_first: bool,
+    tally: Tally,
+    row_bytes: usize,
+}
+
+impl Context<'_> {
     #[inline]
-    fn attribute(&mut self, message: &'a [u8]) -> Wire<()> {
-        let pair = KeyValue::read(message)?;
-        if pair.value.is_list() {
-            self.depth = self.depth.max(value::depth(pair.raw, POINT_VALUE_LEVEL)?);
-            if self.depth > self.caps.depth {
-                return Ok(());
-            }
+    fn add<V: Values>(&self, sink: &mut Sink<V>, point: &mut Point, around: Around<'_>) -> Wire<Result<Added, Reason>> {
+        let Around {
+            caps,
+            metrics,
+            origins,
+            seen,
+        } = around;
+        let Place {
+            metric,
+            resource,
+            scope,
+            ..
+        } = self.place;
+        let opened = sink.open(self.shape, self.message, self.place, point, caps)?;
+        let own = || judge::point(self.shape, point, self.message.len(), opened.depth, self.arrival, caps);
+        if let Some(reason) = self.rejected.or_else(own) {
+            sink.refuse(&opened);
+            return Ok(Err(reason));
         }
-        if self.attrs.push(self.keys, &pair, self.caps, &mut self.tally)? {
-            self.hash = self.hash.wrapping_add(origin::pair_hash(pair.key, pair.raw));
+        let entry = sink.cache.get_mut(opened.entry);
+        if let Some(hash) = opened.new {
+            let identity = metrics[metric as usize].hash ^ origins.hash(resource, scope).rotate_left(17);
+            entry.series = xxhash_rust::xxh3::xxh3_64_with_seed(&hash.to_le_bytes(), identity) as i64;
+            entry.row_bytes += origins.row_bytes(resource, scope);
         }
-        Ok(())
-    }
-
-    fn event(&mut self, message: &'a [u8]) -> Wire<()> {
-        let keep = self.exemplars.open() < self.caps.exemplars;
-        self.tally.truncated += u64::from(!keep);
-        self.exemplars.push(
-            message,
-            keep,
-            self.nested_keys,
-            &mut self.depth,
-            self.caps,
-            &mut self.tally,
-        )
-    }
-
-    fn link(&mut self, _: &'a [u8]) -> Wire<()> {
-        Ok(())
+        let day = time::day(point.time);
+        let mut is_first = false;
+        if entry.seen != (seen.epoch(), day) {
+            is_first = seen.first(day, entry.series as u64 ^ self.tenant_hash);
+            entry.seen = (seen.epoch(), day);
+        }
+        let added = Added {
+            series: entry.series,
+            time: point.time,
+            is_first,
+            tally: opened.tally,
+            row_bytes: entry.row_bytes,
+        };
+        let row = Row {
+            time: point.time,
+            start: point.start,
+            arrival: self.arrival,
+            entry: opened.entry,
+            scope,
+            flags: point.flags,
+        };
+        sink.push(row, point);
+        Ok(Ok(added))
     }
 }

@@ -16,8 +16,10 @@
 
 mod attrs;
 mod build;
+mod cache;
 mod dict;
 mod keys;
+mod labels;
 mod logs;
 mod metrics;
 mod nested;

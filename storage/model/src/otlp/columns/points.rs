@@ -7,13 +7,19 @@ use arrow::datatypes::{Float64Type, Int8Type, Int16Type, Int32Type, Int64Type};
 
 use super::attrs::{self, Attrs};
 use super::build::{self, Batch};
+use super::cache::{Entry, Outline, Place, Raw, SeriesCache, Together};
 use super::keys::Keys;
 use super::metrics::Metric;
 use super::nested::Exemplars;
-use super::origin::{OriginStrings, Origins};
+use super::origin::{self, OriginStrings, Origins};
 use super::time;
-use crate::otlp::point::{Number, Point};
-use crate::table::Table;
+use crate::otlp::caps::Caps;
+use crate::otlp::item::Parts;
+use crate::otlp::point::{Number, POINT_VALUE_LEVEL, Point, Shape};
+use crate::otlp::text::Tally;
+use crate::otlp::value::{self, KeyValue};
+use crate::otlp::wire::Wire;
+use crate::table::{self, Table};
 
 /// What rows of both tables have.
 #[derive(Debug, Clone, Copy)]
@@ -21,10 +27,9 @@ pub(super) struct Row {
     pub(super) time: u64,
     pub(super) start: u64,
     pub(super) arrival: u64,
-    pub(super) series: i64,
-    pub(super) tenant: i32,
-    pub(super) metric: u32,
-    pub(super) resource: u32,
+    /// In the cache of its sink.
+    pub(super) entry: u32,
+    /// That of the entry, unless a schema URL came behind the points.
     pub(super) scope: u32,
     pub(super) flags: u32,
 }
@@ -47,7 +52,7 @@ pub(super) trait Values: Default {
     fn take(&mut self, batch: &mut Batch, order: &[u32]);
 }
 
-/// Rows of one metric table in the making.
+/// Rows of one metric table in the making. What a series says again with every point stays from batch to batch.
 #[derive(Debug)]
 pub(super) struct Sink<V> {
     table: Table,
@@ -55,8 +60,24 @@ pub(super) struct Sink<V> {
     values: V,
     keys: Keys,
     nested_keys: Keys,
+    /// Of each entry of the cache.
     attrs: Attrs,
     exemplars: Exemplars,
+    pub(super) cache: SeriesCache,
+    scattered: Vec<u8>,
+    /// Of each entry of the cache its place in the order of the table, as of the last batch. Those of one series share one.
+    ranks: Vec<u32>,
+}
+
+/// What was read of a point besides its numbers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Opened {
+    /// In the cache.
+    pub(super) entry: u32,
+    /// Whether the entry was made for this point; then this is the sum of the hashes of its attributes.
+    pub(super) new: Option<u64>,
+    pub(super) depth: usize,
+    pub(super) tally: Tally,
 }
 
 impl<V: Values> Sink<V> {
@@ -69,64 +90,151 @@ impl<V: Values> Sink<V> {
             nested_keys: Keys::new(Vec::new()),
             attrs: Attrs::new(table),
             exemplars: Exemplars::default(),
+            cache: SeriesCache::default(),
+            scattered: Vec::new(),
+            ranks: Vec::new(),
         }
     }
 
-    /// What the parts of the next row go into, and its number.
+    /// Reads a point. [`Sink::push`] or [`Sink::refuse`] comes next.
     #[inline]
-    pub(super) fn open(&mut self) -> (&mut Keys, &mut Keys, &mut Attrs, &mut Exemplars, usize) {
-        (
-            &mut self.keys,
-            &mut self.nested_keys,
-            &mut self.attrs,
-            &mut self.exemplars,
-            self.rows.len(),
-        )
+    pub(super) fn open(
+        &mut self,
+        shape: Shape,
+        message: &[u8],
+        place: Place,
+        point: &mut Point,
+        caps: &Caps,
+    ) -> Wire<Opened> {
+        let mut outline = Outline::new();
+        point.read(shape, message, &mut outline)?;
+        let raw = match outline.raw(message) {
+            Some(raw) => raw,
+            None => {
+                self.scattered.clear();
+                point.read(shape, message, &mut Together(&mut self.scattered))?;
+                Raw::scattered(&self.scattered)
+            }
+        };
+        let mut opened = match self.cache.find(place, raw) {
+            Ok(entry) => {
+                let Entry { depth, tally, .. } = *self.cache.get(entry);
+                let new = None;
+                Opened {
+                    entry,
+                    new,
+                    depth,
+                    tally,
+                }
+            }
+            Err(vacant) => {
+                self.attrs.begin(&mut self.keys, self.cache.len());
+                let mut parts = Attributes {
+                    caps,
+                    keys: &mut self.keys,
+                    attrs: &mut self.attrs,
+                    tally: Tally::default(),
+                    depth: 1,
+                    hash: 0,
+                };
+                if let Err(malformed) = point.read(shape, message, &mut parts) {
+                    self.attrs.truncate(self.cache.len());
+                    return Err(malformed);
+                }
+                let Attributes { tally, depth, hash, .. } = parts;
+                let row_bytes = self.attrs.row_bytes();
+                self.attrs.end();
+                let entry = self
+                    .cache
+                    .insert(vacant, raw, Entry::new(place, depth, tally, row_bytes));
+                let new = Some(hash);
+                Opened {
+                    entry,
+                    new,
+                    depth,
+                    tally,
+                }
+            }
+        };
+        if outline.has_exemplars {
+            let mut parts = Examples {
+                caps,
+                keys: &mut self.nested_keys,
+                exemplars: &mut self.exemplars,
+                tally: Tally::default(),
+                depth: 1,
+            };
+            let read = point.read(shape, message, &mut parts);
+            opened.depth = opened.depth.max(parts.depth);
+            opened.tally.add(parts.tally);
+            if let Err(malformed) = read {
+                self.refuse(&opened);
+                return Err(malformed);
+            }
+        }
+        Ok(opened)
     }
 
+    /// Adds the point that was opened.
     #[inline]
     pub(super) fn push(&mut self, row: Row, point: &Point) {
         self.values.push(point);
-        self.attrs.end();
         self.exemplars.end_row();
         self.rows.push(row);
+    }
+
+    /// Forgets the point that was opened.
+    pub(super) fn refuse(&mut self, opened: &Opened) {
+        self.exemplars.truncate(self.rows.len());
+        if opened.new.is_some() {
+            self.cache.pop();
+            self.attrs.truncate(self.cache.len());
+        }
     }
 
     pub(super) fn truncate(&mut self, row: usize) {
         self.rows.truncate(row);
         self.values.truncate(row);
-        self.attrs.truncate(row);
         self.exemplars.truncate(row);
     }
 
-    pub(super) fn bytes(&self) -> usize {
-        90 * self.rows.len()
-            + self.values.bytes()
-            + self.keys.bytes()
-            + self.nested_keys.bytes()
-            + self.attrs.bytes()
-            + self.exemplars.bytes()
+    /// Bytes of what there is once in a batch.
+    pub(super) fn words_bytes(&self) -> usize {
+        self.keys.bytes() + self.nested_keys.bytes() + self.attrs.words_bytes()
     }
 
-    /// The batch, sorted by `place`, series, time. Empties this.
-    pub(super) fn take(&mut self, identity: &Identity<'_>, place: impl Fn(i32, u32) -> u64) -> RecordBatch {
-        let mut order: Vec<(u64, i64, u64, u32)> = self
-            .rows
-            .iter()
-            .enumerate()
-            .map(|(index, row)| (place(row.tenant, row.metric), row.series, row.time, index as u32))
-            .collect();
-        order.sort_unstable();
-        let order: Vec<u32> = order.into_iter().map(|(_, _, _, index)| index).collect();
+    pub(super) fn bytes(&self) -> usize {
+        90 * self.rows.len() + self.values.bytes() + self.exemplars.bytes() + self.words_bytes()
+    }
+
+    /// Forgets every series. There may be no rows.
+    pub(super) fn clear(&mut self) {
+        self.cache.clear();
+        self.ranks.clear();
+        self.attrs.clear();
+        self.keys.take();
+    }
+
+    /// The batch, sorted by `place`, series, time, and how many entries of the cache it is of. Empties this, but for the cache.
+    pub(super) fn take(&mut self, identity: &Identity<'_>, place: impl Fn(i32, u32) -> u64) -> (RecordBatch, usize) {
+        if self.rows.is_empty() {
+            // What refused points have left.
+            self.nested_keys.take();
+            return (RecordBatch::new_empty(table::frame_schema(self.table)), 0);
+        }
+        let (order, used) = self.order(place);
         let rows: Vec<Row> = order.iter().map(|row| self.rows[*row as usize]).collect();
         self.rows.clear();
 
+        let entries: Vec<u32> = rows.iter().map(|row| row.entry).collect();
+        let places: Vec<Place> = entries.iter().map(|entry| self.cache.get(*entry).place).collect();
+        let series = entries.iter().map(|entry| self.cache.get(*entry).series);
         let mut batch = Batch::new(self.table, rows.len());
-        let metric = |row: &Row| identity.metrics[row.metric as usize];
+        let metric = |place: &Place| identity.metrics[place.metric as usize];
         batch.set("date", time::dates(rows.iter().map(|row| time::day(row.time))));
         batch.set(
             "tenant",
-            build::words(&identity.tenants, rows.iter().map(|row| row.tenant)),
+            build::words(&identity.tenants, places.iter().map(|place| place.tenant)),
         );
         batch.set("ts", time::timestamps(rows.iter().map(|row| row.time)));
         batch.set(
@@ -142,29 +250,26 @@ impl<V: Values> Sink<V> {
         batch.set("start_ts_ns", Arc::new(build::optional::<Int16Type>(start_ns)));
         batch.set(
             "metric_name",
-            build::words(&identity.names, rows.iter().map(|row| metric(row).name)),
+            build::words(&identity.names, places.iter().map(|place| metric(place).name)),
         );
-        batch.set(
-            "series_id",
-            Arc::new(build::primitive::<Int64Type>(rows.iter().map(|row| row.series))),
-        );
+        batch.set("series_id", Arc::new(build::primitive::<Int64Type>(series)));
         batch.set(
             "type",
             Arc::new(build::primitive::<Int8Type>(
-                rows.iter().map(|row| metric(row).shape as i8),
+                places.iter().map(|place| metric(place).shape as i8),
             )),
         );
         batch.set(
             "temporality",
             Arc::new(build::primitive::<Int8Type>(
-                rows.iter().map(|row| metric(row).temporality),
+                places.iter().map(|place| metric(place).temporality),
             )),
         );
         batch.set(
             "monotonic",
-            build::optional_booleans(rows.iter().map(|row| metric(row).monotonic)),
+            build::optional_booleans(places.iter().map(|place| metric(place).monotonic)),
         );
-        batch.set_words("unit", &identity.units, rows.iter().map(|row| metric(row).unit));
+        batch.set_words("unit", &identity.units, places.iter().map(|place| metric(place).unit));
         batch.set(
             "flags",
             Arc::new(build::primitive::<Int32Type>(rows.iter().map(|row| row.flags as i32))),
@@ -173,13 +278,128 @@ impl<V: Values> Sink<V> {
         identity.origins.set(
             &mut batch,
             identity.strings,
-            rows.iter().map(|row| (row.resource, row.scope)),
+            places.iter().zip(&rows).map(|(place, row)| (place.resource, row.scope)),
         );
-        let (keys, nested_keys) = (self.keys.take(), self.nested_keys.take());
-        self.attrs.take(&mut batch, &keys, &order);
-        self.exemplars.take(&mut batch, &nested_keys, &order);
+        self.attrs.show(&mut batch, &self.keys.share(), &entries);
+        self.exemplars.take(&mut batch, &self.nested_keys.take(), &order);
         self.values.take(&mut batch, &order);
-        batch.finish()
+        (batch.finish(), used)
+    }
+
+    /// The order of rows by `place`, series, time, and how many entries of the cache they have.
+    ///
+    /// Entries are sorted, not rows, and only if there are new ones; rows are then dealt out to their series, where they mostly
+    /// lie in the order of time.
+    fn order(&mut self, place: impl Fn(i32, u32) -> u64) -> (Vec<u32>, usize) {
+        if self.ranks.len() != self.cache.len() {
+            let entries = self.cache.entries().enumerate();
+            let mut sorted: Vec<(u64, i64, u32)> = entries
+                .map(|(index, entry)| {
+                    (
+                        place(entry.place.tenant, entry.place.metric),
+                        entry.series,
+                        index as u32,
+                    )
+                })
+                .collect();
+            sorted.sort_unstable();
+            self.ranks.resize(sorted.len(), 0);
+            let (mut rank, mut last) = (0, None);
+            for (place, series, index) in sorted {
+                rank += u32::from(last.is_some_and(|last| last != (place, series)));
+                last = Some((place, series));
+                self.ranks[index as usize] = rank;
+            }
+        }
+        let mut used = vec![false; self.cache.len()];
+        let mut ends = vec![0u32; self.cache.len()];
+        for row in &self.rows {
+            used[row.entry as usize] = true;
+            ends[self.ranks[row.entry as usize] as usize] += 1;
+        }
+        let mut from = 0;
+        for end in &mut ends {
+            let count = *end;
+            *end = from;
+            from += count;
+        }
+        let mut order = vec![0u32; self.rows.len()];
+        for (index, row) in self.rows.iter().enumerate() {
+            let end = &mut ends[self.ranks[row.entry as usize] as usize];
+            order[*end as usize] = index as u32;
+            *end += 1;
+        }
+        let mut from = 0;
+        for end in ends {
+            let own = &mut order[from..end as usize];
+            let key = |index: &u32| (self.rows[*index as usize].time, *index);
+            if !own.is_sorted_by_key(key) {
+                own.sort_unstable_by_key(key);
+            }
+            from = end as usize;
+        }
+        (order, used.into_iter().filter(|used| *used).count())
+    }
+}
+
+/// Takes the attributes of a point.
+struct Attributes<'c> {
+    caps: &'c Caps,
+    keys: &'c mut Keys,
+    attrs: &'c mut Attrs,
+    tally: Tally,
+    depth: usize,
+    hash: u64,
+}
+
+impl<'a> Parts<'a> for Attributes<'_> {
+    #[inline]
+    fn attribute(&mut self, message: &'a [u8]) -> Wire<()> {
+        let pair = KeyValue::read(message)?;
+        if pair.value.is_list() {
+            self.depth = self.depth.max(value::depth(pair.raw, POINT_VALUE_LEVEL)?);
+            if self.depth > self.caps.depth {
+                return Ok(());
+            }
+        }
+        if self.attrs.push(self.keys, &pair, self.caps, &mut self.tally)? {
+            self.hash = self.hash.wrapping_add(origin::pair_hash(pair.key, pair.raw));
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, _: &'a [u8]) -> Wire<()> {
+        Ok(())
+    }
+
+    fn link(&mut self, _: &'a [u8]) -> Wire<()> {
+        Ok(())
+    }
+}
+
+/// Takes the exemplars of a point.
+struct Examples<'c> {
+    caps: &'c Caps,
+    keys: &'c mut Keys,
+    exemplars: &'c mut Exemplars,
+    tally: Tally,
+    depth: usize,
+}
+
+impl<'a> Parts<'a> for Examples<'_> {
+    fn attribute(&mut self, _: &'a [u8]) -> Wire<()> {
+        Ok(())
+    }
+
+    fn event(&mut self, message: &'a [u8]) -> Wire<()> {
+        let keep = self.exemplars.open() < self.caps.exemplars;
+        self.tally.truncated += u64::from(!keep);
+        self.exemplars
+            .push(message, keep, self.keys, &mut self.depth, self.caps, &mut self.tally)
+    }
+
+    fn link(&mut self, _: &'a [u8]) -> Wire<()> {
+        Ok(())
     }
 }
 

@@ -1,5 +1,7 @@
 //! Which series were seen already, per day.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use hashbrown::HashSet;
 
 /// The (day, series) pairs that a collector has written to `metric_series`. Kept by the caller across batches; losing it
@@ -9,6 +11,14 @@ pub struct SeriesSeen {
     seen: HashSet<(i32, u64), ahash::RandomState>,
     newest_day: i32,
     max: usize,
+    epoch: u64,
+}
+
+/// Tells apart what different [`SeriesSeen`] know, and the same one before and after it forgot.
+static EPOCH: AtomicU64 = AtomicU64::new(1);
+
+fn next_epoch() -> u64 {
+    EPOCH.fetch_add(1, Ordering::Relaxed)
 }
 
 impl SeriesSeen {
@@ -18,6 +28,7 @@ impl SeriesSeen {
             seen: HashSet::default(),
             newest_day: i32::MIN,
             max: max.max(1),
+            epoch: next_epoch(),
         }
     }
 
@@ -34,6 +45,13 @@ impl SeriesSeen {
     /// Forgets everything: for when rows that were handed out may not have been kept.
     pub fn clear(&mut self) {
         self.seen.clear();
+        self.epoch = next_epoch();
+    }
+
+    /// What was seen stays seen while this is the same.
+    #[inline]
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// Whether this is the first sight. `series` is a hash that includes the tenant.
@@ -44,7 +62,7 @@ impl SeriesSeen {
             self.seen.retain(|(known, _)| *known >= day - 1);
         }
         if self.seen.len() >= self.max && !self.seen.contains(&(day, series)) {
-            self.seen.clear();
+            self.clear();
         }
         self.seen.insert((day, series))
     }

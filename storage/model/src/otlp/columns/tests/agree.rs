@@ -21,7 +21,7 @@ use opentelemetry_proto::tonic::trace::v1::span::{Event, Link};
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
 
 /// Small enough that generated items run into all of them.
-fn caps() -> Caps {
+pub(super) fn caps() -> Caps {
     Caps {
         item_bytes: 400,
         depth: 3,
@@ -191,7 +191,7 @@ fn logs() -> impl Strategy<Value = Vec<u8>> {
         .prop_map(|resource_logs| ExportLogsServiceRequest { resource_logs }.encode_to_vec())
 }
 
-fn metrics() -> impl Strategy<Value = Vec<u8>> {
+pub(super) fn metrics() -> impl Strategy<Value = Vec<u8>> {
     let number = (moment(), moment(), pairs(), any::<i64>()).prop_map(
         |(time_unix_nano, start_time_unix_nano, attributes, int)| NumberDataPoint {
             time_unix_nano,

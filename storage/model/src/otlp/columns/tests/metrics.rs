@@ -17,7 +17,7 @@ use crate::otlp::peek;
 use crate::otlp::reject::Reason;
 use crate::signal::Signal;
 
-fn request(data: Vec<Data>) -> Vec<u8> {
+pub(super) fn request(data: Vec<Data>) -> Vec<u8> {
     let metric = |data| Metric {
         name: "m".into(),
         unit: "s".into(),
@@ -40,7 +40,7 @@ fn request(data: Vec<Data>) -> Vec<u8> {
     ExportMetricsServiceRequest { resource_metrics }.encode_to_vec()
 }
 
-fn number(value: Number) -> NumberDataPoint {
+pub(super) fn number(value: Number) -> NumberDataPoint {
     NumberDataPoint {
         time_unix_nano: NOW - 1,
         value: Some(value),
@@ -48,7 +48,7 @@ fn number(value: Number) -> NumberDataPoint {
     }
 }
 
-fn gauge(data_points: Vec<NumberDataPoint>) -> Data {
+pub(super) fn gauge(data_points: Vec<NumberDataPoint>) -> Data {
     Data::Gauge(Gauge { data_points })
 }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod agree;
+mod kept;
 mod logs;
 mod metrics;
 mod spans;
