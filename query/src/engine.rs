@@ -36,6 +36,7 @@ use tokio::time::{Instant as Deadline, timeout_at};
 
 use crate::cut::Source;
 use crate::error::{Error, ErrorKind, Result};
+use crate::functions::Remarks;
 use crate::guard;
 use crate::limits::{Limits, STACK_BYTES};
 use crate::provider::{Hints, WINDOW_ROWS_MIN};
@@ -370,7 +371,14 @@ pub(crate) fn timed_out(limits: &Limits) -> Error {
 
 type Rows = mpsc::Sender<Result<arrow::array::RecordBatch>>;
 /// Columns and notes.
-type Head = oneshot::Sender<Result<(arrow::datatypes::SchemaRef, Vec<String>)>>;
+type Head = oneshot::Sender<Result<(arrow::datatypes::SchemaRef, Notes)>>;
+
+/// What is known of an answer as a whole: before it begins, and what its estimates add.
+#[derive(Debug, Clone, Default)]
+struct Notes {
+    cut: Vec<String>,
+    remarks: Remarks,
+}
 
 /// A place among the queries that run; given back on drop.
 struct Permit {
@@ -480,7 +488,7 @@ impl Shared {
         }
     }
 
-    async fn plan(&self, asker: &Asker, query: Query) -> Result<(Arc<dyn ExecutionPlan>, SessionState, Vec<String>)> {
+    async fn plan(&self, asker: &Asker, query: Query) -> Result<(Arc<dyn ExecutionPlan>, SessionState, Notes)> {
         let mut statement = guard::parse(&query.text, &self.limits)?;
         if asker.no_plans && guard::explains(&statement) {
             let message = "EXPLAIN shows files and counts of all tenants: it needs a token with the role admin";
@@ -493,7 +501,8 @@ impl Shared {
         ));
         let (tables, views) = self.mentioned(&statement)?;
         let cut = self.source.pin(&tables).await?;
-        let state = session::of_query(&self.base, cut.tables, &hints, &asker.scope)?;
+        let remarks = Remarks::default();
+        let state = session::of_query(&self.base, cut.tables, &hints, &asker.scope, &remarks)?;
         for view in views {
             views::register(view, &state).await.map_err(Error::from_datafusion)?;
         }
@@ -527,7 +536,14 @@ impl Shared {
             .await
             .map_err(Error::from_datafusion)?;
         tenant::verify(&physical, &asker.scope).map_err(Error::from_datafusion)?;
-        Ok((physical, state, cut.notes))
+        Ok((
+            physical,
+            state,
+            Notes {
+                cut: cut.notes,
+                remarks,
+            },
+        ))
     }
 
     /// The tables to pin, and the views over them. All of both for a question about the catalog: it lists them.

@@ -144,6 +144,13 @@ pub async fn ask(peer: &Peer, text: &str, format: Format) -> anyhow::Result<Stri
             ),
         });
     }
+    if let Some(notes) = answer
+        .headers
+        .get("tailwater-notes")
+        .and_then(|notes| notes.to_str().ok())
+    {
+        note(notes);
+    }
     match format {
         Format::Table => {
             let reader = StreamReader::try_new(&answer.body[..], None)?;
@@ -169,10 +176,18 @@ async fn read(config: &Config, text: &str, format: Format) -> anyhow::Result<Str
         limits: tailwater_query::role::limits(config, limits.query_memory_bytes, machine.cpus),
     })
     .map_err(Failed::of)?;
-    let answer = engine.query(text).await.map_err(Failed::of)?;
-    let schema = answer.schema().clone();
-    let rows = answer.collect().await.map_err(Failed::of)?;
-    Ok(write(&schema, &rows, format))
+    let mut answer = engine.query(text).await.map_err(Failed::of)?;
+    let mut rows = Vec::new();
+    while let Some(batch) = answer.next().await {
+        rows.push(batch.map_err(Failed::of)?);
+    }
+    answer.notes().iter().for_each(|text| note(text));
+    Ok(write(answer.schema(), &rows, format))
+}
+
+/// What the reader must know of the answer, beside it: the answer itself may go into a file.
+fn note(text: &str) {
+    eprintln!("note: {text}");
 }
 
 fn write(schema: &Schema, rows: &[RecordBatch], format: Format) -> String {

@@ -1,4 +1,5 @@
-//! SLOs: from counts per slice of event time to budgets, burn rates, intervals, verdicts, and reports of them.
+//! SLOs: from counts per slice of event time to budgets, burn rates, intervals, verdicts, and reports of them. Beside them [`estimate`]: what
+//! sampled rows say of all, with intervals.
 //!
 //! ```text
 //!  ResolvedSlo --plan--> Plan { needs } --caller reads--> Data --evaluate--> SloReport --Report::new--> Report --render--> String
@@ -14,6 +15,7 @@
 extern crate self as tailwater_slo;
 
 pub mod beta;
+pub mod estimate;
 pub mod evaluate;
 #[cfg(test)]
 mod fixture;

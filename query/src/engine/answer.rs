@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant as Deadline, timeout_at};
 
-use super::{Engine, timed_out};
+use super::{Engine, Notes, timed_out};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Stops the query's task.
@@ -23,7 +23,7 @@ impl Drop for AbortOnDrop {
 /// The answer to a query: columns now, rows as they are read. Dropping it stops the query.
 pub struct Answer {
     schema: SchemaRef,
-    notes: Vec<String>,
+    notes: Notes,
     rows: mpsc::Receiver<Result<RecordBatch>>,
     deadline: Deadline,
     rows_read: usize,
@@ -48,7 +48,7 @@ impl std::fmt::Debug for Answer {
 impl Answer {
     pub(super) fn new(
         schema: SchemaRef,
-        notes: Vec<String>,
+        notes: Notes,
         rows: mpsc::Receiver<Result<RecordBatch>>,
         deadline: Deadline,
         stop: AbortOnDrop,
@@ -82,9 +82,10 @@ impl Answer {
         &self.schema
     }
 
-    /// What the reader must know of the answer as a whole, such as rows that damage has taken from it. Mostly empty.
-    pub fn notes(&self) -> &[String] {
-        &self.notes
+    /// What the reader must know of the answer as a whole, such as rows that damage has taken from it, or estimates that rest on too little. Mostly
+    /// empty. Estimates are remarked on as they are made: after the last row all of them are.
+    pub fn notes(&self) -> Vec<String> {
+        [self.notes.cut.clone(), self.notes.remarks.texts()].concat()
     }
 
     /// Another limit of rows, for what is not an answer to people. Bytes and time stay limited.

@@ -16,13 +16,14 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::execution::{SessionState, SessionStateDefaults};
 use datafusion::logical_expr::ScalarUDF;
+use datafusion::logical_expr::registry::FunctionRegistry;
 use datafusion::prelude::SessionConfig;
 use tailwater_model::table::Table;
 use tailwater_storage::hot::HotTable;
 use tailwater_storage::lake::Lake;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::functions;
+use crate::functions::{self, Remarks};
 use crate::limits::Limits;
 use crate::provider::{Hints, LakeTable, level, store_url};
 use crate::tenant::Scope;
@@ -133,6 +134,7 @@ pub(super) fn of_query(
     cut: Vec<HotTable>,
     hints: &Arc<Hints>,
     scope: &Scope,
+    remarks: &Remarks,
 ) -> Result<SessionState> {
     let schema = MemorySchemaProvider::new();
     // `spans` looks into the `traces` of its own cut.
@@ -163,6 +165,9 @@ pub(super) fn of_query(
     let mut state = base.clone();
     // `now()` is the instant at which the query began, the same in all of it.
     state.mark_start_execution();
+    for function in functions::estimators(remarks) {
+        state.register_udaf(function).map_err(Error::from_datafusion)?;
+    }
     state.register_catalog_list(Arc::new(catalogs));
     Ok(state)
 }

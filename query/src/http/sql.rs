@@ -6,7 +6,7 @@
 //!
 //! An answer up to [`HELD_BYTES`] is complete before its status is sent, so every error has its status. A longer one is streamed; an
 //! error then breaks the body off, which a client sees as a failed transfer, never as a short answer. The header `tailwater-notes` says what
-//! is known to be missing.
+//! is known to be missing and which estimates rest on too little; of a streamed answer, as far as that was known when it began.
 
 use std::io;
 
@@ -99,18 +99,17 @@ pub(super) async fn run(
         _ => Error::new(ErrorKind::BadQuery, error.body_text()),
     })?;
     let mut answer = engine.query(question(&headers, &body)?).await?;
-    let notes = notes(&answer);
     let mut writer = Writer::new(format, answer.schema().clone())?;
     while writer.out.len() < HELD_BYTES {
         match answer.next().await {
             Some(rows) => writer.rows(&rows?)?,
             None => {
                 writer.finish()?;
-                return Ok(respond(format, notes, Body::from(writer.out)));
+                return Ok(respond(format, notes(&answer), Body::from(writer.out)));
             }
         }
     }
-    Ok(respond(format, notes, Body::from_stream(rest(answer, writer))))
+    Ok(respond(format, notes(&answer), Body::from_stream(rest(answer, writer))))
 }
 
 fn question(headers: &HeaderMap, body: &[u8]) -> Result<Query> {
@@ -160,10 +159,8 @@ fn param(value: serde_json::Value) -> Result<ScalarValue> {
 
 /// Notes of an answer in a header, because every format has room for it there.
 fn notes(answer: &Answer) -> Option<HeaderValue> {
-    if answer.notes().is_empty() {
-        return None;
-    }
-    HeaderValue::from_str(&answer.notes().join("; ")).ok()
+    let notes = answer.notes();
+    (!notes.is_empty()).then(|| HeaderValue::from_str(&notes.join("; ")).ok())?
 }
 
 fn respond(format: Format, notes: Option<HeaderValue>, body: Body) -> Response {

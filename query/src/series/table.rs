@@ -19,7 +19,7 @@ pub(super) async fn read(engine: &Engine, sql: Sql, notes: &mut BTreeSet<String>
         params: sql.params,
     };
     let answer = engine.read(query).await?;
-    notes.extend(answer.notes().iter().cloned());
+    notes.extend(answer.notes());
     answer.collect().await
 }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod dashboards;
+mod estimators;
 mod fixtures;
 mod grafana;
 mod hot;

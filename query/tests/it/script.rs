@@ -46,3 +46,9 @@ async fn answers_of_functions() {
     let fixture = Fixture::new().await;
     run(include_str!("../scripts/functions.slt"), &fixture).await;
 }
+
+#[tokio::test]
+async fn answers_of_estimators() {
+    let fixture = Fixture::new().await;
+    run(include_str!("../scripts/estimators.slt"), &fixture).await;
+}
