@@ -14,6 +14,7 @@
 extern crate self as tailwater_slo;
 
 pub mod beta;
+pub mod composite;
 pub mod evaluate;
 #[cfg(test)]
 mod fixture;
