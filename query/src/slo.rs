@@ -18,6 +18,7 @@
 //! Leaves out: reading documents, drawing.
 
 mod follow;
+mod groups;
 mod pieces;
 mod rows;
 mod select;
@@ -116,14 +117,16 @@ pub async fn report(engine: &Engine, slos: &[ResolvedSlo], settings: &Settings, 
     let watched = lake.watched(&plans).await?;
     let mut objectives = Vec::with_capacity(plans.len());
     for plan in &plans {
-        let data = lake.data(plan, &watched).await.map_err(|error| {
+        let named = |error: Error| {
             let message = format!("SLO `{}`, objective `{}`: {error}", plan.slo, plan.objective);
             Error::new(error.kind(), message).at(error.position())
-        })?;
-        objectives.push(evaluate(plan, data));
+        };
+        let mut objective = evaluate(plan, lake.data(plan, &watched).await.map_err(named)?);
+        objective.groups = lake.groups(plan, &watched).await.map_err(named)?;
+        objectives.push(objective);
     }
     Ok(Reported {
-        report: Report::new(at, objectives),
+        report: Report::new(at, objectives).with_composites(slos),
         skipped,
     })
 }
@@ -507,13 +510,19 @@ fn bin(text: &mut Text, seconds: u32, column: &str) {
 
 /// ` from ... where ... group by` the first column.
 fn from_red(text: &mut Text, of: &RedSelector, piece: &Piece) {
+    from_red_by(text, of, piece, "1");
+}
+
+/// The same, by these columns of the answer.
+fn from_red_by(text: &mut Text, of: &RedSelector, piece: &Piece, by: &str) {
     text.push(" from ");
     text.push(piece.table.name());
     text.push(" where ");
     text.within("ts", &piece.spans);
     text.push(" and ");
     text.selected(of);
-    text.push(" group by 1");
+    text.push(" group by ");
+    text.push(by);
 }
 
 /// `select what from (sql) as source`, the document's text on lines of its own, so that a comment at its end ends there.

@@ -12,6 +12,7 @@ mod house;
 mod injected;
 mod intake;
 mod processes;
+mod promqltest;
 mod readme;
 mod recordings;
 mod sample;

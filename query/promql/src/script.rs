@@ -2,12 +2,13 @@
 //!
 //! The format is that of prometheus/prometheus:promql/promqltest/README.md. A runner reads a script with [`parse`], keeps
 //! what `load` gives in a [`Store`] (or sends it through an ingest path of its own), asks its engine what each [`Eval`]
-//! asks, and has the answer judged by [`Eval::check`]. Nothing here evaluates anything.
+//! asks, has the answer judged by [`Eval::check`], and counts it in a [`Tally`]. Nothing here evaluates anything.
 
 mod check;
 mod lines;
 mod points;
 mod store;
+mod tally;
 
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use crate::labels::Labels;
 pub use check::Outcome;
 pub use lines::parse;
 pub use store::Store;
+pub use tally::{End, Tally, tables, with_part};
 
 /// A script that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

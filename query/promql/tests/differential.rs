@@ -1,17 +1,14 @@
 //! Generated queries over generated series, asked here and of Prometheus itself.
 //!
-//! The other side is `tests/oracle`, Prometheus' own engine behind a pipe. Build it with Go and name it:
-//!
-//! ```text
-//! (cd query/promql/tests/oracle && go build -o /somewhere/oracle .)
-//! PROMETHEUS_ORACLE=/somewhere/oracle cargo test -p tailwater-promql --test differential
-//! ```
+//! The other side is `tests/oracle`, Prometheus' own engine behind a pipe. `tests/tools` of the repository builds it from
+//! Prometheus' Go module; without Go the test says that it is skipped. `PROMETHEUS_ORACLE` names another one.
 //!
 //! `DIFFERENTIAL_SEED` and `DIFFERENTIAL_QUERIES` choose what is asked. Values may differ by the rounding of other
 //! mathematical functions; series, times, warnings and infos may not differ at all.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::{Value as Json, json};
@@ -361,12 +358,25 @@ fn comparable<'n>(notes: &'n BTreeSet<String>, query: &str) -> BTreeSet<&'n str>
     notes.iter().map(short).collect()
 }
 
+/// Prometheus' engine; says loudly if there is none.
+fn oracle() -> Option<PathBuf> {
+    if let Some(named) = std::env::var_os("PROMETHEUS_ORACLE") {
+        return Some(named.into());
+    }
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/prometheus-oracle");
+    if built.exists() {
+        return Some(built);
+    }
+    eprintln!(
+        "SKIPPED: {} is not there (run tests/tools, which needs Go, or set PROMETHEUS_ORACLE)",
+        built.display()
+    );
+    None
+}
+
 #[test]
 fn generated_queries_are_answered_as_prometheus_answers_them() {
-    let Some(oracle) = std::env::var_os("PROMETHEUS_ORACLE") else {
-        eprintln!("SKIPPED: PROMETHEUS_ORACLE does not name tests/oracle, built with Go");
-        return;
-    };
+    let Some(oracle) = oracle() else { return };
     let number = |name: &str, default: u64| std::env::var(name).map_or(default, |text| text.parse().expect("a number"));
     let seed = number("DIFFERENTIAL_SEED", 1);
     println!("seed {seed}");

@@ -88,6 +88,7 @@ pub fn evaluate(plan: &Plan, data: Data) -> SloReport {
         burn,
         history: history(plan, &series, main.span),
         latency: latency_report(plan, latency, main.span),
+        groups: None,
         notes,
     }
 }

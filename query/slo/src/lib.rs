@@ -15,6 +15,7 @@
 extern crate self as tailwater_slo;
 
 pub mod beta;
+pub mod composite;
 pub mod estimate;
 pub mod evaluate;
 #[cfg(test)]

@@ -3,7 +3,9 @@
 //! Shares are fractions of one, times RFC 3339 in UTC, lengths of time seconds, latencies nanoseconds. What does not exist is `null`.
 
 use serde::Serialize;
+use tailwater_openslo::ResolvedSlo;
 
+use crate::composite::composite;
 pub use crate::evaluate::Exhaustion;
 use crate::interval::{Confidence, Interval, IntervalMethod};
 use crate::latency::Quantile;
@@ -26,6 +28,8 @@ pub struct Report {
     pub summary: Summary,
     /// The objectives: worst verdict first, then least budget left, then by name.
     pub objectives: Vec<SloReport>,
+    /// Composite SLOs as one figure each: worst verdict first, then by name.
+    pub composites: Vec<CompositeReport>,
 }
 
 impl Report {
@@ -56,13 +60,27 @@ impl Report {
             at,
             summary,
             objectives,
+            composites: Vec::new(),
         }
     }
 
-    /// The worst verdict of all main windows: that of the first objective. `None` without objectives.
+    /// With the figures of those of the SLOs that are composites.
+    #[must_use]
+    pub fn with_composites(mut self, slos: &[ResolvedSlo]) -> Self {
+        let all = slos.iter().filter_map(|slo| composite(slo, &self.objectives));
+        self.composites = all.collect();
+        self.composites
+            .sort_by(|a, b| a.verdict.cmp(&b.verdict).then_with(|| a.slo.cmp(&b.slo)));
+        self
+    }
+
+    /// The worst verdict of all main windows, of objectives and composites. `None` without objectives.
     #[must_use]
     pub fn worst(&self) -> Option<Verdict> {
-        self.objectives.first().map(|slo| slo.verdict)
+        // Both are sorted, and verdicts are ordered worst first.
+        let objective = self.objectives.first().map(|slo| slo.verdict);
+        let composite = self.composites.first().map(|slo| slo.verdict);
+        objective.into_iter().chain(composite).min()
     }
 }
 
@@ -116,8 +134,88 @@ pub struct SloReport {
     pub history: Vec<Point>,
     /// Durations in the main window; `None` where none were read.
     pub latency: Option<LatencyReport>,
+    /// The objective by key columns; `None` unless its SLO asks for that.
+    pub groups: Option<Groups>,
     /// What a reader should know.
     pub notes: Vec<String>,
+}
+
+/// An objective by key columns (annotation `group-by`). Its groups add up to it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Groups {
+    /// The columns, as the document writes them.
+    pub by: Vec<String>,
+    /// Worst verdict first, then least budget left, then by values.
+    pub groups: Vec<GroupReport>,
+    /// Further groups, each with fewer requests than any of these.
+    pub left_out: usize,
+}
+
+impl Groups {
+    /// Puts groups in order.
+    #[must_use]
+    pub fn new(by: Vec<String>, mut groups: Vec<GroupReport>, left_out: usize) -> Self {
+        groups.sort_by(|a, b| {
+            let left = |group: &GroupReport| group.remaining.unwrap_or(f64::INFINITY);
+            a.verdict
+                .cmp(&b.verdict)
+                .then(left(a).total_cmp(&left(b)))
+                .then_with(|| a.keys.cmp(&b.keys))
+        });
+        Self { by, groups, left_out }
+    }
+}
+
+/// A value of a key column.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct GroupKey {
+    /// The column.
+    pub key: String,
+    /// Its value; empty for none.
+    pub value: String,
+}
+
+/// The requests of an objective that have the same values in the key columns, held to the same target. Informs; decides nothing.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct GroupReport {
+    /// Which.
+    pub keys: Vec<GroupKey>,
+    /// The verdict of the main window.
+    pub verdict: Verdict,
+    /// Its reason.
+    pub because: String,
+    /// Events in the main window.
+    pub counts: Counts,
+    /// Share of good in it, at worst.
+    pub sli: Option<f64>,
+    /// The same cut off, for people.
+    pub sli_text: Option<String>,
+    /// What is left of the group's own budget: the share of its requests that may be bad.
+    pub remaining: Option<f64>,
+    /// Burn rates, as those of the objective.
+    pub burn: Vec<BurnRate>,
+}
+
+impl GroupReport {
+    /// The main window of a group that was evaluated like an objective.
+    #[must_use]
+    pub fn new(keys: Vec<GroupKey>, report: &SloReport) -> Self {
+        let window = &report.windows[0];
+        let rates = report.burn.iter().map(|of| BurnRate {
+            window: of.window.clone(),
+            burn: of.burn,
+        });
+        Self {
+            keys,
+            verdict: window.verdict,
+            because: window.because.clone(),
+            counts: window.counts,
+            sli: window.sli,
+            sli_text: window.sli_text.clone(),
+            remaining: window.budget.map(|budget| budget.remaining),
+            burn: rates.collect(),
+        }
+    }
 }
 
 /// One window of an objective.
@@ -262,4 +360,68 @@ pub struct LatencyReport {
     pub percentiles: Vec<Quantile>,
     /// Counts by time and duration.
     pub heat: Heat,
+}
+
+/// A composite SLO as one figure: see [`mod@crate::composite`].
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CompositeReport {
+    /// Name of the SLO.
+    pub slo: String,
+    /// What to call it.
+    pub display_name: String,
+    /// The service it is about.
+    pub service: String,
+    /// May be empty.
+    pub description: String,
+    /// Hash of the definition.
+    pub definition: String,
+    /// The verdict of the main window.
+    pub verdict: Verdict,
+    /// In the order of the document.
+    pub members: Vec<Member>,
+    /// As those of the objectives.
+    pub windows: Vec<CompositeWindow>,
+    /// Sums of the members' burn rates times their weights.
+    pub burn: Vec<BurnRate>,
+}
+
+/// A member of a composite.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Member {
+    /// Name of the objective, which is reported by itself too.
+    pub objective: String,
+    /// Its target as it was written.
+    pub target: String,
+    /// Its weight as it was written.
+    pub weight: String,
+    /// Its own verdict.
+    pub verdict: Verdict,
+    /// Share of the whole's budget that it spent: what it consumed of its own times its weight.
+    pub spent: Option<f64>,
+}
+
+/// One window of a composite.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CompositeWindow {
+    /// As that of the objectives.
+    pub name: String,
+    /// Share of the budget that is spent; `None` where a member was not counted.
+    pub consumed: Option<f64>,
+    /// `1 - consumed`; below zero when overdrawn.
+    pub remaining: Option<f64>,
+    /// Sums of the ends of the members' intervals. May exceed one.
+    pub consumed_between: Option<Interval>,
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Its reason.
+    pub because: String,
+}
+
+/// A burn rate by itself.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct BurnRate {
+    /// Length: `5m`.
+    pub window: String,
+    /// The rate; `None` where that of a member is.
+    pub burn: Option<f64>,
 }

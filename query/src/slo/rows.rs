@@ -1,6 +1,6 @@
 //! What the engine's columns say: times, counts, values, sketches; and where in a need's spans a row belongs.
 
-use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, Float64Array, Int64Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, Float64Array, Int64Array, RecordBatch, StringArray};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit};
 use tailwater_model::exphist::View;
@@ -35,6 +35,10 @@ pub(super) fn times(rows: &RecordBatch, name: &str) -> Result<Vec<Option<Time>>>
         .iter()
         .map(|time| time.map(|us| Time(us.div_euclid(1_000_000))))
         .collect())
+}
+
+pub(super) fn texts(rows: &RecordBatch, name: &str) -> Result<StringArray> {
+    Ok(column(rows, name, &DataType::Utf8)?.as_string::<i32>().clone())
 }
 
 pub(super) fn integers(rows: &RecordBatch, name: &str) -> Result<Int64Array> {

@@ -98,7 +98,8 @@ impl Text {
     }
 }
 
-fn column(key: &RedKey) -> String {
+/// The column of `red` with this key.
+pub(super) fn column(key: &RedKey) -> String {
     match key {
         RedKey::Tenant => "tenant",
         RedKey::Service => "service_name",
@@ -116,10 +117,18 @@ fn column(key: &RedKey) -> String {
     .to_owned()
 }
 
+/// Span kinds by their number.
+const KINDS: [&str; 6] = ["unspecified", "internal", "server", "client", "producer", "consumer"];
+
+/// The word for the number of a span kind.
+pub(super) fn kind_word(number: &str) -> &'static str {
+    let number = number.parse::<usize>().ok();
+    number.and_then(|number| KINDS.get(number)).unwrap_or(&KINDS[0])
+}
+
 /// The number of a span kind. -1, which no row has, for a word that is none.
 fn kind(word: &str) -> i8 {
-    const WORDS: [&str; 6] = ["unspecified", "internal", "server", "client", "producer", "consumer"];
-    WORDS
+    KINDS
         .iter()
         .position(|known| known.eq_ignore_ascii_case(word))
         .map_or(if word.is_empty() { 0 } else { -1 }, |at| at as i8)

@@ -686,3 +686,91 @@ async fn a_fresh_lake_answers_before_its_first_minute_is_over() {
     let left = graph(&fixture, name, DAY + 41, DAY + 41, 15).await;
     assert_eq!(shown(&left, DAY + 41), Some(1.0));
 }
+
+/// The breakdown adds up to the objective, and each group is what an objective of its own would be.
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_add_up_to_the_objective() {
+    let minute = |minute: i64, region, operation, error, n: usize| Requests {
+        at: DAY + minute * 60,
+        region,
+        operation,
+        error,
+        ns: vec![MS; n],
+        dims: vec![("shop".into(), if n > 50 { "de" } else { "fr" }.into())],
+        ..Requests::default()
+    };
+    let rows: Vec<Requests<'_>> = (0..60)
+        .flat_map(|at| {
+            [
+                minute(at, "eu", "POST /pay", false, 99),
+                minute(at, "eu", "POST /pay", true, 1),
+                minute(at, "eu", "GET /", false, 10),
+                minute(at, "", "POST /pay", false, 60),
+                minute(at, "us", "POST /pay", at % 2 == 0, 4),
+            ]
+        })
+        .collect();
+    let fixture = lake(&rows).await;
+    let source = "red: {service: checkout, good: {errors: exclude}}";
+    let by = |keys: Vec<tailwater_openslo::RedKey>| {
+        let mut slos = slo(source, "0.9");
+        slos[0].extensions.group_by = keys;
+        slos
+    };
+    use tailwater_openslo::RedKey as Key;
+    for (keys, expected) in [
+        (
+            vec![Key::Region],
+            vec!["us: Missed 120 of 236", "none: Met 0 of 3540", "eu: Met 59 of 6490"],
+        ),
+        (
+            vec![Key::Region, Key::Operation],
+            vec![
+                "us,POST /pay: Missed 120 of 236",
+                "eu,POST /pay: Met 59 of 5900",
+                "none,POST /pay: Met 0 of 3540",
+                "eu,GET /: Met 0 of 590",
+            ],
+        ),
+        (vec![Key::Kind], vec!["server: Met 179 of 10266"]),
+        (
+            vec![Key::Dim("shop".into())],
+            vec!["de: Met 0 of 9381", "fr: Missed 179 of 885"],
+        ),
+    ] {
+        let report = one(&fixture, &by(keys.clone()), DAY + 3600).await;
+        let groups = report.groups.as_ref().unwrap();
+        let total: u64 = groups.groups.iter().map(|group| group.counts.total).sum();
+        let bad: u64 = groups.groups.iter().map(|group| group.counts.bad).sum();
+        let all = report.windows[0].counts;
+        assert_eq!((bad, total, groups.left_out), (all.bad, all.total, 0), "{keys:?}");
+        let mut shown: Vec<String> = groups
+            .groups
+            .iter()
+            .map(|group| {
+                let values: Vec<&str> = group
+                    .keys
+                    .iter()
+                    .map(|key| if key.value.is_empty() { "none" } else { &key.value })
+                    .collect();
+                let counts = group.counts;
+                format!(
+                    "{}: {:?} {} of {}",
+                    values.join(","),
+                    group.verdict,
+                    counts.bad,
+                    counts.total
+                )
+            })
+            .collect();
+        let mut expected: Vec<String> = expected.into_iter().map(str::to_owned).collect();
+        shown.sort();
+        expected.sort();
+        assert_eq!(shown, expected, "{keys:?}");
+        assert_eq!(
+            groups.groups[0].verdict,
+            groups.groups.iter().map(|group| group.verdict).min().unwrap()
+        );
+    }
+    assert!(one(&fixture, &slo(source, "0.9"), DAY + 3600).await.groups.is_none());
+}

@@ -44,6 +44,16 @@ impl Store {
         }
     }
 
+    /// Every series with all its samples.
+    #[must_use]
+    pub fn all(&self) -> Vec<Series> {
+        self.series
+            .iter()
+            .map(|(labels, samples)| series(labels, samples, i64::MIN, i64::MAX))
+            .filter(|series| !series.is_empty())
+            .collect()
+    }
+
     /// What a query needs.
     #[must_use]
     pub fn fetch(&self, need: &Need) -> Vec<Series> {

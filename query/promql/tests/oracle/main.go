@@ -1,7 +1,7 @@
 // Prometheus' own engine behind a pipe, for ../differential.rs.
 //
 // Reads a line with all series, then a line per range query; answers each with a line: r the series, w warnings, i infos, e an
-// error. Build with: go mod tidy && go build -o oracle .
+// error. Built by tests/tools of the repository.
 package main
 
 import (

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use crate::render::{svg, words};
-use crate::report::{Report, SloReport, WindowReport};
+use crate::report::{CompositeReport, Groups, Report, SloReport, WindowReport};
 use crate::verdict::{Verdict, seconds};
 
 const STYLE: &str = include_str!("html.css");
@@ -24,6 +24,9 @@ pub(super) fn html(report: &Report) -> String {
     tiles(&mut out, report);
     out.push_str("</header>\n<main>\n");
     table(&mut out, report);
+    for (i, one) in report.composites.iter().enumerate() {
+        composite(&mut out, one, i + 1);
+    }
     for (i, slo) in report.objectives.iter().enumerate() {
         card(&mut out, report, slo, i + 1);
     }
@@ -166,6 +169,45 @@ fn table(out: &mut String, report: &Report) {
     out.push_str("</tbody>\n</table>\n</div>\n</section>\n");
 }
 
+fn composite(out: &mut String, one: &CompositeReport, number: usize) {
+    let _ = writeln!(
+        out,
+        "<article class=\"card {}\" aria-labelledby=\"c{number}\">\n<div class=\"head\">{}<h2 id=\"c{number}\">{}, all together</h2><span class=\"soft\">{}</span></div>",
+        class(one.verdict),
+        badge(one.verdict),
+        escape(&one.display_name),
+        escape(&one.service),
+    );
+    if !one.description.is_empty() {
+        let _ = writeln!(out, "<p class=\"soft\">{}</p>", escape(&one.description));
+    }
+    out.push_str(
+        "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Windows\"><table>\n<thead><tr><th scope=\"col\">Window</th><th scope=\"col\">Verdict</th>\
+         <th scope=\"col\">Budget</th></tr></thead>\n<tbody>\n",
+    );
+    for window in &one.windows {
+        let left = window.remaining.map(gauge).unwrap_or_default();
+        let _ = writeln!(
+            out,
+            "<tr><th scope=\"row\">{}</th><td>{}<br><span class=\"soft\">{}</span></td><td>{left}{}</td></tr>",
+            escape(&window.name),
+            badge(window.verdict),
+            escape(&window.because),
+            words::composite(window),
+        );
+    }
+    out.push_str("</tbody>\n</table></div>\n<ul class=\"notes\">\n");
+    for member in &one.members {
+        let _ = writeln!(out, "<li>{}</li>", escape(&words::member(member)));
+    }
+    let _ = writeln!(
+        out,
+        "</ul>\n<p class=\"soft\">Burn: {}. Definition <code>{}</code>.</p>\n</article>",
+        escape(&words::composite_burn(one)),
+        one.definition
+    );
+}
+
 fn card(out: &mut String, report: &Report, slo: &SloReport, number: usize) {
     let window = &slo.windows[0];
     let _ = writeln!(
@@ -198,6 +240,9 @@ fn card(out: &mut String, report: &Report, slo: &SloReport, number: usize) {
     }
     if slo.windows.len() > 1 {
         windows(out, slo);
+    }
+    if let Some(of_slo) = &slo.groups {
+        groups(out, of_slo);
     }
     rates(out, slo);
     let _ = writeln!(
@@ -360,6 +405,36 @@ fn windows(out: &mut String, slo: &SloReport) {
         );
     }
     out.push_str("</tbody>\n</table></div>\n");
+}
+
+fn groups(out: &mut String, of_slo: &Groups) {
+    let _ = writeln!(
+        out,
+        "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Groups\"><table>\n<thead><tr><th scope=\"col\">By {}</th><th scope=\"col\">Verdict</th>\
+         <th scope=\"col\" class=\"num\">SLI</th><th scope=\"col\" class=\"num\">Bad</th><th scope=\"col\" class=\"num\">Events</th>\
+         <th scope=\"col\" class=\"num\">Budget left</th><th scope=\"col\" class=\"num\">Burn 1h</th></tr></thead>\n<tbody>",
+        escape(&of_slo.by.join(", "))
+    );
+    for group in &of_slo.groups {
+        let rate = group.burn.iter().find(|rate| rate.window == "1h");
+        let left = group.remaining.map_or("-".into(), |left| {
+            format!("{}<span class=\"pct\">{}</span>", gauge(left), words::budget(left))
+        });
+        let _ = writeln!(
+            out,
+            "<tr><th scope=\"row\">{}</th><td>{}</td><td class=\"num\">{}</td><td class=\"num\">{}</td><td class=\"num\">{}</td><td class=\"num\">{left}</td><td class=\"num\">{}</td></tr>",
+            escape(&words::group_name(group)),
+            badge(group.verdict),
+            group.sli_text.as_deref().unwrap_or("-"),
+            words::count(group.counts.bad),
+            words::count(group.counts.total),
+            escape(&words::burn(rate.and_then(|rate| rate.burn))),
+        );
+    }
+    out.push_str("</tbody>\n</table></div>\n");
+    if let Some(left_out) = words::left_out(of_slo) {
+        let _ = writeln!(out, "<p class=\"soft\">{left_out}.</p>");
+    }
 }
 
 /// The numbers behind the burn plot, for those who cannot see it or want to copy them.

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::render::words;
-use crate::report::{Report, SloReport, WindowReport};
+use crate::report::{CompositeReport, Report, SloReport, WindowReport};
 
 pub(super) fn markdown(report: &Report) -> String {
     let mut out = String::new();
@@ -38,10 +38,42 @@ pub(super) fn markdown(report: &Report) -> String {
             words::exhaustion_short(&window.exhaustion),
         );
     }
+    for one in &report.composites {
+        composite(&mut out, one);
+    }
     for slo in &report.objectives {
         section(&mut out, report, slo);
     }
     out
+}
+
+fn composite(out: &mut String, one: &CompositeReport) {
+    let _ = writeln!(
+        out,
+        "\n## {}, all together: {}\n",
+        escape(&one.display_name),
+        one.verdict
+    );
+    if !one.description.is_empty() {
+        let _ = writeln!(out, "{}\n", escape(&one.description));
+    }
+    let _ = writeln!(out, "| window | verdict | budget |\n|---|---|---|");
+    for window in &one.windows {
+        let _ = writeln!(
+            out,
+            "| {} | {}: {} | {} |",
+            escape(&window.name),
+            window.verdict,
+            escape(&window.because),
+            words::composite(window)
+        );
+    }
+    out.push('\n');
+    for member in &one.members {
+        let _ = writeln!(out, "- {}", escape(&words::member(member)));
+    }
+    let burn = words::composite_burn(one).replace('<', "&lt;");
+    let _ = writeln!(out, "\nBurn: {burn}.\n\nDefinition `{}`.", one.definition);
 }
 
 fn section(out: &mut String, report: &Report, slo: &SloReport) {
@@ -81,6 +113,16 @@ fn section(out: &mut String, report: &Report, slo: &SloReport) {
         out.push('\n');
         for quantile in &latency.percentiles {
             let _ = writeln!(out, "- {} {}", words::percentile(quantile.q), words::quantile(quantile));
+        }
+    }
+    if let Some(groups) = &slo.groups {
+        let _ = writeln!(out, "\nBy {}:\n", escape(&groups.by.join(", ")));
+        for group in &groups.groups {
+            let (name, figures) = (escape(&words::group_name(group)), words::group(group));
+            let _ = writeln!(out, "- {name}: {}", figures.replace('<', "&lt;"));
+        }
+        if let Some(left_out) = words::left_out(groups) {
+            let _ = writeln!(out, "- {left_out}");
         }
     }
     if let Some(runbook) = &slo.runbook {

@@ -219,3 +219,92 @@ fn formats_have_names() {
     assert_eq!(Format::parse("md"), Some(Format::Markdown));
     assert_eq!(Format::parse("pdf"), None);
 }
+
+#[test]
+fn composites_in_every_form() {
+    let mut journey = slo(
+        "journey",
+        "0.99",
+        tailwater_openslo::Budgeting::Occurrences,
+        days(1),
+        None,
+    );
+    journey.display_name = "Buy <it>".into();
+    journey.composite = true;
+    let mut second = journey.objectives[0].clone();
+    journey.objectives[0].name = "Search".into();
+    (second.name, second.weight) = ("Pay".into(), crate::fixture::decimal("0.5"));
+    journey.objectives.push(second);
+    let plans = plan(&journey, &Settings::default(), as_of(NOON)).unwrap();
+    let reports = plans.iter().zip([2, 4]);
+    let reports = reports.map(|(plan, bad)| evaluate(plan, read(plan, |_| (1000 - bad, 1000))));
+    let report = Report::new(NOON, reports.collect()).with_composites(&[journey]);
+    let expected = "
+Buy <it>, all together ───────────────────────────────────────────────────────────────────────── met
+  service     checkout
+  members     Search (99%, weight 1, met): 20.0% spent
+              Pay (99%, weight 0.5, met): 20.0% spent
+  window      1d
+  verdict     met: even at the worst ends of their intervals the members leave some of the budget
+  budget      60.0% left (40.0% spent, between 39.1% and 40.9%)
+  burn        5m 0.4   30m 0.4   1h 0.4   2h 0.4   6h 0.4   1d 0.4   3d 0.4
+  definition  0000000000000000123456789abcdef0
+";
+    let text = render(&report, Format::Text, false);
+    assert!(text.contains(expected), "{text}");
+    let json: serde_json::Value = serde_json::from_str(&render(&report, Format::Json, false)).unwrap();
+    let whole = &json["composites"][0];
+    assert_eq!((&whole["slo"], &whole["verdict"]), (&"journey".into(), &"met".into()));
+    assert_eq!(whole["members"][1]["weight"], "0.5");
+    let spent = whole["windows"][0]["consumed"].as_f64().unwrap();
+    assert!((spent - 0.4).abs() < 1e-9, "{whole}");
+    let markdown = render(&report, Format::Markdown, false);
+    assert!(markdown.contains("## Buy &lt;it&gt;, all together: met"), "{markdown}");
+    assert!(
+        markdown.contains("- Pay (99%, weight 0.5, met): 20.0% spent"),
+        "{markdown}"
+    );
+    let html = render(&report, Format::Html, false);
+    assert!(html.contains("Buy &lt;it&gt;, all together</h2>"), "{html}");
+    assert!(
+        html.contains("<li>Pay (99%, weight 0.5, met): 20.0% spent</li>"),
+        "{html}"
+    );
+}
+
+#[test]
+fn groups_in_every_form() {
+    use crate::report::{GroupKey, GroupReport, Groups};
+    let mut report = small("Pay");
+    let key = |value: &str| {
+        vec![GroupKey {
+            key: "region".into(),
+            value: value.into(),
+        }]
+    };
+    let one = GroupReport::new(key("<eu>"), &report.objectives[0]);
+    let mut other = GroupReport::new(key(""), &report.objectives[0]);
+    other.verdict = crate::Verdict::Missed;
+    report.objectives[0].groups = Some(Groups::new(vec!["region".into()], vec![one, other], 3));
+    let figures = "99.997% (1,200 bad of 43,200,000 events), 97.2% left, burn 1h 10";
+    let text = render(&report, Format::Text, false);
+    let expected = format!(
+        "  by          region\n              none: missed, {figures}\n              <eu>: met, {figures}\n              \
+         3 more groups with fewer requests are not shown\n"
+    );
+    assert!(text.contains(&expected), "{text}");
+    let markdown = render(&report, Format::Markdown, false);
+    assert!(
+        markdown.contains(&format!("By region:\n\n- none: missed, {figures}\n- &lt;eu&gt;: met,")),
+        "{markdown}"
+    );
+    let html = render(&report, Format::Html, false);
+    assert!(
+        html.contains("<th scope=\"row\">&lt;eu&gt;</th>") && html.contains("By region"),
+        "{html}"
+    );
+    let json: serde_json::Value = serde_json::from_str(&render(&report, Format::Json, false)).unwrap();
+    let groups = &json["objectives"][0]["groups"];
+    assert_eq!(groups["left_out"], 3);
+    assert_eq!(groups["groups"][1]["keys"][0]["value"], "<eu>");
+}

@@ -1,7 +1,7 @@
 //! The report for a terminal: a table of all objectives, then a block for each.
 
 use crate::render::{COLUMNS, words};
-use crate::report::{Point, Report, SloReport, WindowReport};
+use crate::report::{CompositeReport, Point, Report, SloReport, WindowReport};
 use crate::verdict::Verdict;
 
 /// Width of the names in front of a block's lines.
@@ -19,6 +19,9 @@ pub(super) fn text(report: &Report, colour: bool) -> String {
     ));
     out.text.push('\n');
     table(&mut out, report);
+    for one in &report.composites {
+        composite(&mut out, one);
+    }
     for slo in &report.objectives {
         block(&mut out, report, slo);
     }
@@ -124,8 +127,8 @@ fn table(out: &mut Page, report: &Report) {
         let [verdict, name, target, sli, left, burn, gone] = cells;
         format!("{verdict:<13} {name:<32} {target:>9} {sli:>11} {left:>9} {burn:>8} {gone:>8}")
     };
-    let head = row(["verdict", "objective", "target", "SLI", "left", "burn 1h", "gone in"]);
-    out.text.push_str(head.trim_end());
+    let titles = row(["verdict", "objective", "target", "SLI", "left", "burn 1h", "gone in"]);
+    out.text.push_str(titles.trim_end());
     out.text.push('\n');
     for slo in &report.objectives {
         let window = &slo.windows[0];
@@ -150,12 +153,37 @@ fn table(out: &mut Page, report: &Report) {
     }
 }
 
-fn block(out: &mut Page, report: &Report, slo: &SloReport) {
+/// The line above a block.
+fn head(out: &mut Page, title: &str, verdict: Verdict) {
     out.text.push('\n');
-    let title = cut(&words::title(report, slo), COLUMNS - 20);
-    let rule = COLUMNS - title.chars().count() - slo.verdict.name().chars().count() - 2;
-    let verdict = out.paint(slo.verdict, slo.verdict.name());
+    let title = cut(title, COLUMNS - 20);
+    let rule = COLUMNS - title.chars().count() - verdict.name().chars().count() - 2;
+    let verdict = out.paint(verdict, verdict.name());
     out.text.push_str(&format!("{title} {} {verdict}\n", "─".repeat(rule)));
+}
+
+fn composite(out: &mut Page, one: &CompositeReport) {
+    head(out, &format!("{}, all together", one.display_name), one.verdict);
+    if !one.description.is_empty() {
+        out.entry("", &one.description);
+    }
+    out.entry("service", &one.service);
+    let mut label = "members";
+    for member in &one.members {
+        out.entry(label, &words::member(member));
+        label = "";
+    }
+    for window in &one.windows {
+        out.entry("window", &window.name);
+        out.entry("verdict", &format!("{}: {}", window.verdict, window.because));
+        out.entry("budget", &words::composite(window));
+    }
+    out.entry("burn", &words::composite_burn(one));
+    out.entry("definition", &one.definition);
+}
+
+fn block(out: &mut Page, report: &Report, slo: &SloReport) {
+    head(out, &words::title(report, slo), slo.verdict);
     if !slo.description.is_empty() {
         out.entry("", &slo.description);
     }
@@ -182,6 +210,15 @@ fn block(out: &mut Page, report: &Report, slo: &SloReport) {
                 &format!("{} {}", words::percentile(quantile.q), words::quantile(quantile)),
             );
             label = "";
+        }
+    }
+    if let Some(groups) = &slo.groups {
+        out.entry("by", &groups.by.join(", "));
+        for group in &groups.groups {
+            out.entry("", &format!("{}: {}", words::group_name(group), words::group(group)));
+        }
+        if let Some(left_out) = words::left_out(groups) {
+            out.entry("", &left_out);
         }
     }
     if let Some(runbook) = &slo.runbook {

@@ -1,6 +1,8 @@
 //! Numbers for people: few digits, honest ones.
 
-use crate::report::{Exhaustion, Report, SloReport, WindowReport};
+use crate::report::{
+    CompositeReport, CompositeWindow, Exhaustion, GroupReport, Groups, Member, Report, SloReport, WindowReport,
+};
 use crate::time::{Span, Time};
 use crate::verdict::seconds;
 
@@ -232,6 +234,62 @@ pub(super) fn interval_name(window: &WindowReport) -> String {
         Some(method) => format!("{} {}", method.name(), window.confidence.name()),
         None => "known".into(),
     }
+}
+
+/// What a composite spent: `43.2% left (56.8% spent; between 52.1% and 61.9%)`.
+pub(super) fn composite(window: &CompositeWindow) -> String {
+    let (Some(consumed), Some(remaining)) = (window.consumed, window.remaining) else {
+        return "-".into();
+    };
+    let between = window
+        .consumed_between
+        .map(|between| format!(", between {} and {}", share(between.lo, 1), share(between.hi, 1)))
+        .unwrap_or_default();
+    format!("{} left ({} spent{between})", budget(remaining), share(consumed, 1))
+}
+
+/// A member of a composite: `Search (99.9%, weight 0.5, met): 12.3% spent`.
+pub(super) fn member(member: &Member) -> String {
+    let spent = member.spent.map_or("-".into(), |spent| share(spent, 1));
+    format!(
+        "{} ({}, weight {}, {}): {spent} spent",
+        member.objective, member.target, member.weight, member.verdict
+    )
+}
+
+/// Burn rates of a composite: `5m 10   1h 3.33`.
+pub(super) fn composite_burn(composite: &CompositeReport) -> String {
+    let rates = composite.burn.iter();
+    let rates: Vec<String> = rates.map(|one| format!("{} {}", one.window, burn(one.burn))).collect();
+    rates.join("   ")
+}
+
+/// The values of a group: `eu, GET /`; `none` where there is no value.
+pub(super) fn group_name(group: &GroupReport) -> String {
+    let values = group.keys.iter().map(|key| match key.value.as_str() {
+        "" => "none",
+        value => value,
+    });
+    values.collect::<Vec<_>>().join(", ")
+}
+
+/// The figures of a group: `met, 99.95% (12 bad of 3,000 events), 62.1% left, burn 1h 0.3`.
+pub(super) fn group(group: &GroupReport) -> String {
+    let sli = group.sli_text.as_deref().unwrap_or("-");
+    let left = group.remaining.map_or("-".into(), budget);
+    let rate = group.burn.iter().find(|rate| rate.window == "1h");
+    format!(
+        "{}, {sli} ({} bad of {} events), {left} left, burn 1h {}",
+        group.verdict,
+        count(group.counts.bad),
+        count(group.counts.total),
+        burn(rate.and_then(|rate| rate.burn))
+    )
+}
+
+/// What is said of groups that are not shown.
+pub(super) fn left_out(groups: &Groups) -> Option<String> {
+    (groups.left_out > 0).then(|| format!("{} more groups with fewer requests are not shown", groups.left_out))
 }
 
 /// The burn rate of a window by name.

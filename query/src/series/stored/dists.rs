@@ -8,12 +8,10 @@ use arrow::datatypes::{Float64Type, Int64Type};
 use tailwater_promql::{Histogram, Matcher, number};
 
 use super::super::{Sql, Window, table};
-use super::points::{Gathered, born, in_window, of_series};
+use super::points::{Gathered, NO_VALUE, born, by_series, in_window, of_series};
 use super::{EXPONENTIAL, HISTOGRAM, SUMMARY, Stored};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
-
-const NO_VALUE: i64 = 1;
 
 /// Finest and coarsest resolution of a native histogram.
 const SCHEMA_MAX: i32 = 8;
@@ -43,8 +41,8 @@ struct Point {
     quantiles: Vec<(f64, f64)>,
 }
 
-const COLUMNS: &str = "series_id, arrow_cast(ts, 'Int64'), arrow_cast(start_ts, 'Int64'), flags, count, sum, scale, zero_count, zero_threshold, \
-                       pos_offset, neg_offset, bounds, counts, pos_counts, neg_counts, quantiles";
+const SELECT: &str = "select series_id, arrow_cast(ts, 'Int64'), arrow_cast(start_ts, 'Int64'), flags, count, sum, scale, zero_count, zero_threshold, \
+                      pos_offset, neg_offset, bounds, counts, pos_counts, neg_counts, quantiles from metric_dists";
 
 /// Reads the points of these series.
 pub(super) async fn read(
@@ -54,25 +52,11 @@ pub(super) async fn read(
     out: &mut Gathered<'_>,
     notes: &mut BTreeSet<String>,
 ) -> Result<()> {
-    if series.is_empty() {
-        return Ok(());
-    }
-    let mut sql = Sql::default();
-    sql.push("select ").push(COLUMNS).push(" from metric_dists");
-    in_window(&mut sql, window);
-    of_series(&mut sql, series);
-    let mut points: HashMap<i64, Vec<Point>> = HashMap::new();
-    for rows in table::read(engine, sql, notes).await? {
-        let ids = table::integers(&rows, 0)?;
-        for (row, point) in parse(&rows)?.into_iter().enumerate() {
-            points.entry(ids.value(row)).or_default().push(point);
-        }
-    }
-    for stored in series {
-        let Some(mut points) = points.remove(&stored.id) else {
-            continue;
-        };
-        points.sort_by_key(|point| point.time_ms);
+    let of_points = (
+        parse as fn(&RecordBatch) -> _,
+        (|point| point.time_ms) as fn(&Point) -> i64,
+    );
+    for (stored, points) in by_series(engine, SELECT, series, window, notes, of_points).await? {
         let first = points.first().map(|point| (point.time_ms, point.start_ms));
         let born = born(first, window.after_ms + 1).filter(|_| stored.sent.delta);
         match stored.sent.kind {

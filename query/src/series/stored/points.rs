@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use arrow::array::Array;
+use arrow::array::{Array, RecordBatch};
 use tailwater_promql::{Histogram, Labels, Matcher, Series, number};
 
 use super::super::{Sql, Window, table};
@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::error::Result;
 
 /// Bit of `flags`: there is no value, the series has ended for now.
-const NO_VALUE: i64 = 1;
+pub(super) const NO_VALUE: i64 = 1;
 
 /// Samples by labels, in any order.
 pub(super) struct Gathered<'m> {
@@ -104,6 +104,40 @@ struct Point {
     value: Option<f64>,
 }
 
+/// The points of each of these series, in order of time. `select` names the columns and the table, the series' id first; `parse` reads such rows.
+pub(super) async fn by_series<'s, P: Send>(
+    engine: &Engine,
+    select: &str,
+    series: &[&'s Stored],
+    window: Window,
+    notes: &mut BTreeSet<String>,
+    (parse, time): (fn(&RecordBatch) -> Result<Vec<P>>, fn(&P) -> i64),
+) -> Result<Vec<(&'s Stored, Vec<P>)>> {
+    if series.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut sql = Sql::default();
+    sql.push(select);
+    in_window(&mut sql, window);
+    of_series(&mut sql, series);
+    let mut points: HashMap<i64, Vec<P>> = HashMap::new();
+    for rows in table::read(engine, sql, notes).await? {
+        let ids = table::integers(&rows, 0)?;
+        for (row, point) in parse(&rows)?.into_iter().enumerate() {
+            points.entry(ids.value(row)).or_default().push(point);
+        }
+    }
+    let of_series = series.iter().filter_map(|stored| {
+        let mut points = points.remove(&stored.id)?;
+        points.sort_by_key(time);
+        Some((*stored, points))
+    });
+    Ok(of_series.collect())
+}
+
+const SELECT: &str = "select series_id, arrow_cast(ts, 'Int64'), arrow_cast(start_ts, 'Int64'), flags, \
+                      coalesce(value, arrow_cast(value_int, 'Float64')) from metric_points";
+
 /// Reads the points of these series.
 pub(super) async fn read(
     engine: &Engine,
@@ -112,37 +146,11 @@ pub(super) async fn read(
     out: &mut Gathered<'_>,
     notes: &mut BTreeSet<String>,
 ) -> Result<()> {
-    if series.is_empty() {
-        return Ok(());
-    }
-    let mut sql = Sql::default();
-    sql.push("select series_id, arrow_cast(ts, 'Int64'), arrow_cast(start_ts, 'Int64'), flags, ");
-    sql.push("coalesce(value, arrow_cast(value_int, 'Float64')) from metric_points");
-    in_window(&mut sql, window);
-    of_series(&mut sql, series);
-    let mut points: HashMap<i64, Vec<Point>> = HashMap::new();
-    for rows in table::read(engine, sql, notes).await? {
-        let [ids, times, starts, flags] = [
-            table::integers(&rows, 0)?,
-            table::integers(&rows, 1)?,
-            table::integers(&rows, 2)?,
-            table::integers(&rows, 3)?,
-        ];
-        let values = table::floats(&rows, 4)?;
-        for row in 0..rows.num_rows() {
-            let is_there = values.is_valid(row) && flags.value(row) & NO_VALUE == 0;
-            points.entry(ids.value(row)).or_default().push(Point {
-                time_ms: times.value(row).div_euclid(1000),
-                start_ms: starts.is_valid(row).then(|| starts.value(row).div_euclid(1000)),
-                value: is_there.then(|| values.value(row)),
-            });
-        }
-    }
-    for stored in series {
-        let Some(mut points) = points.remove(&stored.id) else {
-            continue;
-        };
-        points.sort_by_key(|point| point.time_ms);
+    let of_points = (
+        parse as fn(&RecordBatch) -> _,
+        (|point| point.time_ms) as fn(&Point) -> i64,
+    );
+    for (stored, points) in by_series(engine, SELECT, series, window, notes, of_points).await? {
         let samples = if stored.sent.kind == super::SUM && stored.sent.delta {
             summed(&points, window.after_ms + 1)
         } else {
@@ -152,6 +160,24 @@ pub(super) async fn read(
         out.floats(stored.labels("", None), samples);
     }
     Ok(())
+}
+
+fn parse(rows: &RecordBatch) -> Result<Vec<Point>> {
+    let [times, starts, flags] = [
+        table::integers(rows, 1)?,
+        table::integers(rows, 2)?,
+        table::integers(rows, 3)?,
+    ];
+    let values = table::floats(rows, 4)?;
+    let point = |row: usize| {
+        let is_there = values.is_valid(row) && flags.value(row) & NO_VALUE == 0;
+        Point {
+            time_ms: times.value(row).div_euclid(1000),
+            start_ms: starts.is_valid(row).then(|| starts.value(row).div_euclid(1000)),
+            value: is_there.then(|| values.value(row)),
+        }
+    };
+    Ok((0..rows.num_rows()).map(point).collect())
 }
 
 fn shown(value: Option<f64>) -> f64 {

@@ -1,0 +1,100 @@
+//! The breakdown of an objective by key columns (annotation `group-by`): which groups there are, and each as an objective of its own.
+//!
+//! A group is counted by the same questions as the objective, with its values in the selector, so its figures are exact and the groups add up to
+//! the objective. Groups beyond [`GROUPS_MAX`] are left out, those with the fewest requests first; the report says how many.
+
+use std::collections::BTreeMap;
+
+use tailwater_openslo::{Indicator, RedKey, RedSelector};
+use tailwater_slo::plan::What;
+use tailwater_slo::report::{GroupKey, GroupReport, Groups};
+use tailwater_slo::{Plan, Span, evaluate};
+
+use super::pieces::pieces;
+use super::rows::{count, integers, texts};
+use super::select::{Text, column, kind_word};
+use super::{Reader, from_red_by};
+use crate::error::Result;
+
+/// Most groups of an objective.
+pub(super) const GROUPS_MAX: usize = 50;
+
+/// Width of the slices that groups are looked for in, s: the widest table answers where it can.
+const WIDE_SECONDS: u32 = 3600;
+
+impl Reader<'_> {
+    /// The groups of an objective whose SLO asks for them.
+    pub(super) async fn groups(&mut self, plan: &Plan, watched: &[Span]) -> Result<Option<Groups>> {
+        let keys = &plan.extensions.group_by;
+        let Indicator::Requests { of, good } = &plan.indicator else {
+            return Ok(None);
+        };
+        if keys.is_empty() {
+            return Ok(None);
+        }
+        let found = self.found(of, keys, plan.windows[0].span).await?;
+        let left_out = found.len().saturating_sub(GROUPS_MAX);
+        let mut groups = Vec::with_capacity(found.len() - left_out);
+        for (values, _) in found.into_iter().take(GROUPS_MAX) {
+            let mut of = of.clone();
+            for (key, value) in keys.iter().zip(&values) {
+                of.any_of.insert(key.clone(), vec![value.clone()]);
+            }
+            let mut own = plan.clone();
+            own.indicator = Indicator::Requests { of, good: *good };
+            own.needs.retain(|need| need.what == What::Counts);
+            let report = evaluate(&own, self.data(&own, watched).await?);
+            let pairs = keys.iter().zip(values);
+            let pairs = pairs.map(|(key, value)| GroupKey {
+                key: written(key),
+                value,
+            });
+            groups.push(GroupReport::new(pairs.collect(), &report));
+        }
+        let by = keys.iter().map(written).collect();
+        Ok(Some(Groups::new(by, groups, left_out)))
+    }
+
+    /// Values of the keys and how many requests have them, most first.
+    async fn found(&mut self, of: &RedSelector, keys: &[RedKey], span: Span) -> Result<Vec<(Vec<String>, u64)>> {
+        let mut found: BTreeMap<Vec<String>, u64> = BTreeMap::new();
+        if span.is_empty() {
+            return Ok(Vec::new());
+        }
+        for piece in pieces(&[span], WIDE_SECONDS) {
+            let mut text = Text::default();
+            text.push("select ");
+            for (at, key) in keys.iter().enumerate() {
+                text.push(&format!("coalesce(arrow_cast({}, 'Utf8'), '') as k{at}, ", column(key)));
+            }
+            text.push("sum(n) as total");
+            let by: Vec<String> = (1..=keys.len()).map(|at| at.to_string()).collect();
+            from_red_by(&mut text, of, &piece, &by.join(", "));
+            for rows in self.ask(text).await?.iter() {
+                let total = integers(rows, "total")?;
+                let values: Vec<_> = (0..keys.len())
+                    .map(|at| texts(rows, &format!("k{at}")))
+                    .collect::<Result<_>>()?;
+                for row in 0..rows.num_rows() {
+                    let group = keys.iter().zip(&values).map(|(key, values)| match key {
+                        RedKey::Kind => kind_word(values.value(row)).to_owned(),
+                        _ => values.value(row).to_owned(),
+                    });
+                    let sum = found.entry(group.collect()).or_default();
+                    *sum = sum.saturating_add(count(&total, row)?);
+                }
+            }
+        }
+        let mut found: Vec<(Vec<String>, u64)> = found.into_iter().collect();
+        found.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        Ok(found)
+    }
+}
+
+/// A key as documents write it.
+fn written(key: &RedKey) -> String {
+    match key {
+        RedKey::Dim(name) => format!("dims.{name}"),
+        key => key.word().to_owned(),
+    }
+}
