@@ -236,6 +236,7 @@ fn composites_in_every_form() {
     (second.name, second.weight) = ("Pay".into(), crate::fixture::decimal("0.5"));
     journey.objectives.push(second);
     let plans = plan(&journey, &Settings::default(), as_of(NOON)).unwrap();
+    // By hand: of 1,440,000 requests each, 2 and 4 in 1,000: 20 % +- 0.73 and 40 % +- 1.03, the latter by half.
     let reports = plans.iter().zip([2, 4]);
     let reports = reports.map(|(plan, bad)| evaluate(plan, read(plan, |_| (1000 - bad, 1000))));
     let report = Report::new(NOON, reports.collect()).with_composites(&[journey]);
@@ -246,7 +247,7 @@ Buy <it>, all together ───────────────────
               Pay (99%, weight 0.5, met): 20.0% spent
   window      1d
   verdict     met: even at the worst ends of their intervals the members leave some of the budget
-  budget      60.0% left (40.0% spent, between 39.1% and 40.9%)
+  budget      60.0% left (40.0% spent, between 38.8% and 41.3%)
   burn        5m 0.4   30m 0.4   1h 0.4   2h 0.4   6h 0.4   1d 0.4   3d 0.4
   definition  0000000000000000123456789abcdef0
 ";
