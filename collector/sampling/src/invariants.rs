@@ -157,6 +157,8 @@ struct Estimate {
     truth: f64,
     sum: f64,
     variance: f64,
+    /// Covariance of the sum and its variance, estimated from the kept ones too.
+    together: f64,
 }
 
 impl Estimate {
@@ -165,9 +167,32 @@ impl Estimate {
         if let Some(weight) = kept {
             self.sum += weight * value;
             self.variance += weight * (weight - 1.0) * value * value;
+            self.together += weight * (weight - 1.0).powi(2) * value.powi(3);
         }
     }
+
+    /// Whether the plain interval, estimate +- 1.96 standard errors, has the truth in it.
+    fn is_in_plain(&self) -> bool {
+        (self.sum - self.truth).abs() <= Z * self.variance.sqrt()
+    }
+
+    /// Whether the score interval has it: all values that the estimate is not too far from, by the variance that it would have if they were
+    /// true. A sum that came out too low says too low a variance as well, since both are made of the traces kept: by the slope of their
+    /// regression, so that (sum - x)^2 <= z^2 (variance + slope (x - sum)).
+    fn is_in_score(&self) -> bool {
+        if self.variance == 0.0 {
+            return self.sum == self.truth;
+        }
+        let slope = self.together / self.variance;
+        let (middle, half) = (
+            Z * Z * slope / 2.0,
+            (Z.powi(4) * slope * slope / 4.0 + Z * Z * self.variance).sqrt(),
+        );
+        (self.truth - self.sum - middle).abs() <= half
+    }
 }
+
+const Z: f64 = 1.959_964;
 
 /// Runs a sampler for some seconds; a late span of every trace comes at the end.
 fn estimates(make: impl Fn() -> Sampler<()>, traffic: &Traffic, seed: u64, seconds: u64) -> BTreeMap<String, Estimate> {
@@ -233,7 +258,14 @@ struct Bias {
     group: String,
     mean: f64,
     error: f64,
-    coverage: f64,
+    /// Of the plain interval.
+    plain: f64,
+    /// Of the score interval.
+    score: f64,
+    /// Mean square of the errors over the mean of the variances said: 1 if they are right.
+    variance_ratio: f64,
+    /// How far the errors and the variances said go together.
+    correlation: f64,
 }
 
 impl Bias {
@@ -259,15 +291,23 @@ fn bias(make: impl Fn() -> Sampler<()>, traffic: &Traffic, seeds: u64, seconds: 
         let off: Vec<f64> = of.iter().map(|one| (one.sum - one.truth) / truth).collect();
         let mean = off.iter().sum::<f64>() / n;
         let variance = off.iter().map(|off| (off - mean).powi(2)).sum::<f64>() / (n - 1.0);
-        let covered = of
-            .iter()
-            .filter(|one| (one.sum - one.truth).abs() <= 1.96 * one.variance.sqrt())
-            .count();
+        let covered = |by: fn(&Estimate) -> bool| of.iter().filter(|one| by(one)).count() as f64 / n;
+        let errors: Vec<f64> = of.iter().map(|one| one.sum - one.truth).collect();
+        let said: Vec<f64> = of.iter().map(|one| one.variance).collect();
+        let mean_of = |values: &[f64]| values.iter().sum::<f64>() / n;
+        let product = |left: &[f64], right: &[f64]| {
+            let (l, r) = (mean_of(left), mean_of(right));
+            left.iter().zip(right).map(|(a, b)| (a - l) * (b - r)).sum::<f64>()
+        };
+        let square = errors.iter().map(|error| error * error).sum::<f64>() / n;
         Bias {
             group,
             mean: 1.0 + mean,
             error: (variance / n).sqrt(),
-            coverage: covered as f64 / n,
+            plain: covered(Estimate::is_in_plain),
+            score: covered(Estimate::is_in_score),
+            variance_ratio: square / mean_of(&said),
+            correlation: product(&errors, &said) / (product(&errors, &errors) * product(&said, &said)).sqrt(),
         }
     };
     groups.into_iter().map(bias).collect()
@@ -291,10 +331,15 @@ strata:
 "#;
     let found = bias(|| sampler(goal(1500.0, strata), Fault::None), &BUSY, seeds, 24);
     for bias in &found {
-        let covered = bias.coverage * 100.0;
         println!(
-            "{:<12} {:.5} +- {:.5}, {covered:.1} % covered",
-            bias.group, bias.mean, bias.error
+            "{:<12} {:.5} +- {:.5}, variance {:.3} of that said, correlation {:.2}, covered: plain {:.1} %, score {:.1} %",
+            bias.group,
+            bias.mean,
+            bias.error,
+            bias.variance_ratio,
+            bias.correlation,
+            bias.plain * 100.0,
+            bias.score * 100.0
         );
     }
     found
@@ -319,7 +364,7 @@ fn intervals_cover_what_they_say() {
     let of: Vec<f64> = found
         .iter()
         .filter(|bias| bias.group.starts_with("service"))
-        .map(|bias| bias.coverage)
+        .map(|bias| bias.plain)
         .collect();
     let coverage = of.iter().sum::<f64>() / of.len() as f64;
     assert!((0.93..=0.97).contains(&coverage), "{coverage}");
