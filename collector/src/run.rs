@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tailwater_config::settings::Ack;
+use tailwater_config::settings::{Ack, Logs};
 use tailwater_config::{Config, Limits, Problems};
 use tailwater_model::ids::BatchSeq;
 use tailwater_model::otlp::caps::Caps;
@@ -109,6 +109,9 @@ const HOLD_PART: u64 = 4;
 /// Accepted payload bytes that are not yet in a durable batch.
 const BACKLOG_BYTES: u64 = 128 << 20;
 
+/// What is known of log records that wait for their trace: about a million of them.
+const LOG_WAIT_BYTES: u64 = 64 << 20;
+
 /// Decisions remembered beyond those of the journal. All of it goes into every checkpoint: some 15 MB when full.
 const LATE_MEMORY: Memory = Memory {
     age_ns: 300 * 1_000_000_000,
@@ -189,6 +192,8 @@ pub async fn run(
             };
             let settings = tail::Settings {
                 recent_bytes: config.sampling.recent.bytes(),
+                follow_logs: config.sampling.logs == Logs::FollowTrace,
+                log_bytes: LOG_WAIT_BYTES,
                 memory: LATE_MEMORY,
                 commit: config.storage.commit.interval,
             };

@@ -253,8 +253,20 @@ section! {
     pub struct Sampling {
         /// The policy, a YAML file; read again when it changes. `null` keeps everything.
         policy: Option<PathBuf> = "null",
+        /// Log records with a trace id: all stored, or only those whose trace is; errors always. Without a policy all are.
+        logs: Logs = "keep",
         /// Requests whose traces wait for their decision are kept in memory up to this; what is not is read from the intake log.
         recent: Size = "256MiB" in "1MiB".."64GiB",
+    }
+}
+
+words! {
+    /// What becomes of log records of traces that are sampled.
+    pub enum Logs {
+        /// All are stored.
+        Keep = "keep",
+        /// Those whose trace is stored, and errors.
+        FollowTrace = "follow_trace",
     }
 }
 

@@ -538,6 +538,11 @@ impl<M: Copy> Sampler<M> {
             is_hashed: trace.is_hashed,
             is_dropped: is_dropped && !is_shadowed,
         };
+        let given = decision.threshold.given(if trace.is_hashed {
+            Threshold::ALWAYS
+        } else {
+            trace.before
+        });
         let keep = would || is_shadowed;
         let (id, mark, tenant) = (trace.id, trace.mark, trace.tenant);
         let (span_count, bytes, cost) = (trace.spans, trace.bytes, trace.cost);
@@ -575,6 +580,7 @@ impl<M: Copy> Sampler<M> {
             tenant,
             keep,
             decision,
+            given,
             trigger,
             shadow: is_shadowed.then_some(threshold),
             span_count,
@@ -642,6 +648,12 @@ impl<M: Copy> Sampler<M> {
     /// Traces that wait.
     pub fn waiting(&self) -> usize {
         self.table.len()
+    }
+
+    /// Whether a tenant's trace waits for its decision.
+    pub fn waits(&self, tenant: u32, id: TraceId) -> bool {
+        let hash = self.table.hash(tenant, id);
+        self.table.find(hash, tenant, id).is_some()
     }
 
     /// Traces remembered, kept and dropped.

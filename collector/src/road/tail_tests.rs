@@ -127,6 +127,8 @@ impl Settled {
         let journal = Arc::new(Mutex::new(recovery.finish()));
         let settings = tail::Settings {
             recent_bytes,
+            follow_logs: false,
+            log_bytes: 0,
             memory: Memory::default(),
             commit: Duration::from_secs(30),
         };
