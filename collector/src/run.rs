@@ -34,6 +34,7 @@ use crate::declared;
 use crate::dedup::Dedup;
 use crate::deliver::{self, Delivery};
 use crate::fatal::Fatal;
+use crate::gate::Gate;
 use crate::intake::serve::{self, Protocol, serve};
 use crate::intake::{self, Intake, inflate};
 use crate::keep::Keeper;
@@ -181,6 +182,10 @@ pub async fn run(
     let caps = caps(config);
     let red = red(config, &caps, opened.guard.as_deref());
     let policy_slot = Arc::new(Mutex::new(None));
+    let gate = Arc::new(match &config.sampling.policy {
+        Some(_) => Gate::new(readiness.condition("overload")),
+        None => Gate::default(),
+    });
     let tail = match &config.sampling.policy {
         None => None,
         Some(path) => {
@@ -189,6 +194,7 @@ pub async fn run(
                 waiting: waiting.clone(),
                 commit_bytes: config.storage.commit.bytes.bytes(),
                 policy: policy_slot.clone(),
+                gate: gate.clone(),
             };
             let settings = tail::Settings {
                 recent_bytes: config.sampling.recent.bytes(),
@@ -288,6 +294,7 @@ pub async fn run(
         backlog: Backlog::new(BACKLOG_BYTES.min(limits.intake_memory_bytes), BACKLOG_WAIT),
         dedup,
         log: log.clone(),
+        gate,
         stats: stats.clone(),
         now: unix_ns,
         closing: AtomicBool::new(false),

@@ -18,6 +18,7 @@ mod ticks;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ahash::{AHashMap, AHashSet};
 use bytes::Bytes;
@@ -40,6 +41,7 @@ use self::follow::Followers;
 pub use self::follow::{LOG_ERROR, NO_TRACE, UNDECIDED, end as end_following};
 use self::rows::{Record, Take, Why};
 pub use self::ticks::tick_batch;
+use crate::gate::Cause;
 use crate::log::{Accepted, Entry};
 
 /// What the tail needs to know.
@@ -54,7 +56,7 @@ pub struct Settings {
     /// How long decisions are remembered, ns of the arrival clock.
     pub memory: Memory,
     /// Longest time between two commits of a table.
-    pub commit: std::time::Duration,
+    pub commit: Duration,
 }
 
 /// What lies behind the road, read at every tick.
@@ -67,6 +69,8 @@ pub trait Behind: Send {
     fn record(&self, lsn: Lsn) -> Option<Accepted>;
     /// A policy that was read since the last call.
     fn policy(&mut self) -> Option<Policy>;
+    /// Where the ladder stands now, what is fullest, and how long what is queued takes to drain.
+    fn stand(&mut self, _rung: Rung, _fullest: Cause, _delay: Duration) {}
 }
 
 /// What a waiting trace is known by in the journal.
@@ -297,17 +301,24 @@ impl Tail {
         self.calibrate(now_ns, drain);
         self.sampler.tick(Tick { now_ns, rate }, &mut self.out);
         let (queue, log) = self.behind.pressure();
-        self.ladder.step(
+        let is_cramped = self.sampler.is_cramped();
+        let rung = self.ladder.step(
             now_ns,
             Pressure {
                 queue,
                 log,
-                memory: 0.0,
+                memory: f64::from(u8::from(is_cramped)),
                 is_governed: budget.is_finite() && governed < budget,
                 is_squeezed: self.sampler.squeezed().next().is_some(),
                 is_admitting: self.sampler.admission() != Threshold::ALWAYS,
             },
         );
+        let fullest = match (queue.max(log) >= 1.0, is_cramped) {
+            (false, true) => Cause::TraceMemory,
+            _ if queue >= log => Cause::WriterQueue,
+            _ => Cause::IntakeLog,
+        };
+        self.behind.stand(rung, fullest, self.governor.delay(drain.queued));
         self.resolve(journal, spans, logs);
         self.expire_logs(now_ns, journal, logs);
     }
@@ -453,7 +464,7 @@ const LATE: &str = "late";
 /// What a budget of no limit is to the governor, bytes a second.
 const UNLIMITED: f64 = 1e12;
 
-fn governor_of(budget: f64, commit: std::time::Duration) -> Governor {
+fn governor_of(budget: f64, commit: Duration) -> Governor {
     Governor::new(governor::Settings {
         budget: if budget.is_finite() { budget } else { UNLIMITED },
         lag: commit,

@@ -54,6 +54,11 @@ impl<M: Copy> Sampler<M> {
         self.live().policy.trace.buffer_bytes
     }
 
+    /// Whether memory is so short that traces go which their stratum would have kept all of: what comes should better wait outside.
+    pub fn is_cramped(&self) -> bool {
+        self.admission.p[1] < 1.0
+    }
+
     /// Whether a trace is in a stratum that keeps all of it.
     fn is_protected(&self, trace: &Trace<M>) -> bool {
         let live = self.live_of(trace);
