@@ -318,6 +318,7 @@ mod tests {
         bytes: None,
         points: None,
         series: None,
+        live_traces: None,
         queries: None,
     };
 

@@ -294,10 +294,7 @@ impl Road {
                 tenant: settled.tenant,
                 signal: settled.signal,
                 account: settled.account,
-                reason: match settled.account {
-                    Account::Lost => LOST_UNDECODABLE,
-                    _ => "",
-                },
+                reason: settled.reason,
             };
             self.add(key, settled.items, settled.bytes);
         }

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tailwater_config::access::Quotas;
 use tailwater_config::settings::{Ack, Logs};
 use tailwater_config::{Config, Limits, Problems};
 use tailwater_model::ids::BatchSeq;
@@ -194,6 +195,7 @@ pub async fn run(
                 waiting: waiting.clone(),
                 commit_bytes: config.storage.commit.bytes.bytes(),
                 policy: policy_slot.clone(),
+                live_traces: live_traces(config, &access),
                 gate: gate.clone(),
             };
             let settings = tail::Settings {
@@ -517,6 +519,12 @@ fn red(config: &Config, caps: &Caps, guard: Option<&[u8]>) -> Option<Arc<Mutex<A
         warn!(%error, "the known keys of RED are lost; at the limit of keys others may take their place");
     }
     Some(Arc::new(Mutex::new(red)))
+}
+
+/// How many traces of a tenant may wait at once, by the settings and the file of tokens as it is now.
+fn live_traces(config: &Config, access: &Arc<Access>) -> Box<dyn Fn(&str) -> Option<u32> + Send> {
+    let (access, rate, query) = (access.clone(), config.intake.rate.clone(), config.query.clone());
+    Box::new(move |tenant| Quotas::of(&rate, &query, access.overrides(tenant).as_ref()).live_traces)
 }
 
 fn request_limits(config: &Config, limits: &Limits, caps: Caps) -> intake::Limits {

@@ -32,7 +32,9 @@ use tailwater_model::signal::Signal;
 use tailwater_sampling::governor::{self, Drain, Governor, Ladder, Pressure, Rung};
 use tailwater_sampling::policy::Policy;
 use tailwater_sampling::tracestate::{self, Upstream};
-use tailwater_sampling::{Decision, Memory, Offer, Output, Own, Sampler, SpanAt, Threshold, Tick, TickRow, Trigger};
+use tailwater_sampling::{
+    ADMISSION, Decision, LIVE_TRACES, Memory, Offer, Output, Own, Sampler, SpanAt, Threshold, Tick, TickRow, Trigger,
+};
 use tracing::{error, info, warn};
 
 pub use self::behind::{Logs, read, watch};
@@ -69,6 +71,10 @@ pub trait Behind: Send {
     fn record(&self, lsn: Lsn) -> Option<Accepted>;
     /// A policy that was read since the last call.
     fn policy(&mut self) -> Option<Policy>;
+    /// How many traces of a tenant may wait at once.
+    fn live_traces(&self, _tenant: &str) -> Option<u32> {
+        None
+    }
     /// Where the ladder stands now, what is fullest, and how long what is queued takes to drain.
     fn stand(&mut self, _rung: Rung, _fullest: Cause, _delay: Duration) {}
 }
@@ -89,6 +95,8 @@ pub struct Settle {
     pub signal: Signal,
     /// [`Account::Stored`] or [`Account::SampledOut`], or [`Account::Lost`] after a fault of ours.
     pub account: Account,
+    /// Of what is sampled out: empty where the policy decided, else what was short.
+    pub reason: &'static str,
     /// How many.
     pub items: u64,
     /// Their share of the bytes received.
@@ -257,6 +265,7 @@ impl Tail {
                     tenant: entry.tenant.clone(),
                     signal: Signal::Traces,
                     account: Account::SampledOut,
+                    reason: "",
                     items: 1,
                     bytes,
                 });
@@ -293,6 +302,10 @@ impl Tail {
         self.next_tick_ns = now_ns + TICK_NS;
         if let Some(policy) = self.behind.policy() {
             self.reload(policy);
+        }
+        for (number, tenant) in self.tenants.iter().enumerate() {
+            let most = self.behind.live_traces(tenant);
+            self.sampler.limit_live(number as u32, most);
         }
         let drain = self.behind.drain();
         let governed = self.governor.rate(now_ns, drain);
@@ -400,6 +413,7 @@ impl Tail {
         let number = self.sampler.tenant(name);
         if self.tenants.len() <= number as usize {
             self.tenants.resize(number as usize + 1, name.clone());
+            self.sampler.limit_live(number, self.behind.live_traces(name));
         }
         number
     }
@@ -425,6 +439,7 @@ impl Tail {
                     tenant: tenant.clone(),
                     signal: Signal::Traces,
                     account: Account::SampledOut,
+                    reason: reason_of(&verdict.decision),
                     items: verdict.span_count.into(),
                     bytes: verdict.bytes,
                 });
@@ -470,6 +485,12 @@ fn governor_of(budget: f64, commit: Duration) -> Governor {
         lag: commit,
         commit,
     })
+}
+
+/// Why something is sampled out, as the ledger says it.
+fn reason_of(decision: &Decision) -> &'static str {
+    let short = [ADMISSION, LIVE_TRACES];
+    short.into_iter().find(|name| **name == *decision.reason).unwrap_or("")
 }
 
 fn settled_as(decision: &Decision, journal: &mut Journal) -> Settled {

@@ -432,6 +432,73 @@ fn evicted_traces_are_in_the_weights_of_those_that_stay() {
     assert!(wrong.mean < 0.95, "{}", wrong.mean);
 }
 
+/// A tenant beyond its number of waiting traces: whole traces go, the weights of its others say so, and no other tenant notices.
+#[test]
+fn a_limit_of_waiting_traces_is_in_the_weights_of_its_tenant_alone() {
+    let found = |fault| {
+        let make = || {
+            let mut sampler = sampler(goal(1e6, ERRORS_AND_REST), fault);
+            let tenant = sampler.tenant("even");
+            sampler.limit_live(tenant, Some(100));
+            sampler
+        };
+        let found = bias(make, &BUSY, 40, 24);
+        let of = |group: &str| {
+            found
+                .iter()
+                .find(|bias| bias.group == group)
+                .map(|bias| (bias.mean, bias.error))
+        };
+        println!("{fault:?}: {:?}", (of("tenant even"), of("tenant odd")));
+        assert_eq!(of("tenant odd"), Some((1.0, 0.0)), "all of the other tenant stays");
+        found.into_iter().find(|bias| bias.group == "tenant even").unwrap()
+    };
+    let right = found(Fault::None);
+    assert!(!right.is_there(), "{} {}", right.mean, right.error);
+    assert!(right.error > 0.0, "the limit is met");
+    let wrong = found(Fault::EvictionWithoutWeight);
+    assert!(wrong.mean < 0.95, "{}", wrong.mean);
+}
+
+/// The limit holds at every moment, what it costs has its reason, and once the tenant is quiet it lets everything in again.
+#[test]
+fn no_more_traces_wait_than_may() {
+    let mut sampler = sampler(goal(1e6, ERRORS_AND_REST), Fault::None);
+    let tenant = sampler.tenant("a");
+    sampler.limit_live(tenant, Some(50));
+    let (mut output, mut random) = (Output::default(), Random::new(3));
+    let (mut made, mut decided, mut of_limit) = (0u64, 0u64, 0u64);
+    for second in 0..40u64 {
+        let traffic = Traffic {
+            // 20 traces a second wait 2 s each: in the end they fit.
+            spans_per_sec: if second < 20 { 2000.0 } else { 100.0 },
+            burst: Burst::None,
+            ..Traffic::default()
+        };
+        for trace in traffic.second(second, &mut random) {
+            let (span, at) = trace.span(b"cart", b"GET");
+            sampler.offer(trace.at_ns, tenant, &span, at, || (), &mut output);
+            made += 1;
+            assert!(sampler.waiting() <= 50, "{}", sampler.waiting());
+        }
+        let now_ns = START_NS + (second + 1) * SECOND_NS;
+        let rate = f64::INFINITY;
+        sampler.tick(Tick { now_ns, rate }, &mut output);
+        let went = |verdict: &&crate::Verdict<()>| *verdict.decision.reason == *crate::LIVE_TRACES;
+        let gone = output.verdicts.iter().filter(went).count() as u64;
+        assert!(second < 35 || gone == 0, "second {second}: {gone} go");
+        assert!(output.verdicts.iter().filter(went).all(|verdict| !verdict.keep));
+        (of_limit, decided) = (of_limit + gone, decided + output.verdicts.len() as u64);
+        output.clear();
+    }
+    assert!(of_limit > made / 4, "{of_limit} of {made}");
+    assert_eq!(
+        made,
+        decided + sampler.waiting() as u64,
+        "every trace has its answer or waits"
+    );
+}
+
 /// U3: the R of a trace changes no threshold of its batch.
 #[test]
 fn the_r_of_one_trace_moves_no_threshold() {

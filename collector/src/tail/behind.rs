@@ -31,6 +31,8 @@ pub struct Logs {
     pub commit_bytes: u64,
     /// Where [`watch`] puts a new policy.
     pub policy: Arc<Mutex<Option<Policy>>>,
+    /// How many traces of a tenant may wait at once.
+    pub live_traces: Box<dyn Fn(&str) -> Option<u32> + Send>,
     /// What intake refuses by.
     pub gate: Arc<Gate>,
 }
@@ -66,6 +68,10 @@ impl Behind for Logs {
 
     fn policy(&mut self) -> Option<Policy> {
         self.policy.lock().take()
+    }
+
+    fn live_traces(&self, tenant: &str) -> Option<u32> {
+        (self.live_traces)(tenant)
     }
 
     fn stand(&mut self, rung: Rung, fullest: Cause, delay: Duration) {

@@ -30,7 +30,7 @@ use tracing::error;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::rows::{Record, Take};
-use super::{LATE, Mark, Settle, Tail, settled_as, share};
+use super::{LATE, Mark, Settle, Tail, reason_of, settled_as, share};
 use crate::log::Entry;
 
 /// Reason of log records that are errors.
@@ -235,6 +235,7 @@ impl Tail {
                     tenant: entry.tenant.clone(),
                     signal: Signal::Logs,
                     account: Account::SampledOut,
+                    reason: "",
                     items: 1,
                     bytes,
                 });
@@ -396,6 +397,7 @@ impl Tail {
                 tenant,
                 signal: Signal::Logs,
                 account: Account::SampledOut,
+                reason: reason_of(decision),
                 items: wait.logs.len() as u64,
                 bytes: wait.logs.iter().map(|log| log.bytes).sum(),
             });

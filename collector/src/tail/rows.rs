@@ -15,6 +15,7 @@ use tracing::error;
 
 use super::{Settle, Tail};
 use crate::log::Entry;
+use crate::road::LOST_UNDECODABLE;
 
 /// A request that rows are still taken from.
 #[derive(Debug, Clone)]
@@ -67,6 +68,7 @@ impl Tail {
             tenant,
             signal,
             account: Account::Lost,
+            reason: LOST_UNDECODABLE,
             items: takes.len() as u64,
             bytes: takes.iter().map(|take| take.bytes).sum(),
         });
@@ -177,6 +179,7 @@ impl Tail {
                     tenant: record.tenant.clone(),
                     signal,
                     account,
+                    reason: if account == Account::Lost { LOST_UNDECODABLE } else { "" },
                     items,
                     bytes,
                 });
