@@ -204,6 +204,8 @@ impl Road {
             if self.is_counted(record.lsn) {
                 self.red(&record, Mode::Restore);
                 self.offer(&record);
+                // What it settles is settled through here, also if no new record comes before the cut: else a second crash stores it again.
+                self.walked = Some(record.lsn);
                 continue;
             }
             self.stats.received(&record.entry);
