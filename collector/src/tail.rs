@@ -20,27 +20,29 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ahash::{AHashMap, AHashSet};
+use ahash::AHashSet;
 use bytes::Bytes;
 use tailwater_journal::{Decision as Settled, Journal, Row, Slot};
 use tailwater_model::ids::{LogId, Lsn, Shard, TraceId};
 use tailwater_model::ledger::Account;
-use tailwater_model::otlp::columns::{Choice, LogColumns, PushError, RequestInfo, Sampling, SpanColumns};
-use tailwater_model::otlp::peek::{self, Keys, SpanPeek};
+use tailwater_model::otlp::columns::{LogColumns, SpanColumns};
+use tailwater_model::otlp::peek::{self, Keys};
 use tailwater_model::red::RedRow;
 use tailwater_model::signal::Signal;
 use tailwater_sampling::governor::{self, Drain, Governor, Ladder, Pressure, Rung};
 use tailwater_sampling::policy::Policy;
-use tailwater_sampling::tracestate::{self, Upstream};
+use tailwater_sampling::tracestate::Upstream;
 use tailwater_sampling::{
-    ADMISSION, Decision, LIVE_TRACES, Memory, Offer, Output, Own, Sampler, SpanAt, Threshold, Tick, TickRow, Trigger,
+    ADMISSION, Decision, LIVE_TRACES, Memory, Offer, Output, Own, Sampler, SpanAt, Threshold, Tick, TickRow,
 };
 use tracing::{error, info, warn};
 
 pub use self::behind::{Logs, read, watch};
 use self::durations::Durations;
 use self::follow::Followers;
-pub use self::follow::{LOG_ERROR, NO_TRACE, UNDECIDED, end as end_following};
+pub use self::follow::end as end_following;
+#[cfg(test)]
+pub use self::follow::{LOG_ERROR, NO_TRACE, UNDECIDED};
 use self::rows::{Record, Take, Why};
 pub use self::ticks::tick_batch;
 use crate::gate::Cause;

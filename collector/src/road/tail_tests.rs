@@ -279,12 +279,13 @@ fn check(seed: u64, live_traces: Option<u32>) -> BTreeSet<&'static str> {
     let total = made.len() as u64 + 1;
     assert_eq!(settled.received, total, "seed {seed}");
     assert_eq!(settled.stored, settled.rows.len() as u64, "seed {seed}");
-    assert_eq!(
-        settled.stored + settled.sampled_out + 1,
-        total,
-        "seed {seed}: all but the last one is settled"
+    // With a limit the last one may have been refused as it came.
+    let waiting = total - settled.stored - settled.sampled_out;
+    assert!(
+        waiting == 1 || live_traces.is_some() && waiting == 0,
+        "seed {seed}: all but the last one is settled: {waiting}"
     );
-    let last = log.record(end - 1).entry.wire_bytes;
+    let last = waiting * log.record(end - 1).entry.wire_bytes;
     assert_eq!(
         settled.bytes[0],
         settled.bytes[1] + settled.bytes[2] + last,
