@@ -356,15 +356,16 @@ fn estimates_are_unbiased() {
     }
 }
 
-/// The other half of U1: intervals of 95 % cover in 93 to 97 of 100 runs.
+/// The other half of U1: score intervals of 95 % cover the counts of services in 93 to 97 of 100 runs through a burst. Plain ones do not, though
+/// the variances said are right: a sum that is too low says too low a variance as well. Sums of latencies, whose tail is heavy, are
+/// covered in 90 of 100 by either: not asserted, and not solved.
 #[test]
-#[ignore = "not reached: 90 to 94 % are covered through a burst, where few traces with large weights make the plain interval too narrow"]
 fn intervals_cover_what_they_say() {
     let found = sampled_through_a_burst(300);
     let of: Vec<f64> = found
         .iter()
         .filter(|bias| bias.group.starts_with("service"))
-        .map(|bias| bias.plain)
+        .map(|bias| bias.score)
         .collect();
     let coverage = of.iter().sum::<f64>() / of.len() as f64;
     assert!((0.93..=0.97).contains(&coverage), "{coverage}");
