@@ -3,6 +3,7 @@
 //! Gates, in the order a request meets them:
 //!
 //! ```text
+//! overload ladder ([`crate::gate`]): 503 with RetryInfo, before the body is read
 //! memory budget (process, and a share per tenant) -> tenant rate (bytes/s, points/s) -> backlog (accepted, not yet in a batch)
 //!   503, share: 429, both with RetryInfo                429 / RetryInfo                   503 / RetryInfo after a short wait
 //! ```
@@ -317,6 +318,7 @@ mod tests {
         bytes: None,
         points: None,
         series: None,
+        live_traces: None,
         queries: None,
     };
 

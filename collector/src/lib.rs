@@ -15,6 +15,7 @@ mod declared;
 mod dedup;
 mod deliver;
 mod fatal;
+mod gate;
 mod hold;
 pub mod intake;
 mod keep;

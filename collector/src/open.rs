@@ -10,6 +10,7 @@ use tailwater_journal::record::Head;
 use tailwater_journal::{Journal, Reasons, Recovery, Settings};
 use tailwater_model::ids::{BatchSeq, Lsn, SHARDS};
 use tailwater_model::otlp::reject::Reason;
+use tailwater_sampling::{ADMISSION, LIVE_TRACES};
 use tailwater_storage::outbox;
 use tailwater_wal::{Options, Recovered, Wal};
 use tracing::{error, info, warn};
@@ -85,7 +86,8 @@ pub struct Opened {
 
 /// The reasons that ledger rows of the collector carry.
 fn reasons() -> Reasons {
-    Reasons::new(Reason::ALL.map(Reason::name).into_iter().chain([LOST_UNDECODABLE]))
+    let others = [LOST_UNDECODABLE, ADMISSION, LIVE_TRACES];
+    Reasons::new(Reason::ALL.map(Reason::name).into_iter().chain(others))
 }
 
 /// Opens a directory. The logs hold its locks until they are dropped.

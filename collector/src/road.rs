@@ -37,7 +37,7 @@ use crate::hold::Hold;
 use crate::log::{Accepted, Entry};
 use crate::outbox::Sealed;
 use crate::stats::Stats;
-use crate::tail::{Tail, share, tick_batch};
+use crate::tail::{self, Tail, share, tick_batch};
 
 /// When a batch is cut.
 #[derive(Debug, Clone, Copy)]
@@ -145,6 +145,9 @@ impl Road {
         let verdict = sampler.unconditional();
         let (log_id, decision) = {
             let mut journal = journal.lock();
+            if tail.is_none() {
+                tail::end_following(&mut journal);
+            }
             let policy = journal.policy(verdict.reason, verdict.epoch);
             (
                 journal.log_id(),
@@ -201,6 +204,8 @@ impl Road {
             if self.is_counted(record.lsn) {
                 self.red(&record, Mode::Restore);
                 self.offer(&record);
+                // What it settles is settled through here, also if no new record comes before the cut: else a second crash stores it again.
+                self.walked = Some(record.lsn);
                 continue;
             }
             self.stats.received(&record.entry);
@@ -255,24 +260,31 @@ impl Road {
     fn tick(&mut self, now_ns: u64) {
         let Some(tail) = self.tail.clone() else { return };
         let mut tail = tail.lock();
-        tail.tick(now_ns, &mut self.journal.lock(), &mut self.spans);
+        tail.tick(now_ns, &mut self.journal.lock(), &mut self.spans, &mut self.logs);
         self.settle(&mut tail);
     }
 
-    /// Offers the spans of a record to the tail, and lets it look at the clock. Answers whether the record is the tail's.
+    /// Offers the spans or log records of a record to the tail, and lets it look at the clock. Answers whether the record is the tail's.
     fn offer(&mut self, record: &Accepted) -> bool {
         let Some(tail) = self.tail.clone() else { return false };
         let entry = &record.entry;
         let mut tail = tail.lock();
         {
             let mut journal = self.journal.lock();
-            if entry.signal == Signal::Traces && !entry.duplicate && !record.payload.is_empty() {
-                tail.record(record.lsn, entry, &record.payload, &mut journal, &mut self.spans);
+            let (lsn, payload) = (record.lsn, &record.payload);
+            match entry.signal {
+                _ if entry.duplicate || payload.is_empty() => {}
+                Signal::Traces => {
+                    let rows = (&mut self.spans, &mut self.logs);
+                    tail.record(lsn, entry, payload, &mut journal, rows);
+                }
+                Signal::Logs => tail.logs(lsn, entry, payload, &mut journal, &mut self.logs),
+                Signal::Metrics => {}
             }
-            tail.tick(entry.arrival_ns, &mut journal, &mut self.spans);
+            tail.tick(entry.arrival_ns, &mut journal, &mut self.spans, &mut self.logs);
         }
         self.settle(&mut tail);
-        entry.signal == Signal::Traces
+        entry.signal == Signal::Traces || entry.signal == Signal::Logs && tail.takes_logs()
     }
 
     /// Counts what the tail has settled.
@@ -282,12 +294,9 @@ impl Road {
             has_news = true;
             let key = Key {
                 tenant: settled.tenant,
-                signal: Signal::Traces,
+                signal: settled.signal,
                 account: settled.account,
-                reason: match settled.account {
-                    Account::Lost => LOST_UNDECODABLE,
-                    _ => "",
-                },
+                reason: settled.reason,
             };
             self.add(key, settled.items, settled.bytes);
         }
@@ -500,6 +509,8 @@ impl Road {
 /// Reason of items that were accepted and cannot be decoded.
 pub const LOST_UNDECODABLE: &str = "undecodable";
 
+#[cfg(test)]
+mod follow_tests;
 #[cfg(test)]
 mod tail_tests;
 #[cfg(test)]

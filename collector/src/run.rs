@@ -10,7 +10,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tailwater_config::settings::Ack;
+use tailwater_config::access::Quotas;
+use tailwater_config::settings::{Ack, Logs};
 use tailwater_config::{Config, Limits, Problems};
 use tailwater_model::ids::BatchSeq;
 use tailwater_model::otlp::caps::Caps;
@@ -34,6 +35,7 @@ use crate::declared;
 use crate::dedup::Dedup;
 use crate::deliver::{self, Delivery};
 use crate::fatal::Fatal;
+use crate::gate::Gate;
 use crate::intake::serve::{self, Protocol, serve};
 use crate::intake::{self, Intake, inflate};
 use crate::keep::Keeper;
@@ -109,6 +111,9 @@ const HOLD_PART: u64 = 4;
 /// Accepted payload bytes that are not yet in a durable batch.
 const BACKLOG_BYTES: u64 = 128 << 20;
 
+/// What is known of log records that wait for their trace: about a million of them.
+const LOG_WAIT_BYTES: u64 = 64 << 20;
+
 /// Decisions remembered beyond those of the journal. All of it goes into every checkpoint: some 15 MB when full.
 const LATE_MEMORY: Memory = Memory {
     age_ns: 300 * 1_000_000_000,
@@ -178,6 +183,10 @@ pub async fn run(
     let caps = caps(config);
     let red = red(config, &caps, opened.guard.as_deref());
     let policy_slot = Arc::new(Mutex::new(None));
+    let gate = Arc::new(match &config.sampling.policy {
+        Some(_) => Gate::new(readiness.condition("overload")),
+        None => Gate::default(),
+    });
     let tail = match &config.sampling.policy {
         None => None,
         Some(path) => {
@@ -186,9 +195,13 @@ pub async fn run(
                 waiting: waiting.clone(),
                 commit_bytes: config.storage.commit.bytes.bytes(),
                 policy: policy_slot.clone(),
+                live_traces: live_traces(config, &access),
+                gate: gate.clone(),
             };
             let settings = tail::Settings {
                 recent_bytes: config.sampling.recent.bytes(),
+                follow_logs: config.sampling.logs == Logs::FollowTrace,
+                log_bytes: LOG_WAIT_BYTES,
                 memory: LATE_MEMORY,
                 commit: config.storage.commit.interval,
             };
@@ -283,6 +296,7 @@ pub async fn run(
         backlog: Backlog::new(BACKLOG_BYTES.min(limits.intake_memory_bytes), BACKLOG_WAIT),
         dedup,
         log: log.clone(),
+        gate,
         stats: stats.clone(),
         now: unix_ns,
         closing: AtomicBool::new(false),
@@ -505,6 +519,12 @@ fn red(config: &Config, caps: &Caps, guard: Option<&[u8]>) -> Option<Arc<Mutex<A
         warn!(%error, "the known keys of RED are lost; at the limit of keys others may take their place");
     }
     Some(Arc::new(Mutex::new(red)))
+}
+
+/// How many traces of a tenant may wait at once, by the settings and the file of tokens as it is now.
+fn live_traces(config: &Config, access: &Arc<Access>) -> Box<dyn Fn(&str) -> Option<u32> + Send> {
+    let (access, rate, query) = (access.clone(), config.intake.rate.clone(), config.query.clone());
+    Box::new(move |tenant| Quotas::of(&rate, &query, access.overrides(tenant).as_ref()).live_traces)
 }
 
 fn request_limits(config: &Config, limits: &Limits, caps: Caps) -> intake::Limits {

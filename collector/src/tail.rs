@@ -12,28 +12,40 @@
 
 mod behind;
 mod durations;
+mod follow;
+mod rows;
 mod ticks;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
-use ahash::{AHashMap, AHashSet};
+use ahash::AHashSet;
 use bytes::Bytes;
 use tailwater_journal::{Decision as Settled, Journal, Row, Slot};
 use tailwater_model::ids::{LogId, Lsn, Shard, TraceId};
 use tailwater_model::ledger::Account;
-use tailwater_model::otlp::columns::{Choice, RequestInfo, Sampling, SpanColumns};
-use tailwater_model::otlp::peek::{self, Keys, SpanPeek};
+use tailwater_model::otlp::columns::{LogColumns, SpanColumns};
+use tailwater_model::otlp::peek::{self, Keys};
 use tailwater_model::red::RedRow;
+use tailwater_model::signal::Signal;
 use tailwater_sampling::governor::{self, Drain, Governor, Ladder, Pressure, Rung};
 use tailwater_sampling::policy::Policy;
-use tailwater_sampling::tracestate::{self, Upstream};
-use tailwater_sampling::{Decision, Memory, Offer, Output, Own, Sampler, SpanAt, Threshold, Tick, TickRow, Trigger};
+use tailwater_sampling::tracestate::Upstream;
+use tailwater_sampling::{
+    ADMISSION, Decision, LIVE_TRACES, Memory, Offer, Output, Own, Sampler, SpanAt, Threshold, Tick, TickRow,
+};
 use tracing::{error, info, warn};
 
 pub use self::behind::{Logs, read, watch};
 use self::durations::Durations;
+use self::follow::Followers;
+pub use self::follow::end as end_following;
+#[cfg(test)]
+pub use self::follow::{LOG_ERROR, NO_TRACE, UNDECIDED};
+use self::rows::{Record, Take, Why};
 pub use self::ticks::tick_batch;
+use crate::gate::Cause;
 use crate::log::{Accepted, Entry};
 
 /// What the tail needs to know.
@@ -41,10 +53,14 @@ use crate::log::{Accepted, Entry};
 pub struct Settings {
     /// Payloads of records kept in memory for the rows of traces that wait, bytes.
     pub recent_bytes: u64,
+    /// Whether log records follow their trace.
+    pub follow_logs: bool,
+    /// What is known of log records that wait for their trace, bytes.
+    pub log_bytes: u64,
     /// How long decisions are remembered, ns of the arrival clock.
     pub memory: Memory,
     /// Longest time between two commits of a table.
-    pub commit: std::time::Duration,
+    pub commit: Duration,
 }
 
 /// What lies behind the road, read at every tick.
@@ -57,6 +73,12 @@ pub trait Behind: Send {
     fn record(&self, lsn: Lsn) -> Option<Accepted>;
     /// A policy that was read since the last call.
     fn policy(&mut self) -> Option<Policy>;
+    /// How many traces of a tenant may wait at once.
+    fn live_traces(&self, _tenant: &str) -> Option<u32> {
+        None
+    }
+    /// Where the ladder stands now, what is fullest, and how long what is queued takes to drain.
+    fn stand(&mut self, _rung: Rung, _fullest: Cause, _delay: Duration) {}
 }
 
 /// What a waiting trace is known by in the journal.
@@ -71,22 +93,16 @@ pub struct Mark {
 pub struct Settle {
     /// Whose.
     pub tenant: Arc<str>,
+    /// Spans or log records.
+    pub signal: Signal,
     /// [`Account::Stored`] or [`Account::SampledOut`], or [`Account::Lost`] after a fault of ours.
     pub account: Account,
+    /// Of what is sampled out: empty where the policy decided, else what was short.
+    pub reason: &'static str,
     /// How many.
     pub items: u64,
     /// Their share of the bytes received.
     pub bytes: u64,
-}
-
-/// A request that rows are still taken from.
-#[derive(Debug, Clone)]
-struct Record {
-    lsn: Lsn,
-    tenant: Arc<str>,
-    arrival_ns: u64,
-    rejected: Arc<[u32]>,
-    payload: Bytes,
 }
 
 /// Half a second: short against the shortest wait, long against the work of a tick.
@@ -107,6 +123,7 @@ pub struct Tail {
     out: Output<Mark>,
     recent: VecDeque<Record>,
     recent_bytes: u64,
+    followers: Followers,
     next_tick_ns: u64,
     /// Traces of the open batch that have their first part in it, by their id among all tenants'.
     fresh: AHashSet<TraceId>,
@@ -155,6 +172,7 @@ impl Tail {
             out: Output::default(),
             recent: VecDeque::new(),
             recent_bytes: 0,
+            followers: Followers::default(),
             next_tick_ns: 0,
             fresh: AHashSet::new(),
             settled: Vec::new(),
@@ -171,7 +189,14 @@ impl Tail {
 
     /// Offers the spans of a record, those rejected apart, and stores what belongs to traces that are decided. In a replay what was
     /// settled before the crash is passed over.
-    pub fn record(&mut self, lsn: Lsn, entry: &Entry, payload: &Bytes, journal: &mut Journal, spans: &mut SpanColumns) {
+    pub fn record(
+        &mut self,
+        lsn: Lsn,
+        entry: &Entry,
+        payload: &Bytes,
+        journal: &mut Journal,
+        (spans, logs): (&mut SpanColumns, &mut LogColumns),
+    ) {
         let record = Record::new(lsn, entry, payload);
         let tenant = self.tenant(&entry.tenant);
         let (mut whys, mut takes) = (Vec::new(), Vec::new());
@@ -240,7 +265,9 @@ impl Tail {
             } else {
                 settled.push(Settle {
                     tenant: entry.tenant.clone(),
+                    signal: Signal::Traces,
                     account: Account::SampledOut,
+                    reason: "",
                     items: 1,
                     bytes,
                 });
@@ -254,25 +281,33 @@ impl Tail {
             self.store(&record, &takes, &whys, spans);
         }
         if is_held {
-            self.recent_bytes += record.payload.len() as u64;
-            self.recent.push_back(record);
-            while self.recent_bytes > self.settings.recent_bytes
-                && let Some(oldest) = self.recent.pop_front()
-            {
-                self.recent_bytes -= oldest.payload.len() as u64;
-            }
+            self.keep_recent(record);
         }
-        self.resolve(journal, spans);
+        self.resolve(journal, spans, logs);
+    }
+
+    fn keep_recent(&mut self, record: Record) {
+        self.recent_bytes += record.payload.len() as u64;
+        self.recent.push_back(record);
+        while self.recent_bytes > self.settings.recent_bytes
+            && let Some(oldest) = self.recent.pop_front()
+        {
+            self.recent_bytes -= oldest.payload.len() as u64;
+        }
     }
 
     /// Decides what is due by the arrival clock `now_ns`, if it is time to look again.
-    pub fn tick(&mut self, now_ns: u64, journal: &mut Journal, spans: &mut SpanColumns) {
+    pub fn tick(&mut self, now_ns: u64, journal: &mut Journal, spans: &mut SpanColumns, logs: &mut LogColumns) {
         if now_ns < self.next_tick_ns {
             return;
         }
         self.next_tick_ns = now_ns + TICK_NS;
         if let Some(policy) = self.behind.policy() {
             self.reload(policy);
+        }
+        for (number, tenant) in self.tenants.iter().enumerate() {
+            let most = self.behind.live_traces(tenant);
+            self.sampler.limit_live(number as u32, most);
         }
         let drain = self.behind.drain();
         let governed = self.governor.rate(now_ns, drain);
@@ -281,18 +316,26 @@ impl Tail {
         self.calibrate(now_ns, drain);
         self.sampler.tick(Tick { now_ns, rate }, &mut self.out);
         let (queue, log) = self.behind.pressure();
-        self.ladder.step(
+        let is_cramped = self.sampler.is_cramped();
+        let rung = self.ladder.step(
             now_ns,
             Pressure {
                 queue,
                 log,
-                memory: 0.0,
+                memory: f64::from(u8::from(is_cramped)),
                 is_governed: budget.is_finite() && governed < budget,
                 is_squeezed: self.sampler.squeezed().next().is_some(),
                 is_admitting: self.sampler.admission() != Threshold::ALWAYS,
             },
         );
-        self.resolve(journal, spans);
+        let fullest = match (queue.max(log) >= 1.0, is_cramped) {
+            (false, true) => Cause::TraceMemory,
+            _ if queue >= log => Cause::WriterQueue,
+            _ => Cause::IntakeLog,
+        };
+        self.behind.stand(rung, fullest, self.governor.delay(drain.queued));
+        self.resolve(journal, spans, logs);
+        self.expire_logs(now_ns, journal, logs);
     }
 
     /// What RED has counted since the last call, at `now_ns` of the arrival clock: "slow" is slow compared with it.
@@ -317,7 +360,8 @@ impl Tail {
 
     /// Traces that wait, and the memory that they take, bytes.
     pub fn waiting(&self) -> (usize, u64) {
-        (self.sampler.waiting(), self.sampler.bytes() + self.recent_bytes)
+        let bytes = self.sampler.bytes() + self.followers.bytes() + self.recent_bytes;
+        (self.sampler.waiting(), bytes)
     }
 
     /// The open batch is cut: whether its rows of a trace are the trace's first, what it settled, and its ticks.
@@ -371,17 +415,19 @@ impl Tail {
         let number = self.sampler.tenant(name);
         if self.tenants.len() <= number as usize {
             self.tenants.resize(number as usize + 1, name.clone());
+            self.sampler.limit_live(number, self.behind.live_traces(name));
         }
         number
     }
 
     /// Turns the verdicts into rows, counts and decisions of the open batch.
-    fn resolve(&mut self, journal: &mut Journal, spans: &mut SpanColumns) {
+    fn resolve(&mut self, journal: &mut Journal, spans: &mut SpanColumns, logs: &mut LogColumns) {
         self.ticks.append(&mut self.out.ticks);
         if self.out.verdicts.is_empty() {
             return;
         }
         let out = std::mem::take(&mut self.out);
+        self.follow(&out.verdicts, journal, logs);
         let mut whys = Vec::new();
         let mut records: BTreeMap<Lsn, (Arc<str>, Vec<Take>)> = BTreeMap::new();
         for verdict in &out.verdicts {
@@ -393,7 +439,9 @@ impl Tail {
             if !verdict.keep {
                 self.settled.push(Settle {
                     tenant: tenant.clone(),
+                    signal: Signal::Traces,
                     account: Account::SampledOut,
+                    reason: reason_of(&verdict.decision),
                     items: verdict.span_count.into(),
                     bytes: verdict.bytes,
                 });
@@ -419,158 +467,12 @@ impl Tail {
             takes.sort_unstable_by_key(|take| take.ordinal);
             match self.find(lsn) {
                 Some(record) => self.store(&record, &takes, &whys, spans),
-                None => {
-                    error!(
-                        lsn = lsn.0,
-                        spans = takes.len(),
-                        "a record of traces that were kept cannot be read any more"
-                    );
-                    self.settled.push(Settle {
-                        tenant,
-                        account: Account::Lost,
-                        items: takes.len() as u64,
-                        bytes: takes.iter().map(|take| take.bytes).sum(),
-                    });
-                }
+                None => self.lose(lsn, tenant, Signal::Traces, &takes),
             }
         }
         self.out = out;
         self.out.clear();
     }
-
-    fn find(&self, lsn: Lsn) -> Option<Record> {
-        match self.recent.binary_search_by_key(&lsn, |record| record.lsn) {
-            Ok(at) => Some(self.recent[at].clone()),
-            Err(_) => {
-                let found = self.behind.record(lsn)?;
-                Some(Record::new(lsn, &found.entry, &found.payload))
-            }
-        }
-    }
-
-    /// Rows of some spans of a record, each with the statement of why it is kept.
-    fn store(&mut self, record: &Record, takes: &[Take], whys: &[Why], spans: &mut SpanColumns) {
-        struct Statement {
-            why: usize,
-            weight: Option<f64>,
-            threshold: Option<Threshold>,
-            quality: &'static str,
-            trace_state: Vec<u8>,
-        }
-        let mut statements: Vec<Statement> = Vec::new();
-        let mut known: AHashMap<(usize, &[u8]), u32> = AHashMap::new();
-        let last = takes.last().map_or(0, |take| take.ordinal);
-        let mut of = vec![u32::MAX; last as usize + 1];
-        let mut next = takes.iter().peekable();
-        let sampler = &self.sampler;
-        let walked = peek::spans(&record.payload, &Keys::default(), |span: &SpanPeek<'_, '_>| {
-            let Some(take) = next.next_if(|take| take.ordinal == span.ordinal) else {
-                return next.peek().is_some();
-            };
-            of[take.ordinal as usize] = *known.entry((take.why, span.head.trace_state)).or_insert_with(|| {
-                let decision = &whys[take.why].decision;
-                let trace = TraceId(span.head.trace_id.try_into().unwrap_or_default());
-                let upstream = Upstream::parse(span.head.trace_state);
-                let stamp = sampler.stamp(trace, upstream, decision);
-                let randomness = decision.is_hashed.then(|| decision.randomness(trace, upstream));
-                let mut trace_state = Vec::new();
-                tracestate::write(span.head.trace_state, stamp.threshold, randomness, &mut trace_state);
-                statements.push(Statement {
-                    why: take.why,
-                    weight: stamp.weight(),
-                    threshold: stamp.threshold,
-                    quality: stamp.quality.name(),
-                    trace_state,
-                });
-                statements.len() as u32 - 1
-            });
-            next.peek().is_some()
-        });
-        let verdicts: Vec<Sampling<'_>> = statements
-            .iter()
-            .map(|said| {
-                let why = &whys[said.why];
-                Sampling {
-                    sample_weight: said.weight,
-                    sample_threshold: said.threshold.map(|threshold| threshold.bits() as i64),
-                    sample_reason: Some(&why.decision.reason),
-                    weight_quality: Some(said.quality),
-                    trigger: why.trigger.map(Trigger::name),
-                    partial: Some(why.trigger.is_some_and(Trigger::is_partial)),
-                    late: Some(why.is_late),
-                    policy_epoch: Some(why.decision.epoch as i64),
-                    trace_state: Some(&said.trace_state),
-                }
-            })
-            .collect();
-        let info = RequestInfo {
-            tenant: &record.tenant,
-            arrival_ns: record.arrival_ns,
-            rejected: &record.rejected,
-        };
-        let choice = Choice::Each {
-            verdicts: &verdicts,
-            of: &of,
-        };
-        let pushed = walked
-            .map_err(Into::into)
-            .and_then(|()| spans.push_request(&record.payload, &info, choice));
-        let (items, bytes) = (takes.len() as u64, takes.iter().map(|take| take.bytes).sum::<u64>());
-        let rows = match pushed {
-            Ok(pushed) => pushed.rows,
-            Err(error) => {
-                // It was inspected before it was accepted, so this is our fault; the items end as lost, not unaccounted.
-                error!(lsn = record.lsn.0, %error, "an accepted request cannot be decoded");
-                0
-            }
-        };
-        let stored = if rows == items {
-            bytes
-        } else {
-            bytes / items.max(1) * rows
-        };
-        for (account, items, bytes) in [
-            (Account::Stored, rows, stored),
-            (Account::Lost, items - rows.min(items), bytes - stored),
-        ] {
-            if items > 0 {
-                self.settled.push(Settle {
-                    tenant: record.tenant.clone(),
-                    account,
-                    items,
-                    bytes,
-                });
-            }
-        }
-    }
-}
-
-impl Record {
-    fn new(lsn: Lsn, entry: &Entry, payload: &Bytes) -> Record {
-        Record {
-            lsn,
-            tenant: entry.tenant.clone(),
-            arrival_ns: entry.arrival_ns,
-            rejected: entry.rejected.iter().map(|(ordinal, _)| ordinal).collect(),
-            payload: payload.clone(),
-        }
-    }
-}
-
-/// A span that becomes a row.
-#[derive(Debug, Clone, Copy)]
-struct Take {
-    ordinal: u32,
-    bytes: u64,
-    /// Place of its [`Why`].
-    why: usize,
-}
-
-#[derive(Debug)]
-struct Why {
-    decision: Decision,
-    trigger: Option<Trigger>,
-    is_late: bool,
 }
 
 /// Reason of late spans of traces that were not kept, once it is forgotten why.
@@ -579,12 +481,18 @@ const LATE: &str = "late";
 /// What a budget of no limit is to the governor, bytes a second.
 const UNLIMITED: f64 = 1e12;
 
-fn governor_of(budget: f64, commit: std::time::Duration) -> Governor {
+fn governor_of(budget: f64, commit: Duration) -> Governor {
     Governor::new(governor::Settings {
         budget: if budget.is_finite() { budget } else { UNLIMITED },
         lag: commit,
         commit,
     })
+}
+
+/// Why something is sampled out, as the ledger says it.
+fn reason_of(decision: &Decision) -> &'static str {
+    let short = [ADMISSION, LIVE_TRACES];
+    short.into_iter().find(|name| **name == *decision.reason).unwrap_or("")
 }
 
 fn settled_as(decision: &Decision, journal: &mut Journal) -> Settled {

@@ -4,7 +4,7 @@
 //! # comments and empty lines are kept by whoever edits the file
 //! token  shop-agent  tenant=shop roles=ingest sha256=<64 hex digits>
 //! token  grafana     tenant=shop roles=read expires=2027-12-31 sha256=<64 hex digits>
-//! tenant shop        bytes_per_sec=30MB burst=60MB points_per_sec=10000 series=150000 queries=4
+//! tenant shop        bytes_per_sec=30MB burst=60MB points_per_sec=10000 series=150000 live_traces=10000 queries=4
 //! ```
 //!
 //! One fact a line, so that a token is added by appending a line and revoked by taking one away. Guarantees: a token itself is never in the file,
@@ -137,6 +137,7 @@ pub struct Overrides {
     points_per_sec: Option<Limit<u32>>,
     points_burst: Option<u32>,
     series: Option<Limit<u32>>,
+    live_traces: Option<Limit<u32>>,
     queries: Option<Limit<u32>>,
 }
 
@@ -149,6 +150,8 @@ pub struct Quotas {
     pub points: Option<(u32, u32)>,
     /// Different metric series in an hour.
     pub series: Option<u32>,
+    /// Traces that wait for their decision at once.
+    pub live_traces: Option<u32>,
     /// Queries at once.
     pub queries: Option<u32>,
 }
@@ -165,6 +168,7 @@ impl Quotas {
             bytes: bytes.map(|each| (each.bytes(), file.burst.unwrap_or(rate.burst).bytes())),
             points: points.map(|each| (each, file.points_burst.unwrap_or(rate.points_burst))),
             series: file.series.unwrap_or(rate.series).get(),
+            live_traces: file.live_traces.unwrap_or(rate.live_traces).get(),
             queries: queries(query, Some(file)),
         }
     }
@@ -331,12 +335,13 @@ impl Reader {
         let Some(name) = self.name("tenant", words.next()) else {
             return;
         };
-        const KNOWN: [&str; 6] = [
+        const KNOWN: [&str; 7] = [
             "bytes_per_sec",
             "burst",
             "points_per_sec",
             "points_burst",
             "series",
+            "live_traces",
             "queries",
         ];
         let pairs = self.pairs(words, &KNOWN);
@@ -346,6 +351,7 @@ impl Reader {
             points_per_sec: self.value(&pairs, "points_per_sec"),
             points_burst: self.value(&pairs, "points_burst"),
             series: self.value(&pairs, "series"),
+            live_traces: self.value(&pairs, "live_traces"),
             queries: self.value(&pairs, "queries"),
         };
         if file.tenants.insert(name.to_owned(), overrides).is_some() {
@@ -418,7 +424,7 @@ mod tests {
         let text = format!(
             "# agents\n\ntoken agent tenant=shop roles=ingest sha256={SHA}\n\
              \ttoken grafana roles=read,admin expires=2027-12-31 sha256={}\n\
-             tenant shop bytes_per_sec=30MB points_per_sec=10_000 series=off queries=2\n",
+             tenant shop bytes_per_sec=30MB points_per_sec=10_000 series=off live_traces=10_000 queries=2\n",
             SHA.replace('2', "A")
         );
         let file = parse(&text).unwrap();
@@ -448,7 +454,9 @@ mod tests {
             (shop.points, shop.series, shop.queries),
             (Some((10_000, 200_000)), None, Some(2))
         );
+        assert_eq!(shop.live_traces, Some(10_000));
         let other = quotas("other");
+        assert_eq!(other.live_traces, None);
         assert_eq!((other.points, other.series, other.queries), (None, Some(7), Some(3)));
     }
 

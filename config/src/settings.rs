@@ -167,6 +167,9 @@ section! {
         points_burst: u32 = "200000" in "1".."1000000000",
         /// Different metric series that one tenant may send in an hour; points of others are rejected. 16 bytes each.
         series: Limit<u32> = "off" in "1".."100000000",
+        /// Traces of one tenant that may wait for their decision at once; beyond, whole traces are decided by R, and those that stay say so in their
+        /// weight. Counts with `sampling.policy` alone.
+        live_traces: Limit<u32> = "off" in "1".."1000000000",
     }
 }
 
@@ -253,8 +256,20 @@ section! {
     pub struct Sampling {
         /// The policy, a YAML file; read again when it changes. `null` keeps everything.
         policy: Option<PathBuf> = "null",
+        /// Log records with a trace id: all stored, or only those whose trace is; errors always. Without a policy all are.
+        logs: Logs = "keep",
         /// Requests whose traces wait for their decision are kept in memory up to this; what is not is read from the intake log.
         recent: Size = "256MiB" in "1MiB".."64GiB",
+    }
+}
+
+words! {
+    /// What becomes of log records of traces that are sampled.
+    pub enum Logs {
+        /// All are stored.
+        Keep = "keep",
+        /// Those whose trace is stored, and errors.
+        FollowTrace = "follow_trace",
     }
 }
 

@@ -61,6 +61,8 @@ struct Status {
     signals: Vec<SignalStatus>,
     refusals: Vec<Refusal>,
     logs: Value,
+    /// What waits for a decision, and the rung of the overload ladder; null without a policy.
+    sampling: Value,
     /// By table: bytes waiting in the outbox and for how long.
     waiting: Value,
     tables: Vec<Figures>,
@@ -125,6 +127,7 @@ async fn look(config: &Config, client: &ClientArgs, over: Duration) -> anyhow::R
         signals,
         refusals,
         logs: first["logs"].clone(),
+        sampling: first["sampling"].clone(),
         waiting: first["tables"].clone(),
         tables,
     })
@@ -277,6 +280,10 @@ impl Status {
             role.why
                 .iter()
                 .for_each(|why| text.push_str(&format!("{}: {why}\n", role.role)));
+        }
+        if let Some(overload) = self.sampling["overload"].as_str() {
+            let waiting = self.sampling["waiting_traces"].as_u64().unwrap_or(0);
+            text.push_str(&format!("sampling: overload {overload}, {waiting} traces wait\n"));
         }
         if !self.signals.is_empty() {
             let mut rows = vec![

@@ -209,6 +209,18 @@ impl Journal {
         }
     }
 
+    /// What a trace was decided, in the open batch or before it, if that is remembered.
+    pub fn decision(&self, shard: u8, trace: &TraceId) -> Option<Decision> {
+        let shard = &self.shards[usize::from(shard)];
+        let settled = || shard.remembered(trace).map(|entry| entry.decision);
+        shard.touched.get(trace).copied().or_else(settled)
+    }
+
+    /// The last record that every shard has in a batch, what waits of it apart.
+    pub fn complete(&self) -> Lsn {
+        self.shards.iter().map(|shard| shard.complete).min().unwrap_or_default()
+    }
+
     /// A trace goes to the sampler undecided; its first span lies at `lsn`. Holds the intake log until [`Journal::decide`].
     pub fn open(&mut self, shard: u8, lsn: Lsn) -> Slot {
         self.shards[usize::from(shard)].pending.open(lsn)

@@ -157,6 +157,8 @@ struct Estimate {
     truth: f64,
     sum: f64,
     variance: f64,
+    /// Covariance of the sum and its variance, estimated from the kept ones too.
+    together: f64,
 }
 
 impl Estimate {
@@ -165,9 +167,32 @@ impl Estimate {
         if let Some(weight) = kept {
             self.sum += weight * value;
             self.variance += weight * (weight - 1.0) * value * value;
+            self.together += weight * (weight - 1.0).powi(2) * value.powi(3);
         }
     }
+
+    /// Whether the plain interval, estimate +- 1.96 standard errors, has the truth in it.
+    fn is_in_plain(&self) -> bool {
+        (self.sum - self.truth).abs() <= Z * self.variance.sqrt()
+    }
+
+    /// Whether the score interval has it: all values that the estimate is not too far from, by the variance that it would have if they were
+    /// true. A sum that came out too low says too low a variance as well, since both are made of the traces kept: by the slope of their
+    /// regression, so that (sum - x)^2 <= z^2 (variance + slope (x - sum)).
+    fn is_in_score(&self) -> bool {
+        if self.variance == 0.0 {
+            return self.sum == self.truth;
+        }
+        let slope = self.together / self.variance;
+        let (middle, half) = (
+            Z * Z * slope / 2.0,
+            (Z.powi(4) * slope * slope / 4.0 + Z * Z * self.variance).sqrt(),
+        );
+        (self.truth - self.sum - middle).abs() <= half
+    }
 }
+
+const Z: f64 = 1.959_964;
 
 /// Runs a sampler for some seconds; a late span of every trace comes at the end.
 fn estimates(make: impl Fn() -> Sampler<()>, traffic: &Traffic, seed: u64, seconds: u64) -> BTreeMap<String, Estimate> {
@@ -233,7 +258,14 @@ struct Bias {
     group: String,
     mean: f64,
     error: f64,
-    coverage: f64,
+    /// Of the plain interval.
+    plain: f64,
+    /// Of the score interval.
+    score: f64,
+    /// Mean square of the errors over the mean of the variances said: 1 if they are right.
+    variance_ratio: f64,
+    /// How far the errors and the variances said go together.
+    correlation: f64,
 }
 
 impl Bias {
@@ -259,15 +291,23 @@ fn bias(make: impl Fn() -> Sampler<()>, traffic: &Traffic, seeds: u64, seconds: 
         let off: Vec<f64> = of.iter().map(|one| (one.sum - one.truth) / truth).collect();
         let mean = off.iter().sum::<f64>() / n;
         let variance = off.iter().map(|off| (off - mean).powi(2)).sum::<f64>() / (n - 1.0);
-        let covered = of
-            .iter()
-            .filter(|one| (one.sum - one.truth).abs() <= 1.96 * one.variance.sqrt())
-            .count();
+        let covered = |by: fn(&Estimate) -> bool| of.iter().filter(|one| by(one)).count() as f64 / n;
+        let errors: Vec<f64> = of.iter().map(|one| one.sum - one.truth).collect();
+        let said: Vec<f64> = of.iter().map(|one| one.variance).collect();
+        let mean_of = |values: &[f64]| values.iter().sum::<f64>() / n;
+        let product = |left: &[f64], right: &[f64]| {
+            let (l, r) = (mean_of(left), mean_of(right));
+            left.iter().zip(right).map(|(a, b)| (a - l) * (b - r)).sum::<f64>()
+        };
+        let square = errors.iter().map(|error| error * error).sum::<f64>() / n;
         Bias {
             group,
             mean: 1.0 + mean,
             error: (variance / n).sqrt(),
-            coverage: covered as f64 / n,
+            plain: covered(Estimate::is_in_plain),
+            score: covered(Estimate::is_in_score),
+            variance_ratio: square / mean_of(&said),
+            correlation: product(&errors, &said) / (product(&errors, &errors) * product(&said, &said)).sqrt(),
         }
     };
     groups.into_iter().map(bias).collect()
@@ -291,10 +331,15 @@ strata:
 "#;
     let found = bias(|| sampler(goal(1500.0, strata), Fault::None), &BUSY, seeds, 24);
     for bias in &found {
-        let covered = bias.coverage * 100.0;
         println!(
-            "{:<12} {:.5} +- {:.5}, {covered:.1} % covered",
-            bias.group, bias.mean, bias.error
+            "{:<12} {:.5} +- {:.5}, variance {:.3} of that said, correlation {:.2}, covered: plain {:.1} %, score {:.1} %",
+            bias.group,
+            bias.mean,
+            bias.error,
+            bias.variance_ratio,
+            bias.correlation,
+            bias.plain * 100.0,
+            bias.score * 100.0
         );
     }
     found
@@ -311,15 +356,16 @@ fn estimates_are_unbiased() {
     }
 }
 
-/// The other half of U1: intervals of 95 % cover in 93 to 97 of 100 runs.
+/// The other half of U1: score intervals of 95 % cover the counts of services in 93 to 97 of 100 runs through a burst. Plain ones do not, though
+/// the variances said are right: a sum that is too low says too low a variance as well. Sums of latencies, whose tail is heavy, are
+/// covered in 90 of 100 by either: not asserted, and not solved.
 #[test]
-#[ignore = "not reached: 90 to 94 % are covered through a burst, where few traces with large weights make the plain interval too narrow"]
 fn intervals_cover_what_they_say() {
     let found = sampled_through_a_burst(300);
     let of: Vec<f64> = found
         .iter()
         .filter(|bias| bias.group.starts_with("service"))
-        .map(|bias| bias.coverage)
+        .map(|bias| bias.score)
         .collect();
     let coverage = of.iter().sum::<f64>() / of.len() as f64;
     assert!((0.93..=0.97).contains(&coverage), "{coverage}");
@@ -385,6 +431,73 @@ fn evicted_traces_are_in_the_weights_of_those_that_stay() {
     assert!(!right.is_there(), "{} {}", right.mean, right.error);
     let wrong = count(Fault::EvictionWithoutWeight);
     assert!(wrong.mean < 0.95, "{}", wrong.mean);
+}
+
+/// A tenant beyond its number of waiting traces: whole traces go, the weights of its others say so, and no other tenant notices.
+#[test]
+fn a_limit_of_waiting_traces_is_in_the_weights_of_its_tenant_alone() {
+    let found = |fault| {
+        let make = || {
+            let mut sampler = sampler(goal(1e6, ERRORS_AND_REST), fault);
+            let tenant = sampler.tenant("even");
+            sampler.limit_live(tenant, Some(100));
+            sampler
+        };
+        let found = bias(make, &BUSY, 40, 24);
+        let of = |group: &str| {
+            found
+                .iter()
+                .find(|bias| bias.group == group)
+                .map(|bias| (bias.mean, bias.error))
+        };
+        println!("{fault:?}: {:?}", (of("tenant even"), of("tenant odd")));
+        assert_eq!(of("tenant odd"), Some((1.0, 0.0)), "all of the other tenant stays");
+        found.into_iter().find(|bias| bias.group == "tenant even").unwrap()
+    };
+    let right = found(Fault::None);
+    assert!(!right.is_there(), "{} {}", right.mean, right.error);
+    assert!(right.error > 0.0, "the limit is met");
+    let wrong = found(Fault::EvictionWithoutWeight);
+    assert!(wrong.mean < 0.95, "{}", wrong.mean);
+}
+
+/// The limit holds at every moment, what it costs has its reason, and once the tenant is quiet it lets everything in again.
+#[test]
+fn no_more_traces_wait_than_may() {
+    let mut sampler = sampler(goal(1e6, ERRORS_AND_REST), Fault::None);
+    let tenant = sampler.tenant("a");
+    sampler.limit_live(tenant, Some(50));
+    let (mut output, mut random) = (Output::default(), Random::new(3));
+    let (mut made, mut decided, mut of_limit) = (0u64, 0u64, 0u64);
+    for second in 0..40u64 {
+        let traffic = Traffic {
+            // 20 traces a second wait 2 s each: in the end they fit.
+            spans_per_sec: if second < 20 { 2000.0 } else { 100.0 },
+            burst: Burst::None,
+            ..Traffic::default()
+        };
+        for trace in traffic.second(second, &mut random) {
+            let (span, at) = trace.span(b"cart", b"GET");
+            sampler.offer(trace.at_ns, tenant, &span, at, || (), &mut output);
+            made += 1;
+            assert!(sampler.waiting() <= 50, "{}", sampler.waiting());
+        }
+        let now_ns = START_NS + (second + 1) * SECOND_NS;
+        let rate = f64::INFINITY;
+        sampler.tick(Tick { now_ns, rate }, &mut output);
+        let went = |verdict: &&crate::Verdict<()>| *verdict.decision.reason == *crate::LIVE_TRACES;
+        let gone = output.verdicts.iter().filter(went).count() as u64;
+        assert!(second < 35 || gone == 0, "second {second}: {gone} go");
+        assert!(output.verdicts.iter().filter(went).all(|verdict| !verdict.keep));
+        (of_limit, decided) = (of_limit + gone, decided + output.verdicts.len() as u64);
+        output.clear();
+    }
+    assert!(of_limit > made / 4, "{of_limit} of {made}");
+    assert_eq!(
+        made,
+        decided + sampler.waiting() as u64,
+        "every trace has its answer or waits"
+    );
 }
 
 /// U3: the R of a trace changes no threshold of its batch.

@@ -51,7 +51,7 @@ pub use keep_all::{KeepAll, Unconditional};
 pub use late::{Late, Memory};
 pub use own::Own;
 pub use recent::Recent;
-pub use sampler::{ADMISSION, Offer, Output, Sampler, Tick};
+pub use sampler::{ADMISSION, LIVE_TRACES, Offer, Output, Sampler, Tick};
 pub use state::Malformed;
 pub use threshold::{Randomness, Threshold};
 pub use verdict::{Decision, SpanAt, TickRow, Trigger, Verdict};

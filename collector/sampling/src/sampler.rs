@@ -46,6 +46,8 @@ const TENANTS_MAX: usize = 1 << 16;
 const STORED_PER_BYTE: f64 = 0.1;
 /// Reason of traces refused or evicted because memory was short.
 pub const ADMISSION: &str = "admission";
+/// Reason of traces refused or evicted because their tenant has as many waiting as it may.
+pub const LIVE_TRACES: &str = "live_traces";
 
 /// What became of an offered span.
 #[derive(Debug, Clone, PartialEq)]
@@ -135,7 +137,10 @@ pub struct Sampler<M> {
     last: HashMap<(u32, u16, u64), Threshold, RandomState>,
     rows: HashMap<(u32, Arc<str>, u64), TickRow, RandomState>,
     admission: memory::Admission,
-    admission_reason: Arc<str>,
+    /// By tenant.
+    live: Vec<memory::Live>,
+    /// By [`memory::Short`].
+    short_reasons: [Arc<str>; 2],
     tick: u64,
     now_ns: u64,
     fired: Vec<(Entry, u32)>,
@@ -164,7 +169,8 @@ impl<M: Copy> Sampler<M> {
             last: HashMap::default(),
             rows: HashMap::default(),
             admission: memory::Admission::default(),
-            admission_reason: ADMISSION.into(),
+            live: Vec::new(),
+            short_reasons: [ADMISSION.into(), LIVE_TRACES.into()],
             tick: 0,
             now_ns,
             fired: Vec::new(),
@@ -240,6 +246,9 @@ impl<M: Copy> Sampler<M> {
         if is_new {
             self.tenant_shares.push(self.tenant_share(number));
         }
+        if self.live.len() <= number as usize {
+            self.live.resize(number as usize + 1, memory::Live::default());
+        }
         number
     }
 
@@ -277,12 +286,13 @@ impl<M: Copy> Sampler<M> {
                     policy: self.current as u32,
                 };
                 self.live_mut().waiting += 1;
+                self.live[tenant as usize].waiting += 1;
                 (self.table.open(hash, opening), true)
             }
         };
         let is_nearer = self.take_in(place, span, at, is_new);
-        if is_new && self.refuses(place) {
-            self.evict(place, out);
+        if is_new && let Some(short) = self.refuses(place) {
+            self.evict(place, short, out);
             return Offer::Refused;
         }
         if is_nearer {
@@ -293,8 +303,11 @@ impl<M: Copy> Sampler<M> {
         if trace.spans >= limit {
             self.decide_now(place, Trigger::SpanLimit, out);
         }
+        if is_new && self.live[tenant as usize].is_full() {
+            self.make_room(memory::Short::OfTenant(tenant), out);
+        }
         if self.bytes() > self.limit_bytes() {
-            self.make_room(out);
+            self.make_room(memory::Short::Memory, out);
         }
         Offer::Held
     }
@@ -400,6 +413,7 @@ impl<M: Copy> Sampler<M> {
         self.fired = fired;
         self.decide(&due, tick.rate, out);
         self.admission.fall(self.bytes() as f64 / self.limit_bytes() as f64);
+        self.live.iter_mut().for_each(memory::Live::fall);
     }
 
     /// Decides everything that waits, for a shutdown after which nothing is read again.
@@ -456,7 +470,7 @@ impl<M: Copy> Sampler<M> {
                     kept.push(*item);
                 }
                 let (stratum, threshold) = (item.stratum, item.threshold);
-                self.settle(place, Some(stratum), threshold, trigger, out);
+                self.settle(place, Ok(stratum), threshold, trigger, out);
             }
             kept.iter().for_each(|item| self.controller.charge(item));
         }
@@ -506,14 +520,14 @@ impl<M: Copy> Sampler<M> {
         if threshold.keeps(trace.randomness) || live.policy.dry_run {
             self.controller.charge(&item);
         }
-        self.settle(place, Some(stratum), threshold, trigger, out);
+        self.settle(place, Ok(stratum), threshold, trigger, out);
     }
 
-    /// Takes a trace out with its answer. Without a stratum it was memory that decided.
+    /// Takes a trace out with its answer: what its stratum says, or what was short.
     fn settle(
         &mut self,
         place: u32,
-        stratum: Option<u16>,
+        stratum: Result<u16, memory::Short>,
         threshold: Threshold,
         trigger: Trigger,
         out: &mut Output<M>,
@@ -523,14 +537,18 @@ impl<M: Copy> Sampler<M> {
             .as_mut()
             .expect("a policy outlives its traces");
         live.waiting -= 1;
-        let is_dropped = stratum.is_some_and(|stratum| live.policy.strata[usize::from(stratum)].target == Target::Drop);
+        self.live[trace.tenant as usize].waiting -= 1;
+        let is_dropped = stratum.is_ok_and(|stratum| live.policy.strata[usize::from(stratum)].target == Target::Drop);
         let (is_dry, epoch) = (live.policy.dry_run, live.policy.epoch);
-        let reason = stratum
-            .map_or(&self.admission_reason, |stratum| &live.reasons[usize::from(stratum)])
-            .clone();
+        let reason = match stratum {
+            Ok(stratum) => &live.reasons[usize::from(stratum)],
+            Err(memory::Short::Memory) => &self.short_reasons[0],
+            Err(memory::Short::OfTenant(_)) => &self.short_reasons[1],
+        };
+        let reason = reason.clone();
         let would = !is_dropped && threshold.keeps(trace.randomness);
         // A dry run keeps what it can; what memory has no room for is gone all the same.
-        let is_shadowed = is_dry && stratum.is_some();
+        let is_shadowed = is_dry && stratum.is_ok();
         let decision = Decision {
             threshold: if is_shadowed { trace.admitted } else { threshold },
             reason: reason.clone(),
@@ -538,6 +556,11 @@ impl<M: Copy> Sampler<M> {
             is_hashed: trace.is_hashed,
             is_dropped: is_dropped && !is_shadowed,
         };
+        let given = decision.threshold.given(if trace.is_hashed {
+            Threshold::ALWAYS
+        } else {
+            trace.before
+        });
         let keep = would || is_shadowed;
         let (id, mark, tenant) = (trace.id, trace.mark, trace.tenant);
         let (span_count, bytes, cost) = (trace.spans, trace.bytes, trace.cost);
@@ -575,6 +598,7 @@ impl<M: Copy> Sampler<M> {
             tenant,
             keep,
             decision,
+            given,
             trigger,
             shadow: is_shadowed.then_some(threshold),
             span_count,
@@ -639,9 +663,22 @@ impl<M: Copy> Sampler<M> {
         (self.table.bytes() + self.wheel.bytes()) as u64
     }
 
+    /// How many traces of a tenant may wait at once; `None` is no limit.
+    pub fn limit_live(&mut self, tenant: u32, most: Option<u32>) {
+        if let Some(live) = self.live.get_mut(tenant as usize) {
+            live.most = most;
+        }
+    }
+
     /// Traces that wait.
     pub fn waiting(&self) -> usize {
         self.table.len()
+    }
+
+    /// Whether a tenant's trace waits for its decision.
+    pub fn waits(&self, tenant: u32, id: TraceId) -> bool {
+        let hash = self.table.hash(tenant, id);
+        self.table.find(hash, tenant, id).is_some()
     }
 
     /// Traces remembered, kept and dropped.

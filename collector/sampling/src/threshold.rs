@@ -57,6 +57,21 @@ impl Threshold {
         RANGE as f64 / (RANGE - self.0) as f64
     }
 
+    /// The threshold whose probability is that of passing this one, given that `before` was passed. R being the same, both are passed by
+    /// whoever passes the larger.
+    pub fn given(self, before: Threshold) -> Threshold {
+        match (self <= before, before == Threshold::ALWAYS) {
+            (true, _) => Threshold::ALWAYS,
+            (false, true) => self,
+            (false, false) => {
+                let passed = RANGE - before.0;
+                // Exact: 112 bits are enough. Below `passed`, so the result is below the range.
+                let part = u128::from(self.0 - before.0) * u128::from(RANGE) / u128::from(passed);
+                Threshold(part as u64)
+            }
+        }
+    }
+
     /// The threshold of a probability, rounded to the digits that are stored, so that what is applied is what is recorded. Above 1 counts
     /// as 1; below [`PROBABILITY_MIN`], and if it is no number, as that.
     pub fn of_probability(probability: f64) -> Threshold {
@@ -275,6 +290,14 @@ mod tests {
             let threshold = Threshold(bits);
             prop_assert!((threshold.weight() * threshold.probability() - 1.0).abs() < 1e-12);
             prop_assert!(threshold.weight() >= 1.0 && threshold.probability() > 0.0);
+        }
+
+        #[test]
+        fn given_multiplies_back(bits in 0..RANGE, before in 0..RANGE) {
+            let (threshold, before) = (Threshold(bits), Threshold(before));
+            let both = threshold.given(before).probability() * before.probability();
+            prop_assert!((both - threshold.max(before).probability()).abs() < 1e-9);
+            prop_assert_eq!(threshold.given(Threshold::ALWAYS), threshold);
         }
 
         #[test]

@@ -139,6 +139,8 @@ pub struct Verdict<M> {
     pub keep: bool,
     /// What to remember of it.
     pub decision: Decision,
+    /// T for what was not sampled upstream, such as its log records: the probability of the trace's being kept, given that it got here.
+    pub given: Threshold,
     /// What made it due.
     pub trigger: Trigger,
     /// T that a dry run would have applied.

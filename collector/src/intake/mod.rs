@@ -34,9 +34,10 @@ use tailwater_model::otlp::series;
 use tailwater_model::signal::Signal;
 
 use self::inflate::Encoding;
-use self::refusal::{Refusal, jittered};
+use self::refusal::{MEMORY, Refusal, jittered};
 use crate::admit::{Backlog, Budget, Held, Tenant};
 use crate::dedup::{Admitted, Dedup};
+use crate::gate::Gate;
 use crate::log::{Appended, Entry, Log, Refused};
 use crate::stats::Stats;
 use crate::tenants::Tenants;
@@ -85,6 +86,8 @@ pub struct Intake {
     pub dedup: Option<Arc<Dedup>>,
     /// The intake log and the way to the road.
     pub log: Arc<Log>,
+    /// Closed on the last rung of the overload ladder.
+    pub gate: Arc<Gate>,
     /// Counters.
     pub stats: Arc<Stats>,
     /// Unix ns. An argument, so that tests own the clock.
@@ -119,6 +122,7 @@ impl Intake {
             Ok(outcome) => outcome,
             Err(_) => Err(Refusal::Stalled),
         };
+        let outcome = outcome.map_err(|refusal| self.spread(refusal, arrival_ns));
         self.stats.request(
             packed,
             wire_bytes,
@@ -143,6 +147,9 @@ impl Intake {
     ) -> Result<Answer, Refusal> {
         if self.closing.load(Ordering::Relaxed) {
             return Err(self.overloaded("shutting_down", RETRY_SOON, arrival_ns));
+        }
+        if let Some((what, retry_after)) = self.gate.refuses(packed.signal, arrival_ns) {
+            return Err(Refusal::Overloaded { what, retry_after });
         }
         let (wire, mut held) = self.read(tenant, packed, body).await?;
         *wire_bytes = wire.len() as u64;
@@ -340,10 +347,30 @@ impl Intake {
 
     /// Retry-After grows with the backlog and is spread, so that a herd does not come back as one.
     fn overloaded(&self, what: &'static str, base: Duration, seed: u64) -> Refusal {
+        let retry_after = self.later(base, seed);
+        Refusal::Overloaded { what, retry_after }
+    }
+
+    fn later(&self, base: Duration, seed: u64) -> Duration {
         let scale = 1 + (4 * self.backlog.used() / self.backlog.limit().max(1)) as u32;
-        Refusal::Overloaded {
-            what,
-            retry_after: jittered(base * scale, seed),
+        jittered(base * scale, seed)
+    }
+
+    /// A full memory budget knows neither the backlog nor the request: its refusals get their wait here.
+    fn spread(&self, refusal: Refusal, seed: u64) -> Refusal {
+        match refusal {
+            Refusal::Overloaded {
+                what: what @ MEMORY,
+                retry_after,
+            } => self.overloaded(what, retry_after, seed),
+            Refusal::OverQuota {
+                what: what @ MEMORY,
+                retry_after,
+            } => Refusal::OverQuota {
+                what,
+                retry_after: self.later(retry_after, seed),
+            },
+            other => other,
         }
     }
 }

@@ -10,6 +10,9 @@ use tailwater_runtime::access::Denied;
 
 use crate::admit::Exhausted;
 
+/// What is full when the budget of request bytes is.
+pub const MEMORY: &str = "memory";
+
 /// A request that was not accepted. Nothing of it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
@@ -129,11 +132,11 @@ impl From<Exhausted> for Refusal {
     fn from(exhausted: Exhausted) -> Refusal {
         match exhausted {
             Exhausted::Process => Refusal::Overloaded {
-                what: "memory",
+                what: MEMORY,
                 retry_after: Duration::from_secs(1),
             },
             Exhausted::Tenant => Refusal::OverQuota {
-                what: "memory",
+                what: MEMORY,
                 retry_after: Duration::from_secs(1),
             },
         }

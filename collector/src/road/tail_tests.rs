@@ -1,7 +1,7 @@
 //! A road that samples, with crashes at any batch: every span has one row or one refusal, and a trace one decision.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use arrow::array::AsArray;
@@ -35,9 +35,9 @@ strata:
 /// A span: trace, number in it, whether it is an error.
 type Made = (u8, u8, bool);
 
-/// The intake log.
+/// The intake log, and how many traces of a tenant may wait.
 #[derive(Clone)]
-struct Log(Arc<Vec<(u64, Vec<Made>)>>);
+struct Log(Arc<Vec<(u64, Vec<Made>)>>, Option<u32>);
 
 impl Log {
     fn record(&self, lsn: u64) -> Accepted {
@@ -98,6 +98,9 @@ impl Behind for Log {
     fn policy(&mut self) -> Option<Policy> {
         None
     }
+    fn live_traces(&self, _: &str) -> Option<u32> {
+        self.1
+    }
 }
 
 /// Threshold, weight, reason, whether late.
@@ -112,6 +115,8 @@ struct Settled {
     received: u64,
     stored: u64,
     sampled_out: u64,
+    /// Why they are sampled out, where the policy did not say.
+    reasons: BTreeSet<&'static str>,
     bytes: [u64; 3],
 }
 
@@ -127,6 +132,8 @@ impl Settled {
         let journal = Arc::new(Mutex::new(recovery.finish()));
         let settings = tail::Settings {
             recent_bytes,
+            follow_logs: false,
+            log_bytes: 0,
             memory: Memory::default(),
             commit: Duration::from_secs(30),
         };
@@ -159,6 +166,7 @@ impl Settled {
                 other => panic!("{other:?}: {amount:?}"),
             };
             *account += amount.items;
+            self.reasons.extend((!key.reason.is_empty()).then_some(key.reason));
             self.bytes[bytes] += amount.bytes;
         }
         let head = Head::decode(batch.encoded.head.clone()).unwrap();
@@ -204,7 +212,7 @@ impl Settled {
     }
 }
 
-fn check(seed: u64) {
+fn check(seed: u64, live_traces: Option<u32>) -> BTreeSet<&'static str> {
     let mut random = SmallRng::seed_from_u64(seed);
     let traces = 40u8;
     let mut left: Vec<(u8, u8)> = (1..=traces).map(|trace| (trace, random.random_range(1..6))).collect();
@@ -235,7 +243,7 @@ fn check(seed: u64) {
     }
     // Time passes: everything is due. The last one makes the clock go on and stays undecided itself.
     records.push((arrival_ns + 60 * SECOND, vec![(200, 0, false)]));
-    let log = Log(Arc::new(records));
+    let log = Log(Arc::new(records), live_traces);
     let end = log.0.len() as u64 + 1;
     let mut settled = Settled::default();
     let mut walked = 1;
@@ -271,12 +279,13 @@ fn check(seed: u64) {
     let total = made.len() as u64 + 1;
     assert_eq!(settled.received, total, "seed {seed}");
     assert_eq!(settled.stored, settled.rows.len() as u64, "seed {seed}");
-    assert_eq!(
-        settled.stored + settled.sampled_out + 1,
-        total,
-        "seed {seed}: all but the last one is settled"
+    // With a limit the last one may have been refused as it came.
+    let waiting = total - settled.stored - settled.sampled_out;
+    assert!(
+        waiting == 1 || live_traces.is_some() && waiting == 0,
+        "seed {seed}: all but the last one is settled: {waiting}"
     );
-    let last = log.record(end - 1).entry.wire_bytes;
+    let last = waiting * log.record(end - 1).entry.wire_bytes;
     assert_eq!(
         settled.bytes[0],
         settled.bytes[1] + settled.bytes[2] + last,
@@ -306,9 +315,16 @@ fn check(seed: u64) {
             "seed {seed}: trace {trace} is whole or not there: {rows} of {sent}"
         );
     }
+    settled.reasons
 }
 
 #[test]
 fn any_crash_leaves_one_decision_for_every_trace_and_one_end_for_every_span() {
-    (0..60).for_each(check);
+    (0..60).for_each(|seed| assert_eq!(check(seed, None), BTreeSet::new()));
+}
+
+#[test]
+fn a_limit_of_waiting_traces_has_its_reason_in_the_ledger_and_leaves_no_half_trace() {
+    let reasons: BTreeSet<_> = (0..20).flat_map(|seed| check(seed, Some(2))).collect();
+    assert_eq!(reasons, BTreeSet::from([tailwater_sampling::LIVE_TRACES]));
 }

@@ -86,7 +86,11 @@ pub(super) fn journal_settings() -> tailwater_journal::Settings {
         shards: SHARDS as u8,
         decisions_max: 1000,
         decision_age_max_ns: 1 << 60,
-        reasons: Reasons::new([LOST_UNDECODABLE]),
+        reasons: Reasons::new([
+            LOST_UNDECODABLE,
+            tailwater_sampling::ADMISSION,
+            tailwater_sampling::LIVE_TRACES,
+        ]),
     }
 }
 

@@ -7,12 +7,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 use tailwater_config::Problems;
 use tailwater_model::ids::Lsn;
-use tailwater_sampling::governor::Drain;
+use tailwater_sampling::governor::{Drain, Rung};
 use tailwater_sampling::policy::{self, Policy};
 use tailwater_wal::Wal;
 use tracing::{info, warn};
 
 use super::Behind;
+use crate::gate::{Cause, Gate};
 use crate::log::Accepted;
 use crate::open;
 use crate::outbox::Waiting;
@@ -30,6 +31,10 @@ pub struct Logs {
     pub commit_bytes: u64,
     /// Where [`watch`] puts a new policy.
     pub policy: Arc<Mutex<Option<Policy>>>,
+    /// How many traces of a tenant may wait at once.
+    pub live_traces: Box<dyn Fn(&str) -> Option<u32> + Send>,
+    /// What intake refuses by.
+    pub gate: Arc<Gate>,
 }
 
 impl Behind for Logs {
@@ -63,6 +68,14 @@ impl Behind for Logs {
 
     fn policy(&mut self) -> Option<Policy> {
         self.policy.lock().take()
+    }
+
+    fn live_traces(&self, tenant: &str) -> Option<u32> {
+        (self.live_traces)(tenant)
+    }
+
+    fn stand(&mut self, rung: Rung, fullest: Cause, delay: Duration) {
+        self.gate.stand(rung, fullest, delay);
     }
 }
 

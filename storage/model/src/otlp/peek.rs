@@ -1,4 +1,4 @@
-//! The cheap readers: [`inspect`] checks and counts a request once, [`spans`] shows its spans without copying anything.
+//! The cheap readers: [`inspect`] checks and counts a request once, [`spans`] and [`logs`] show its items without copying anything.
 //!
 //! Guarantees: no allocation per item; no panic on any bytes. [`inspect`] accepts exactly what `columns` can decode, and both
 //! reject the same items, because both ask `judge`. Leaves out: contents. Nothing is cut or replaced here, only counted.
@@ -14,6 +14,9 @@ use super::wire::Wire;
 use super::{judge, wire};
 use crate::signal::Signal;
 
+mod logs;
+
+pub use self::logs::{LogPeek, logs};
 pub use super::wire::Malformed;
 
 /// What a well-formed request holds.
