@@ -522,7 +522,7 @@ fn red(config: &Config, caps: &Caps, guard: Option<&[u8]>) -> Option<Arc<Mutex<A
 }
 
 /// How many traces of a tenant may wait at once, by the settings and the file of tokens as it is now.
-fn live_traces(config: &Config, access: &Arc<Access>) -> Box<dyn Fn(&str) -> Option<u32> + Send> {
+fn live_traces(config: &Config, access: &Arc<Access>) -> tail::LiveTraces {
     let (access, rate, query) = (access.clone(), config.intake.rate.clone(), config.query.clone());
     Box::new(move |tenant| Quotas::of(&rate, &query, access.overrides(tenant).as_ref()).live_traces)
 }

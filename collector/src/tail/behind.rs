@@ -21,6 +21,9 @@ use crate::outbox::Waiting;
 /// What a byte of frames takes in a table, until the first commit tells.
 const STORED_PER_FRAME_BYTE: f64 = 0.13;
 
+/// How many traces of a tenant may wait at once; `None` sets no limit.
+pub type LiveTraces = Box<dyn Fn(&str) -> Option<u32> + Send>;
+
 /// The logs of this collector.
 pub struct Logs {
     /// To read records from.
@@ -32,7 +35,7 @@ pub struct Logs {
     /// Where [`watch`] puts a new policy.
     pub policy: Arc<Mutex<Option<Policy>>>,
     /// How many traces of a tenant may wait at once.
-    pub live_traces: Box<dyn Fn(&str) -> Option<u32> + Send>,
+    pub live_traces: LiveTraces,
     /// What intake refuses by.
     pub gate: Arc<Gate>,
 }

@@ -177,7 +177,7 @@ impl Sweep {
 
 /// After each row in order of value: F and its variance as the sweep has them, and as the formula of a ratio has them.
 #[cfg(test)]
-pub(super) fn f_and_variance(rows: &[(f64, f64, u64)]) -> (Vec<(f64, f64)>, Vec<(f64, f64)>) {
+pub(super) fn f_and_variance(rows: &[(f64, f64, u64)]) -> [Vec<(f64, f64)>; 2] {
     let mut draws: Vec<_> = rows
         .iter()
         .map(|(value, weight, trace)| {
@@ -209,5 +209,5 @@ pub(super) fn f_and_variance(rows: &[(f64, f64, u64)]) -> (Vec<(f64, f64)>, Vec<
         super::sort(&mut parts);
         (f, variance(&parts, |part| part.num - f * part.den) / (all * all))
     });
-    (passed.collect(), in_full.collect())
+    [passed.collect(), in_full.collect()]
 }

@@ -350,7 +350,7 @@ proptest! {
     fn the_variance_of_f_while_rows_pass_is_that_of_a_ratio(parts in any_parts()) {
         // Against `ratio` at every value: rows at or below it over all rows.
         let rows: Vec<_> = parts.iter().map(|part| (part.num, part.weight, part.trace[0])).collect();
-        let (passed, in_full) = quantile::f_and_variance(&rows);
+        let [passed, in_full] = quantile::f_and_variance(&rows);
         for ((f, v), (f_full, v_full)) in passed.into_iter().zip(in_full) {
             prop_assert!((f - f_full).abs() < 1e-12 && (v - v_full).abs() <= 1e-9, "{f} {v} {f_full} {v_full}");
         }

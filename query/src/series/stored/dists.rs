@@ -8,7 +8,7 @@ use arrow::datatypes::{Float64Type, Int64Type};
 use tailwater_promql::{Histogram, Matcher, number};
 
 use super::super::{Sql, Window, table};
-use super::points::{Gathered, NO_VALUE, born, by_series, in_window, of_series};
+use super::points::{Gathered, NO_VALUE, Read, born, by_series, in_window, of_series};
 use super::{EXPONENTIAL, HISTOGRAM, SUMMARY, Stored};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
@@ -52,10 +52,10 @@ pub(super) async fn read(
     out: &mut Gathered<'_>,
     notes: &mut BTreeSet<String>,
 ) -> Result<()> {
-    let of_points = (
-        parse as fn(&RecordBatch) -> _,
-        (|point| point.time_ms) as fn(&Point) -> i64,
-    );
+    let of_points = Read {
+        parse,
+        time_ms: |point: &Point| point.time_ms,
+    };
     for (stored, points) in by_series(engine, SELECT, series, window, notes, of_points).await? {
         let first = points.first().map(|point| (point.time_ms, point.start_ms));
         let born = born(first, window.after_ms + 1).filter(|_| stored.sent.delta);

@@ -104,14 +104,22 @@ struct Point {
     value: Option<f64>,
 }
 
-/// The points of each of these series, in order of time. `select` names the columns and the table, the series' id first; `parse` reads such rows.
+/// How points come out of rows.
+pub(super) struct Read<P> {
+    /// All of them, in the order of the rows.
+    pub parse: fn(&RecordBatch) -> Result<Vec<P>>,
+    /// When one was, ms since 1970.
+    pub time_ms: fn(&P) -> i64,
+}
+
+/// The points of each of these series, in order of time. `select` names the columns and the table, the series' id first; `of_points` reads such rows.
 pub(super) async fn by_series<'s, P: Send>(
     engine: &Engine,
     select: &str,
     series: &[&'s Stored],
     window: Window,
     notes: &mut BTreeSet<String>,
-    (parse, time): (fn(&RecordBatch) -> Result<Vec<P>>, fn(&P) -> i64),
+    of_points: Read<P>,
 ) -> Result<Vec<(&'s Stored, Vec<P>)>> {
     if series.is_empty() {
         return Ok(Vec::new());
@@ -123,13 +131,13 @@ pub(super) async fn by_series<'s, P: Send>(
     let mut points: HashMap<i64, Vec<P>> = HashMap::new();
     for rows in table::read(engine, sql, notes).await? {
         let ids = table::integers(&rows, 0)?;
-        for (row, point) in parse(&rows)?.into_iter().enumerate() {
+        for (row, point) in (of_points.parse)(&rows)?.into_iter().enumerate() {
             points.entry(ids.value(row)).or_default().push(point);
         }
     }
     let of_series = series.iter().filter_map(|stored| {
         let mut points = points.remove(&stored.id)?;
-        points.sort_by_key(time);
+        points.sort_by_key(of_points.time_ms);
         Some((*stored, points))
     });
     Ok(of_series.collect())
@@ -146,10 +154,10 @@ pub(super) async fn read(
     out: &mut Gathered<'_>,
     notes: &mut BTreeSet<String>,
 ) -> Result<()> {
-    let of_points = (
-        parse as fn(&RecordBatch) -> _,
-        (|point| point.time_ms) as fn(&Point) -> i64,
-    );
+    let of_points = Read {
+        parse,
+        time_ms: |point: &Point| point.time_ms,
+    };
     for (stored, points) in by_series(engine, SELECT, series, window, notes, of_points).await? {
         let samples = if stored.sent.kind == super::SUM && stored.sent.delta {
             summed(&points, window.after_ms + 1)
