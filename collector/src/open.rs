@@ -45,6 +45,8 @@ pub struct Directory {
     pub reserve_bytes: u64,
     /// When an append counts as done.
     pub ack: tailwater_wal::Ack,
+    /// Promise it even where no sync can keep it.
+    pub allow_volatile: bool,
     /// Largest record of the intake log.
     pub record_bytes_max: u64,
     /// How long a digest is remembered; `None` with `dedup: off`.
@@ -90,12 +92,33 @@ fn reasons() -> Reasons {
     Reasons::new(Reason::ALL.map(Reason::name).into_iter().chain(others))
 }
 
+/// Whether what is synced stays: rows leave the logs for the lake, so both places count.
+fn keeps_promises(directory: &Directory) -> Result<(), CollectorError> {
+    if directory.ack != tailwater_wal::Ack::Fsync {
+        return Ok(());
+    }
+    for place in [&directory.data, &directory.logs] {
+        let kind = tailwater_wal::volatile(place).map_err(|error| CollectorError::io(place, error))?;
+        let Some(kind) = kind else { continue };
+        let place = place.display();
+        if !directory.allow_volatile {
+            return Err(CollectorError::Volatile(format!(
+                "{place} is on {kind}, where no sync outlives the machine, and storage.ack is fsync: choose another directory, \
+                 or say storage.allow_volatile: true"
+            )));
+        }
+        warn!(%place, kind, "no sync outlives the machine here; storage.allow_volatile accepts that");
+    }
+    Ok(())
+}
+
 /// Opens a directory. The logs hold its locks until they are dropped.
 ///
 /// # Errors
 /// Everything that makes the directory unusable as it is, with the file that is to blame.
 pub fn open(directory: &Directory) -> Result<Opened, CollectorError> {
     let data = &directory.data;
+    keeps_promises(directory)?;
     let lock = lock(data)?;
     let log_id = checkpoint::log_id(data).map_err(|error| CollectorError::io(data, error))?;
     let reasons = reasons();
@@ -121,6 +144,7 @@ pub fn open(directory: &Directory) -> Result<Opened, CollectorError> {
     options.recycle = 0;
     options.control = Some(directory.logs.join("outbox").join(outbox::CONTROL));
     options.floor = settled;
+    options.allow_volatile = directory.allow_volatile;
     let (outbox, recovered) = Wal::open(options)?;
     report("outbox", &recovered);
     if let Some((first, last)) = recovered.lost().find(|(_, last)| *last > settled) {
@@ -150,6 +174,7 @@ pub fn open(directory: &Directory) -> Result<Opened, CollectorError> {
     options.reserve_bytes = directory.reserve_bytes;
     options.record_bytes_max = directory.record_bytes_max;
     options.ack = directory.ack;
+    options.allow_volatile = directory.allow_volatile;
     options.floor = journal.lsn_floor().0;
     options.needed = journal.replay_from().0;
     let (intake, recovered) = Wal::open(options)?;

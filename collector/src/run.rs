@@ -66,6 +66,9 @@ pub enum CollectorError {
     /// Tokens or certificates.
     #[error("{0}")]
     Guard(std::io::Error),
+    /// A directory that forgets, for a promise to keep.
+    #[error("{0}")]
+    Volatile(String),
     /// A log could not be opened.
     #[error("{0}")]
     Log(#[from] tailwater_wal::Error),
@@ -97,7 +100,7 @@ impl CollectorError {
     /// The process's exit code.
     pub fn exit(&self) -> Exit {
         match self {
-            CollectorError::Policy(_) | CollectorError::Guard(_) => Exit::Config,
+            CollectorError::Policy(_) | CollectorError::Guard(_) | CollectorError::Volatile(_) => Exit::Config,
             CollectorError::Io(_) | CollectorError::Log(_) | CollectorError::Fatal(_) => Exit::Io,
             _ => Exit::Trouble,
         }
@@ -462,6 +465,7 @@ fn directory(config: &Config, limits: &Limits) -> Result<Directory, CollectorErr
             Ack::Fsync => tailwater_wal::Ack::Fsync,
             Ack::Write => tailwater_wal::Ack::Write,
         },
+        allow_volatile: storage.allow_volatile,
         record_bytes_max: limits.body_bytes + RECORD_EXTRA,
         dedup_window_ns: config
             .intake

@@ -333,6 +333,8 @@ section! {
         wal_dir: Option<PathBuf> = "null",
         /// What a success means: `fsync`, the request is on the disk; `write`, it is with the operating system, and a power cut may lose the last moments.
         ack: Ack = "fsync",
+        /// Lets `ack: fsync` be promised where no sync can keep it: on tmpfs, ramfs or NFS, under the data directory or `storage.wal_dir`.
+        allow_volatile: bool = "false",
         /// The intake log: requests as they came.
         intake_log: IntakeLog,
         /// The outbox: decided rows on their way to the tables, and what queries read before they are there.

@@ -107,9 +107,9 @@ async fn column_sizes(lake: &Lake, snapshot: &Snapshot) -> Result<Vec<ColumnSize
 /// How thoroughly [`verify`] reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
-    /// Footers, tenants and batch numbers: enough to count.
+    /// Footers, tenants and batch numbers of the tables that hold items: enough to count.
     Counts,
-    /// Every column of every row: finds any damaged page too.
+    /// Every byte of every table, too: by the checksum that the log has of a file, or by decoding all of a file of which it has none.
     EveryByte,
 }
 
@@ -124,6 +124,10 @@ pub struct Verified {
     pub damaged: Vec<(Table, Arc<str>, String)>,
     /// Outbox batches that cannot be read, as ranges.
     pub missing: Vec<(u64, u64)>,
+    /// Files looked at, and bytes in them.
+    pub files: u64,
+    /// Bytes of these files.
+    pub bytes: u64,
 }
 
 /// The account of a tenant's signal.
@@ -203,17 +207,23 @@ const COUNTED: [Table; 5] = [
 /// # Errors
 /// As [`hot_view`]. Damaged files are no error but part of the answer.
 pub async fn verify(lake: &Lake, outbox: Option<&Outbox>, depth: Depth) -> Result<Verified> {
-    let view = hot_view(lake, outbox, &COUNTED).await?;
+    let tables: &[Table] = match depth {
+        Depth::Counts => &COUNTED,
+        Depth::EveryByte => &Table::ALL,
+    };
+    let view = hot_view(lake, outbox, tables).await?;
     let limit = match outbox {
         Some(_) => None,
         None => Some(cut_of_tables(&view)),
     };
     let mut damaged = Vec::new();
+    let (mut looked_at, mut bytes) = (0, 0);
     let mut lines: BTreeMap<(String, Signal), Line> = BTreeMap::new();
     for table in &view.tables {
         let columns: &[&str] = match table.table {
             Table::Ledger => &["tenant", "signal", "account", "items", "batch_id"],
-            _ => &["tenant", "batch_id"],
+            table if COUNTED.contains(&table) => &["tenant", "batch_id"],
+            _ => &["tenant"],
         };
         let mut add = |batch: &RecordBatch| match table.table {
             Table::Ledger => add_ledger(batch, limit, &mut lines),
@@ -224,6 +234,7 @@ pub async fn verify(lake: &Lake, outbox: Option<&Outbox>, depth: Depth) -> Resul
         }
         let Some(snapshot) = &table.snapshot else { continue };
         for file in snapshot.files() {
+            (looked_at, bytes) = (looked_at + 1, bytes + file.size);
             match read(lake, snapshot, file, columns, depth).await {
                 Ok(batches) => batches.iter().try_for_each(&mut add)?,
                 Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Store) => {
@@ -248,6 +259,8 @@ pub async fn verify(lake: &Lake, outbox: Option<&Outbox>, depth: Depth) -> Resul
         lines: lines.into_values().collect(),
         damaged,
         missing: view.missing,
+        files: looked_at,
+        bytes,
     })
 }
 
@@ -262,7 +275,8 @@ fn cut_of_tables(view: &HotView) -> u64 {
             .map(|(_, version)| version);
         apps.min().and_then(|version| u64::try_from(version).ok())
     };
-    let least = view.tables.iter().filter_map(reached).min().unwrap_or(0);
+    let counted = view.tables.iter().filter(|table| COUNTED.contains(&table.table));
+    let least = counted.filter_map(reached).min().unwrap_or(0);
     let ledger = view
         .tables
         .iter()
@@ -359,10 +373,19 @@ async fn read(
 ) -> Result<Vec<RecordBatch>> {
     let opened = open_data_file(lake, snapshot.table, file).await?;
     let (path, schema, columns, expected) = (file.path.clone(), snapshot.schema.clone(), columns.to_vec(), file.rows);
+    let checksum = file.crc32c;
     let batches = tokio::task::spawn_blocking(move || {
-        let wanted = match depth {
-            Depth::Counts => Some(columns.as_slice()),
-            Depth::EveryByte => None,
+        let wanted = match (depth, checksum) {
+            (Depth::Counts, _) => Some(columns.as_slice()),
+            (Depth::EveryByte, None) => None,
+            (Depth::EveryByte, Some(written)) => {
+                let found = opened.crc32c()?;
+                if found != written {
+                    let text = format!("file {path}: CRC-32C {found:08x}, {written:08x} was written");
+                    return Err(Error::new(ErrorKind::Damaged, text));
+                }
+                Some(columns.as_slice())
+            }
         };
         let file_schema = maintain::file_schema(&schema);
         let mut batches = Vec::new();

@@ -121,3 +121,27 @@ fn a_second_collector_on_a_directory_is_refused() {
     assert!(!status.success());
     assert!(second.log().contains("in use"), "{}", second.log());
 }
+
+#[test]
+fn a_directory_that_forgets_is_refused_unless_the_settings_accept_it() {
+    let Ok(data) = tempfile::tempdir_in("/dev/shm") else {
+        eprintln!("SKIPPED: no /dev/shm here");
+        return;
+    };
+    if tailwater_wal::volatile(data.path()).unwrap().is_none() {
+        eprintln!("SKIPPED: /dev/shm is no tmpfs here");
+        return;
+    }
+    let mut refused = Server::spawn("collector", data.path(), &[]);
+    let status = wait_for("the collector to end", || refused.ended());
+    assert_eq!(status.code(), Some(78));
+    let log = refused.log();
+    assert!(log.contains("tmpfs") && log.contains("storage.allow_volatile"), "{log}");
+    // Logs on a disk do not help rows that have left them.
+    let logs = tempfile::tempdir().unwrap();
+    let logs = logs.path().display().to_string();
+    let mut refused = Server::spawn("collector", data.path(), &[("storage.wal_dir", &logs)]);
+    assert_eq!(wait_for("the collector to end", || refused.ended()).code(), Some(78));
+    let accepted = Server::start("collector", data.path(), &[("storage.allow_volatile", "true")]);
+    assert!(accepted.stop().success());
+}

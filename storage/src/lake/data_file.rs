@@ -17,7 +17,7 @@ use tailwater_model::table::Table;
 use uuid::Uuid;
 
 use super::hours::{Hours, TAG_HOURS};
-use super::replay::{TAG_SORTED, TAG_TIER};
+use super::replay::{TAG_CRC32C, TAG_SORTED, TAG_TIER};
 use super::stats::Collector;
 use super::{Lake, encode, layout};
 use crate::store::{PacedFile, Syncs};
@@ -135,9 +135,10 @@ impl FileMaker {
             .with_properties(properties)
             .with_skip_arrow_metadata(true);
         let sink = match &self.local {
-            Some(directory) => Sink::File(PacedFile::create(&directory.join(&path), &self.syncs)?),
-            None => Sink::Memory(Vec::new()),
+            Some(directory) => Place::File(PacedFile::create(&directory.join(&path), &self.syncs)?),
+            None => Place::Memory(Vec::new()),
         };
+        let sink = Sink { place: sink, crc: 0 };
         let writer = ArrowWriter::try_new_with_options(sink, file_schema.clone(), options)?;
         let stats = Collector::new(&file_schema, &layout::stats_columns(self.table));
         let head = Head {
@@ -215,10 +216,11 @@ impl Head {
     /// Ends the file. On this machine it is durable now; otherwise [`FileMaker::make`] makes it so.
     fn finish(self, sink: Sink) -> Result<Written> {
         let (stats, mut tags) = self.stats.finish(&self.schema);
-        let (size, upload) = match sink {
-            Sink::File(file) => (file.finish()?, None),
-            Sink::Memory(bytes) => (bytes.len() as u64, Some(Bytes::from(bytes))),
+        let (size, upload) = match sink.place {
+            Place::File(file) => (file.finish()?, None),
+            Place::Memory(bytes) => (bytes.len() as u64, Some(Bytes::from(bytes))),
         };
+        tags.insert(TAG_CRC32C.to_owned(), Some(format!("{:08x}", sink.crc)));
         tags.insert(TAG_TIER.to_owned(), Some(self.tier.name().to_owned()));
         tags.insert(TAG_SORTED.to_owned(), Some("true".to_owned()));
         let add = Add {
@@ -339,17 +341,25 @@ impl Written {
     }
 }
 
-enum Sink {
+/// Where a file's bytes go, and their CRC-32C: neither zstd nor the ids that are not compressed tell that a byte has changed.
+struct Sink {
+    place: Place,
+    crc: u32,
+}
+
+enum Place {
     File(PacedFile),
     Memory(Vec<u8>),
 }
 
 impl Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Sink::File(file) => file.write(bytes),
-            Sink::Memory(memory) => memory.write(bytes),
-        }
+        let count = match &mut self.place {
+            Place::File(file) => file.write(bytes),
+            Place::Memory(memory) => memory.write(bytes),
+        }?;
+        self.crc = crc32c::crc32c_append(self.crc, &bytes[..count]);
+        Ok(count)
     }
 
     fn flush(&mut self) -> io::Result<()> {

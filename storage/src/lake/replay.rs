@@ -22,6 +22,8 @@ use crate::{Error, ErrorKind, Result};
 pub(crate) const TAG_TIER: &str = "tailwater.tier";
 /// Tag of an Add: `true` if the file's rows are sorted in the table's order.
 pub(crate) const TAG_SORTED: &str = "tailwater.sorted";
+/// Tag of an Add: CRC-32C of all bytes of the file, eight hex digits.
+pub(crate) const TAG_CRC32C: &str = "tailwater.crc32c";
 
 /// The state of a table.
 #[derive(Debug, Default, Clone)]

@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 
 use super::data_file::Tier;
 use super::hours::{Hours, TAG_HOURS};
-use super::replay::{self, Replay, TAG_SORTED, TAG_TIER};
+use super::replay::{self, Replay, TAG_CRC32C, TAG_SORTED, TAG_TIER};
 use super::stats::{self, ColumnRange, Value};
 use super::{layout, schema};
 use crate::{Error, ErrorKind, Result};
@@ -42,6 +42,8 @@ pub struct FileEntry {
     pub stats: Vec<ColumnRange>,
     /// Versions of `red` by hour, in `red` and the tables derived from it; `None` if the file does not say.
     pub hours: Option<Hours>,
+    /// CRC-32C of its bytes; `None` if the log does not say (another engine's file, or one written before this was noted).
+    pub crc32c: Option<u32>,
 }
 
 impl FileEntry {
@@ -78,6 +80,7 @@ impl FileEntry {
             tier: tag(TAG_TIER).and_then(Tier::from_name).unwrap_or(Tier::Flushed),
             stats,
             hours: tag(TAG_HOURS).and_then(Hours::parse),
+            crc32c: tag(TAG_CRC32C).and_then(|text| u32::from_str_radix(text, 16).ok()),
         })
     }
 }

@@ -1,6 +1,7 @@
 //! Reading data files back: for merging, and to count rows by tenant.
 
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -19,6 +20,8 @@ use crate::{Error, ErrorKind, Result};
 
 /// Rows read at once.
 const READ_ROWS: usize = 2048;
+/// Bytes that a checksum is told at once.
+const CRC_BYTES: usize = 256 << 10;
 
 /// A data file opened for one pass.
 pub(crate) enum Opened {
@@ -41,6 +44,28 @@ pub(crate) async fn open(lake: &Lake, table: Table, file: &FileEntry) -> Result<
 }
 
 impl Opened {
+    /// CRC-32C of all its bytes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Store`] if the disk cannot read them.
+    pub fn crc32c(&self) -> Result<u32> {
+        let file = match self {
+            Opened::Fetched(bytes) => return Ok(crc32c::crc32c(bytes)),
+            Opened::Local(file) => file,
+        };
+        let (mut crc, mut at) = (0, 0);
+        let mut piece = vec![0; CRC_BYTES];
+        loop {
+            match file.read_at(&mut piece, at)? {
+                0 => return Ok(crc),
+                count => {
+                    crc = crc32c::crc32c_append(crc, &piece[..count]);
+                    at += count as u64;
+                }
+            }
+        }
+    }
+
     /// The file's footer.
     ///
     /// # Errors

@@ -100,6 +100,7 @@ mod tests {
             tier: Tier::Flushed,
             stats: Vec::new(),
             hours: None,
+            crc32c: None,
         })
     }
 

@@ -184,15 +184,23 @@ impl Disk for Os {
     }
 
     fn volatile(&self, dir: &Path) -> io::Result<Option<&'static str>> {
-        let stat = rustix::fs::statfs(dir)?;
-        // Numbers from linux/magic.h.
-        Ok(match stat.f_type {
-            0x0102_1994 => Some("tmpfs"),
-            0x8584_58f6 => Some("ramfs"),
-            0x6969 => Some("nfs"),
-            _ => None,
-        })
+        volatile(dir)
     }
+}
+
+/// The name of the file system that a directory is on, if that cannot keep an fsync's promise.
+///
+/// # Errors
+/// The directory cannot be looked at.
+pub fn volatile(dir: &Path) -> io::Result<Option<&'static str>> {
+    let stat = rustix::fs::statfs(dir)?;
+    // Numbers from linux/magic.h.
+    Ok(match stat.f_type {
+        0x0102_1994 => Some("tmpfs"),
+        0x8584_58f6 => Some("ramfs"),
+        0x6969 => Some("nfs"),
+        _ => None,
+    })
 }
 
 impl File for OsFile {

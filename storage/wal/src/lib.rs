@@ -42,6 +42,7 @@ mod writer;
 pub use clock::{Clock, ManualClock};
 pub use control::Published;
 pub use error::{Error, FullReason, Kind, Result};
+pub use file::volatile;
 pub use format::{ALIGN, Body};
 pub use options::{Ack, Io, Options};
 pub use records::{Record, Records};
