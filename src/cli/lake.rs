@@ -172,10 +172,8 @@ pub fn figures_table(figures: &[Figures]) -> String {
 async fn verify(lake: &Lake, config: &Config, args: &VerifyArgs) -> anyhow::Result<Exit> {
     let outbox = Outbox::open_readonly(&role::outbox_dir(config));
     // Without one, say in a copy of the lake, what counts is what every table has.
-    let outbox = match outbox.view()?.log_id {
-        Some(_) => Some(outbox),
-        None => None,
-    };
+    let has_log = outbox.view()?.log_id.is_some();
+    let outbox = has_log.then_some(outbox);
     let depth = match args.counts {
         true => Depth::Counts,
         false => Depth::EveryByte,
