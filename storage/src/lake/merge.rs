@@ -1,13 +1,16 @@
 //! Sorted runs into one: frames into a file, small files into a large one.
 //!
-//! A k-way merge over row keys (Arrow's row format: one `memcmp` a comparison), which copies whole stretches at a time: the
+//! A k-way merge over row keys (a few integers where the columns allow it, else Arrow's row format: one `memcmp` a comparison),
+//! which copies whole stretches at a time: the
 //! source with the smallest row gives all its rows up to the next source's smallest, found by galloping. Frames of one table
 //! follow each other in time, so for each service and name the stretches are long, and the merge costs far less than a sort.
 //! Memory: one batch a source, plus the batches that the chunk being built refers to.
 
-use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use std::cmp::Ordering;
+
+use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::compute;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Field, Int64Type, SchemaRef, TimeUnit, TimestampMicrosecondType, UInt32Type};
 use arrow::row::{RowConverter, Rows, SortField};
 
 use super::encode::{self, Runs, Stretch};
@@ -20,7 +23,8 @@ pub(crate) type Source = Box<dyn Iterator<Item = Result<RecordBatch>> + Send>;
 pub(crate) struct Merge {
     schema: SchemaRef,
     keys: Vec<usize>,
-    converter: RowConverter,
+    /// None if all keys are numbers.
+    converter: Option<RowConverter>,
     cursors: Vec<Cursor>,
     /// Cursors that still have rows: a binary heap, smallest row first.
     heap: Vec<usize>,
@@ -35,7 +39,73 @@ struct Cursor {
 
 struct Loaded {
     batch: RecordBatch,
-    rows: Rows,
+    keys: Keys,
+}
+
+/// What rows are compared by. Those of one merge are all of one kind.
+enum Keys {
+    /// So many numbers a row. Frames hold ranks, ids and times: comparing these takes a third of the time of their bytes.
+    Numbers(Vec<u64>, usize),
+    Rows(Rows),
+}
+
+impl Keys {
+    /// Whether such a column becomes a number: a rank, which may be null, or 64 bits, which may not.
+    fn is_number(field: &Field) -> bool {
+        match field.data_type() {
+            DataType::UInt32 => true,
+            DataType::Int64 | DataType::Timestamp(TimeUnit::Microsecond, _) => !field.is_nullable(),
+            _ => false,
+        }
+    }
+
+    /// Two ranks make one number, anything else a number of its own.
+    fn numbers(columns: &[ArrayRef], rows: usize) -> Keys {
+        let mut parts: Vec<Vec<u64>> = Vec::new();
+        let mut half = false;
+        for column in columns {
+            if let Some(ranks) = column.as_primitive_opt::<UInt32Type>() {
+                // Null comes first. There are fewer words than ranks, so one more fits.
+                let ranks = ranks.iter().map(|rank| rank.map_or(0, |rank| u64::from(rank) + 1));
+                match parts.last_mut().filter(|_| half) {
+                    Some(part) => part.iter_mut().zip(ranks).for_each(|(part, rank)| *part |= rank),
+                    None => parts.push(ranks.map(|rank| rank << 32).collect()),
+                }
+                half = !half;
+                continue;
+            }
+            half = false;
+            let values: &[i64] = match column.as_primitive_opt::<Int64Type>() {
+                Some(numbers) => numbers.values(),
+                None => column.as_primitive::<TimestampMicrosecondType>().values(),
+            };
+            parts.push(values.iter().map(|value| (*value as u64) ^ (1 << 63)).collect());
+        }
+        let width = parts.len();
+        let mut numbers = Vec::with_capacity(rows * width);
+        for row in 0..rows {
+            numbers.extend(parts.iter().map(|part| part[row]));
+        }
+        Keys::Numbers(numbers, width)
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Keys::Numbers(numbers, width) => numbers.len() / width,
+            Keys::Rows(rows) => rows.num_rows(),
+        }
+    }
+
+    #[inline]
+    fn compare(&self, row: usize, other: &Keys, other_row: usize) -> Ordering {
+        match (self, other) {
+            (Keys::Numbers(ours, width), Keys::Numbers(theirs, _)) => {
+                ours[row * width..][..*width].cmp(&theirs[other_row * width..][..*width])
+            }
+            (Keys::Rows(ours), Keys::Rows(theirs)) => ours.row(row).cmp(&theirs.row(other_row)),
+            _ => unreachable!("keys of one merge are of one kind"),
+        }
+    }
 }
 
 impl Merge {
@@ -48,10 +118,15 @@ impl Merge {
             .iter()
             .map(|name| schema.index_of(name))
             .collect::<Result<Vec<_>, _>>()?;
-        let fields = keys
-            .iter()
-            .map(|key| SortField::new(schema.field(*key).data_type().clone()));
-        let converter = RowConverter::new(fields.collect())?;
+        let converter = match !keys.is_empty() && keys.iter().all(|key| Keys::is_number(schema.field(*key))) {
+            true => None,
+            false => {
+                let fields = keys
+                    .iter()
+                    .map(|key| SortField::new(schema.field(*key).data_type().clone()));
+                Some(RowConverter::new(fields.collect())?)
+            }
+        };
         let cursors = sources
             .into_iter()
             .map(|source| Cursor {
@@ -95,12 +170,12 @@ impl Merge {
                     "runs to be merged have different schemas",
                 ));
             }
-            let (batch, rows) = self.sorted(batch)?;
-            let previous = self.cursors[cursor].loaded.replace(Loaded { batch, rows });
+            let (batch, keys) = self.sorted(batch)?;
+            let previous = self.cursors[cursor].loaded.replace(Loaded { batch, keys });
             self.cursors[cursor].at = 0;
             // A run that steps back between two batches would give a file that claims an order it does not have.
             if let (Some(previous), Some(loaded)) = (previous, &self.cursors[cursor].loaded)
-                && previous.rows.row(previous.rows.num_rows() - 1) > loaded.rows.row(0)
+                && previous.keys.compare(previous.keys.len() - 1, &loaded.keys, 0).is_gt()
             {
                 return Err(Error::new(ErrorKind::Invalid, "a run to be merged is not sorted"));
             }
@@ -109,28 +184,32 @@ impl Merge {
     }
 
     /// The batch with its keys; sorted here if it is not, because makers of frames may skip it when a batch is small.
-    fn sorted(&mut self, batch: RecordBatch) -> Result<(RecordBatch, Rows)> {
-        let rows = self.key_rows(&batch)?;
-        if (1..rows.num_rows()).all(|row| rows.row(row - 1) <= rows.row(row)) {
-            return Ok((batch, rows));
+    fn sorted(&mut self, batch: RecordBatch) -> Result<(RecordBatch, Keys)> {
+        let keys = self.keys_of(&batch)?;
+        if (1..keys.len()).all(|row| keys.compare(row - 1, &keys, row).is_le()) {
+            return Ok((batch, keys));
         }
-        let mut order: Vec<u32> = (0..rows.num_rows() as u32).collect();
-        order.sort_by(|a, b| rows.row(*a as usize).cmp(&rows.row(*b as usize)));
+        let mut order: Vec<u32> = (0..keys.len() as u32).collect();
+        order.sort_by(|a, b| keys.compare(*a as usize, &keys, *b as usize));
         let batch = compute::take_record_batch(&batch, &UInt32Array::from(order))?;
-        let rows = self.key_rows(&batch)?;
-        Ok((batch, rows))
+        let keys = self.keys_of(&batch)?;
+        Ok((batch, keys))
     }
 
-    fn key_rows(&self, batch: &RecordBatch) -> Result<Rows> {
+    fn keys_of(&self, batch: &RecordBatch) -> Result<Keys> {
         let columns: Vec<_> = self.keys.iter().map(|key| batch.column(*key).clone()).collect();
-        Ok(self.converter.convert_columns(&columns)?)
+        Ok(match &self.converter {
+            Some(converter) => Keys::Rows(converter.convert_columns(&columns)?),
+            None => Keys::numbers(&columns, batch.num_rows()),
+        })
     }
 
     /// Whether cursor `a`'s next row comes before cursor `b`'s.
     fn before(&self, a: usize, b: usize) -> bool {
         match (&self.cursors[a].loaded, &self.cursors[b].loaded) {
             (Some(left), Some(right)) => {
-                (left.rows.row(self.cursors[a].at), a) < (right.rows.row(self.cursors[b].at), b)
+                let order = left.keys.compare(self.cursors[a].at, &right.keys, self.cursors[b].at);
+                order.then(a.cmp(&b)).is_lt()
             }
             _ => unreachable!("only cursors with rows are in the heap"),
         }
@@ -156,8 +235,10 @@ impl Merge {
     fn stretch(&self, limit: usize) -> usize {
         let first = self.heap[0];
         let cursor = &self.cursors[first];
-        let Some(loaded) = &cursor.loaded else { return 0 };
-        let limit = limit.min(loaded.rows.num_rows() - cursor.at);
+        let Some(loaded) = &cursor.loaded else {
+            return 0;
+        };
+        let limit = limit.min(loaded.keys.len() - cursor.at);
         let rival = [1, 2]
             .into_iter()
             .filter_map(|place| self.heap.get(place).copied())
@@ -166,8 +247,11 @@ impl Merge {
         let Some(other) = &self.cursors[rival].loaded else {
             return limit;
         };
-        let bound = other.rows.row(self.cursors[rival].at);
-        let ours = |count: usize| (loaded.rows.row(cursor.at + count), first) < (bound, rival);
+        let bound = self.cursors[rival].at;
+        let ours = |count: usize| {
+            let order = loaded.keys.compare(cursor.at + count, &other.keys, bound);
+            order.then(first.cmp(&rival)).is_lt()
+        };
         // Rows 0..low are ours; row `high` is not, or is out of reach.
         let (mut low, mut step) = (1, 1);
         while low < limit && ours((low + step - 1).min(limit - 1)) {
@@ -214,7 +298,7 @@ impl Merge {
             });
             cursor.at += count;
             runs.rows += count;
-            if cursor.at == loaded.rows.num_rows() {
+            if cursor.at == loaded.keys.len() {
                 places[first] = None;
                 if !self.load(first)? {
                     self.heap.swap_remove(0);
@@ -254,8 +338,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::sync::Arc;
 
-    use arrow::array::{Array, ArrayRef, AsArray, Int64Array, StringArray};
-    use arrow::datatypes::Int64Type;
+    use arrow::array::{Array, Int64Array, StringArray};
     use proptest::prelude::*;
 
     use super::*;
@@ -315,6 +398,35 @@ mod tests {
                 prop_assert!(out.num_rows() == chunk || index + 1 == merged.len());
             }
             prop_assert_eq!(merged.iter().flat_map(rows).collect::<Vec<_>>(), all);
+        }
+    }
+
+    proptest! {
+        /// Keys that are numbers give the order that Arrow's rows give.
+        #[test]
+        fn numbers_are_ordered_as_rows(
+            rows in proptest::collection::vec((proptest::option::of(0u32..3), proptest::option::of(0u32..3), -2i64..3, proptest::option::of(0u32..3), any::<i64>()), 2..40),
+        ) {
+            let ranks = |of: &dyn Fn(&(Option<u32>, Option<u32>, i64, Option<u32>, i64)) -> Option<u32>| -> ArrayRef {
+                Arc::new(UInt32Array::from_iter(rows.iter().map(of)))
+            };
+            let columns: Vec<ArrayRef> = vec![
+                ranks(&|row| row.0),
+                ranks(&|row| row.1),
+                Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.2))),
+                ranks(&|row| row.3),
+                Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.4))),
+            ];
+            let fields = columns.iter().map(|column| SortField::new(column.data_type().clone()));
+            let converter = RowConverter::new(fields.collect()).unwrap();
+            let bytes = Keys::Rows(converter.convert_columns(&columns).unwrap());
+            let numbers = Keys::numbers(&columns, rows.len());
+            prop_assert_eq!(numbers.len(), rows.len());
+            for one in 0..rows.len() {
+                for other in 0..rows.len() {
+                    prop_assert_eq!(numbers.compare(one, &numbers, other), bytes.compare(one, &bytes, other));
+                }
+            }
         }
     }
 
