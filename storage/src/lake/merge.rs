@@ -407,14 +407,12 @@ mod tests {
         fn numbers_are_ordered_as_rows(
             rows in proptest::collection::vec((proptest::option::of(0u32..3), proptest::option::of(0u32..3), -2i64..3, proptest::option::of(0u32..3), any::<i64>()), 2..40),
         ) {
-            let ranks = |of: &dyn Fn(&(Option<u32>, Option<u32>, i64, Option<u32>, i64)) -> Option<u32>| -> ArrayRef {
-                Arc::new(UInt32Array::from_iter(rows.iter().map(of)))
-            };
+            let ranks = |ranks: Vec<Option<u32>>| -> ArrayRef { Arc::new(UInt32Array::from(ranks)) };
             let columns: Vec<ArrayRef> = vec![
-                ranks(&|row| row.0),
-                ranks(&|row| row.1),
+                ranks(rows.iter().map(|row| row.0).collect()),
+                ranks(rows.iter().map(|row| row.1).collect()),
                 Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.2))),
-                ranks(&|row| row.3),
+                ranks(rows.iter().map(|row| row.3).collect()),
                 Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.4))),
             ];
             let fields = columns.iter().map(|column| SortField::new(column.data_type().clone()));
