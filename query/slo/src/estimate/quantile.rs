@@ -175,21 +175,20 @@ impl Sweep {
     }
 }
 
+/// Draws of tests: value, weight and trace of each.
+#[cfg(test)]
+pub(super) fn drawn(rows: &[(f64, f64, u64)]) -> Vec<(Draw, [u64; 2])> {
+    let draw = |(value, weight, trace): &(f64, f64, u64)| {
+        let (value, weight) = (*value, *weight);
+        (Draw { value, weight }, [*trace, 1])
+    };
+    rows.iter().map(draw).collect()
+}
+
 /// After each row in order of value: F and its variance as the sweep has them, and as the formula of a ratio has them.
 #[cfg(test)]
 pub(super) fn f_and_variance(rows: &[(f64, f64, u64)]) -> [Vec<(f64, f64)>; 2] {
-    let mut draws: Vec<_> = rows
-        .iter()
-        .map(|(value, weight, trace)| {
-            (
-                Draw {
-                    value: *value,
-                    weight: *weight,
-                },
-                [*trace, 1],
-            )
-        })
-        .collect();
+    let mut draws = drawn(rows);
     draws.sort_by(|a, b| a.0.value.total_cmp(&b.0.value));
     let mut sweep = Sweep::new(&draws);
     let all: f64 = draws.iter().map(|draw| draw.0.weight).sum();

@@ -45,18 +45,7 @@ fn quantile_of(rows: &[(f64, f64, u64)], q: f64) -> Estimate {
         sampled: rows.iter().any(|row| row.1 > 1.0),
         ..Seen::default()
     };
-    let mut draws: Vec<_> = rows
-        .iter()
-        .map(|(value, weight, trace)| {
-            (
-                Draw {
-                    value: *value,
-                    weight: *weight,
-                },
-                [*trace, 1],
-            )
-        })
-        .collect();
+    let mut draws = quantile::drawn(rows);
     quantile(&mut draws, q, seen, P95)
 }
 
