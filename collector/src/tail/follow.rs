@@ -21,7 +21,7 @@ use bytes::Bytes;
 use tailwater_journal::{Decision as Settled, Journal, Row};
 use tailwater_model::ids::{LogId, Lsn, Shard, TraceId};
 use tailwater_model::ledger::Account;
-use tailwater_model::otlp::columns::{Choice, LogColumns, RequestInfo, Sampling};
+use tailwater_model::otlp::columns::{Choice, LogColumns, Sampling};
 use tailwater_model::otlp::peek;
 use tailwater_model::signal::Signal;
 use tailwater_sampling::tracestate::{Quality, Upstream};
@@ -436,11 +436,7 @@ impl Tail {
                 verdicts.len() as u32 - 1
             });
         }
-        let info = RequestInfo {
-            tenant: &record.tenant,
-            arrival_ns: record.arrival_ns,
-            rejected: &record.rejected,
-        };
+        let info = record.info();
         let choice = Choice::Each {
             verdicts: &verdicts,
             of: &of,

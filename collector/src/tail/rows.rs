@@ -27,6 +27,17 @@ pub(super) struct Record {
     pub payload: Bytes,
 }
 
+impl Record {
+    /// What columns are told of its request.
+    pub fn info(&self) -> RequestInfo<'_> {
+        RequestInfo {
+            tenant: &self.tenant,
+            arrival_ns: self.arrival_ns,
+            rejected: &self.rejected,
+        }
+    }
+}
+
 /// A span that becomes a row.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Take {
@@ -139,11 +150,7 @@ impl Tail {
                 }
             })
             .collect();
-        let info = RequestInfo {
-            tenant: &record.tenant,
-            arrival_ns: record.arrival_ns,
-            rejected: &record.rejected,
-        };
+        let info = record.info();
         let choice = Choice::Each {
             verdicts: &verdicts,
             of: &of,
