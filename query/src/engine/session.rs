@@ -25,7 +25,7 @@ use tailwater_storage::lake::Lake;
 use crate::error::{Error, ErrorKind, Result};
 use crate::functions::{self, Remarks};
 use crate::limits::Limits;
-use crate::provider::{Hints, LakeTable, level, store_url};
+use crate::provider::{FOOTER_BYTES, Hints, LakeTable, level, store_url};
 use crate::tenant::Scope;
 
 /// Names of the one catalog and schema.
@@ -121,7 +121,7 @@ fn config(limits: &Limits) -> SessionConfig {
     let options = config.options_mut();
     options.sql_parser.dialect = Dialect::PostgreSQL;
     options.sql_parser.collect_spans = true;
-    options.execution.parquet.metadata_size_hint = Some(1 << 20);
+    options.execution.parquet.metadata_size_hint = Some(FOOTER_BYTES);
     // Decided per scan, see `provider`.
     options.execution.parquet.pushdown_filters = false;
     options.execution.parquet.reorder_filters = true;

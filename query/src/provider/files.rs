@@ -10,18 +10,24 @@ use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, DFSchema, Result, ScalarValue, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
-use datafusion::datasource::physical_plan::{FileGroup, FileScanConfig, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::physical_plan::{
+    FileGroup, FileScanConfig, FileScanConfigBuilder, ParquetFileReaderFactory, ParquetSource,
+};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::Expr;
 use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr, expressions};
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use object_store::ObjectMeta;
 use object_store::path::Path;
+use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
 use tailwater_model::table::{self, Table};
 use tailwater_storage::lake::FileEntry;
 
+use super::constant::{self, Constant};
 use super::named::NamedReaders;
 use super::prune::scalar;
 use crate::tenant::Whole;
@@ -29,6 +35,12 @@ use crate::tenant::Whole;
 /// Up to this many files carry their statistics into the plan, for top-k queries to begin with the right file and skip others
 /// while running. Beyond, building them would cost more than it saves (about 20 KiB a file).
 const FILES_WITH_STATISTICS_MAX: usize = 256;
+
+/// Up to this many files are asked for their constants where few of their rows are wanted.
+const FILES_WITH_CONSTANTS_MAX: usize = 16;
+
+/// How much of a file's end is read for its footer at first.
+pub(crate) const FOOTER_BYTES: usize = 1 << 20;
 
 /// Where the store of a table is registered.
 pub(crate) fn store_url(table: Table) -> ObjectStoreUrl {
@@ -46,12 +58,14 @@ pub(super) struct Scan<'a> {
     pub window: Option<Expr>,
     /// Whether filters run while decoding, row by row.
     pub row_filters: bool,
+    /// Whether columns that say the same in all of a file are left unread.
+    pub constants: bool,
     /// The tenant whose rows alone are in these files, where that is known.
     pub whole: Option<Arc<str>>,
 }
 
 impl Scan<'_> {
-    pub(super) fn plan(self, state: &dyn Session) -> Result<Arc<dyn ExecutionPlan>> {
+    pub(super) async fn plan(self, state: &dyn Session) -> Result<Arc<dyn ExecutionPlan>> {
         // Delta keeps partition values out of the files; DataFusion puts them after the file's columns.
         let date = self.schema.index_of("date")?;
         let file_fields: Vec<_> = self
@@ -79,14 +93,14 @@ impl Scan<'_> {
         let url = store_url(self.table);
         let runtime = state.runtime_env();
         let footers = runtime.cache_manager.get_file_metadata_cache();
-        let reader = NamedReaders {
+        let reader: Arc<dyn ParquetFileReaderFactory> = Arc::new(NamedReaders {
             table: self.table.name(),
             inner: CachedParquetFileReaderFactory::new(runtime.object_store(&url)?, footers),
-        };
+        });
         let options = state.table_options().parquet.clone();
         let mut source = ParquetSource::new(table_schema.clone())
             .with_table_parquet_options(options)
-            .with_parquet_file_reader_factory(Arc::new(reader))
+            .with_parquet_file_reader_factory(reader.clone())
             .with_pushdown_filters(self.row_filters);
         if let Some(window) = &self.window {
             // The query's own filters are pushed down later and join this one.
@@ -96,14 +110,21 @@ impl Scan<'_> {
 
         let scanned = table_schema.table_schema();
         let with_statistics = self.files.len() <= FILES_WITH_STATISTICS_MAX;
-        let files = self
-            .files
-            .iter()
-            .map(|file| match &self.whole {
-                Some(tenant) => partitioned(file, scanned, with_statistics).with_extension(Whole(tenant.clone())),
-                None => partitioned(file, scanned, with_statistics),
-            })
-            .collect();
+        let with_constants = self.constants && self.files.len() <= FILES_WITH_CONSTANTS_MAX;
+        let mut files = Vec::with_capacity(self.files.len());
+        for file in &self.files {
+            let mut partitioned = partitioned(file, scanned, with_statistics);
+            if with_constants {
+                let footer = footer(&reader, &partitioned).await?;
+                if let Some(statistics) = &mut partitioned.statistics {
+                    tell_constants(Arc::make_mut(statistics), constant::of_file(&footer, scanned));
+                }
+            }
+            files.push(match &self.whole {
+                Some(tenant) => partitioned.with_extension(Whole(tenant.clone())),
+                None => partitioned,
+            });
+        }
         let threads = state.config().target_partitions();
         let (groups, ordering) = self.grouped(files, scanned, threads);
 
@@ -215,6 +236,27 @@ fn partitioned(file: &FileEntry, scanned: &SchemaRef, with_statistics: bool) -> 
         partitioned.statistics = Some(Arc::new(statistics(file, scanned)));
     }
     partitioned
+}
+
+/// The footer with its page index, as the scan will want it too: from the cache, mostly.
+async fn footer(readers: &Arc<dyn ParquetFileReaderFactory>, file: &PartitionedFile) -> Result<Arc<ParquetMetaData>> {
+    let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
+    let mut reader = readers.create_reader(0, file.clone(), Some(FOOTER_BYTES), &ExecutionPlanMetricsSet::new())?;
+    Ok(reader.get_metadata(Some(&options)).await?)
+}
+
+fn tell_constants(statistics: &mut Statistics, constants: Vec<Constant>) {
+    let rows = statistics.num_rows;
+    for (at, value) in constants {
+        let column = &mut statistics.column_statistics[at];
+        match value {
+            Some(value) => {
+                let value = Precision::Exact(value);
+                (column.min_value, column.max_value, column.null_count) = (value.clone(), value, Precision::Exact(0));
+            }
+            None => column.null_count = rows,
+        }
+    }
 }
 
 /// Bounds may be wider than the values (texts are cut), so they are never exact: `max(ts)` must not be answered from them.

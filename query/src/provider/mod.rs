@@ -9,6 +9,7 @@
 //! which no row can match. Assumes: bounds of the log are never narrower than the values. Leaves out: which snapshot and frames go together
 //! ([`crate::cut`]).
 
+mod constant;
 mod files;
 mod hot;
 mod level;
@@ -35,9 +36,10 @@ use tailwater_storage::hot::HotTable;
 use tailwater_storage::lake::{FileEntry, Snapshot};
 use tailwater_storage::outbox::FrameRef;
 
-pub(crate) use files::store_url;
+pub(crate) use files::{FOOTER_BYTES, store_url};
 pub(crate) use hot::HotExec;
 pub(crate) use level::{level, with_conditions};
+use window::Window;
 
 use crate::tenant::{self, Holds, Scope, TenantExec};
 
@@ -193,8 +195,15 @@ impl TableProvider for LakeTable {
             // Not by pruning, which may be off or not understand: whose a file is is no matter of speed.
             let mixed = self.split(&mut kept);
             let all: Vec<_> = kept.iter().chain(&mixed).cloned().collect();
-            let window = self.window(state, filters, &all).await?;
             let mut mixed = mixed;
+            let window = match self.window(state, filters, &all).await? {
+                Some(Window::Within(window)) => Some(window),
+                Some(Window::Nowhere) => {
+                    (kept, mixed) = (Vec::new(), Vec::new());
+                    None
+                }
+                None => None,
+            };
             if let Some(window) = &window
                 && let Some(predicate) = self.predicate(state, std::slice::from_ref(window))?
             {
@@ -216,11 +225,17 @@ impl TableProvider for LakeTable {
                     limit: None,
                     window: conjunction(known),
                     row_filters: false,
+                    constants: false,
                     whole: None,
                 };
-                parts.push(Arc::new(TenantExec::new(scan.plan(state)?, tenant.clone(), width)?));
+                parts.push(Arc::new(TenantExec::new(
+                    scan.plan(state).await?,
+                    tenant.clone(),
+                    width,
+                )?));
             }
             if !kept.is_empty() {
+                let row_filters = self.hints.few_rows.load(Ordering::Relaxed) || finds_needle(filters);
                 let scan = files::Scan {
                     table: self.table,
                     schema: &self.schema,
@@ -229,10 +244,11 @@ impl TableProvider for LakeTable {
                     // Filters run above the scan unless pushed down, so only an unfiltered scan may stop early.
                     limit: limit.filter(|_| filters.is_empty()),
                     window,
-                    row_filters: self.hints.few_rows.load(Ordering::Relaxed) || finds_needle(filters),
+                    row_filters,
+                    constants: row_filters && !self.hints.no_pruning,
                     whole: self.scope.tenant().cloned(),
                 };
-                parts.push(scan.plan(state)?);
+                parts.push(scan.plan(state).await?);
             }
         }
         let frames = match &predicate {
@@ -283,14 +299,14 @@ impl LakeTable {
     }
 
     /// The times of the one trace that is asked for, where knowing them pays.
-    async fn window(&self, state: &dyn Session, filters: &[Expr], files: &[Arc<FileEntry>]) -> Result<Option<Expr>> {
+    async fn window(&self, state: &dyn Session, filters: &[Expr], files: &[Arc<FileEntry>]) -> Result<Option<Window>> {
         let Some(traces) = &self.traces else { return Ok(None) };
         let rows: u64 = files.iter().map(|file| file.rows).sum();
         match window::wanted_trace(filters) {
             Some(trace)
                 if !self.hints.no_pruning && rows >= self.hints.window_rows_min && window::covers(traces, files) =>
             {
-                window::of_trace(traces.clone(), trace, state).await
+                window::of_trace(traces.clone(), trace, state).await.map(Some)
             }
             _ => Ok(None),
         }

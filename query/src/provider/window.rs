@@ -4,7 +4,7 @@
 //! a few pages of it say when the trace began and ended, and times do choose files and, within the runs of one service and name, pages.
 //!
 //! Guarantees: a window holds every span of the trace. Why: each batch of spans carries the part of `traces` that covers them, and
-//! both tables are read at the same cut. Where `traces` may have lost parts that `spans` still has (it does not go back as far), there is no window.
+//! both tables are read at the same cut; so what `traces` does not know is nowhere. Where `traces` may have lost parts that `spans` still has (it does not go back as far), there is no window.
 
 use std::sync::Arc;
 
@@ -43,8 +43,16 @@ pub(super) fn covers(traces: &LakeTable, spans: &[Arc<FileEntry>]) -> bool {
     }
 }
 
-/// The filter that keeps the times of this trace; `None` if `traces` does not know it.
-pub(super) async fn of_trace(traces: Arc<LakeTable>, trace: &Expr, state: &dyn Session) -> Result<Option<Expr>> {
+/// When a trace was.
+pub(super) enum Window {
+    /// This filter keeps its times.
+    Within(Expr),
+    /// There is no such trace.
+    Nowhere,
+}
+
+/// Asks `traces`, which must cover the spans.
+pub(super) async fn of_trace(traces: Arc<LakeTable>, trace: &Expr, state: &dyn Session) -> Result<Window> {
     let plan = LogicalPlanBuilder::scan("traces", provider_as_source(traces), None)?
         .filter(col("trace_id").eq(trace.clone()))?
         .aggregate(Vec::<Expr>::new(), [min(col("ts_min")), max(col("ts_max"))])?
@@ -60,7 +68,8 @@ pub(super) async fn of_trace(traces: Arc<LakeTable>, trace: &Expr, state: &dyn S
             .map(|time| ScalarValue::TimestampMicrosecond(Some(time), Some("UTC".into())))
     };
     let literal = |value| Expr::Literal(value, None);
-    Ok(time(0)
-        .zip(time(1))
-        .map(|(first, last)| col("ts").between(literal(first), literal(last))))
+    Ok(match time(0).zip(time(1)) {
+        Some((first, last)) => Window::Within(col("ts").between(literal(first), literal(last))),
+        None => Window::Nowhere,
+    })
 }

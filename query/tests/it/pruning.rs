@@ -108,7 +108,8 @@ proptest! {
     fn no_answer_changes(predicate in predicate()) {
         let (runtime, fixture) = &*LAKE;
         let counted = format!("select count(*), sum(duration_ns), min(ts), max(service_name), count(http_status) from spans where {predicate}");
-        let listed = format!("select span_id, ts, service_name from spans where {predicate} order by span_id limit 500");
+        // Every column: what is the same in all of a file is not read from it.
+        let listed = format!("select * from spans where {predicate} order by span_id limit 500");
         runtime.block_on(async {
             let mut answers = Vec::new();
             for pruning in [true, false] {
@@ -169,7 +170,7 @@ async fn a_trace_is_whole_when_it_is_found_by_time_first() {
         .unwrap()
         .join("\n");
     assert!(plan.contains("ts@1 >= "), "{plan}");
-    // A trace that `traces` does not know is looked for by its id alone.
+    // A trace that `traces` does not know is in no file.
     let plan = fixture
         .ask(&format!(
             "explain select * from spans where trace_id = '{}'",
@@ -178,7 +179,7 @@ async fn a_trace_is_whole_when_it_is_found_by_time_first() {
         .await
         .unwrap()
         .join("\n");
-    assert!(!plan.contains("ts@1 >= "), "{plan}");
+    assert!(!plan.contains(".parquet"), "{plan}");
 }
 
 /// Files declare their order; the answer must be in it where files overlap and where services are null.

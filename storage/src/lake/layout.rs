@@ -22,6 +22,9 @@ const ROW_GROUP_BYTES: usize = 128 << 20;
 pub(super) const PAGE_ROWS: usize = 16_384;
 /// The same of a merged file, for columns that say little: a page of one word costs its 40 bytes of header and index, not its values.
 const MERGED_PAGE_ROWS: usize = 65_536;
+/// Bytes of a page inside a map or list, in a merged file: some thousands of rows. To find one of them a reader counts through all before it,
+/// entry by entry.
+const NESTED_PAGE_BYTES: usize = 8 << 10;
 /// Room for the dictionary of the values of a map.
 const VALUE_DICTIONARY_BYTES: usize = 64 << 10;
 /// Room for the dictionary of addresses: those of some ten thousand pods.
@@ -84,8 +87,15 @@ pub(super) fn writer_properties(table: Table, tier: Tier, columns: &SchemaDescri
         let path = column.path().clone();
         let parts = path.parts();
         if parts.len() > 1 {
-            // Nothing prunes by a value inside a map or list, and each leaf would cost footer bytes.
-            properties = properties.set_column_statistics_enabled(path.clone(), EnabledStatistics::None);
+            // Nothing prunes by a value inside a map or list. What is asked of a file that stays is whether there is any.
+            let statistics = match tier {
+                Tier::Flushed => EnabledStatistics::None,
+                Tier::Merged => EnabledStatistics::Chunk,
+            };
+            properties = properties.set_column_statistics_enabled(path.clone(), statistics);
+            if tier == Tier::Merged {
+                properties = properties.set_column_data_page_size_limit(path.clone(), NESTED_PAGE_BYTES);
+            }
             if column.physical_type() == Type::BYTE_ARRAY && parts.last().is_some_and(|part| part == "value") {
                 // Session ids and addresses, if there are any, fill a dictionary soon. Then it costs more than it saves: 22
                 // bytes a span instead of 13.
@@ -123,11 +133,15 @@ pub(super) fn writer_properties(table: Table, tier: Tier, columns: &SchemaDescri
                 }
                 properties = properties
                     .set_column_dictionary_enabled(path.clone(), repeats)
-                    .set_column_dictionary_page_size_limit(path.clone(), TRACE_DICTIONARY_BYTES)
-                    .set_column_bloom_filter_enabled(path.clone(), true)
-                    .set_column_bloom_filter_fpp(path.clone(), 0.01)
-                    // Folded down to the ids that are there when the file is written.
-                    .set_column_bloom_filter_max_ndv(path, MERGED_GROUP_ROWS as u64);
+                    .set_column_dictionary_page_size_limit(path.clone(), TRACE_DICTIONARY_BYTES);
+                // In order, bounds of pages say all that a bloom would.
+                if repeats || tier == Tier::Flushed {
+                    properties = properties
+                        .set_column_bloom_filter_enabled(path.clone(), true)
+                        .set_column_bloom_filter_fpp(path.clone(), 0.01)
+                        // Folded down to the ids that are there when the file is written.
+                        .set_column_bloom_filter_max_ndv(path, MERGED_GROUP_ROWS as u64);
+                }
             }
             "span_id" => {
                 // Random bytes: nothing compresses them, and trying costs time on every read. Their lengths apart: 8 bytes

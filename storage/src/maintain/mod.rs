@@ -100,7 +100,7 @@ impl Policy {
             fold_after_ms: matches!(table, Table::Red | Table::Edges).then_some(3 * DAY_MS),
             settle_ms: HOUR_MS / 12,
             large_bytes: 64 * MIB,
-            target_bytes: 256 * MIB,
+            target_bytes: 128 * MIB,
             merge_files_min: 8,
             merge_files_max: 16,
             crowded_files: 1500,
