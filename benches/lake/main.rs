@@ -14,6 +14,9 @@
 //! long). Answers must be equal. The baseline of the bytes is DuckDB's own zstd Parquet of the same rows in the same order.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+/// As a query process has it.
+#[path = "../../src/allocator.rs"]
+mod allocator;
 mod bytes;
 mod duck;
 mod make;
@@ -64,6 +67,7 @@ impl Arguments {
 }
 
 fn main() {
+    allocator::set_up();
     let arguments = Arguments::read();
     println!("machine: {}", machine());
     let runtime = Runtime::new().unwrap();

@@ -19,6 +19,7 @@ mod limits;
 mod provider;
 mod rewrite;
 pub mod role;
+mod runs;
 mod series;
 pub mod slo;
 mod stats;

@@ -17,6 +17,7 @@ use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::execution::{SessionState, SessionStateDefaults};
 use datafusion::logical_expr::ScalarUDF;
 use datafusion::logical_expr::registry::FunctionRegistry;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::prelude::SessionConfig;
 use tailwater_model::table::Table;
 use tailwater_storage::hot::HotTable;
@@ -26,6 +27,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::functions::{self, Remarks};
 use crate::limits::Limits;
 use crate::provider::{FOOTER_BYTES, Hints, LakeTable, level, store_url};
+use crate::runs::AggregateRuns;
 use crate::tenant::Scope;
 
 /// Names of the one catalog and schema.
@@ -76,7 +78,10 @@ pub(super) fn base(lake: &Lake, temp: Option<PathBuf>, limits: &Limits) -> Resul
         .with_object_store_registry(stores(lake))
         .build_arc()
         .map_err(wrong)?;
+    let mut rules = PhysicalOptimizer::new().rules;
+    rules.push(Arc::new(AggregateRuns));
     let state = SessionStateBuilder::new_with_default_features()
+        .with_physical_optimizer_rules(rules)
         .with_config(config(limits))
         .with_runtime_env(runtime)
         .with_file_formats(Vec::new())

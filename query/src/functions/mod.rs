@@ -21,6 +21,7 @@ mod estimate;
 mod exphist_agg;
 mod exphist_scalar;
 mod ids;
+mod percentile;
 mod register;
 mod scalar;
 
@@ -45,6 +46,8 @@ pub fn scalars() -> Vec<Arc<ScalarUDF>> {
 pub fn aggregates() -> Vec<Arc<AggregateUDF>> {
     let sketches = exphist_agg::all().into_iter();
     let sketches = sketches.map(|function| Arc::new(AggregateUDF::new_from_impl(function)));
+    let percentile = Arc::new(AggregateUDF::new_from_impl(percentile::PercentileCont::new()));
+    let sketches = sketches.chain([percentile]);
     sketches.chain(estimators(&Remarks::default())).collect()
 }
 

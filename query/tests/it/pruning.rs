@@ -125,6 +125,30 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+    #[test]
+    fn rows_in_runs_are_aggregated_as_rows_are(predicate in predicate()) {
+        let (runtime, fixture) = &*LAKE;
+        let ask = |service: &str| format!(
+            "select {service} service, date_trunc('minute', ts) m, count(*), sum(duration_ns) filter (where status_code <> 2), \
+             percentile_cont(duration_ns, 0.9), exphist_quantile(exphist(duration_ns), 0.9) \
+             from spans where {predicate} group by 1, 2 order by 1, 2"
+        );
+        runtime.block_on(async {
+            fixture.engine.set_pruning(true);
+            // What is made of a column is in no known order.
+            let (runs, rows) = (ask("service_name"), ask("service_name || ''"));
+            prop_assert_eq!(fixture.ask(&runs).await.unwrap(), fixture.ask(&rows).await.unwrap());
+            for (sql, in_runs) in [(runs, true), (rows, false)] {
+                let plan = fixture.ask(&format!("explain {sql}")).await.unwrap().join("\n");
+                prop_assert!(plan.contains("RunAggregateExec") == in_runs || !plan.contains(".parquet"), "{}", plan);
+            }
+            Ok(())
+        })?;
+    }
+}
+
 /// A trace found by its times first is the trace found by its id: parts that came late, in other files and in the outbox, too.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trace_is_whole_when_it_is_found_by_time_first() {
