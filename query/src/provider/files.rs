@@ -9,7 +9,7 @@ use datafusion::catalog::Session;
 use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, DFSchema, Result, ScalarValue, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
+use datafusion::datasource::physical_plan::parquet::{CachedParquetFileReaderFactory, ParquetRowSelection};
 use datafusion::datasource::physical_plan::{
     FileGroup, FileScanConfig, FileScanConfigBuilder, ParquetFileReaderFactory, ParquetSource,
 };
@@ -22,7 +22,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use object_store::ObjectMeta;
 use object_store::path::Path;
-use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, RowSelection};
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
 use tailwater_model::table::{self, Table};
 use tailwater_storage::lake::FileEntry;
@@ -36,8 +36,11 @@ use crate::tenant::Whole;
 /// while running. Beyond, building them would cost more than it saves (about 20 KiB a file).
 const FILES_WITH_STATISTICS_MAX: usize = 256;
 
-/// Up to this many files are asked for their constants where few of their rows are wanted.
-const FILES_WITH_CONSTANTS_MAX: usize = 16;
+/// Up to this many footers are looked into before a scan for a few rows.
+const FOOTERS_MAX: usize = 16;
+
+/// Files of fewer rows are not worth a second thread.
+const SPREAD_ROWS_MIN: usize = 1 << 18;
 
 /// How much of a file's end is read for its footer at first.
 pub(crate) const FOOTER_BYTES: usize = 1 << 20;
@@ -91,12 +94,7 @@ impl Scan<'_> {
         };
 
         let url = store_url(self.table);
-        let runtime = state.runtime_env();
-        let footers = runtime.cache_manager.get_file_metadata_cache();
-        let reader: Arc<dyn ParquetFileReaderFactory> = Arc::new(NamedReaders {
-            table: self.table.name(),
-            inner: CachedParquetFileReaderFactory::new(runtime.object_store(&url)?, footers),
-        });
+        let reader = readers(state, self.table)?;
         let options = state.table_options().parquet.clone();
         let mut source = ParquetSource::new(table_schema.clone())
             .with_table_parquet_options(options)
@@ -110,7 +108,7 @@ impl Scan<'_> {
 
         let scanned = table_schema.table_schema();
         let with_statistics = self.files.len() <= FILES_WITH_STATISTICS_MAX;
-        let with_constants = self.constants && self.files.len() <= FILES_WITH_CONSTANTS_MAX;
+        let with_constants = self.constants && self.files.len() <= FOOTERS_MAX;
         let mut files = Vec::with_capacity(self.files.len());
         for file in &self.files {
             let mut partitioned = partitioned(file, scanned, with_statistics);
@@ -126,6 +124,9 @@ impl Scan<'_> {
             });
         }
         let threads = state.config().target_partitions();
+        if with_constants {
+            files = spread(files, threads);
+        }
         let (groups, ordering) = self.grouped(files, scanned, threads);
 
         let config = FileScanConfigBuilder::new(url, Arc::new(source))
@@ -238,11 +239,59 @@ fn partitioned(file: &FileEntry, scanned: &SchemaRef, with_statistics: bool) -> 
     partitioned
 }
 
+fn readers(state: &dyn Session, table: Table) -> Result<Arc<dyn ParquetFileReaderFactory>> {
+    let runtime = state.runtime_env();
+    let footers = runtime.cache_manager.get_file_metadata_cache();
+    Ok(Arc::new(NamedReaders {
+        table: table.name(),
+        inner: CachedParquetFileReaderFactory::new(runtime.object_store(store_url(table))?, footers),
+    }))
+}
+
+/// The footers of the first of these files, as many as are asked for the sake of a few rows.
+pub(super) async fn footers(
+    state: &dyn Session,
+    table: Table,
+    files: &[Arc<FileEntry>],
+) -> Result<Vec<Arc<ParquetMetaData>>> {
+    let readers = readers(state, table)?;
+    let mut footers = Vec::new();
+    for file in files.iter().take(FOOTERS_MAX) {
+        footers.push(footer(&readers, &partitioned(file, &Arc::new(Schema::empty()), false)).await?);
+    }
+    Ok(footers)
+}
+
 /// The footer with its page index, as the scan will want it too: from the cache, mostly.
 async fn footer(readers: &Arc<dyn ParquetFileReaderFactory>, file: &PartitionedFile) -> Result<Arc<ParquetMetaData>> {
     let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
     let mut reader = readers.create_reader(0, file.clone(), Some(FOOTER_BYTES), &ExecutionPlanMetricsSet::new())?;
     Ok(reader.get_metadata(Some(&options)).await?)
+}
+
+/// A few rows of one large file are work enough for all threads: pieces of fewer files than threads.
+fn spread(files: Vec<PartitionedFile>, threads: usize) -> Vec<PartitionedFile> {
+    let pieces = threads / files.len().max(1);
+    let split = |file: PartitionedFile| {
+        let rows = file
+            .statistics
+            .as_ref()
+            .and_then(|statistics| statistics.num_rows.get_value().copied());
+        let rows = rows
+            .filter(|rows| *rows >= SPREAD_ROWS_MIN && pieces > 1)
+            .unwrap_or_default();
+        if rows == 0 {
+            return vec![file];
+        }
+        let step = rows.div_ceil(pieces);
+        let piece = |start| {
+            let len = step.min(rows - start);
+            let selection = RowSelection::from_consecutive_ranges(std::iter::once(start..start + len), rows);
+            file.clone().with_extension(ParquetRowSelection::new(selection))
+        };
+        (0..rows).step_by(step).map(piece).collect()
+    };
+    files.into_iter().flat_map(split).collect()
 }
 
 fn tell_constants(statistics: &mut Statistics, constants: Vec<Constant>) {
@@ -283,5 +332,43 @@ fn statistics(file: &FileEntry, scanned: &SchemaRef) -> Statistics {
         num_rows: Precision::Exact(file.rows as usize),
         total_byte_size: Precision::Inexact(file.size as usize),
         column_statistics: columns.collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    /// The rows that each piece of these files selects, for so many threads.
+    fn check(rows: &[usize], threads: usize, expected: &[Option<(usize, usize)>]) {
+        let file = |rows: &usize| {
+            let mut file = PartitionedFile::new("a.parquet", 1);
+            let statistics = Statistics::new_unknown(&Schema::empty());
+            file.statistics = Some(Arc::new(statistics.with_num_rows(Precision::Exact(*rows))));
+            file
+        };
+        let pieces = spread(rows.iter().map(file).collect(), threads);
+        let selected = |piece: &PartitionedFile| {
+            let selection = piece.extension::<ParquetRowSelection>()?.selection();
+            let total: usize = selection.iter().map(|selector| selector.row_count).sum();
+            assert!(rows.contains(&total), "a selection speaks of all rows");
+            let skipped = selection.iter().take_while(|selector| selector.skip);
+            Some((skipped.map(|selector| selector.row_count).sum(), selection.row_count()))
+        };
+        assert_eq!(pieces.iter().map(selected).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn few_large_files_are_spread_over_threads() {
+        const LARGE: usize = SPREAD_ROWS_MIN + 1;
+        const HALF: usize = SPREAD_ROWS_MIN / 2 + 1;
+        check(&[LARGE], 2, &[Some((0, HALF)), Some((HALF, HALF - 1))]);
+        check(&[LARGE], 1, &[None]);
+        check(&[LARGE, LARGE], 3, &[None, None]);
+        check(&[100], 4, &[None]);
+        check(&[LARGE, 100], 4, &[Some((0, HALF)), Some((HALF, HALF - 1)), None]);
+        check(&[], 4, &[]);
     }
 }

@@ -15,11 +15,12 @@ mod hot;
 mod level;
 mod named;
 mod prune;
+mod top;
 mod window;
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
@@ -39,6 +40,7 @@ use tailwater_storage::outbox::FrameRef;
 pub(crate) use files::{FOOTER_BYTES, store_url};
 pub(crate) use hot::HotExec;
 pub(crate) use level::{level, with_conditions};
+use top::Top;
 use window::Window;
 
 use crate::tenant::{self, Holds, Scope, TenantExec};
@@ -48,6 +50,8 @@ use crate::tenant::{self, Holds, Scope, TenantExec};
 pub(crate) struct Hints {
     /// Few rows are wanted (LIMIT or top-k, nothing aggregated): decode the other columns only for rows that match.
     few_rows: AtomicBool,
+    /// That these are the first of a table by one of its columns.
+    top: OnceLock<Option<Top>>,
     /// For tests: read everything, leave nothing out early.
     no_pruning: bool,
     /// In fewer rows than this a trace is looked for by its id alone.
@@ -61,6 +65,7 @@ impl Hints {
     pub(crate) fn new(no_pruning: bool, window_rows_min: u64) -> Hints {
         Hints {
             few_rows: AtomicBool::new(false),
+            top: OnceLock::new(),
             no_pruning,
             window_rows_min,
         }
@@ -80,6 +85,8 @@ impl Hints {
             Ok(TreeNodeRecursion::Continue)
         })?;
         self.few_rows.store(limited && !aggregated, Ordering::Relaxed);
+        let top = Top::wanted(plan)?;
+        self.top.get_or_init(|| top);
         Ok(())
     }
 }
@@ -202,7 +209,7 @@ impl TableProvider for LakeTable {
                     (kept, mixed) = (Vec::new(), Vec::new());
                     None
                 }
-                None => None,
+                None => self.bound(state, filters, &kept).await?,
             };
             if let Some(window) = &window
                 && let Some(predicate) = self.predicate(state, std::slice::from_ref(window))?
@@ -310,6 +317,18 @@ impl LakeTable {
             }
             _ => Ok(None),
         }
+    }
+
+    /// The filter that the first rows of the table pass, where these are asked for and knowing them pays.
+    async fn bound(&self, state: &dyn Session, filters: &[Expr], files: &[Arc<FileEntry>]) -> Result<Option<Expr>> {
+        let top = self.hints.top.get().and_then(Option::as_ref);
+        let top = top.filter(|top| top.table == self.table.name() && filters.is_empty() && !self.hints.no_pruning);
+        let Some(top) = top else { return Ok(None) };
+        let Ok(field) = self.schema.field_with_name(&top.column) else {
+            return Ok(None);
+        };
+        let footers = files::footers(state, self.table, files).await?;
+        Ok(top.bound(field, footers.iter().map(Arc::as_ref)))
     }
 
     fn predicate(&self, state: &dyn Session, filters: &[Expr]) -> Result<Option<Arc<dyn PhysicalExpr>>> {

@@ -149,6 +149,82 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+    #[test]
+    fn the_first_rows_are_the_first(
+        column in prop::sample::select(vec!["duration_ns", "ts", "http_status", "batch_id", "service_name"]),
+        order in prop::sample::select(vec!["", "desc", "desc nulls last", "asc nulls first"]),
+        (limit, offset) in (0..9usize, 0..4usize),
+        from in prop::sample::select(vec![
+            "spans",
+            "(select duration_ns as ts, ts as duration_ns, http_status, batch_id, service_name from spans) s",
+            "(select * from spans where status_code = 2) s",
+            "(select * from spans order by duration_ns limit 30) s",
+            "(select * from spans union all select * from spans) s",
+            "(select distinct duration_ns, ts, http_status, batch_id, service_name from spans) s",
+            "spans a join spans b using (span_id, duration_ns, ts, http_status, batch_id, service_name)",
+        ]),
+    ) {
+        let (runtime, fixture) = &*LAKE;
+        let sql = format!("select {column} from {from} order by {column} {order} limit {limit} offset {offset}");
+        runtime.block_on(async {
+            let mut answers = Vec::new();
+            for pruning in [true, false] {
+                fixture.engine.set_pruning(pruning);
+                answers.push(fixture.ask(&sql).await.unwrap());
+            }
+            prop_assert_eq!(&answers[0], &answers[1], "{}", sql);
+            Ok(())
+        })?;
+    }
+}
+
+/// The bound of the first rows is there: no test of answers would miss it.
+#[test]
+fn the_first_rows_have_a_bound() {
+    let (runtime, fixture) = &*LAKE;
+    runtime.block_on(async {
+        fixture.engine.set_pruning(true);
+        let check = async |sql: &str, bound: Option<&str>| {
+            let plan = fixture.ask(&format!("explain {sql}")).await.unwrap().join("\n");
+            let scan = plan.lines().find(|line| line.contains(".parquet")).unwrap_or_default();
+            assert_eq!(
+                bound.is_some_and(|bound| scan.contains(bound)),
+                bound.is_some(),
+                "{sql}: {plan}"
+            );
+            assert!(
+                bound.is_some() || !scan.contains("predicate=duration_ns@4"),
+                "{sql}: {scan}"
+            );
+        };
+        check(
+            "select name from spans order by duration_ns desc limit 3",
+            Some("predicate=duration_ns@4 >= "),
+        )
+        .await;
+        check(
+            "select name, duration_ns d from spans order by d limit 2 offset 1",
+            Some("predicate=duration_ns@4 <= "),
+        )
+        .await;
+        check(
+            "select * from (select duration_ns as x from spans) order by x desc limit 3",
+            Some(" >= "),
+        )
+        .await;
+        check(
+            "select name from spans where kind = 2 order by duration_ns desc limit 3",
+            None,
+        )
+        .await;
+        check("select name from spans order by duration_ns + 1 desc limit 3", None).await;
+        check("select name from spans order by duration_ns desc limit 100000", None).await;
+        check("select name from spans order by http_status desc limit 3", None).await;
+    });
+}
+
 /// A trace found by its times first is the trace found by its id: parts that came late, in other files and in the outbox, too.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trace_is_whole_when_it_is_found_by_time_first() {
