@@ -25,8 +25,9 @@ use tailwater_slo::Time;
 use tailwater_storage::lake::Lake;
 use tower::ServiceExt;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+/// As a query process has it.
+#[path = "../src/allocator.rs"]
+mod allocator;
 
 const RUNS: usize = 5;
 
@@ -34,6 +35,7 @@ const RUNS: usize = 5;
 const NOW_S: u64 = 1_795_377_600;
 
 fn main() {
+    allocator::set_up();
     let args: Vec<String> = std::env::args().skip(1).collect();
     let full = args.iter().any(|arg| arg == "--bench");
     let kept = args
@@ -65,6 +67,12 @@ fn main() {
                 .await
                 .unwrap();
             println!("{}", told.table());
+            // Hours and quarters are derived as `maintain` does it.
+            let mut compact = Command::new(env!("CARGO_BIN_EXE_tailwater"));
+            // A variable of this bench, which the binary would take for a setting.
+            let compact = compact.env_remove("TAILWATER_PYTHON");
+            let done = compact.args(["lake", "compact", "--data"]).arg(&data).output().unwrap();
+            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         }
         Box::pin(ask(&data, &world, &slos, if full { RUNS } else { 1 })).await;
     }));

@@ -22,6 +22,7 @@ mod groups;
 mod pieces;
 mod rows;
 mod select;
+mod together;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -116,14 +117,18 @@ pub async fn report(engine: &Engine, slos: &[ResolvedSlo], settings: &Settings, 
     }
     let watched = lake.watched(&plans).await?;
     let mut objectives = Vec::with_capacity(plans.len());
-    for plan in &plans {
-        let named = |error: Error| {
-            let message = format!("SLO `{}`, objective `{}`: {error}", plan.slo, plan.objective);
-            Error::new(error.kind(), message).at(error.position())
-        };
-        let mut objective = evaluate(plan, lake.data(plan, &watched).await.map_err(named)?);
-        objective.groups = lake.groups(plan, &watched).await.map_err(named)?;
-        objectives.push(objective);
+    for plans in plans.chunks(together::PLANS) {
+        lake.ask_together(plans).await;
+        for plan in plans {
+            let named = |error: Error| {
+                let message = format!("SLO `{}`, objective `{}`: {error}", plan.slo, plan.objective);
+                Error::new(error.kind(), message).at(error.position())
+            };
+            let mut objective = evaluate(plan, lake.data(plan, &watched).await.map_err(named)?);
+            objective.groups = lake.groups(plan, &watched).await.map_err(named)?;
+            objectives.push(objective);
+        }
+        lake.answers.clear();
     }
     Ok(Reported {
         report: Report::new(at, objectives).with_composites(slos),
@@ -146,20 +151,24 @@ impl<'a> Reader<'a> {
     }
 
     async fn ask(&mut self, text: Text) -> Result<Arc<Vec<RecordBatch>>> {
-        let key = format!("{}\0{:?}", text.sql, text.params);
+        let key = key(&text);
         if let Some(answer) = self.answers.get(&key) {
             return Ok(answer.clone());
         }
+        let rows = Arc::new(self.run(text).await?);
+        if rows.iter().map(RecordBatch::num_rows).sum::<usize>() <= KEPT_ROWS_MAX {
+            self.answers.insert(key, rows.clone());
+        }
+        Ok(rows)
+    }
+
+    async fn run(&self, text: Text) -> Result<Vec<RecordBatch>> {
         let query = Query {
             text: text.sql,
             params: text.params,
         };
         let answer = self.engine.query(query).await?.with_rows_max(ROWS_MAX);
-        let rows = Arc::new(answer.collect().await?);
-        if rows.iter().map(RecordBatch::num_rows).sum::<usize>() <= KEPT_ROWS_MAX {
-            self.answers.insert(key, rows.clone());
-        }
-        Ok(rows)
+        answer.collect().await
     }
 
     /// The first time that a query answers.
@@ -367,28 +376,8 @@ impl<'a> Reader<'a> {
         piece: &Piece,
         into: &mut Vec<Slice>,
     ) -> Result<()> {
-        let mut text = Text::default();
-        text.push("select ");
-        bin(&mut text, piece.seconds, "ts");
-        text.push(" as at, sum(n) as total, ");
-        let threshold = good.max_duration_ns.map(|ns| i64::try_from(ns).unwrap_or(i64::MAX));
-        match threshold {
-            None => text.push("sum(n - errors) as good"),
-            Some(ns) => {
-                let ok = if good.exclude_errors { "not is_error" } else { "true" };
-                let register = |text: &mut Text| {
-                    text.push("register_le(registers, ");
-                    text.value(ScalarValue::Int64(Some(ns)));
-                    text.push(")");
-                };
-                text.push(&format!("sum(case when {ok} then "));
-                register(&mut text);
-                text.push(&format!(" end) as good, exphist_merge(case when {ok} and "));
-                register(&mut text);
-                text.push(" is null then exphist end) as rest");
-            }
-        }
-        from_red(&mut text, of, piece);
+        let threshold = limit_of(good);
+        let text = requests(of, good, piece);
         for rows in self.ask(text).await?.iter() {
             let (starts, total, good) = (times(rows, "at")?, integers(rows, "total")?, integers(rows, "good")?);
             let rest = match threshold {
@@ -414,12 +403,7 @@ impl<'a> Reader<'a> {
     async fn durations(&mut self, of: &RedSelector, need: &Need, into: &mut Vec<LatencyBin>) -> Result<()> {
         let mut bins: BTreeMap<(Time, u32), tailwater_slo::latency::Histogram> = BTreeMap::new();
         for piece in pieces(&need.spans, need.width) {
-            let mut text = Text::default();
-            text.push("select ");
-            bin(&mut text, piece.seconds, "ts");
-            text.push(" as at, exphist_merge(exphist) as durations");
-            from_red(&mut text, of, &piece);
-            for rows in self.ask(text).await?.iter() {
+            for rows in self.ask(durations(of, &piece)).await?.iter() {
                 let (starts, durations) = (times(rows, "at")?, sketches(rows, "durations")?);
                 for (row, start) in starts.into_iter().enumerate() {
                     if let Some(cell) = start.and_then(|start| cell(&need.spans, need.width, start))
@@ -506,6 +490,58 @@ impl<'a> Reader<'a> {
 
 fn bin(text: &mut Text, seconds: u32, column: &str) {
     text.push(&format!("date_bin(interval '{seconds} seconds', {column})"));
+}
+
+/// Where the answer of a question is kept.
+fn key(text: &Text) -> String {
+    format!("{}\0{:?}", text.sql, text.params)
+}
+
+/// The longest that a good request takes, ns.
+fn limit_of(good: Good) -> Option<i64> {
+    good.max_duration_ns.map(|ns| i64::try_from(ns).unwrap_or(i64::MAX))
+}
+
+/// Counts of a piece: `at`, `total`, `good`, and `rest` where there is a limit.
+fn requests(of: &RedSelector, good: Good, piece: &Piece) -> Text {
+    let mut text = Text::default();
+    text.push("select ");
+    bin(&mut text, piece.seconds, "ts");
+    text.push(" as at, ");
+    let limit = limit_of(good).map(|ns| move |text: &mut Text| text.value(ScalarValue::Int64(Some(ns))));
+    good_of(&mut text, good.exclude_errors, limit);
+    from_red(&mut text, of, piece);
+    text
+}
+
+/// `total` and `good`; with a limit of the duration, good are those that a register counts, and `rest` are the histograms of rows without one.
+fn good_of(text: &mut Text, exclude_errors: bool, limit: Option<impl Fn(&mut Text)>) {
+    text.push("sum(n) as total, ");
+    let Some(limit) = limit else {
+        text.push("sum(n - errors) as good");
+        return;
+    };
+    let ok = if exclude_errors { "not is_error" } else { "true" };
+    let register = |text: &mut Text| {
+        text.push("register_le(registers, ");
+        limit(text);
+        text.push(")");
+    };
+    text.push(&format!("sum(case when {ok} then "));
+    register(text);
+    text.push(&format!(" end) as good, exphist_merge(case when {ok} and "));
+    register(text);
+    text.push(" is null then exphist end) as rest");
+}
+
+/// Durations in a piece: `at`, `durations`.
+fn durations(of: &RedSelector, piece: &Piece) -> Text {
+    let mut text = Text::default();
+    text.push("select ");
+    bin(&mut text, piece.seconds, "ts");
+    text.push(" as at, exphist_merge(exphist) as durations");
+    from_red(&mut text, of, piece);
+    text
 }
 
 /// ` from ... where ... group by` the first column.

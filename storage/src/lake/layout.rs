@@ -77,7 +77,7 @@ pub(super) fn writer_properties(table: Table, tier: Tier, columns: &SchemaDescri
         .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
         .set_data_page_row_count_limit(match tier {
             Tier::Flushed => PAGE_ROWS,
-            Tier::Merged => MERGED_PAGE_ROWS,
+            Tier::Merged => merged_page_rows(table),
         })
         .set_write_batch_size(1024)
         .set_bloom_filter_position(BloomFilterPosition::End)
@@ -195,6 +195,18 @@ pub(super) fn writer_properties(table: Table, tier: Tier, columns: &SchemaDescri
                     .set_column_compression(path.clone(), Compression::ZSTD(level))
                     .set_column_statistics_enabled(path, EnabledStatistics::None);
             }
+            // Hardly two are equal, and a reader of a few unpacks all of a dictionary.
+            name if tier == Tier::Merged && counts_requests(table) && name.ends_with("exphist") => {
+                properties = properties
+                    .set_column_dictionary_enabled(path.clone(), false)
+                    .set_column_encoding(path.clone(), Encoding::DELTA_LENGTH_BYTE_ARRAY)
+                    .set_column_statistics_enabled(path, EnabledStatistics::None);
+            }
+            name if tier == Tier::Merged && counts_requests(table) && name.ends_with("_ns") => {
+                properties = properties
+                    .set_column_dictionary_enabled(path.clone(), false)
+                    .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
+            }
             "ingest_ts" | "batch_id" => {
                 properties = properties
                     .set_column_dictionary_enabled(path.clone(), false)
@@ -223,6 +235,15 @@ fn page_bytes(column: &str) -> Option<usize> {
         _ => return None,
     };
     Some(4096 * row_bits / 8)
+}
+
+/// Rows of a page in merged files, at most. A question of requests is about an operation or two, which have some hundred neighbouring rows a day.
+fn merged_page_rows(table: Table) -> usize {
+    if counts_requests(table) { 2048 } else { MERGED_PAGE_ROWS }
+}
+
+fn counts_requests(table: Table) -> bool {
+    matches!(table, Table::Red | Table::Red15m | Table::Red1h | Table::Edges)
 }
 
 /// Level of zstd for files of this tier. Freshly flushed files are compressed lightly: they live for minutes.
