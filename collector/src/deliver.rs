@@ -231,15 +231,20 @@ impl Delivery {
     /// The table's rows of a plan, in the order of their batches.
     async fn rows(&self, plan: CommitPlan) -> Result<Vec<RecordBatch>, Trouble> {
         let kept = self.waiting.frames(plan.table, plan.after, plan.through);
-        if kept.iter().all(|(_, rows)| rows.is_some()) {
-            let rows = kept.into_iter().filter_map(|(seq, rows)| Some((seq, rows?)));
-            return Ok(rows
-                .map(|(seq, rows)| outbox::with_batch_id(&rows, seq))
-                .collect::<Result<_, _>>()?);
-        }
-        let frames = self.frames(plan)?;
-        let read = move || frames.iter().map(FrameRef::read).collect::<Result<Vec<_>, _>>();
-        tokio::task::spawn_blocking(read)
+        let mut read = match kept.iter().all(|(_, rows)| rows.is_some()) {
+            true => Vec::new().into_iter().peekable(),
+            false => self.frames(plan)?.into_iter().peekable(),
+        };
+        // Both are in the order of the batches and, within one, of its head. The outbox lacks batches that are damaged.
+        let frames = kept.into_iter().filter_map(move |(seq, rows)| {
+            while read.next_if(|frame| frame.seq < seq).is_some() {}
+            let frame = read.next_if(|frame| frame.seq == seq);
+            match rows {
+                Some(rows) => Some(outbox::with_batch_id(&rows, seq)),
+                None => frame.map(|frame| frame.read()),
+            }
+        });
+        tokio::task::spawn_blocking(move || frames.collect::<Result<Vec<_>, _>>())
             .await
             .map_err(|error| Trouble::Final(format!("reading the outbox panicked: {error}")))?
             .map_err(Trouble::from)
