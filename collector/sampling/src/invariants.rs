@@ -13,6 +13,8 @@ use crate::sim::{Burst, Made, Ours, Random, SPAN_BYTES, START_NS, STORED_PER_BYT
 use crate::threshold::{Randomness, Threshold};
 use crate::tracestate::Upstream;
 use tailwater_model::ids::TraceId;
+use tailwater_slo::estimate::{NO_TRACE, Part, Seen, total};
+use tailwater_slo::interval::Confidence;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
@@ -151,48 +153,68 @@ fn every_kind_of_budget_holds() {
 
 // ---- weights
 
-/// By group: what there was, what the kept ones say, and the variance they say it with.
+/// Of a group: what there was, and what was kept of it.
+#[derive(Debug, Default)]
+struct Group {
+    truth: f64,
+    kept: Vec<Part>,
+}
+
+/// What the kept ones of a group say of all.
 #[derive(Debug, Default, Clone, Copy)]
 struct Estimate {
     truth: f64,
     sum: f64,
     variance: f64,
-    /// Covariance of the sum and its variance, estimated from the kept ones too.
-    together: f64,
+    /// The interval as users get it.
+    low: f64,
+    high: f64,
+}
+
+impl Group {
+    fn add(&mut self, value: f64, kept: Option<f64>) {
+        self.truth += value;
+        if let Some(weight) = kept.filter(|_| value != 0.0) {
+            self.kept.push(Part {
+                trace: NO_TRACE,
+                weight,
+                num: value,
+                den: 0.0,
+            });
+        }
+    }
+
+    fn estimate(self) -> Estimate {
+        let seen = Seen {
+            rows: self.kept.len() as u64,
+            sampled: self.kept.iter().any(|part| part.weight > 1.0),
+            positive: true,
+            ..Seen::default()
+        };
+        let said = total(&self.kept, seen, Confidence::P95);
+        let of = |part: &Part| part.weight * (part.weight - 1.0) * part.num * part.num;
+        Estimate {
+            truth: self.truth,
+            sum: said.estimate.unwrap_or(0.0),
+            variance: self.kept.iter().map(of).sum(),
+            low: said.low.unwrap_or(0.0),
+            high: said.high.unwrap_or(f64::INFINITY),
+        }
+    }
 }
 
 impl Estimate {
-    fn add(&mut self, value: f64, kept: Option<f64>) {
-        self.truth += value;
-        if let Some(weight) = kept {
-            self.sum += weight * value;
-            self.variance += weight * (weight - 1.0) * value * value;
-            self.together += weight * (weight - 1.0).powi(2) * value.powi(3);
-        }
-    }
-
     /// Whether the plain interval, estimate +- 1.96 standard errors, has the truth in it.
     fn is_in_plain(&self) -> bool {
-        (self.sum - self.truth).abs() <= Z * self.variance.sqrt()
+        (self.sum - self.truth).abs() <= Confidence::P95.z() * self.variance.sqrt()
     }
 
-    /// Whether the score interval has it: all values that the estimate is not too far from, by the variance that it would have if they were
-    /// true. A sum that came out too low says too low a variance as well, since both are made of the traces kept: by the slope of their
-    /// regression, so that (sum - x)^2 <= z^2 (variance + slope (x - sum)).
-    fn is_in_score(&self) -> bool {
-        if self.variance == 0.0 {
-            return self.sum == self.truth;
-        }
-        let slope = self.together / self.variance;
-        let (middle, half) = (
-            Z * Z * slope / 2.0,
-            (Z.powi(4) * slope * slope / 4.0 + Z * Z * self.variance).sqrt(),
-        );
-        (self.truth - self.sum - middle).abs() <= half
+    fn is_in(&self) -> bool {
+        // Of what was all kept, both are sums of the same numbers in another order.
+        let slack = 1e-9 * self.truth;
+        self.low - slack <= self.truth && self.truth <= self.high + slack
     }
 }
-
-const Z: f64 = 1.959_964;
 
 /// Runs a sampler for some seconds; a late span of every trace comes at the end.
 fn estimates(make: impl Fn() -> Sampler<()>, traffic: &Traffic, seed: u64, seconds: u64) -> BTreeMap<String, Estimate> {
@@ -200,7 +222,7 @@ fn estimates(make: impl Fn() -> Sampler<()>, traffic: &Traffic, seed: u64, secon
     let mut sampler = make();
     let mut random = Random::new(seed);
     let (mut made, mut output): (BTreeMap<TraceId, Made>, _) = (BTreeMap::new(), Output::default());
-    let mut found: BTreeMap<String, Estimate> = BTreeMap::new();
+    let mut found: BTreeMap<String, Group> = BTreeMap::new();
     let mut settle = |output: &mut Output<()>, made: &BTreeMap<TraceId, Made>| {
         for verdict in &output.verdicts {
             let trace = &made[&verdict.trace];
@@ -234,7 +256,7 @@ fn estimates(make: impl Fn() -> Sampler<()>, traffic: &Traffic, seed: u64, secon
     }
     sampler.finish(tick(seconds), &mut output);
     settle(&mut output, &made);
-    let mut late = Estimate::default();
+    let mut late = Group::default();
     for trace in made.values() {
         let kept = match span(&mut sampler, trace, START_NS + (seconds + 2) * SECOND_NS, &mut output) {
             Offer::Late(decision) => {
@@ -252,16 +274,19 @@ fn estimates(make: impl Fn() -> Sampler<()>, traffic: &Traffic, seed: u64, secon
     found.insert("late".into(), late);
     assert_eq!(found["count"].truth as usize, made.len(), "every trace is decided once");
     found
+        .into_iter()
+        .map(|(name, group)| (name, group.estimate()))
+        .collect()
 }
 
 struct Bias {
     group: String,
     mean: f64,
     error: f64,
-    /// Of the plain interval.
+    /// How often the plain interval has the truth in it.
     plain: f64,
-    /// Of the score interval.
-    score: f64,
+    /// How often the one that users get has.
+    covered: f64,
     /// Mean square of the errors over the mean of the variances said: 1 if they are right.
     variance_ratio: f64,
     /// How far the errors and the variances said go together.
@@ -305,7 +330,7 @@ fn bias(make: impl Fn() -> Sampler<()>, traffic: &Traffic, seeds: u64, seconds: 
             mean: 1.0 + mean,
             error: (variance / n).sqrt(),
             plain: covered(Estimate::is_in_plain),
-            score: covered(Estimate::is_in_score),
+            covered: covered(Estimate::is_in),
             variance_ratio: square / mean_of(&said),
             correlation: product(&errors, &said) / (product(&errors, &errors) * product(&said, &said)).sqrt(),
         }
@@ -332,14 +357,14 @@ strata:
     let found = bias(|| sampler(goal(1500.0, strata), Fault::None), &BUSY, seeds, 24);
     for bias in &found {
         println!(
-            "{:<12} {:.5} +- {:.5}, variance {:.3} of that said, correlation {:.2}, covered: plain {:.1} %, score {:.1} %",
+            "{:<12} {:.5} +- {:.5}, variance {:.3} of that said, correlation {:.2}, covered: plain {:.1} %, ours {:.1} %",
             bias.group,
             bias.mean,
             bias.error,
             bias.variance_ratio,
             bias.correlation,
             bias.plain * 100.0,
-            bias.score * 100.0
+            bias.covered * 100.0
         );
     }
     found
@@ -356,19 +381,21 @@ fn estimates_are_unbiased() {
     }
 }
 
-/// The other half of U1: score intervals of 95 % cover the counts of services in 93 to 97 of 100 runs through a burst. Plain ones do not, though
-/// the variances said are right: a sum that is too low says too low a variance as well. Sums of latencies, whose tail is heavy, are
-/// covered in 90 of 100 by either: not asserted, and not solved.
+/// The other half of U1: the intervals of 95 % that users get (`docs/estimators.md`) cover counts, errors and latencies in 93 to 97 of 100 runs through a
+/// burst, though the tail of latencies is heavy. Plain ones do not, though the variances said are right: a sum that is too low says too low a variance as
+/// well. Of a single service the two go together so closely that its interval is on the safe side, at 98.
 #[test]
 fn intervals_cover_what_they_say() {
-    let found = sampled_through_a_burst(300);
-    let of: Vec<f64> = found
-        .iter()
-        .filter(|bias| bias.group.starts_with("service"))
-        .map(|bias| bias.score)
-        .collect();
-    let coverage = of.iter().sum::<f64>() / of.len() as f64;
-    assert!((0.93..=0.97).contains(&coverage), "{coverage}");
+    let (services, others): (Vec<Bias>, Vec<Bias>) = sampled_through_a_burst(300)
+        .into_iter()
+        .partition(|bias| bias.group.starts_with("service"));
+    let mean = |of: &[Bias], covered: fn(&Bias) -> f64| of.iter().map(covered).sum::<f64>() / of.len() as f64;
+    for (of, most) in [(&others, 0.97), (&services, 0.99)] {
+        let (ours, plain) = (mean(of, |bias| bias.covered), mean(of, |bias| bias.plain));
+        println!("covered on average: plain {plain:.3}, ours {ours:.3}");
+        assert!((0.93..=most).contains(&ours) && plain < 0.93, "{ours} {plain}");
+        assert!(of.iter().all(|bias| bias.covered >= 0.93), "{ours}");
+    }
 }
 
 #[test]
@@ -582,7 +609,7 @@ fn errors_are_kept_up_to_their_cap() {
         };
         let mut ours = Ours::new(goal(400.0, ERRORS_AND_REST)).unwrap();
         let mut random = Random::new(8);
-        let (mut all, mut kept, mut estimate, mut volume) = (0.0, 0.0, Estimate::default(), 0.0);
+        let (mut all, mut kept, mut errors, mut volume) = (0.0, 0.0, Group::default(), 0.0);
         for second in 0..120 {
             let traces = traffic.second(second, &mut random);
             for choice in ours.second(second, &traces, f64::INFINITY) {
@@ -591,11 +618,11 @@ fn errors_are_kept_up_to_their_cap() {
                 if choice.error {
                     all += 1.0;
                     kept += f64::from(u8::from(choice.is_kept));
-                    estimate.add(1.0, weight);
+                    errors.add(1.0, weight);
                 }
             }
         }
-        (kept / all, estimate, volume / 120.0 / 400.0)
+        (kept / all, errors.estimate(), volume / 120.0 / 400.0)
     };
     let (part, ..) = run(0.10);
     assert_eq!(part, 1.0, "100 of 400 spans a second are errors");

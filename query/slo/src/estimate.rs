@@ -15,14 +15,18 @@
 //!  sum over i, j of (1 - 1/min(w_i, w_j)) (w_i y_i) (w_j y_j)
 //! ```
 //!
-//! which is the line above where all its weights are one. Guarantees: weights that are all 1 give exact answers and intervals without width; the
-//! order of traces changes nothing but the last digits. Assumes weights of at least 1. Leaves out: traces that share their random number.
+//! which is the line above where all its weights are one. Intervals know that a total that came out too low says too small a variance ([`spread`]).
+//! Guarantees: weights that are all 1 give exact answers and intervals without width; the order of traces changes nothing but the last digits;
+//! what is turned around (other sign, other side of a share) has its interval turned around. Assumes weights of at least 1. Leaves out: traces that
+//! share their random number.
 
 mod quantile;
+mod spread;
 
-use crate::interval::{Confidence, wilson};
+use crate::interval::{Confidence, wilson_at};
 
 pub use quantile::{Draw, at_rank, quantile};
+use spread::Spread;
 
 /// Below this effective number of traces an estimate says so: an interval then covers less often than it promises.
 pub const EFFECTIVE_MIN: f64 = 30.0;
@@ -143,8 +147,8 @@ pub fn sort(parts: &mut [Part]) {
     parts.sort_unstable_by(|a, b| a.trace.cmp(&b.trace).then(a.weight.total_cmp(&b.weight)));
 }
 
-/// The total of what is summed, with `estimate -+ z sqrt(V)`. Where no row is negative, the total is at least what was kept; where none
-/// is positive, at most. Parts in the order of [`sort`]; none of them is 0.
+/// The total of what is summed, with the interval of its [`spread`]. Where no row is negative, the total is at least what was kept; where none is
+/// positive, at most. Parts in the order of [`sort`]; none of them is 0.
 #[must_use]
 pub fn total(parts: &[Part], seen: Seen, confidence: Confidence) -> Estimate {
     let mut found = Estimate::begun(seen);
@@ -165,9 +169,9 @@ pub fn total(parts: &[Part], seen: Seen, confidence: Confidence) -> Estimate {
     }
     // Rows of value 0 add nothing, whatever they weigh.
     found.sampled = parts.iter().any(|part| part.weight > 1.0);
-    let half = confidence.z() * variance(parts, |part| part.num).sqrt();
+    let (down, up) = Spread::of(parts, |part| part.num).reach(confidence);
     let kept: f64 = parts.iter().map(|part| part.num).sum();
-    let (mut low, mut high) = (estimate - half, estimate + half);
+    let (mut low, mut high) = (estimate - down, estimate + up);
     if !seen.negative {
         low = low.max(kept).min(estimate);
     }
@@ -178,11 +182,11 @@ pub fn total(parts: &[Part], seen: Seen, confidence: Confidence) -> Estimate {
     found
 }
 
-/// The ratio of two totals, Q = sum of w*num / sum of w*den, by linearisation (the delta method): V = V of (num - Q den) / (sum of w*den)^2.
+/// The ratio of two totals, Q = sum of w*num / sum of w*den, by linearisation (the delta method): its error is that of the sum of w (num - Q den),
+/// over the sum of w*den.
 ///
-/// A share (0 <= num <= den in every part) gets Wilson's interval with the number of trials that have this variance, Q (1-Q) / V: it stays within
-/// 0..=1 and has a width where no trace, or every trace, has the event. Then the trials are those of rows that all follow their trace. Every other
-/// ratio gets `Q -+ z sqrt(V)`. Parts in the order of [`sort`].
+/// A share (0 <= num <= den in every part) stays within 0..=1 and has a width where no trace, or every trace, has the event: [`share`]. Every other
+/// ratio gets the interval of the [`spread`]; where neither side of it has a negative part it is at least 0. Parts in the order of [`sort`].
 #[must_use]
 pub fn ratio(parts: &[Part], seen: Seen, confidence: Confidence) -> Estimate {
     let mut found = Estimate::begun(seen);
@@ -194,30 +198,55 @@ pub fn ratio(parts: &[Part], seen: Seen, confidence: Confidence) -> Estimate {
     let above: f64 = parts.iter().map(|part| part.weight * part.num).sum();
     let q = above / below;
     found.estimate = Some(q);
-    let v = variance(parts, |part| part.num - q * part.den) / (below * below);
+    let spread = Spread::of(parts, |part| part.num - q * part.den);
     let is_share = parts.iter().all(|part| 0.0 <= part.num && part.num <= part.den);
-    (found.low, found.high) = if is_share {
-        let all = variance(parts, |part| part.den) / (below * below);
-        let (low, high) = share(q, v, all, confidence);
+    if is_share {
+        let (low, high) = share(q, &spread, below, variance(parts, |part| part.den), confidence);
         found.rarer = rarer(parts);
-        (Some(low.min(q)), Some(high.max(q)))
-    } else {
-        let half = confidence.z() * v.sqrt();
-        (Some(q - half), Some(q + half))
-    };
+        (found.low, found.high) = (Some(low), Some(high));
+        return found;
+    }
+    let (down, up) = spread.reach(confidence);
+    // Over a negative sum, up is down.
+    let ends = [q - down / below, q + up / below];
+    let (mut low, mut high) = (ends[0].min(ends[1]), ends[0].max(ends[1]));
+    if parts.iter().all(|part| part.den >= 0.0) {
+        if !seen.negative {
+            low = low.max(0.0);
+        }
+        if !seen.positive {
+            high = high.min(0.0);
+        }
+    }
+    (found.low, found.high) = (Some(low), Some(high));
     found
 }
 
-/// The interval of a share `q` whose estimate has variance `v`; `all` is what the variance would be if all rows of a trace were alike, over
-/// q (1-q).
-fn share(q: f64, v: f64, all: f64, confidence: Confidence) -> (f64, f64) {
-    let spread = q * (1.0 - q);
-    let trials = if v > 0.0 && spread > 0.0 { spread / v } else { 1.0 / all };
+/// The interval of a share `q` of `below`; `spread` is of num - q den, `all` the variance of `below`, which is what it would be if all rows of a
+/// trace were alike, over q (1-q).
+///
+/// It is Wilson's with as many trials as have this variance, q (1-q) / V, and with Student's deviate. His slope is that of trials alike. Where
+/// traces differ in size the errors of large ones make a steeper one: on that side, whichever of the two goes further.
+fn share(q: f64, spread: &Spread, below: f64, all: f64, confidence: Confidence) -> (f64, f64) {
+    let v = spread.variance() / (below * below);
+    let either = q * (1.0 - q);
+    let (trials, t) = if v > 0.0 && either > 0.0 {
+        (either / v, spread.deviate(confidence))
+    } else {
+        (below * below / all, confidence.z())
+    };
     if trials.is_infinite() {
         return (q, q);
     }
-    let interval = wilson(q * trials, trials, confidence);
-    (interval.lo, interval.hi)
+    let wilson = wilson_at(q * trials, trials, t);
+    let (mut low, mut high) = (wilson.lo.min(q), wilson.hi.max(q));
+    let (down, up) = spread.reach(confidence);
+    if up > down {
+        high = high.max(q + up / below).min(1.0);
+    } else if down > up {
+        low = low.min(q - down / below).max(0.0);
+    }
+    (low, high)
 }
 
 /// Kish's number of the traces with the event, or of those without, whichever has fewer; `None` where those are none or were all kept.
@@ -236,17 +265,7 @@ fn rarer(parts: &[Part]) -> Option<f64> {
 
 /// Estimated variance of the sum of w*z, for a `z` of the parts.
 fn variance(parts: &[Part], z: impl Fn(&Part) -> f64) -> f64 {
-    let of_trace = |parts: &[Part]| {
-        let (mut v, mut heavier) = (0.0, 0.0);
-        for part in parts.iter().rev() {
-            let a = part.weight * z(part);
-            v += (1.0 - part.weight.recip()) * a * (a + 2.0 * heavier);
-            heavier += a;
-        }
-        v
-    };
-    // Each is at least 0 by algebra; rounding must not make a root of it impossible.
-    traces(parts).map(|parts| of_trace(parts).max(0.0)).sum()
+    Spread::of(parts, z).variance()
 }
 
 /// The parts of each trace.

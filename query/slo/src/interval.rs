@@ -119,10 +119,15 @@ impl Interval {
 /// `(k + z^2/2 -+ z sqrt(k (n-k)/n + z^2/4)) / (n + z^2)`.
 #[must_use]
 pub fn wilson(k: f64, n: f64, confidence: Confidence) -> Interval {
+    wilson_at(k, n, confidence.z())
+}
+
+/// [`wilson`] with another deviate than the normal one, such as Student's.
+#[must_use]
+pub(crate) fn wilson_at(k: f64, n: f64, z: f64) -> Interval {
     if n <= 0.0 {
         return Interval::ALL;
     }
-    let z = confidence.z();
     let centre = k + z * z / 2.0;
     let half = z * (k * (n - k) / n + z * z / 4.0).max(0.0).sqrt();
     // The ends are 0 and 1 by algebra; rounding must not move them inwards.

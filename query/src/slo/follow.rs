@@ -4,7 +4,8 @@ use tailwater_openslo::annotation::NoData;
 use tailwater_openslo::{ResolvedObjective, ResolvedSlo};
 use tailwater_slo::{AsOf, Settings, Span, Time, TrackPoint, Wanted, track};
 
-use super::{HOLE_SECONDS, Reader};
+use super::HOLE_SECONDS;
+use super::reader::Reader;
 use crate::engine::Engine;
 use crate::error::{ErrorKind, Result};
 

@@ -11,9 +11,9 @@ use tailwater_slo::report::{GroupKey, GroupReport, Groups};
 use tailwater_slo::{Plan, Span, evaluate};
 
 use super::pieces::pieces;
+use super::reader::Reader;
 use super::rows::{count, integers, texts};
-use super::select::{Text, column, kind_word};
-use super::{Reader, from_red_by};
+use super::select::{Text, column, from_red_by, kind_word};
 use crate::error::Result;
 
 /// Most groups of an objective.

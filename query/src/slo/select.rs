@@ -1,10 +1,12 @@
-//! From a selector of requests to a condition over the table `red`.
+//! From a selector of requests to a condition over the table `red` and those derived from it.
 
 use std::fmt::Write as _;
 
 use datafusion::common::ScalarValue;
 use tailwater_openslo::{RedKey, RedSelector};
 use tailwater_slo::{Span, Time};
+
+use super::pieces::Piece;
 
 /// A query that grows: values become `$1`, `$2`, ..., so that no text of a document is ever read as SQL.
 #[derive(Debug, Default)]
@@ -16,6 +18,11 @@ pub(super) struct Text {
 impl Text {
     pub fn push(&mut self, sql: &str) {
         self.sql.push_str(sql);
+    }
+
+    /// Where the answer to this question is kept.
+    pub fn key(&self) -> String {
+        format!("{}\0{:?}", self.sql, self.params)
     }
 
     pub fn value(&mut self, value: ScalarValue) {
@@ -96,6 +103,27 @@ impl Text {
             });
         }
     }
+}
+
+pub(super) fn bin(text: &mut Text, seconds: u32, column: &str) {
+    text.push(&format!("date_bin(interval '{seconds} seconds', {column})"));
+}
+
+/// ` from ... where ... group by` the first column.
+pub(super) fn from_red(text: &mut Text, of: &RedSelector, piece: &Piece) {
+    from_red_by(text, of, piece, "1");
+}
+
+/// The same, by these columns of the answer.
+pub(super) fn from_red_by(text: &mut Text, of: &RedSelector, piece: &Piece, by: &str) {
+    text.push(" from ");
+    text.push(piece.table.name());
+    text.push(" where ");
+    text.within("ts", &piece.spans);
+    text.push(" and ");
+    text.selected(of);
+    text.push(" group by ");
+    text.push(by);
 }
 
 /// The column of `red` with this key.

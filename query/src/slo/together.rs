@@ -7,7 +7,6 @@
 //! so many slices that the answers of all would be too much at once.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch, UInt32Array};
 use arrow::compute::take_arrays;
@@ -18,8 +17,9 @@ use tailwater_slo::Plan;
 use tailwater_slo::plan::What;
 
 use super::pieces::{Piece, pieces};
-use super::select::Text;
-use super::{Reader, bin, durations, good_of, key, limit_of, requests};
+use super::reader::Reader;
+use super::requests::{durations, good_of, limit_of, requests};
+use super::select::{Text, bin};
 use crate::error::{Error, Result};
 
 /// Plans whose answers are held at once.
@@ -57,8 +57,8 @@ impl Reader<'_> {
                         What::Counts => (Some(*good), requests(of, *good, &piece)),
                         What::Durations => (None, durations(of, &piece)),
                     };
-                    let key = key(&text);
-                    if self.answers.contains_key(&key) || rows(&piece) > ROWS_OF_ONE_MAX {
+                    let key = text.key();
+                    if self.knows(&key) || rows(&piece) > ROWS_OF_ONE_MAX {
                         continue;
                     }
                     let form = good.map(|good| (good.exclude_errors, good.max_duration_ns.is_some()));
@@ -83,8 +83,9 @@ impl Reader<'_> {
             let at_once = usize::try_from(ROWS_MAX / rows(piece).max(1)).unwrap_or(1).max(1);
             for wanted in wanted.chunks(at_once).filter(|wanted| wanted.len() > 1) {
                 if let Ok(answers) = self.of_all(piece, wanted).await {
-                    let keys = wanted.iter().map(|wanted| wanted.key.clone());
-                    self.answers.extend(keys.zip(answers.into_iter().map(Arc::new)));
+                    for (wanted, rows) in wanted.iter().zip(answers) {
+                        self.learn(wanted.key.clone(), rows);
+                    }
                 }
             }
         }

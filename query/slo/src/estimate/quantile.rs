@@ -1,11 +1,15 @@
 //! Quantiles of weighted rows. The quantile q is the smallest value x with F(x) >= q, where F(x) is the weight of the rows at or below x over the
 //! weight of all: with weights of 1 the `percentile_disc(q)` of SQL, a value that is there.
 //!
-//! The interval is R. S. Woodruff's (1952): ends where the share of rows below could still be q. Its standard error is not taken at the estimate
-//! alone but at every candidate x (C. A. Francisco and W. A. Fuller, 1991), as that of a ratio per trace, and bounded by Wilson: with few rows beyond a
-//! high quantile the error at the estimate says almost nothing. Where no value kept is surely beyond the quantile, that end is unknown.
+//! The interval is R. S. Woodruff's (1952): ends where the share of rows at or below could still be q. That share's interval is not taken at the
+//! estimate alone but at every candidate x (C. A. Francisco and W. A. Fuller, 1991), as that of any share, per trace ([`share`]): with few rows
+//! beyond a high quantile the error at the estimate says almost nothing, and what it says is skewed. Where no value kept is surely beyond the
+//! quantile, that end is unknown.
+//!
+//! What it cannot know: rows beyond the quantile that have weight 1 count as certain, and if none of a larger weight was kept there, it takes that there
+//! are none. Where slow traces are kept whole that is so; where it is not, few traces kept of the rest can miss them.
 
-use super::{Estimate, NO_TRACE, Part, Seen, TraceKey, effective, share, variance};
+use super::{Estimate, NO_TRACE, Part, Seen, Spread, TraceKey, effective, share, variance};
 use crate::interval::Confidence;
 
 /// A weighted value.
@@ -20,19 +24,21 @@ pub struct Draw {
 /// The quantile alone; sorts the draws by value. `None` of nothing.
 pub fn at_rank(draws: &mut [Draw], q: f64) -> Option<f64> {
     draws.sort_unstable_by(|a, b| a.value.total_cmp(&b.value));
-    let all: f64 = draws.iter().map(|draw| draw.weight).sum();
-    let wanted = rank(q, all);
-    let mut below = 0.0;
-    let reached = draws.iter().find(|draw| {
-        below += draw.weight;
-        below >= wanted
-    });
-    reached.or(draws.last()).map(|draw| draw.value)
+    let at = reached(draws.iter().map(|draw| draw.weight), q)?;
+    Some(draws[at].value)
 }
 
-/// The weight that has to be at or below the quantile. `q * all` is off by two roundings, which must not ask for one row more.
-fn rank(q: f64, all: f64) -> f64 {
-    q * all * (1.0 - 4.0 * f64::EPSILON)
+/// The first of rows in ascending order with at least the share `q` of the weight at or below it.
+fn reached(weights: impl ExactSizeIterator<Item = f64> + Clone, q: f64) -> Option<usize> {
+    let last = weights.len().checked_sub(1)?;
+    // `q * all` is off by two roundings, which must not ask for one row more.
+    let wanted = q * weights.clone().sum::<f64>() * (1.0 - 4.0 * f64::EPSILON);
+    let mut below = 0.0;
+    let found = weights.enumerate().find(|(_, weight)| {
+        below += weight;
+        below >= wanted
+    });
+    Some(found.map_or(last, |(at, _)| at))
 }
 
 /// The quantile with its interval; sorts the draws by value.
@@ -42,63 +48,71 @@ pub fn quantile(draws: &mut [(Draw, TraceKey)], q: f64, seen: Seen, confidence: 
         sampled: seen.sampled,
         ..Estimate::default()
     };
-    if draws.is_empty() {
+    draws.sort_unstable_by(|a, b| a.0.value.total_cmp(&b.0.value));
+    let Some(row) = reached(draws.iter().map(|draw| draw.0.weight), q) else {
+        return found;
+    };
+    let mut below = Below::new(draws);
+    (found.n, found.n_effective) = effective(&below.parts);
+    found.estimate = Some(draws[row].0.value);
+    if below.whole == 0.0 {
+        (found.low, found.high) = (found.estimate, found.estimate);
         return found;
     }
-    draws.sort_unstable_by(|a, b| a.0.value.total_cmp(&b.0.value));
-    let mut sweep = Sweep::new(draws);
-    (found.n, found.n_effective) = effective(&sweep.parts);
-    let wanted = rank(q, sweep.all);
-    let exact = sweep.whole == 0.0;
-    // Whether the last value looked at, still below the estimate, is surely below the quantile. First: below all that was kept.
-    let mut surely_below = q > 0.0 && sweep.bounds(confidence).1 < q;
-    let mut at = 0;
-    while at < draws.len() {
-        let value = draws[at].0.value;
-        let same = draws[at..].iter().take_while(|draw| draw.0.value == value).count();
-        (at..at + same).for_each(|row| sweep.pass(row, draws[row].0.weight));
-        at += same;
-        if found.estimate.is_none() && (sweep.below >= wanted || at == draws.len()) {
-            found.estimate = Some(value);
-            if surely_below || exact {
-                found.low.get_or_insert(value);
-            }
-            if exact {
-                found.high = Some(value);
-                return found;
-            }
-        }
-        let (low, high) = sweep.bounds(confidence);
-        if found.estimate.is_none() {
-            if high < q {
-                (surely_below, found.low) = (true, None);
-            } else if surely_below {
-                found.low.get_or_insert(value);
-            }
-        } else if low > q {
-            found.high = Some(value);
-            return found;
-        }
+    let steps = steps(draws);
+    let value = |step: usize| draws[steps[step] as usize - 1].0.value;
+    let at = steps.partition_point(|end| *end as usize <= row);
+    let mut share_at = |rows: u32| below.share(rows as usize, confidence);
+    // The ends are searched by halves, as if with every value on the way from the estimate the share at or below grew surer.
+    let first = first(0..at, |step| share_at(steps[step]).1 >= q);
+    if first > 0 || (q > 0.0 && share_at(0).1 < q) {
+        found.low = Some(value(first));
     }
+    let beyond = self::first(at..steps.len(), |step| share_at(steps[step]).0 > q);
+    found.high = (beyond < steps.len()).then(|| value(beyond));
     found
 }
 
-/// F and its variance while rows pass from above to below, in ascending order. With e rows of a trace at or below x and n rows in all, the
-/// variance of F(x) is that of e - F n; its three sums of products change by one trace at a time.
-struct Sweep {
-    /// Per trace and weight: `den` rows, `num` of them passed.
+/// How many rows are at or below each value that is there.
+fn steps(draws: &[(Draw, TraceKey)]) -> Vec<u32> {
+    let same = draws.chunk_by(|a, b| a.0.value == b.0.value);
+    let mut rows = 0;
+    same.map(|same| {
+        rows += same.len() as u32;
+        rows
+    })
+    .collect()
+}
+
+/// The first step from which on `is` holds, or the end.
+fn first(within: std::ops::Range<usize>, mut is: impl FnMut(usize) -> bool) -> usize {
+    let (mut from, mut to) = (within.start, within.end);
+    while from < to {
+        let middle = from + (to - from) / 2;
+        if is(middle) {
+            to = middle;
+        } else {
+            from = middle + 1;
+        }
+    }
+    from
+}
+
+/// The share F of the rows at or below a value, for one value after another.
+struct Below {
+    /// Per trace and weight: `den` rows, `num` of them at or below the value.
     parts: Vec<Part>,
     /// The part of each row.
     part_of: Vec<u32>,
+    /// How many rows are at or below it.
+    rows: usize,
+    /// The weight of all rows, and its variance.
     all: f64,
-    below: f64,
-    passed: f64,
-    mixed: f64,
     whole: f64,
 }
 
-impl Sweep {
-    fn new(draws: &[(Draw, TraceKey)]) -> Sweep {
+impl Below {
+    fn new(draws: &[(Draw, TraceKey)]) -> Below {
         let mut order: Vec<u32> = (0..draws.len() as u32).collect();
         order.sort_unstable_by(|a, b| {
             let ((a, trace_a), (b, trace_b)) = (draws[*a as usize], draws[*b as usize]);
@@ -106,10 +120,8 @@ impl Sweep {
         });
         let mut parts: Vec<Part> = Vec::new();
         let mut part_of = vec![0; draws.len()];
-        let mut all = 0.0;
         for row in order {
             let (Draw { weight, .. }, trace) = draws[row as usize];
-            all += weight;
             match parts.last_mut() {
                 Some(part) if part.trace == trace && part.weight == weight && trace != NO_TRACE => part.den += 1.0,
                 _ => parts.push(Part {
@@ -121,57 +133,28 @@ impl Sweep {
             }
             part_of[row as usize] = parts.len() as u32 - 1;
         }
-        let whole = variance(&parts, |part| part.den);
-        let (below, passed, mixed) = (0.0, 0.0, 0.0);
-        Sweep {
+        Below {
+            all: parts.iter().map(|part| part.weight * part.den).sum(),
+            whole: variance(&parts, |part| part.den),
+            rows: 0,
             parts,
             part_of,
-            all,
-            below,
-            passed,
-            mixed,
-            whole,
         }
     }
 
-    fn pass(&mut self, row: usize, weight: f64) {
-        self.below += weight;
-        let at = self.part_of[row] as usize;
-        let (mut with_passed, mut with_all) = (0.0, 0.0);
-        for part in &self.parts[self.trace_of(at)] {
-            let joint = (1.0 - part.weight.min(weight).recip()) * part.weight * weight;
-            with_passed += joint * part.num;
-            with_all += joint * part.den;
+    /// Between what shares the first `rows` rows may lie.
+    fn share(&mut self, rows: usize, confidence: Confidence) -> (f64, f64) {
+        for row in self.rows..rows {
+            self.parts[self.part_of[row] as usize].num += 1.0;
         }
-        self.passed += 2.0 * with_passed + (1.0 - weight.recip()) * weight * weight;
-        self.mixed += with_all;
-        self.parts[at].num += 1.0;
-    }
-
-    /// The parts of the trace that the part at `at` belongs to: nearly always itself alone.
-    fn trace_of(&self, at: usize) -> std::ops::Range<usize> {
-        let trace = self.parts[at].trace;
-        if trace == NO_TRACE {
-            return at..at + 1;
+        for row in rows..self.rows {
+            self.parts[self.part_of[row] as usize].num -= 1.0;
         }
-        let same = |part: &&Part| part.trace == trace;
-        let before = self.parts[..at].iter().rev().take_while(same).count();
-        at - before..at + self.parts[at..].iter().take_while(same).count()
-    }
-
-    /// Between what shares the rows at or below may lie.
-    fn bounds(&self, confidence: Confidence) -> (f64, f64) {
-        let (f, v) = self.f();
-        share(f, v, self.whole / (self.all * self.all), confidence)
-    }
-
-    /// F and its variance.
-    fn f(&self) -> (f64, f64) {
-        let f = (self.below / self.all).min(1.0);
-        let v = self.passed - 2.0 * f * self.mixed + f * f * self.whole;
-        // A difference of large sums: what is this small is rounding.
-        let v = if v <= 1e-12 * self.whole { 0.0 } else { v };
-        (f, v / (self.all * self.all))
+        self.rows = rows;
+        // Summed as `all` is: of all rows it is exactly 1.
+        let f = self.parts.iter().map(|part| part.weight * part.num).sum::<f64>() / self.all;
+        let spread = Spread::of(&self.parts, |part| part.num - f * part.den);
+        share(f, &spread, self.all, self.whole, confidence)
     }
 }
 
@@ -185,28 +168,28 @@ pub(super) fn drawn(rows: &[(f64, f64, u64)]) -> Vec<(Draw, [u64; 2])> {
     rows.iter().map(draw).collect()
 }
 
-/// After each row in order of value: F and its variance as the sweep has them, and as the formula of a ratio has them.
+/// After each row in order of value: what shares F may be, as the search has them, and as a ratio has them.
 #[cfg(test)]
-pub(super) fn f_and_variance(rows: &[(f64, f64, u64)]) -> [Vec<(f64, f64)>; 2] {
+pub(super) fn shares(rows: &[(f64, f64, u64)], order: impl Iterator<Item = usize>) -> Vec<[(f64, f64); 2]> {
     let mut draws = drawn(rows);
     draws.sort_by(|a, b| a.0.value.total_cmp(&b.0.value));
-    let mut sweep = Sweep::new(&draws);
-    let all: f64 = draws.iter().map(|draw| draw.0.weight).sum();
-    let passed = (0..draws.len()).map(|row| {
-        sweep.pass(row, draws[row].0.weight);
-        sweep.f()
-    });
-    let in_full = (1..=draws.len()).map(|count| {
-        let f = draws[..count].iter().map(|draw| draw.0.weight).sum::<f64>() / all;
-        let parts = draws.iter().enumerate().map(|(row, (draw, trace))| Part {
-            trace: *trace,
-            weight: draw.weight,
-            num: f64::from(row < count),
-            den: 1.0,
-        });
-        let mut parts: Vec<Part> = parts.collect();
+    let mut below = Below::new(&draws);
+    let each = |count: usize| {
+        let mut parts: Vec<Part> = Vec::new();
+        for (row, (draw, trace)) in draws.iter().enumerate() {
+            parts.push(Part {
+                trace: *trace,
+                weight: draw.weight,
+                num: f64::from(row < count),
+                den: 1.0,
+            });
+        }
         super::sort(&mut parts);
-        (f, variance(&parts, |part| part.num - f * part.den) / (all * all))
-    });
-    [passed.collect(), in_full.collect()]
+        let found = super::ratio(&parts, Seen::default(), Confidence::P95);
+        [
+            below.share(count, Confidence::P95),
+            (found.low.unwrap_or(f64::NAN), found.high.unwrap_or(f64::NAN)),
+        ]
+    };
+    order.map(each).collect()
 }

@@ -3,8 +3,13 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::interval::wilson;
 
 const P95: Confidence = Confidence::P95;
+
+/// Student's t of 95 % for the degrees of freedom of the examples, by the series of `spread`: 2*408^2 / 76248 and 2*262.5^2 / 21328.125.
+const T_4_4: f64 = 2.686_386_422_251_228;
+const T_6_5: f64 = 2.405_089_288_248_014_6;
 
 fn part(trace: u64, weight: f64, num: f64, den: f64) -> Part {
     Part {
@@ -55,12 +60,13 @@ fn near(found: Option<f64>, expect: f64) -> bool {
 
 #[test]
 fn a_total_by_hand() {
-    // Two traces of weight 4 with totals 3 and 5: 32, and V = 4*3*(9+25) = 408.
+    // Two traces of weight 4 with totals 3 and 5: 32, V = 4*3*(9+25) = 408, slope 4*9*(27+125) / 408 = 13.4, and 4.4 degrees of freedom.
     let found = total_of(vec![part(1, 4.0, 3.0, 0.0), part(2, 4.0, 5.0, 0.0)]);
     assert!(near(found.estimate, 32.0));
-    let half = 1.959_963_984_540_054 * 408_f64.sqrt();
-    assert!(near(found.high, 32.0 + half), "{found:?}");
-    // 32 - 39.6 would be below the 8 that are there for certain.
+    let (t, slope) = (T_4_4, 5472.0 / 408.0);
+    let up = (t * t * slope + (t.powi(4) * slope * slope + 4.0 * t * t * 408.0).sqrt()) / 2.0;
+    assert!(near(found.high, 32.0 + up), "{found:?}");
+    // 32 - 54.3 would be below the 8 that are there for certain.
     assert!(near(found.low, 8.0), "{found:?}");
     assert_eq!((found.n, found.n_effective), (2, 2.0));
     assert_eq!(found.note().unwrap(), "effective n 2.0 is under 30");
@@ -71,9 +77,9 @@ fn rows_of_one_trace_are_one_draw() {
     let together = total_of(vec![part(1, 10.0, 6.0, 0.0)]);
     let apart = total_of((1..=6).map(|trace| part(trace, 10.0, 1.0, 0.0)).collect());
     assert_eq!(together.estimate, apart.estimate);
-    // The same rows in one trace are sqrt(6) times less sure.
+    // The same rows in one trace are sqrt(6) times less sure, and how unsure is less sure.
     let width = |found: Estimate| found.high.unwrap() - found.estimate.unwrap();
-    assert!((width(together) / width(apart) - 6_f64.sqrt()).abs() < 1e-12);
+    assert!(width(together) / width(apart) > 6_f64.sqrt());
     assert_eq!((together.n, apart.n), (1, 6));
     // Rows without a trace are apart.
     let none = |num| Part {
@@ -90,7 +96,9 @@ fn two_weights_in_a_trace_are_thresholds_of_one_number() {
     // Weight 2 is kept whenever weight 4 is. V = (1-1/2)(2*3)^2 + 2 (1-1/2)(2*3)(4*5) + (1-1/4)(4*5)^2.
     let found = total_of(vec![part(1, 4.0, 5.0, 0.0), part(1, 2.0, 3.0, 0.0)]);
     let v: f64 = 0.5 * 36.0 + 2.0 * 0.5 * 120.0 + 0.75 * 400.0;
-    assert!(near(found.high, 26.0 + 1.959_963_984_540_054 * v.sqrt()), "{found:?}");
+    let parts = sorted(vec![part(1, 4.0, 5.0, 0.0), part(1, 2.0, 3.0, 0.0)]);
+    assert!(near(Some(variance(&parts, |part| part.num)), v));
+    assert!(near(found.estimate, 26.0) && near(found.low, 8.0), "{found:?}");
     assert_eq!(found.n, 1);
     // The variance is right on average: over the one random number it is E(estimate^2) - total^2.
     let outcomes = [
@@ -113,10 +121,16 @@ fn a_ratio_by_hand() {
     // Means: Q = (2*10 + 3*40) / (2*1 + 3*2) = 17.5; V = (2*1*(10-17.5)^2 + 3*2*(40-35)^2) / 64.
     let found = ratio_of(vec![part(1, 2.0, 10.0, 1.0), part(2, 3.0, 40.0, 2.0)]);
     assert!(near(found.estimate, 17.5));
-    let half = 1.959_963_984_540_054 * ((2.0 * 56.25 + 6.0 * 25.0) / 64_f64).sqrt();
+    // By t of 6.5 degrees of freedom; above, the variance grows.
+    let (v, covariance) = (2.0 * 56.25 + 6.0 * 25.0, 2.0 * -421.875 + 12.0 * 125.0);
+    let shift = T_6_5 * T_6_5 * covariance / v / 2.0;
+    let up = shift + (shift * shift + T_6_5 * T_6_5 * v).sqrt();
+    assert!(near(found.low, 17.5 - T_6_5 * v.sqrt() / 8.0), "{found:?}");
+    assert!(near(found.high, 17.5 + up / 8.0), "{found:?}");
+    let turned = ratio_of(vec![part(1, 2.0, -10.0, 1.0), part(2, 3.0, -40.0, 2.0)]);
     assert!(
-        near(found.low, 17.5 - half) && near(found.high, 17.5 + half),
-        "{found:?}"
+        near(turned.low, -found.high.unwrap()) && near(turned.high, -found.low.unwrap()),
+        "{turned:?}"
     );
     // Nothing below the line: no ratio.
     let none = ratio_of(vec![part(1, 2.0, 10.0, 0.0)]);
@@ -136,6 +150,36 @@ fn a_share_of_none_or_of_all_is_not_certain() {
         "{all:?}"
     );
     assert_eq!((none.note(), all.note()), (None, None));
+}
+
+#[test]
+fn a_share_without_skew_is_in_the_middle() {
+    let found = ratio_of(
+        (1..=40)
+            .map(|trace| part(trace, 20.0, (trace % 2) as f64, 1.0))
+            .collect(),
+    );
+    assert!(near(found.estimate, 0.5));
+    assert!(near(found.low, 1.0 - found.high.unwrap()), "{found:?}");
+}
+
+#[test]
+fn a_share_leans_to_where_traces_are_large() {
+    // Of 1,000 traces 49 have one error and one has 30: further up than Wilson, who knows no sizes; down as he has it.
+    let errors = |trace| match trace {
+        0 => 30.0,
+        1..50 => 1.0,
+        _ => 0.0,
+    };
+    let parts = sorted((0..1000).map(|trace| part(trace, 20.0, errors(trace), 30.0)).collect());
+    let (found, below) = (ratio(&parts, seen(&parts), P95), 600_000.0);
+    let q = found.estimate.unwrap();
+    let spread = Spread::of(&parts, |part| part.num - q * part.den);
+    let trials = q * (1.0 - q) * below * below / spread.variance();
+    let wilson = wilson_at(q * trials, trials, spread.deviate(P95));
+    let end = q + spread.reach(P95).1 / below;
+    assert!(near(found.low, wilson.lo), "{found:?} {wilson:?}");
+    assert!(near(found.high, end) && end > 1.1 * wilson.hi, "{found:?} {wilson:?}");
 }
 
 #[test]
@@ -265,7 +309,7 @@ fn slow_traces_kept_whole_make_a_high_quantile_sure() {
     // Rank 200 of the 400 slow ones.
     assert_eq!(found.estimate, Some(209.0));
     let (low, high) = (found.low.unwrap(), found.high.unwrap());
-    assert!(low > 180.0 && high < 240.0, "{low} {high}");
+    assert!(low > 170.0 && high < 240.0, "{low} {high}");
 }
 
 #[test]
@@ -336,13 +380,39 @@ proptest! {
     }
 
     #[test]
-    fn the_variance_of_f_while_rows_pass_is_that_of_a_ratio(parts in any_parts()) {
-        // Against `ratio` at every value: rows at or below it over all rows.
+    fn the_share_below_a_value_is_that_of_a_ratio(parts in any_parts(), order in prop::collection::vec(0..60_usize, 1..20)) {
+        // Against `ratio`, in the order in which a search may come by.
         let rows: Vec<_> = parts.iter().map(|part| (part.num, part.weight, part.trace[0])).collect();
-        let [passed, in_full] = quantile::f_and_variance(&rows);
-        for ((f, v), (f_full, v_full)) in passed.into_iter().zip(in_full) {
-            prop_assert!((f - f_full).abs() < 1e-12 && (v - v_full).abs() <= 1e-9, "{f} {v} {f_full} {v_full}");
+        let order = order.into_iter().map(|at| at % (rows.len() + 1));
+        for [found, expect] in quantile::shares(&rows, order) {
+            prop_assert!((found.0 - expect.0).abs() < 1e-9 && (found.1 - expect.1).abs() < 1e-9, "{found:?} {expect:?}");
         }
+    }
+
+    #[test]
+    fn what_is_turned_around_has_its_interval_turned_around(parts in any_parts()) {
+        let ends = |found: Estimate| [found.low, found.estimate, found.high].map(|end| end.unwrap_or(0.0));
+        let turned = |of: fn(Vec<Part>) -> Estimate, zero: f64, num: &dyn Fn(&Part, f64) -> f64| {
+            let [there, back] = [1.0, -1.0].map(|sign| {
+                ends(of(parts.iter().map(|part| Part { num: num(part, sign), ..*part }).collect()))
+            });
+            (0..3).all(|at| (there[at] - (zero - back[2 - at])).abs() <= 1e-9 * there[at].abs().max(1.0))
+        };
+        prop_assert!(turned(total_of, 0.0, &|part, sign| sign * part.num));
+        // A mean, above 1 everywhere, so that it is no share.
+        prop_assert!(turned(ratio_of, 0.0, &|part, sign| sign * (part.num + part.den + 1.0)));
+        if parts.iter().any(|part| part.den > 0.0) {
+            let others = turned(ratio_of, 1.0, &|part, sign| if sign > 0.0 { part.num } else { part.den - part.num });
+            prop_assert!(others);
+        }
+    }
+
+    #[test]
+    fn what_is_never_negative_has_no_negative_end(parts in any_parts()) {
+        let kept: f64 = parts.iter().map(|part| part.num).sum();
+        prop_assert!(total_of(parts.clone()).low.is_none_or(|low| low >= kept * (1.0 - 1e-12)));
+        let mean = ratio_of(parts.iter().map(|part| Part { den: 1.0, ..*part }).collect());
+        prop_assert!(mean.low.unwrap() >= 0.0);
     }
 
     #[test]

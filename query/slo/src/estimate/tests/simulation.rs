@@ -26,12 +26,17 @@ impl Random {
 struct Trace {
     durations: Vec<f64>,
     errors: f64,
+    /// The probability with which traces of its kind are kept, where each kind has its own: 50 kinds, lognormal, most between 0.005 and 0.5.
+    p_of_kind: f64,
 }
 
 /// Traces with a heavy tail of sizes (lognormal, sigma 1), durations that differ more between traces than within one, and errors in
 /// 5 % of the traces, in some of their spans.
 fn population(traces: usize, seed: u64) -> Vec<Trace> {
-    let mut random = Random(seed);
+    let (mut random, mut kinds) = (Random(seed), Random(!seed));
+    let p_of_kind: Vec<f64> = (0..50)
+        .map(|_| (-3.0 + 1.2 * kinds.normal()).exp().clamp(0.005, 1.0))
+        .collect();
     let mut one = || {
         let size = (0.8 + random.normal()).exp().ceil().clamp(1.0, 300.0) as usize;
         let scale = (3.0 + 0.7 * random.normal()).exp();
@@ -41,7 +46,11 @@ fn population(traces: usize, seed: u64) -> Vec<Trace> {
         } else {
             0.0
         };
-        Trace { durations, errors }
+        Trace {
+            durations,
+            errors,
+            p_of_kind: p_of_kind[(kinds.unit() * 50.0) as usize],
+        }
     };
     (0..traces).map(|_| one()).collect()
 }
@@ -118,49 +127,69 @@ fn coverage(population: &[Trace], p: impl Fn(&Trace) -> f64, rounds: u32, seed: 
     held.map(|held| f64::from(held) / f64::from(rounds))
 }
 
+/// What [`coverage`] is of.
+const OF: [&str; 7] = ["count", "sum", "share", "mean", "P50", "P90", "P99"];
+
+/// Traces with an error or long ones are all kept, of the rest 5 %.
+fn in_strata(trace: &Trace) -> f64 {
+    if trace.errors > 0.0 || trace.durations[0] > 150.0 {
+        1.0
+    } else {
+        0.05
+    }
+}
+
 #[test]
 fn intervals_hold_the_truth_as_often_as_they_promise() {
-    // From 1,000 kept traces on; with 200 of this shape the intervals of sums and shares hold 90 to 94 times in 100.
+    // From 1,000 kept traces on.
     let population = population(10_000, 1);
-    let cells = [(11, 0.1), (12, 0.2), (13, 0.4), (14, 0.7)].map(|(seed, p)| {
-        let found = coverage(&population, |_| p, 1000, seed);
-        println!("kept {p}: count, sum, share, mean, P50, P90, P99 {found:.3?}");
-        found
-    });
-    for (at, name) in ["count", "sum", "share", "mean", "P50", "P90", "P99"]
-        .into_iter()
-        .enumerate()
-    {
-        let shares = cells.map(|cell| cell[at]);
-        // Known to be too narrow where few traces hold much of a sum: the variance is seen small when they are missed.
-        let (average, worst) = match name {
-            "sum" | "mean" => (0.92, 0.90),
-            _ => (0.93, 0.91),
-        };
+    let uniform = [(11, 0.1), (12, 0.2), (13, 0.4), (14, 0.7)];
+    let mut cells = uniform
+        .map(|(seed, p)| coverage(&population, |_| p, 1000, seed))
+        .to_vec();
+    cells.push(coverage(&population, in_strata, 1000, 15));
+    println!("kept 0.1, 0.2, 0.4, 0.7, strata: {OF:?} {cells:.3?}");
+    for (at, name) in OF.into_iter().enumerate() {
+        let shares: Vec<f64> = cells.iter().map(|cell| cell[at]).collect();
         let mean = shares.iter().sum::<f64>() / shares.len() as f64;
-        assert!((average..=0.97).contains(&mean), "{name}: {mean:.3} on average");
+        assert!((0.94..=0.97).contains(&mean), "{name}: {mean:.3} on average");
         assert!(
-            shares.iter().all(|share| (worst..=0.98).contains(share)),
+            shares.iter().all(|share| (0.93..=0.98).contains(share)),
             "{name}: {shares:?}"
         );
     }
-    // Strata: traces with an error or long ones are all kept, of the rest 5 %.
-    let p = |trace: &Trace| {
-        if trace.errors > 0.0 || trace.durations[0] > 150.0 {
-            1.0
-        } else {
-            0.05
-        }
-    };
-    let found = coverage(&population, p, 1000, 15);
-    println!("strata: {found:.3?}");
-    let [others @ .., p99] = found;
-    // Known to be too narrow: few of the rows above P99 have a weight other than 1, and theirs is 20.
-    assert!((0.87..=0.97).contains(&p99), "strata: {found:?}");
+}
+
+#[test]
+fn intervals_of_few_traces_hold_nearly_as_often() {
+    // 200 kept of 2,000; and of another 2,000 in strata those with errors, the long ones and 90 others.
+    let uniform = coverage(&population(2000, 2), |_| 0.1, 1000, 17);
+    let strata = coverage(&population(2000, 3), in_strata, 1000, 18);
+    println!("few: {OF:?} {uniform:.3?}, strata {strata:.3?}");
+    let [others @ .., p99] = strata;
     assert!(
-        others.iter().all(|share| (0.92..=0.97).contains(share)),
-        "strata: {found:?}"
+        uniform.iter().chain(&others).all(|share| (0.93..=0.99).contains(share)),
+        "{uniform:?} {strata:?}"
     );
+    // Known to be too narrow: of the 70 rows above P99 a few have weight 20. Where none of those was kept, the others count as certain.
+    assert!((0.75..=0.9).contains(&p99), "{p99}");
+}
+
+#[test]
+fn intervals_of_traces_with_weights_of_their_kind_hold_nearly_as_often() {
+    // Six populations, because which kinds get which weights matters.
+    let mut mean = [0.0; OF.len()];
+    for seed in 1..=6 {
+        let found = coverage(&population(10_000, seed), |trace| trace.p_of_kind, 500, 19 + seed);
+        println!("weights of 2 to 200 by kind, {seed}: {OF:?} {found:.3?}");
+        // Few errors and few slow spans have the weights in which most of them are.
+        assert!(found.iter().all(|share| (0.91..=0.98).contains(share)), "{found:?}");
+        mean.iter_mut()
+            .zip(found)
+            .for_each(|(mean, share)| *mean += share / 6.0);
+    }
+    println!("on average {mean:.3?}");
+    assert!(mean.iter().all(|share| (0.92..=0.97).contains(share)), "{mean:?}");
 }
 
 /// The same draws with the variance taken span by span, as if spans were kept one by one: the interval is far too narrow. If this held, the test
@@ -224,59 +253,68 @@ fn estimates_and_variances_are_right_on_average() {
     );
 }
 
-/// Issue 4: at 3 % kept the P99 from rows is within 2 % RMS. Slow traces (above the P98 of the window before) are all kept.
+/// P99 of windows of lognormal durations of which about 3 % are kept: RMS error, share kept, and how often the interval holds.
+#[derive(Debug)]
+struct Windows {
+    rms: f64,
+    kept: f64,
+    held: f64,
+}
+
+/// Windows of so many requests, 10 million in all. Kept are all above the quantile `slow` of the window before, and of the others each with probability `p`.
+fn windows(requests: usize, slow: f64, p: f64, seed: u64) -> Windows {
+    let rounds = 10_000_000 / requests;
+    let mut random = Random(seed);
+    let mut draw = || -> Vec<f64> { (0..requests).map(|_| (3.0 + 0.9 * random.normal()).exp()).collect() };
+    let slow = truth(draw(), slow);
+    let windows: Vec<Vec<f64>> = (0..rounds).map(|_| draw()).collect();
+    let (mut squares, mut kept, mut held) = (0.0, 0, 0);
+    for window in windows {
+        let mut draws = Vec::new();
+        for (at, value) in window.iter().enumerate() {
+            let p = if *value >= slow { 1.0 } else { p };
+            let (value, weight) = (*value, p.recip());
+            if random.unit() < p {
+                draws.push((Draw { value, weight }, [at as u64, 1]));
+            }
+        }
+        kept += draws.len();
+        let seen = Seen {
+            rows: 1,
+            sampled: true,
+            ..Seen::default()
+        };
+        let found = quantile(&mut draws, 0.99, seen, P95);
+        let truth = truth(window, 0.99);
+        squares += (found.estimate.unwrap() / truth - 1.0).powi(2);
+        held += u32::from(holds(found, truth));
+    }
+    let rounds = rounds as f64;
+    Windows {
+        rms: (squares / rounds).sqrt(),
+        kept: kept as f64 / (rounds * requests as f64),
+        held: f64::from(held) / rounds,
+    }
+}
+
+/// Issue 4: at 3 % kept the P99 from rows is within 2 % RMS, where the slow ones are all kept.
 #[test]
 fn p99_from_rows_at_three_percent_kept() {
-    let mut random = Random(31);
-    // The error falls with the root of what is kept: here 3,000 requests of 100,000, in each of 100 windows.
-    let (rounds, requests) = (100, 100_000);
-    let mut draw = |n: usize| -> Vec<f64> { (0..n).map(|_| (3.0 + 0.9 * random.normal()).exp()).collect() };
-    let slow = truth(draw(requests), 0.98);
-    let windows: Vec<Vec<f64>> = (0..rounds).map(|_| draw(requests)).collect();
-    let mut chance = Random(32);
-    let mut rms = |p_of: &dyn Fn(f64) -> f64| {
-        let (mut squares, mut kept, mut held) = (0.0, 0, 0);
-        for window in &windows {
-            let mut draws = Vec::new();
-            for (at, value) in window.iter().enumerate() {
-                let p = p_of(*value);
-                if chance.unit() < p {
-                    draws.push((
-                        Draw {
-                            value: *value,
-                            weight: p.recip(),
-                        },
-                        [at as u64, 1],
-                    ));
-                }
-            }
-            kept += draws.len();
-            let found = quantile(
-                &mut draws,
-                0.99,
-                Seen {
-                    rows: 1,
-                    sampled: true,
-                    ..Seen::default()
-                },
-                P95,
-            );
-            let truth = truth(window.clone(), 0.99);
-            squares += (found.estimate.unwrap() / truth - 1.0).powi(2);
-            held += u32::from(holds(found, truth));
-        }
-        let share = kept as f64 / (rounds * requests) as f64;
-        ((squares / rounds as f64).sqrt(), share, f64::from(held) / rounds as f64)
-    };
-    let stratified = rms(&|value| if value >= slow { 1.0 } else { 0.01 });
-    let uniform = rms(&|_| 0.03);
-    println!(
-        "P99 from rows: RMS error, share kept, intervals that hold; slow ones kept {stratified:?}, uniform {uniform:?}"
-    );
-    assert!(
-        (0.027..0.033).contains(&stratified.1) && stratified.0 <= 0.02 && stratified.2 >= 0.93,
-        "{stratified:?}"
-    );
+    // The error falls with the root of what is kept. All of it is that of the number of requests, of which those above P99 are a known part: the
+    // more of the others are kept, and the fewer slow ones below P99, the smaller it is.
+    for (requests, slow, p, most) in [
+        (100_000, 0.98, 0.01, 0.012),
+        (100_000, 0.9875, 0.0175, 0.01),
+        (20_000, 0.98, 0.01, 0.026),
+        (20_000, 0.9875, 0.0175, 0.02),
+    ] {
+        let found = windows(requests, slow, p, 31);
+        println!("P99 of {requests}, slow above {slow}: {found:?}");
+        assert!((0.027..0.033).contains(&found.kept), "{found:?}");
+        assert!(found.rms <= most && found.held >= 0.92, "{requests} {slow}: {found:?}");
+    }
     // Not by luck: keeping 3 % of everything alike is far worse, and its intervals know it.
-    assert!(uniform.0 > 2.0 * stratified.0 && uniform.2 >= 0.93, "{uniform:?}");
+    let uniform = windows(100_000, 1.0, 0.03, 32);
+    println!("P99 of 100000, all alike: {uniform:?}");
+    assert!(uniform.rms > 0.04 && uniform.held >= 0.92, "{uniform:?}");
 }

@@ -1,0 +1,78 @@
+//! Asks the engine, each question once.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use tailwater_slo::Time;
+
+use super::ROWS_MAX;
+use super::rows::times;
+use super::select::Text;
+use crate::engine::{Engine, Query};
+use crate::error::Result;
+
+/// Larger answers are not kept for a second objective: a hundred of them would take more memory than asking again takes time.
+const KEPT_ROWS_MAX: usize = 10_000;
+
+/// Asks the engine.
+pub(super) struct Reader<'a> {
+    engine: &'a Engine,
+    answers: HashMap<String, Arc<Vec<RecordBatch>>>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(engine: &'a Engine) -> Reader<'a> {
+        Reader {
+            engine,
+            answers: HashMap::new(),
+        }
+    }
+
+    pub(super) async fn ask(&mut self, text: Text) -> Result<Arc<Vec<RecordBatch>>> {
+        let key = text.key();
+        if let Some(answer) = self.answers.get(&key) {
+            return Ok(answer.clone());
+        }
+        let rows = Arc::new(self.run(text).await?);
+        if rows.iter().map(RecordBatch::num_rows).sum::<usize>() <= KEPT_ROWS_MAX {
+            self.answers.insert(key, rows.clone());
+        }
+        Ok(rows)
+    }
+
+    /// Asks without looking whether the answer is known.
+    pub(super) async fn run(&self, text: Text) -> Result<Vec<RecordBatch>> {
+        let query = Query {
+            text: text.sql,
+            params: text.params,
+        };
+        let answer = self.engine.query(query).await?.with_rows_max(ROWS_MAX);
+        answer.collect().await
+    }
+
+    /// Whether the answer to the question of this key is known.
+    pub(super) fn knows(&self, key: &str) -> bool {
+        self.answers.contains_key(key)
+    }
+
+    /// Takes an answer that was found otherwise, until all are forgotten.
+    pub(super) fn learn(&mut self, key: String, rows: Vec<RecordBatch>) {
+        self.answers.insert(key, Arc::new(rows));
+    }
+
+    /// Keeps no answer any longer.
+    pub(super) fn forget(&mut self) {
+        self.answers.clear();
+    }
+
+    /// The first time that a query answers.
+    pub(super) async fn time(&mut self, text: Text) -> Result<Option<Time>> {
+        for rows in self.ask(text).await?.iter() {
+            if let Some(found) = times(rows, "at")?.into_iter().flatten().next() {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+}
