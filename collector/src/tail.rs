@@ -33,7 +33,7 @@ use tailwater_sampling::governor::{self, Drain, Governor, Ladder, Pressure, Rung
 use tailwater_sampling::policy::Policy;
 use tailwater_sampling::tracestate::Upstream;
 use tailwater_sampling::{
-    ADMISSION, Decision, LIVE_TRACES, Memory, Offer, Output, Own, Sampler, SpanAt, Threshold, Tick, TickRow,
+    ADMISSION, Decision, LIVE_TRACES, Late, Memory, Offer, Output, Own, Sampler, SpanAt, Threshold, Tick, TickRow,
 };
 use tracing::{error, info, warn};
 
@@ -213,13 +213,21 @@ impl Tail {
             let key = own.trace(trace);
             let shard = Shard::of_trace(log_id, key).0;
             let bytes = share(entry, span.ordinal);
-            let decision = match journal.replay_span(shard, lsn, &key).row {
+            let upstream = Upstream::parse(span.head.trace_state);
+            let (decision, is_kept) = match journal.replay_span(shard, lsn, &key).row {
                 Row::Skip => return true,
                 Row::Late(settled) => {
                     journal.touch(shard, key, settled);
                     let policy = journal.policy_of(settled.policy);
                     let threshold = Threshold::from_bits(settled.threshold).unwrap_or(Threshold::ALWAYS);
-                    Decision::from_journal(threshold, &policy.reason, policy.epoch)
+                    let decision = Decision::from_journal(threshold, &policy.reason, policy.epoch);
+                    // Another span of its trace may have said an R that this one does not.
+                    let is_kept = !decision.is_dropped
+                        && match sampler.recall(tenant, trace) {
+                            Some(known) => matches!(known, Late::Kept(_)),
+                            None => decision.keeps(trace, upstream),
+                        };
+                    (decision, is_kept)
                 }
                 Row::Pending => {
                     let at = SpanAt {
@@ -231,27 +239,30 @@ impl Tail {
                         shard,
                         slot: journal.open(shard, lsn),
                     };
-                    let decision = match sampler.offer(entry.arrival_ns, tenant, span, at, open, out) {
+                    let (decision, is_kept) = match sampler.offer(entry.arrival_ns, tenant, span, at, open, out) {
                         Offer::Held | Offer::Refused => {
                             is_held = true;
                             return true;
                         }
-                        Offer::Late(decision) => decision,
+                        Offer::Late(decision) => (decision, true),
                         // Which stratum dropped it is forgotten.
-                        Offer::Dropped => Decision {
-                            threshold: Threshold::ALWAYS,
-                            reason: LATE.into(),
-                            epoch: sampler.policy().epoch,
-                            is_hashed: false,
-                            is_dropped: true,
-                        },
+                        Offer::Dropped => {
+                            let decision = Decision {
+                                threshold: Threshold::ALWAYS,
+                                reason: LATE.into(),
+                                epoch: sampler.policy().epoch,
+                                is_hashed: false,
+                                is_dropped: true,
+                            };
+                            (decision, false)
+                        }
                     };
                     let settled = settled_as(&decision, journal);
                     journal.touch(shard, key, settled);
-                    decision
+                    (decision, is_kept)
                 }
             };
-            if decision.keeps(trace, Upstream::parse(span.head.trace_state)) {
+            if is_kept {
                 takes.push(Take {
                     ordinal: span.ordinal,
                     bytes,
