@@ -81,6 +81,8 @@ fn peek<'a>(made: &'a Made, values: &'a [Option<Raw<'a>>]) -> SpanPeek<'a, 'a> {
         service_name: made.service,
         service_namespace: b"",
         values,
+        of_resource: &[],
+        own: 0,
     }
 }
 
