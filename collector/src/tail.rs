@@ -95,15 +95,18 @@ pub struct Settle {
     pub tenant: Arc<str>,
     /// Spans or log records.
     pub signal: Signal,
-    /// [`Account::Stored`] or [`Account::SampledOut`], or [`Account::Lost`] after a fault of ours.
+    /// [`Account::Stored`], [`Account::SampledOut`] or [`Account::Deduplicated`], or [`Account::Lost`] after a fault of ours.
     pub account: Account,
-    /// Of what is sampled out: empty where the policy decided, else what was short.
+    /// Of what is sampled out: empty where the policy decided, else what was short. Of what is not stored twice: [`AGAIN`].
     pub reason: &'static str,
     /// How many.
     pub items: u64,
     /// Their share of the bytes received.
     pub bytes: u64,
 }
+
+/// Reason of spans that came again, in other requests, while their trace waited. Requests that came again have none.
+pub const AGAIN: &str = "span";
 
 /// Half a second: short against the shortest wait, long against the work of a tick.
 const TICK_NS: u64 = 500_000_000;
@@ -244,6 +247,8 @@ impl Tail {
                             is_held = true;
                             return true;
                         }
+                        // Its trace's verdict counts it; the first one is what is stored.
+                        Offer::Again => return true,
                         Offer::Late(decision) => (decision, true),
                         // Which stratum dropped it is forgotten.
                         Offer::Dropped => {
@@ -447,6 +452,16 @@ impl Tail {
             let tenant = &self.tenants[verdict.tenant as usize];
             let key = Own::of(tenant.as_bytes()).trace(verdict.trace);
             journal.decide(shard, slot, key, settled);
+            if verdict.again > 0 {
+                self.settled.push(Settle {
+                    tenant: tenant.clone(),
+                    signal: Signal::Traces,
+                    account: Account::Deduplicated,
+                    reason: AGAIN,
+                    items: verdict.again.into(),
+                    bytes: verdict.again_bytes,
+                });
+            }
             if !verdict.keep {
                 self.settled.push(Settle {
                     tenant: tenant.clone(),

@@ -394,6 +394,7 @@ impl Import {
                 any(SpanField::Status, Op::In(codes.collect::<Result<_, _>>()?))
             }
             "span_count" => {
+                self.note(node.at, name, "a span that comes again counts once");
                 let low = set("min_spans").map(|count| (Cmp::Ge, of(count)));
                 let high = set("max_spans").map(|count| (Cmp::Le, of(count)));
                 between(&Field::Trace(TraceField::Spans), low, high)
@@ -729,8 +730,10 @@ mod tests {
                 "fraction",
                 "Unicode",
                 "invert_match",
+                "counts once",
                 "W3C",
                 "IsMatch",
+                "counts once",
                 "a tenth",
                 "both: not carried over",
                 "bytes: not carried over",
@@ -796,6 +799,7 @@ mod tests {
             &[
                 "policy_order",
                 "mix.some: traces that it leaves out",
+                "counts once",
                 "burst_capacity",
                 "mix.errors: traces that it leaves out",
                 "mix.many: traces that it leaves out",

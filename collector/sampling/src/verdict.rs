@@ -149,7 +149,11 @@ pub struct Verdict<M> {
     pub span_count: u32,
     /// Their protobuf bytes.
     pub bytes: u64,
-    /// What they are expected to take when stored, bytes.
+    /// Spans that came again while it waited, kept or not: they are in none of the other numbers.
+    pub again: u32,
+    /// Their protobuf bytes.
+    pub again_bytes: u64,
+    /// What those that waited are expected to take when stored, bytes.
     pub cost: f64,
     /// Number of the tick.
     pub tick: u64,

@@ -90,6 +90,7 @@ pub(super) fn journal_settings() -> tailwater_journal::Settings {
             LOST_UNDECODABLE,
             tailwater_sampling::ADMISSION,
             tailwater_sampling::LIVE_TRACES,
+            crate::tail::AGAIN,
         ]),
     }
 }

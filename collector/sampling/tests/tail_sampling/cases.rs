@@ -160,8 +160,9 @@ fn slow(made: &Made) -> bool {
     made.lengths_ms().last().is_some_and(|ms| *ms > 500)
 }
 
+/// What comes again counts once.
 fn spans(made: &Made) -> f64 {
-    made.count() as f64
+    made.waited_once() as f64
 }
 
 /// As stored: a tenth of what was sent, until it is measured.
@@ -188,6 +189,7 @@ const TYPE: &str = "a value of another type is false there";
 const DIGIT: &str = "\\d, \\w and \\s are ASCII there";
 const PREFIX: &str = "the upper bound is asked after every span there, so a part of a longer trace is enough";
 const INVALID: &str = "a tracestate that W3C Trace Context calls invalid is not read there";
+const AGAIN: &str = "a span that comes again is counted again there";
 const AS_TEXT: &str = "IsMatch makes a text of a number there";
 
 const SOME_LIMITED: &[Limit] = &[spans_limit(20, true, every)];
@@ -298,12 +300,27 @@ pub const CASES: &[Case] = &[
     same(
         "span_count",
         "{name: p, type: span_count, span_count: {min_spans: 4}}",
-        &[],
+        &[Reason {
+            side: Side::There,
+            text: AGAIN,
+            holds: |made| made.count() >= 4 && made.waited_once() < 4,
+        }],
     ),
     same(
         "span_count",
         "{name: p, type: span_count, span_count: {min_spans: 2, max_spans: 5}}",
-        &[],
+        &[
+            Reason {
+                side: Side::Here,
+                text: AGAIN,
+                holds: |made| made.count() > 5 && made.waited_once() <= 5,
+            },
+            Reason {
+                side: Side::There,
+                text: AGAIN,
+                holds: |made| made.count() >= 2 && made.waited_once() < 2,
+            },
+        ],
     ),
     same(
         "trace_state",
@@ -367,8 +384,12 @@ pub const CASES: &[Case] = &[
     ),
     same(
         "and",
-        "{name: p, type: and, and: {and_sub_policy: [{name: a, type: latency, latency: {threshold_ms: 100}}, {name: b, type: not, not: {not_sub_policy: {type: status_code, status_code: {status_codes: [ERROR]}}}}, {name: c, type: span_count, span_count: {min_spans: 2}}]}}",
-        &[],
+        "{name: p, type: and, and: {and_sub_policy: [{name: a, type: latency, latency: {threshold_ms: 100}}, {name: b, type: not, not: {not_sub_policy: {type: status_code, status_code: {status_codes: [ERROR]}}}}, {name: c, type: span_count, span_count: {min_spans: 4}}]}}",
+        &[Reason {
+            side: Side::There,
+            text: AGAIN,
+            holds: |made| made.count() >= 4 && made.waited_once() < 4,
+        }],
     ),
     shared(
         "and",
@@ -395,7 +416,11 @@ pub const CASES: &[Case] = &[
     same(
         "not",
         "{name: p, type: not, not: {not_sub_policy: {name: a, type: span_count, span_count: {min_spans: 4}}}}",
-        &[],
+        &[Reason {
+            side: Side::Here,
+            text: AGAIN,
+            holds: |made| made.count() >= 4 && made.waited_once() < 4,
+        }],
     ),
     same(
         "not",

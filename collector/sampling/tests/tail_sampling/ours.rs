@@ -61,7 +61,7 @@ pub fn decide(policy: &str, recording: &Recording) -> BTreeMap<TraceId, Decided>
             };
             let trace = TraceId(span.head.trace_id.try_into().expect("16 bytes"));
             match sampler.offer(START_NS + at_ms * 1_000_000, tenant, span, at, || (), &mut out) {
-                Offer::Held | Offer::Dropped => {}
+                Offer::Held | Offer::Again | Offer::Dropped => {}
                 Offer::Late(_) => decided.get_mut(&trace).expect("late is after the decision").stored += 1,
                 Offer::Refused => panic!("memory is not short"),
             }

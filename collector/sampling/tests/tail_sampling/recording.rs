@@ -1,6 +1,6 @@
 //! What is offered to both: traces of every kind that policies ask about, as OTLP requests with the time at which they come.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -221,7 +221,7 @@ fn trace(random: &mut Random) -> Vec<(u64, Sent)> {
             resource,
         };
         // It is sent again since nobody answered.
-        if slot < 6 && random.unit() < 0.02 {
+        if slot < 6 && random.unit() < 0.04 {
             sent.push((slot + 1, span.clone()));
         }
         sent.push((slot, span));
@@ -286,6 +286,17 @@ impl Made {
     /// The second at which the Collector decides: with the whole second after the first span it closes a batch, and so many later takes it.
     pub fn second(&self) -> u64 {
         self.first_ms().div_ceil(1000) + WAIT_MS / 1000
+    }
+
+    /// Spans that it is decided by, each once.
+    pub fn waited_once(&self) -> u64 {
+        let ids: BTreeSet<&[u8]> = self.waited().map(|sent| sent.span.span_id.as_slice()).collect();
+        ids.len() as u64
+    }
+
+    /// Its spans, late ones too, without those that come again while it waits.
+    pub fn once(&self) -> u64 {
+        self.spans.len() as u64 - self.count() + self.waited_once()
     }
 
     /// Spans that it is decided by, each as often as it came.
