@@ -30,7 +30,7 @@ use tailwater_model::otlp::peek::{self, Keys};
 use tailwater_model::red::RedRow;
 use tailwater_model::signal::Signal;
 use tailwater_sampling::governor::{self, Drain, Governor, Ladder, Pressure, Rung};
-use tailwater_sampling::policy::Policy;
+use tailwater_sampling::policy::{Policy, Stratum};
 use tailwater_sampling::tracestate::Upstream;
 use tailwater_sampling::{
     ADMISSION, Decision, LIVE_TRACES, Late, Memory, Offer, Output, Own, Sampler, SpanAt, Threshold, Tick, TickRow,
@@ -40,9 +40,10 @@ use tracing::{error, info, warn};
 pub use self::behind::{LiveTraces, Logs, read, watch};
 use self::durations::Durations;
 use self::follow::Followers;
+pub use self::follow::UNDECIDED;
 pub use self::follow::end as end_following;
 #[cfg(test)]
-pub use self::follow::{LOG_ERROR, NO_TRACE, UNDECIDED};
+pub use self::follow::{LOG_ERROR, NO_TRACE};
 use self::rows::{Record, Take, Why};
 pub use self::ticks::tick_batch;
 use crate::gate::Cause;
@@ -183,6 +184,32 @@ impl Tail {
             calibration: Calibration::default(),
             durations: Durations::default(),
         })
+    }
+
+    /// Settles what waited under a policy that is gone: all of it is stored, with the weight that it came with and reason [`UNDECIDED`].
+    ///
+    /// # Errors
+    /// As [`Tail::new`].
+    pub fn leftover(settings: Settings, log_id: LogId, behind: Box<dyn Behind>, now_ns: u64) -> Result<Tail, String> {
+        let policy = Policy {
+            strata: vec![Stratum::all(UNDECIDED, None)],
+            ..Policy::default()
+        };
+        let settings = Settings {
+            follow_logs: true,
+            ..settings
+        };
+        Tail::new(settings, policy, None, log_id, behind, now_ns)
+    }
+
+    /// When [`Tail::tick`] looks at what is due again, by the arrival clock.
+    pub fn next_tick_ns(&self) -> u64 {
+        self.next_tick_ns
+    }
+
+    /// Whether nothing waits, neither spans nor log records.
+    pub fn is_empty(&self) -> bool {
+        self.sampler.waiting() == 0 && self.followers.is_empty()
     }
 
     /// The sampler's section of a checkpoint.

@@ -138,6 +138,11 @@ struct Settled {
 impl Settled {
     /// A process: replays, walks `new` records, and leaves the first `keep` of its batches behind.
     fn run(&mut self, log: &Log, new: std::ops::Range<u64>, keep: usize, recent_bytes: u64) {
+        self.run_by(Some(POLICY), log, new, keep, recent_bytes);
+    }
+
+    /// The same with another policy, or none.
+    fn run_by(&mut self, policy: Option<&str>, log: &Log, new: std::ops::Range<u64>, keep: usize, recent_bytes: u64) {
         let mut recovery = Recovery::new(journal_settings(), None).unwrap();
         for (at, settlement) in self.batches.iter().enumerate() {
             recovery
@@ -152,12 +157,20 @@ impl Settled {
             memory: Memory::default(),
             commit: Duration::from_secs(30),
         };
-        let policy = policy::read(Path::new("p.yaml"), POLICY).unwrap();
         let log_id = journal.lock().log_id();
-        let tail = Tail::new(settings, policy, None, log_id, Box::new(log.clone()), NOW).unwrap();
+        let behind = Box::new(log.clone());
+        let (tail, leftover) = match policy {
+            Some(policy) => {
+                let policy = policy::read(Path::new("p.yaml"), policy).unwrap();
+                let tail = Tail::new(settings, policy, None, log_id, behind, NOW).unwrap();
+                (Some(Arc::new(Mutex::new(tail))), None)
+            }
+            None => (None, Some(Tail::leftover(settings, log_id, behind, NOW).unwrap())),
+        };
         let (outbox, sealed) = mpsc::sync_channel(1000);
         let road = Road::new(Parts {
-            tail: Some(Arc::new(Mutex::new(tail))),
+            tail,
+            leftover,
             ..parts(journal.clone(), None, outbox)
         });
         let from = journal.lock().replay_from().0;
@@ -212,7 +225,10 @@ impl Settled {
                         let state = state.key(row).map_or("", |key| texts.value(key));
                         let threshold = column("sample_threshold").as_primitive::<Int64Type>().value(row);
                         let said = Threshold::from_bits(threshold as u64).unwrap();
-                        if real(row).0[0] > SAID {
+                        if reason == "all" {
+                            // Late spans of theirs may meet a policy.
+                            assert!(["", "ot=th:0"].contains(&state) && said == Threshold::ALWAYS);
+                        } else if real(row).0[0] > SAID {
                             assert!(state.starts_with(&format!("ot=th:{said}")));
                         } else {
                             assert_eq!(state, format!("ot=th:{said}"));
@@ -224,8 +240,8 @@ impl Settled {
                         let before = self
                             .rows
                             .insert((id(row), span), (threshold, weight, reason.to_owned(), late));
-                        // What comes again after the decision is stored again.
-                        assert!(before.is_none() || late, "a span is stored once");
+                        // What comes again after the decision, or without a policy, is stored again.
+                        assert!(before.is_none() || late || reason == "all", "a span is stored once");
                         self.again += u64::from(before.is_some());
                     }
                     Table::Traces => {
@@ -410,4 +426,48 @@ fn a_late_span_follows_its_trace_whether_or_not_it_says_the_same_r() {
         assert_eq!(lates.len(), 2 + late, "{lates:?}");
         assert_eq!(lates.iter().filter(|is_late| **is_late).count(), late);
     }
+}
+
+/// The policy is taken away and comes back while traces wait, and processes crash: what waited is stored, everything has one end.
+#[test]
+fn what_waits_when_the_policy_is_taken_away_is_stored_undecided() {
+    let mut reasons: BTreeMap<String, u32> = BTreeMap::new();
+    for seed in 0..40 {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let Traffic { records, made, again } = traffic(&mut random);
+        let log = Log(Arc::new(records), None);
+        let end = log.0.len() as u64 + 1;
+        let mut settled = Settled::default();
+        let mut walked = 1;
+        while walked < end {
+            let next = random.random_range(walked..=end);
+            let keep = match random.random_bool(0.5) {
+                true => random.random_range(0..10),
+                false => usize::MAX,
+            };
+            let policy = random.random_bool(0.6).then_some(POLICY);
+            settled.run_by(policy, &log, walked..next, keep, 1 << 20);
+            walked = next;
+        }
+        settled.run_by(None, &log, end..end, usize::MAX, 0);
+        let total = made.len() as u64 + again + 1;
+        let ended = settled.stored + settled.sampled_out + settled.deduplicated;
+        assert_eq!((settled.received, ended), (total, total), "seed {seed}: nothing waits");
+        assert!(
+            settled.again + settled.deduplicated <= again,
+            "seed {seed}: stored once"
+        );
+        assert_eq!(settled.stored, settled.rows.len() as u64 + settled.again, "seed {seed}");
+        let [received, ended @ ..] = settled.bytes;
+        assert_eq!(received, ended.iter().sum::<u64>(), "seed {seed}: to the byte");
+        assert!(settled.first_parts.values().all(|parts| *parts <= 1), "seed {seed}");
+        for (threshold, weight, reason, _) in settled.rows.into_values() {
+            assert_eq!(weight, Threshold::from_bits(threshold as u64).unwrap().weight());
+            assert!(reason != "undecided" || weight == 1.0, "seed {seed}");
+            *reasons.entry(reason).or_default() += 1;
+        }
+    }
+    let names: Vec<&str> = reasons.keys().map(String::as_str).collect();
+    assert_eq!(names, ["all", "error", "rest", "undecided"]);
+    assert!(reasons["undecided"] > 100, "{reasons:?}");
 }

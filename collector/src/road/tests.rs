@@ -110,6 +110,7 @@ pub(super) fn parts(
         journal,
         sampler: KeepAll { epoch: 0 },
         tail: None,
+        leftover: None,
         red,
         hold_bytes: 1 << 30,
         outbox,

@@ -37,7 +37,7 @@ use crate::log::Entry;
 pub const LOG_ERROR: &str = "log_error";
 /// Reason of log records without a trace id.
 pub const NO_TRACE: &str = "no_trace";
-/// Reason of log records whose trace was not decided in time.
+/// Reason of log records whose trace was not decided in time, and of what waited under a policy that is gone.
 pub const UNDECIDED: &str = "undecided";
 
 /// OTLP's severity number of ERROR; what is above is worse.
@@ -98,6 +98,10 @@ pub(super) struct Followers {
 impl Followers {
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.waits.is_empty()
     }
 
     fn take(&mut self, key: TraceId) -> Option<Wait> {
