@@ -31,9 +31,8 @@ use tailwater_model::red::RedRow;
 use tailwater_model::signal::Signal;
 use tailwater_sampling::governor::{self, Drain, Governor, Ladder, Pressure, Rung};
 use tailwater_sampling::policy::{Policy, Stratum};
-use tailwater_sampling::tracestate::Upstream;
 use tailwater_sampling::{
-    ADMISSION, Decision, LIVE_TRACES, Late, Memory, Offer, Output, Own, Sampler, SpanAt, Threshold, Tick, TickRow,
+    ADMISSION, Decision, LIVE_TRACES, Memory, Offer, Output, Own, Sampler, SpanAt, Threshold, Tick, TickRow,
 };
 use tracing::{error, info, warn};
 
@@ -243,20 +242,12 @@ impl Tail {
             let key = own.trace(trace);
             let shard = Shard::of_trace(log_id, key).0;
             let bytes = share(entry, span.ordinal);
-            let upstream = Upstream::parse(span.head.trace_state);
             let (decision, is_kept) = match journal.replay_span(shard, lsn, &key).row {
                 Row::Skip => return true,
                 Row::Late(settled) => {
                     journal.touch(shard, key, settled);
-                    let policy = journal.policy_of(settled.policy);
-                    let threshold = Threshold::from_bits(settled.threshold).unwrap_or(Threshold::ALWAYS);
-                    let decision = Decision::from_journal(threshold, &policy.reason, policy.epoch);
-                    // Another span of its trace may have said an R that this one does not.
-                    let is_kept = !decision.is_dropped
-                        && match sampler.recall(tenant, trace) {
-                            Some(known) => matches!(known, Late::Kept(_)),
-                            None => decision.keeps(trace, upstream),
-                        };
+                    let decision = decision_of(settled, journal);
+                    let is_kept = decision.keeps(trace);
                     (decision, is_kept)
                 }
                 Row::Pending => {
@@ -285,6 +276,7 @@ impl Tail {
                                 epoch: sampler.policy().epoch,
                                 is_hashed: false,
                                 is_dropped: true,
+                                by_said: None,
                             };
                             (decision, false)
                         }
@@ -553,6 +545,12 @@ fn settled_as(decision: &Decision, journal: &mut Journal) -> Settled {
         threshold: decision.threshold.bits(),
         policy: journal.policy(&decision.journal_reason(), decision.epoch),
     }
+}
+
+fn decision_of(settled: Settled, journal: &Journal) -> Decision {
+    let policy = journal.policy_of(settled.policy);
+    let threshold = Threshold::from_bits(settled.threshold).unwrap_or(Threshold::ALWAYS);
+    Decision::from_journal(threshold, &policy.reason, policy.epoch)
 }
 
 /// The bytes of a request that its item at `ordinal` accounts for. Over all items they add up to the request's.

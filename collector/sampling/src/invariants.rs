@@ -11,7 +11,6 @@ use crate::policy::{self, Policy};
 use crate::sampler::{Offer, Output, Sampler, Tick};
 use crate::sim::{Burst, Made, Ours, Random, SPAN_BYTES, START_NS, STORED_PER_BYTE, Traffic, compare, score};
 use crate::threshold::{Randomness, Threshold};
-use crate::tracestate::Upstream;
 use tailwater_model::ids::TraceId;
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -238,10 +237,7 @@ fn estimates(make: impl Fn() -> Sampler<()>, traffic: &Traffic, seed: u64, secon
     for trace in made.values() {
         let kept = match span(&mut sampler, trace, START_NS + (seconds + 2) * SECOND_NS, &mut output) {
             Offer::Late(decision) => {
-                assert!(
-                    decision.keeps(trace.id, Upstream::default()),
-                    "a late span of a kept trace is kept"
-                );
+                assert!(decision.keeps(trace.id), "a late span of a kept trace is kept");
                 Some(decision.threshold.weight())
             }
             Offer::Dropped => None,

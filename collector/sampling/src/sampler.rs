@@ -561,6 +561,7 @@ impl<M: Copy> Sampler<M> {
             epoch,
             is_hashed: trace.is_hashed,
             is_dropped: is_dropped && !is_shadowed,
+            by_said: trace.is_said.then_some(would || is_shadowed),
         };
         let given = decision.threshold.given(if trace.is_hashed {
             Threshold::ALWAYS

@@ -414,9 +414,8 @@ fn a_late_span_follows_its_trace_whether_or_not_it_says_the_same_r() {
     let others = |at_s| (NOW + at_s * SECOND, vec![((1, 0, false), NOW)]);
     let records = vec![sent(0, 0), sent(1, 0), others(20), sent(2, 21), sent(3, 22), others(60)];
     let log = Log(Arc::new(records), None);
-    // All in one process. The next one, without the sampler's part of a checkpoint, knows T by the journal and not who said R: then a span
-    // that does not say it is judged by its trace id.
-    for (walks, late) in [(vec![1..7], 2), (vec![1..5, 5..7], 1)] {
+    // All in one process; and the late ones in the next, which knows the trace by the journal alone.
+    for (walks, late) in [(vec![1..7], 2), (vec![1..5, 5..7], 2)] {
         let mut settled = Settled::default();
         for new in walks {
             settled.run(&log, new, usize::MAX, 0);
