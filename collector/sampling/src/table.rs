@@ -365,7 +365,7 @@ mod tests {
                     let opening = Opening { id, mark: (), now_ns: 1, due_ns: 2, tenant, policy: 0 };
                     let place = place.unwrap_or_else(|| table.open(hash, opening));
                     // Few different bits, so that keys are told apart by more than them.
-                    let key = key % 7 << 32 | key / 7;
+                    let key = ((key % 7) << 32) | (key / 7);
                     let is_new = table.push(place, at(lsn as u64), key);
                     prop_assert_eq!(is_new, !keys[of].contains(&key));
                     if is_new {
