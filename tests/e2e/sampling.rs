@@ -380,3 +380,52 @@ fn what_waits_when_the_policy_is_taken_away_is_stored() {
         .collect();
     assert_eq!(told, [("all", 50.0, 50.0), ("undecided", 50.0, 50.0)]);
 }
+
+#[test]
+fn a_span_that_comes_again_beside_others_is_stored_once_and_told_in_the_ledger() {
+    let folder = tempfile::tempdir().unwrap();
+    let policy = folder.path().join("policy.yaml");
+    std::fs::write(&policy, "trace: {root_settle: 2s, idle: 2s, timeout: 2s}\n").unwrap();
+    let policy = policy.display().to_string();
+    let data = folder.path().join("data");
+    let settings = [("sampling.policy", policy.as_str())];
+    let server = Server::start("collector", &data, &settings);
+    // Of one trace.
+    let spans: Vec<Span> = (0..3).map(sample::span).collect();
+    for part in [&spans[..2], &spans[1..]] {
+        let body = sample::traces("shop", part.to_vec());
+        assert_eq!(server.post("/v1/traces", &body).status, 200);
+    }
+    server.settle();
+    assert!(server.stop().success());
+    // Whoever comes next can read why.
+    assert!(Server::start("collector", &data, &settings).stop().success());
+    let data = data.display().to_string();
+    run_ok(&["lake", "verify", "--data", &data]);
+    let accounts = ask(
+        &data,
+        "select account, reason, sum(items) as items from ledger where signal = 'traces' group by account, reason order by account",
+    );
+    let told: Vec<(&str, &str, f64)> = accounts
+        .iter()
+        .map(|row| {
+            let text = |column: &str| row[column].as_str().unwrap_or_default();
+            (text("account"), text("reason"), number(row, "items"))
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("deduplicated", "span", 1.0),
+            ("received", "", 4.0),
+            ("stored", "", 3.0)
+        ]
+    );
+    let rows = &ask(
+        &data,
+        "select count(*) as n, count(distinct span_id) as spans from spans",
+    )[0];
+    assert_eq!((number(rows, "n"), number(rows, "spans")), (3.0, 3.0));
+    // RED counts what came.
+    assert_eq!(number(&ask(&data, "select sum(n) as n from red")[0], "n"), 4.0);
+}
