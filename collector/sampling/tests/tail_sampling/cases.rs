@@ -80,6 +80,8 @@ pub struct Limit {
     pub of: fn(&Made) -> bool,
     pub cost: fn(&Made) -> u64,
     pub cost_here: fn(&Made) -> f64,
+    /// What else differs.
+    pub besides: Option<&'static str>,
 }
 
 pub const OF_A_HASH: &str = "there a hash of the trace id decides, here R of the trace, and the weight is written down";
@@ -177,6 +179,7 @@ const fn spans_limit(per_second: u64, saves: bool, of: fn(&Made) -> bool) -> Lim
         of,
         cost: Made::count,
         cost_here: spans,
+        besides: None,
     }
 }
 
@@ -199,6 +202,9 @@ const BYTES_LIMITED: &[Limit] = &[Limit {
     of: every,
     cost: Made::bytes,
     cost_here: bytes,
+    besides: Some(
+        "bytes are counted as sent there, as stored here: a tenth of them, so that nothing is over the limit",
+    ),
 }];
 const FAILED_LIMITED: &[Limit] = &[spans_limit(5, true, failed)];
 const TWO_LIMITED: &[Limit] = &[

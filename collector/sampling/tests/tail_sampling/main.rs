@@ -185,7 +185,10 @@ fn compare(
                     case.policies
                 );
             }
-            if different > 0 {
+            let besides = limits.iter().find_map(|limit| limit.besides);
+            if let (Some(besides), true) = (besides, different > 0) {
+                row.why.push(besides.to_owned());
+            } else if different > 0 {
                 row.why.push(if case.tracestate {
                     format!("{different}: {}", cases::OF_A_CUT)
                 } else {
