@@ -20,6 +20,7 @@ use crate::keep::{GUARD_SECTION, SAMPLER_SECTION};
 use crate::log::{Accepted, Entry};
 use crate::road::LOST_UNDECODABLE;
 use crate::run::CollectorError;
+use crate::tail::AGAIN;
 
 /// Which of the two logs a segment belongs to.
 const INTAKE_KIND: u32 = 1;
@@ -88,7 +89,7 @@ pub struct Opened {
 
 /// The reasons that ledger rows of the collector carry.
 fn reasons() -> Reasons {
-    let others = [LOST_UNDECODABLE, ADMISSION, LIVE_TRACES];
+    let others = [LOST_UNDECODABLE, ADMISSION, LIVE_TRACES, AGAIN];
     Reasons::new(Reason::ALL.map(Reason::name).into_iter().chain(others))
 }
 

@@ -60,6 +60,8 @@ pub struct Parts {
     pub sampler: KeepAll,
     /// unless this decides about traces. The keeper asks it for its part of the checkpoint.
     pub tail: Option<Arc<Mutex<Tail>>>,
+    /// Without it: settles what waited when there was one.
+    pub leftover: Option<Tail>,
     /// What is counted of every span; `None` counts nothing. The keeper reads its guard.
     pub red: Option<Arc<Mutex<Aggregator>>>,
     /// Bytes of the intake log that may be kept for the sides of calls that wait.
@@ -85,6 +87,8 @@ pub struct Road {
     verdict: Unconditional,
     decision: Decision,
     tail: Option<Arc<Mutex<Tail>>>,
+    /// The tail is there for the replay alone.
+    is_leaving: bool,
     red: Option<Arc<Mutex<Aggregator>>>,
     hold: Hold,
     spans: SpanColumns,
@@ -134,6 +138,7 @@ impl Road {
             journal,
             sampler,
             tail,
+            leftover,
             red,
             hold_bytes,
             outbox,
@@ -141,13 +146,12 @@ impl Road {
             caps,
             now,
         } = parts;
+        let is_leaving = tail.is_none();
+        let tail = tail.or_else(|| Some(Arc::new(Mutex::new(leftover?))));
         let keep_ns = red.as_ref().map_or(0, |red| red.lock().restore_ns());
         let verdict = sampler.unconditional();
         let (log_id, decision) = {
             let mut journal = journal.lock();
-            if tail.is_none() {
-                tail::end_following(&mut journal);
-            }
             let policy = journal.policy(verdict.reason, verdict.epoch);
             (
                 journal.log_id(),
@@ -167,6 +171,7 @@ impl Road {
             verdict,
             decision,
             tail,
+            is_leaving,
             red,
             hold: Hold::new(keep_ns, hold_bytes),
             spans: SpanColumns::new(caps.clone()),
@@ -206,12 +211,15 @@ impl Road {
                 self.offer(&record);
                 // What it settles is settled through here, also if no new record comes before the cut: else a second crash stores it again.
                 self.walked = Some(record.lsn);
+                self.cut_if_full()?;
                 continue;
             }
+            self.leave()?;
             self.stats.received(&record.entry);
             self.walk(record)?;
             count += 1;
         }
+        self.leave()?;
         replayed(count);
         loop {
             let wait = match (self.since, &self.tail) {
@@ -228,6 +236,28 @@ impl Road {
                 self.cut()?;
             }
         }
+    }
+
+    /// The records that a policy which is gone had seen are walked: what waited is due by and by, and then everything is kept as it comes.
+    fn leave(&mut self) -> Result<(), RoadError> {
+        if !std::mem::take(&mut self.is_leaving) {
+            return Ok(());
+        }
+        if let Some(tail) = self.tail.clone() {
+            let next = || {
+                let tail = tail.lock();
+                (!tail.is_empty()).then(|| tail.next_tick_ns())
+            };
+            // What came within half a second at a time, so that no batch holds all of it.
+            while let Some(now_ns) = next() {
+                self.tick(now_ns);
+                self.cut_if_full()?;
+            }
+            self.cut()?;
+            self.tail = None;
+        }
+        tail::end_following(&mut self.journal.lock());
+        Ok(())
     }
 
     /// Whether a record is at or below the watermark: all of it is in a batch. It is read once more only for what waited.
@@ -338,6 +368,10 @@ impl Road {
         self.places.extend(place);
         self.walked = Some(lsn);
         self.since.get_or_insert_with(Instant::now);
+        self.cut_if_full()
+    }
+
+    fn cut_if_full(&mut self) -> Result<(), RoadError> {
         if self.rows() >= self.settings.rows || self.bytes() >= self.settings.bytes {
             self.cut()?;
         }

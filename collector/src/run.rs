@@ -190,30 +190,38 @@ pub async fn run(
         Some(_) => Gate::new(readiness.condition("overload")),
         None => Gate::default(),
     });
-    let tail = match &config.sampling.policy {
-        None => None,
+    let behind = |gate: Arc<Gate>, live_traces: tail::LiveTraces| {
+        Box::new(tail::Logs {
+            intake: opened.intake.clone(),
+            waiting: waiting.clone(),
+            commit_bytes: config.storage.commit.bytes.bytes(),
+            policy: policy_slot.clone(),
+            live_traces,
+            gate,
+        })
+    };
+    let settings = tail::Settings {
+        recent_bytes: config.sampling.recent.bytes(),
+        follow_logs: config.sampling.logs == Logs::FollowTrace,
+        log_bytes: LOG_WAIT_BYTES,
+        memory: LATE_MEMORY,
+        commit: config.storage.commit.interval,
+    };
+    let log_id = journal.lock().log_id();
+    let wrong = |error| CollectorError::Fatal(format!("sampling.policy: {error}"));
+    let (tail, leftover) = match &config.sampling.policy {
+        // What is left of a policy refuses nothing and has no limits of tenants.
+        None => {
+            let behind = behind(Arc::new(Gate::default()), Box::new(|_| None));
+            let leftover = Tail::leftover(settings, log_id, behind, unix_ns()).map_err(wrong)?;
+            (None, Some(leftover))
+        }
         Some(path) => {
-            let behind = tail::Logs {
-                intake: opened.intake.clone(),
-                waiting: waiting.clone(),
-                commit_bytes: config.storage.commit.bytes.bytes(),
-                policy: policy_slot.clone(),
-                live_traces: live_traces(config, &access),
-                gate: gate.clone(),
-            };
-            let settings = tail::Settings {
-                recent_bytes: config.sampling.recent.bytes(),
-                follow_logs: config.sampling.logs == Logs::FollowTrace,
-                log_bytes: LOG_WAIT_BYTES,
-                memory: LATE_MEMORY,
-                commit: config.storage.commit.interval,
-            };
             let policy = tail::read(path).map_err(CollectorError::Policy)?;
-            let log_id = journal.lock().log_id();
             let saved = opened.sampler.as_deref();
-            let tail = Tail::new(settings, policy, saved, log_id, Box::new(behind), unix_ns())
-                .map_err(|error| CollectorError::Fatal(format!("sampling.policy: {error}")))?;
-            Some(Arc::new(Mutex::new(tail)))
+            let behind = behind(gate.clone(), live_traces(config, &access));
+            let tail = Tail::new(settings, policy, saved, log_id, behind, unix_ns()).map_err(wrong)?;
+            (Some(Arc::new(Mutex::new(tail))), None)
         }
     };
     let watching = config
@@ -230,6 +238,7 @@ pub async fn run(
         journal: journal.clone(),
         sampler: KeepAll { epoch: 0 },
         tail: tail.clone(),
+        leftover,
         red: red.clone(),
         hold_bytes: directory.intake.budget_bytes / HOLD_PART,
         outbox: sealed,

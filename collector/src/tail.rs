@@ -30,8 +30,7 @@ use tailwater_model::otlp::peek::{self, Keys};
 use tailwater_model::red::RedRow;
 use tailwater_model::signal::Signal;
 use tailwater_sampling::governor::{self, Drain, Governor, Ladder, Pressure, Rung};
-use tailwater_sampling::policy::Policy;
-use tailwater_sampling::tracestate::Upstream;
+use tailwater_sampling::policy::{Policy, Stratum};
 use tailwater_sampling::{
     ADMISSION, Decision, LIVE_TRACES, Memory, Offer, Output, Own, Sampler, SpanAt, Threshold, Tick, TickRow,
 };
@@ -40,9 +39,10 @@ use tracing::{error, info, warn};
 pub use self::behind::{LiveTraces, Logs, read, watch};
 use self::durations::Durations;
 use self::follow::Followers;
+pub use self::follow::UNDECIDED;
 pub use self::follow::end as end_following;
 #[cfg(test)]
-pub use self::follow::{LOG_ERROR, NO_TRACE, UNDECIDED};
+pub use self::follow::{LOG_ERROR, NO_TRACE};
 use self::rows::{Record, Take, Why};
 pub use self::ticks::tick_batch;
 use crate::gate::Cause;
@@ -95,15 +95,18 @@ pub struct Settle {
     pub tenant: Arc<str>,
     /// Spans or log records.
     pub signal: Signal,
-    /// [`Account::Stored`] or [`Account::SampledOut`], or [`Account::Lost`] after a fault of ours.
+    /// [`Account::Stored`], [`Account::SampledOut`] or [`Account::Deduplicated`], or [`Account::Lost`] after a fault of ours.
     pub account: Account,
-    /// Of what is sampled out: empty where the policy decided, else what was short.
+    /// Of what is sampled out: empty where the policy decided, else what was short. Of what is not stored twice: [`AGAIN`].
     pub reason: &'static str,
     /// How many.
     pub items: u64,
     /// Their share of the bytes received.
     pub bytes: u64,
 }
+
+/// Reason of spans that came again, in other requests, while their trace waited. Requests that came again have none.
+pub const AGAIN: &str = "span";
 
 /// Half a second: short against the shortest wait, long against the work of a tick.
 const TICK_NS: u64 = 500_000_000;
@@ -182,6 +185,32 @@ impl Tail {
         })
     }
 
+    /// Settles what waited under a policy that is gone: all of it is stored, with the weight that it came with and reason [`UNDECIDED`].
+    ///
+    /// # Errors
+    /// As [`Tail::new`].
+    pub fn leftover(settings: Settings, log_id: LogId, behind: Box<dyn Behind>, now_ns: u64) -> Result<Tail, String> {
+        let policy = Policy {
+            strata: vec![Stratum::all(UNDECIDED, None)],
+            ..Policy::default()
+        };
+        let settings = Settings {
+            follow_logs: true,
+            ..settings
+        };
+        Tail::new(settings, policy, None, log_id, behind, now_ns)
+    }
+
+    /// When [`Tail::tick`] looks at what is due again, by the arrival clock.
+    pub fn next_tick_ns(&self) -> u64 {
+        self.next_tick_ns
+    }
+
+    /// Whether nothing waits, neither spans nor log records.
+    pub fn is_empty(&self) -> bool {
+        self.sampler.waiting() == 0 && self.followers.is_empty()
+    }
+
     /// The sampler's section of a checkpoint.
     pub fn encode(&self) -> Vec<u8> {
         self.sampler.encode()
@@ -213,13 +242,13 @@ impl Tail {
             let key = own.trace(trace);
             let shard = Shard::of_trace(log_id, key).0;
             let bytes = share(entry, span.ordinal);
-            let decision = match journal.replay_span(shard, lsn, &key).row {
+            let (decision, is_kept) = match journal.replay_span(shard, lsn, &key).row {
                 Row::Skip => return true,
                 Row::Late(settled) => {
                     journal.touch(shard, key, settled);
-                    let policy = journal.policy_of(settled.policy);
-                    let threshold = Threshold::from_bits(settled.threshold).unwrap_or(Threshold::ALWAYS);
-                    Decision::from_journal(threshold, &policy.reason, policy.epoch)
+                    let decision = decision_of(settled, journal);
+                    let is_kept = decision.keeps(trace);
+                    (decision, is_kept)
                 }
                 Row::Pending => {
                     let at = SpanAt {
@@ -231,27 +260,33 @@ impl Tail {
                         shard,
                         slot: journal.open(shard, lsn),
                     };
-                    let decision = match sampler.offer(entry.arrival_ns, tenant, span, at, open, out) {
+                    let (decision, is_kept) = match sampler.offer(entry.arrival_ns, tenant, span, at, open, out) {
                         Offer::Held | Offer::Refused => {
                             is_held = true;
                             return true;
                         }
-                        Offer::Late(decision) => decision,
+                        // Its trace's verdict counts it; the first one is what is stored.
+                        Offer::Again => return true,
+                        Offer::Late(decision) => (decision, true),
                         // Which stratum dropped it is forgotten.
-                        Offer::Dropped => Decision {
-                            threshold: Threshold::ALWAYS,
-                            reason: LATE.into(),
-                            epoch: sampler.policy().epoch,
-                            is_hashed: false,
-                            is_dropped: true,
-                        },
+                        Offer::Dropped => {
+                            let decision = Decision {
+                                threshold: Threshold::ALWAYS,
+                                reason: LATE.into(),
+                                epoch: sampler.policy().epoch,
+                                is_hashed: false,
+                                is_dropped: true,
+                                by_said: None,
+                            };
+                            (decision, false)
+                        }
                     };
                     let settled = settled_as(&decision, journal);
                     journal.touch(shard, key, settled);
-                    decision
+                    (decision, is_kept)
                 }
             };
-            if decision.keeps(trace, Upstream::parse(span.head.trace_state)) {
+            if is_kept {
                 takes.push(Take {
                     ordinal: span.ordinal,
                     bytes,
@@ -436,6 +471,16 @@ impl Tail {
             let tenant = &self.tenants[verdict.tenant as usize];
             let key = Own::of(tenant.as_bytes()).trace(verdict.trace);
             journal.decide(shard, slot, key, settled);
+            if verdict.again > 0 {
+                self.settled.push(Settle {
+                    tenant: tenant.clone(),
+                    signal: Signal::Traces,
+                    account: Account::Deduplicated,
+                    reason: AGAIN,
+                    items: verdict.again.into(),
+                    bytes: verdict.again_bytes,
+                });
+            }
             if !verdict.keep {
                 self.settled.push(Settle {
                     tenant: tenant.clone(),
@@ -500,6 +545,12 @@ fn settled_as(decision: &Decision, journal: &mut Journal) -> Settled {
         threshold: decision.threshold.bits(),
         policy: journal.policy(&decision.journal_reason(), decision.epoch),
     }
+}
+
+fn decision_of(settled: Settled, journal: &Journal) -> Decision {
+    let policy = journal.policy_of(settled.policy);
+    let threshold = Threshold::from_bits(settled.threshold).unwrap_or(Threshold::ALWAYS);
+    Decision::from_journal(threshold, &policy.reason, policy.epoch)
 }
 
 /// The bytes of a request that its item at `ordinal` accounts for. Over all items they add up to the request's.

@@ -10,8 +10,6 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use http_body_util::{BodyExt, Full};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::metrics::v1::{
     Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, metric::Data,
@@ -22,7 +20,7 @@ use rustix::process::Signal;
 use tailwater_runtime::tls::{Connector, Speaks, Trust};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::harness::{Reply, Server, http, run, run_ok, signal, tailwater, wait_for};
+use crate::harness::{self, Reply, Server, http, run, run_ok, signal, tailwater, wait_for};
 use crate::sample;
 
 const PROTOBUF: (&str, &str) = ("content-type", "application/x-protobuf");
@@ -85,41 +83,14 @@ fn points(series: std::ops::Range<u32>) -> Vec<u8> {
     ExportMetricsServiceRequest { resource_metrics }.encode_to_vec()
 }
 
-/// grpc-status and message of a call, and whether there were details.
+/// grpc-status of points sent, and whether there were details.
 fn grpc(address: SocketAddr, token: Option<&str>, message: &[u8]) -> (String, bool) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
-        let (mut sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-                .await
-                .unwrap();
-        tokio::spawn(connection);
-        let uri = format!("http://{address}/opentelemetry.proto.collector.metrics.v1.MetricsService/Export");
-        let mut request = http::Request::post(uri)
-            .header("content-type", "application/grpc")
-            .header("te", "trailers");
-        if let Some(token) = token {
-            request = request.header("authorization", token);
-        }
-        let mut body = vec![0];
-        body.extend_from_slice(&(message.len() as u32).to_be_bytes());
-        body.extend_from_slice(message);
-        let request = request.body(Full::new(bytes::Bytes::from(body))).unwrap();
-        let (parts, body) = sender.send_request(request).await.unwrap().into_parts();
-        let trailers = body
-            .collect()
-            .await
-            .unwrap()
-            .trailers()
-            .cloned()
-            .unwrap_or(parts.headers);
-        let status = trailers["grpc-status"].to_str().unwrap().to_owned();
-        (status, trailers.contains_key("grpc-status-details-bin"))
-    })
+    harness::grpc(
+        address,
+        "opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+        token,
+        message,
+    )
 }
 
 fn counted(server: &Server, tokens: &Tokens, name: &str, labels: &[&str]) -> f64 {

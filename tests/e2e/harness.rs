@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
 
 /// How long anything may take before a test gives up. Generous: two busy cores.
@@ -330,6 +332,42 @@ impl Reply {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.body)))
     }
+}
+
+/// A unary gRPC call: its status, and whether there were details.
+pub fn grpc(address: SocketAddr, method: &str, token: Option<&str>, message: &[u8]) -> (String, bool) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+                .await
+                .unwrap();
+        tokio::spawn(connection);
+        let mut request = http::Request::post(format!("http://{address}/{method}"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers");
+        if let Some(token) = token {
+            request = request.header("authorization", token);
+        }
+        let mut body = vec![0];
+        body.extend_from_slice(&(message.len() as u32).to_be_bytes());
+        body.extend_from_slice(message);
+        let request = request.body(Full::new(bytes::Bytes::from(body))).unwrap();
+        let (parts, body) = sender.send_request(request).await.unwrap().into_parts();
+        let trailers = body
+            .collect()
+            .await
+            .unwrap()
+            .trailers()
+            .cloned()
+            .unwrap_or(parts.headers);
+        let status = trailers["grpc-status"].to_str().unwrap().to_owned();
+        (status, trailers.contains_key("grpc-status-details-bin"))
+    })
 }
 
 /// One HTTP/1.1 exchange.

@@ -1,11 +1,14 @@
 //! Tail sampling with the real binary: whole traces, weights that add up, and an account that is exact through kills.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use opentelemetry_proto::tonic::trace::v1::{Span, Status};
 use serde_json::Value;
 
-use crate::harness::{Server, run, run_ok, wait_for};
+use crate::harness::{Server, grpc, http, run, run_ok, wait_for};
+use crate::sample;
 
 const POLICY: &str = "\
 trace: {root_settle: 300ms, idle: 500ms, timeout: 2s}
@@ -120,7 +123,7 @@ fn whole_traces_stay_by_their_policy_through_kills_and_every_span_is_accounted_f
     assert!(of("sampled_out", "items") > of("stored", "items"));
     let rows = &ask(
         &data,
-        "select count(*) as n, count(distinct span_id) as spans, count(*) filter (where sample_reason = 'error' and sample_weight <> 1.0) as odd_errors, \
+        "select count(*) as n, count(distinct span_id) as spans, count(*) filter (where not late) as on_time, count(*) filter (where sample_reason = 'error' and sample_weight <> 1.0) as odd_errors, \
          count(*) filter (where trace_state not like 'ot=th:%') as unsaid from spans",
     )[0];
     assert_eq!(number(rows, "n"), of("stored", "items"));
@@ -153,12 +156,11 @@ fn whole_traces_stay_by_their_policy_through_kills_and_every_span_is_accounted_f
     );
     let ticks = &ask(
         &data,
-        "select sum(kept_spans) + sum(late_kept_spans) as kept, sum(seen_spans) as seen from sampling_ticks",
+        "select sum(kept_spans) as kept, sum(seen_spans) as seen from sampling_ticks",
     )[0];
-    assert!(
-        number(ticks, "kept") >= number(rows, "n") * 0.5 && number(ticks, "seen") > number(ticks, "kept"),
-        "{ticks}"
-    );
+    // How many are late depends on how busy the machine is. A tick is in one batch with its rows.
+    assert_eq!(number(ticks, "kept"), number(rows, "on_time"), "{ticks} {rows}");
+    assert!(number(ticks, "seen") > number(ticks, "kept"), "{ticks}");
     let trace = &ask(&data, "select encode(trace_id, 'hex') as id from spans limit 1")[0]["id"];
     let told = run_ok(&["sampling", "explain", trace.as_str().unwrap(), "--data", &data]);
     assert!(told.contains("stratum") && told.contains("th"), "{told}");
@@ -193,4 +195,237 @@ fn a_policy_that_is_wrong_is_refused_with_its_place() {
     ]);
     assert_eq!(code, 78, "{error}");
     assert!(error.contains("did you mean budget?"), "{error}");
+}
+
+/// Every trace is to be kept, and memory has room for some two thousand of them.
+const CRAMPED: &str = "\
+trace: {root_settle: 10s, idle: 10s, timeout: 10s, buffer_bytes: 1MiB}
+strata:
+  - {name: error, when: any(span.status == error), target: all}
+  - {name: rest, target: 50%}
+";
+
+/// Traces of one span that failed; ids as random as SDKs make them.
+fn failed(request: u64, traces: u64) -> Vec<u8> {
+    let span = |number: u64| {
+        let number = request * traces + number;
+        let id = u128::from(number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+        Span {
+            trace_id: id.to_be_bytes().to_vec(),
+            status: Some(Status {
+                code: 2,
+                ..Status::default()
+            }),
+            ..sample::span(number)
+        }
+    };
+    sample::traces("shop", (0..traces).map(span).collect())
+}
+
+/// The last rung of the ladder: refused with a wait that is spread, the other signals not; ended when what waits was decided; and then whoever comes
+/// again is let in. What was acknowledged on the way has one end each, and the rows say what they stand for.
+#[test]
+fn spans_are_refused_while_memory_is_too_short_for_what_is_protected_and_nothing_acknowledged_is_lost() {
+    const TRACES: u64 = 300;
+    let folder = tempfile::tempdir().unwrap();
+    let policy = folder.path().join("policy.yaml");
+    std::fs::write(&policy, CRAMPED).unwrap();
+    let policy = policy.display().to_string();
+    let data = folder.path().join("data");
+    let settings = [
+        ("sampling.policy", policy.as_str()),
+        ("storage.commit.interval", "300ms"),
+    ];
+    let server = Server::start("collector", &data, &settings);
+    let ready = || {
+        let admin = server.address("collector", "admin.collector");
+        http(admin, "GET", "/readyz", &[], b"")
+    };
+    assert_eq!(ready().status, 200);
+
+    let mut requests = 0;
+    let refused = wait_for("a refusal", || {
+        let body = failed(requests, TRACES);
+        let reply = server.post("/v1/traces", &body);
+        match reply.status {
+            200 => requests += 1,
+            503 => return Some(body),
+            other => panic!("{other}: {}", String::from_utf8_lossy(&reply.body)),
+        }
+        None
+    });
+    assert!(requests * TRACES > 1000, "{requests} requests were taken");
+
+    // Whoever comes again is told another wait each time, within half of what it is; a client of JSON reads it to the nanosecond.
+    let mut waits = BTreeSet::new();
+    for _ in 0..20 {
+        let reply = http(
+            server.http(),
+            "POST",
+            "/v1/traces",
+            &[("content-type", "application/json")],
+            br#"{"resourceSpans": []}"#,
+        );
+        let told = String::from_utf8_lossy(&reply.body).into_owned();
+        assert!(
+            reply.status == 503 && told.contains("trace_memory"),
+            "{}: {told}",
+            reply.status
+        );
+        let wait = &reply.json()["details"][0]["retryDelay"];
+        let wait: f64 = wait.as_str().unwrap().trim_end_matches('s').parse().unwrap();
+        let seconds: f64 = reply.headers["retry-after"].parse().unwrap();
+        assert!(
+            (0.5..=1.5).contains(&wait) && seconds == wait.ceil(),
+            "{wait} {seconds}"
+        );
+        waits.insert((wait * 1e9) as u64);
+    }
+    assert!(waits.len() > 10, "{waits:?}");
+    let spread = (waits.last().unwrap() - waits.first().unwrap()) as f64 / 1e9;
+    assert!(spread > 0.4, "{waits:?}");
+    let method = "opentelemetry.proto.collector.trace.v1.TraceService/Export";
+    assert_eq!(grpc(server.grpc(), method, None, &refused), ("14".to_owned(), true));
+    assert_eq!(
+        server
+            .post("/v1/logs", &sample::logs("shop", vec![sample::record("a")]))
+            .status,
+        200
+    );
+    let told = ready();
+    let text = String::from_utf8_lossy(&told.body).into_owned();
+    assert!(
+        told.status == 503 && text.contains("trace_memory"),
+        "{}: {text}",
+        told.status
+    );
+    assert_eq!(
+        server.counted("tailwater_requests_refused_total", &["reason=\"trace_memory\""]),
+        22.0
+    );
+
+    // What waits falls due, and who was refused comes again.
+    wait_for("the refused request to be taken", || {
+        match server.post("/v1/traces", &refused).status {
+            200 => Some(()),
+            503 => None,
+            other => panic!("{other}"),
+        }
+    });
+    requests += 1;
+    wait_for("readiness", || (ready().status == 200).then_some(()));
+    server.settle();
+    assert!(server.stop().success());
+
+    let data = data.display().to_string();
+    run_ok(&["lake", "verify", "--data", &data]);
+    let accounts = ask(
+        &data,
+        "select account, reason, sum(items) as items from ledger where signal = 'traces' group by account, reason",
+    );
+    let of = |account: &str, reason: Option<&str>| -> f64 {
+        let own = |row: &&Value| row["account"] == account && reason.is_none_or(|reason| row["reason"] == reason);
+        accounts.iter().filter(own).map(|row| number(row, "items")).sum()
+    };
+    let acked = (requests * TRACES) as f64;
+    assert_eq!(of("received", None), acked, "{accounts:?}");
+    assert_eq!(
+        of("stored", None) + of("sampled_out", Some("admission")),
+        acked,
+        "{accounts:?}"
+    );
+    assert!(of("sampled_out", None) > 0.0, "{accounts:?}");
+    let rows = &ask(
+        &data,
+        "select count(*) as n, count(distinct trace_id) as traces, sum(sample_weight) as total, \
+         sum(sample_weight * (sample_weight - 1)) as variance from spans",
+    )[0];
+    assert_eq!(number(rows, "n"), of("stored", None));
+    assert_eq!(number(rows, "traces"), number(rows, "n"), "stored once");
+    let error = (number(rows, "total") - acked).abs();
+    assert!(error <= 5.0 * number(rows, "variance").sqrt(), "{rows} for {acked}");
+}
+
+#[test]
+fn what_waits_when_the_policy_is_taken_away_is_stored() {
+    let folder = tempfile::tempdir().unwrap();
+    let policy = folder.path().join("policy.yaml");
+    std::fs::write(
+        &policy,
+        "trace: {root_settle: 1h, idle: 1h, timeout: 1h}\nstrata: [{name: rest, target: 1%}]\n",
+    )
+    .unwrap();
+    let policy = policy.display().to_string();
+    let data = folder.path().join("data");
+    let server = Server::start("collector", &data, &[("sampling.policy", &policy)]);
+    assert_eq!(server.post("/v1/traces", &failed(0, 50)).status, 200);
+    wait_for("spans that wait", || {
+        (server.counted("tailwater_items_in_flight", &["signal=\"traces\""]) == 50.0).then_some(())
+    });
+    assert!(server.stop().success());
+    let server = Server::start("collector", &data, &[]);
+    server.settle();
+    assert_eq!(server.post("/v1/traces", &failed(1, 50)).status, 200);
+    server.settle();
+    assert!(server.stop().success());
+    let data = data.display().to_string();
+    run_ok(&["lake", "verify", "--data", &data]);
+    let rows = ask(
+        &data,
+        "select sample_reason as reason, count(*) as n, sum(sample_weight) as total from spans group by sample_reason order by sample_reason",
+    );
+    let told: Vec<(&str, f64, f64)> = rows
+        .iter()
+        .map(|row| (row["reason"].as_str().unwrap(), number(row, "n"), number(row, "total")))
+        .collect();
+    assert_eq!(told, [("all", 50.0, 50.0), ("undecided", 50.0, 50.0)]);
+}
+
+#[test]
+fn a_span_that_comes_again_beside_others_is_stored_once_and_told_in_the_ledger() {
+    let folder = tempfile::tempdir().unwrap();
+    let policy = folder.path().join("policy.yaml");
+    std::fs::write(&policy, "trace: {root_settle: 2s, idle: 2s, timeout: 2s}\n").unwrap();
+    let policy = policy.display().to_string();
+    let data = folder.path().join("data");
+    let settings = [("sampling.policy", policy.as_str())];
+    let server = Server::start("collector", &data, &settings);
+    // Of one trace.
+    let spans: Vec<Span> = (0..3).map(sample::span).collect();
+    for part in [&spans[..2], &spans[1..]] {
+        let body = sample::traces("shop", part.to_vec());
+        assert_eq!(server.post("/v1/traces", &body).status, 200);
+    }
+    server.settle();
+    assert!(server.stop().success());
+    // Whoever comes next can read why.
+    assert!(Server::start("collector", &data, &settings).stop().success());
+    let data = data.display().to_string();
+    run_ok(&["lake", "verify", "--data", &data]);
+    let accounts = ask(
+        &data,
+        "select account, reason, sum(items) as items from ledger where signal = 'traces' group by account, reason order by account",
+    );
+    let told: Vec<(&str, &str, f64)> = accounts
+        .iter()
+        .map(|row| {
+            let text = |column: &str| row[column].as_str().unwrap_or_default();
+            (text("account"), text("reason"), number(row, "items"))
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("deduplicated", "span", 1.0),
+            ("received", "", 4.0),
+            ("stored", "", 3.0)
+        ]
+    );
+    let rows = &ask(
+        &data,
+        "select count(*) as n, count(distinct span_id) as spans from spans",
+    )[0];
+    assert_eq!((number(rows, "n"), number(rows, "spans")), (3.0, 3.0));
+    // RED counts what came.
+    assert_eq!(number(&ask(&data, "select sum(n) as n from red")[0], "n"), 4.0);
 }

@@ -28,6 +28,7 @@ strata:
 
 struct Made {
     id: [u8; 16],
+    span: [u8; 8],
     parent: [u8; 8],
     error: bool,
     service: &'static [u8],
@@ -47,6 +48,7 @@ fn spans(traces: usize) -> Vec<Made> {
         for span in 0..SPANS {
             made.push(Made {
                 id,
+                span: random.next().to_le_bytes(),
                 parent: [u8::from(span > 0); 8],
                 error: random.unit() < 0.002,
                 service: SERVICES[span % 4],
@@ -63,7 +65,7 @@ fn spans(traces: usize) -> Vec<Made> {
 fn peek<'a>(made: &'a Made, values: &'a [Option<Raw<'a>>]) -> SpanPeek<'a, 'a> {
     let head = SpanHead {
         trace_id: &made.id,
-        span_id: &made.id[..8],
+        span_id: &made.span,
         parent_span_id: if made.parent == [0; 8] { &[] } else { &made.parent },
         name: b"GET /api/products",
         kind: 2,
@@ -81,6 +83,8 @@ fn peek<'a>(made: &'a Made, values: &'a [Option<Raw<'a>>]) -> SpanPeek<'a, 'a> {
         service_name: made.service,
         service_namespace: b"",
         values,
+        of_resource: &[],
+        own: 0,
     }
 }
 

@@ -52,23 +52,33 @@ impl fmt::Display for Note {
 /// A policy: which traces, with what probability, and how many.
 struct Rule {
     name: String,
+    at: At,
     when: Expr,
     p: f64,
     spans_per_sec: f64,
     bytes_per_sec: f64,
     is_drop: bool,
+    /// Of which composite it is a part: what a part leaves out, others of the same one do not get there either.
+    composite: Option<usize>,
 }
 
 impl Rule {
     fn of(when: Expr) -> Rule {
         Rule {
             name: String::new(),
+            at: At { line: 0, column: 0 },
             when,
             p: 1.0,
             spans_per_sec: f64::INFINITY,
             bytes_per_sec: f64::INFINITY,
             is_drop: false,
+            composite: None,
         }
+    }
+
+    /// It never votes for a trace.
+    fn is_never(&self) -> bool {
+        self.p <= 0.0
     }
 
     fn is_limited(&self) -> bool {
@@ -123,6 +133,7 @@ pub fn otelcol(text: &str) -> Result<Imported, String> {
 #[derive(Default)]
 struct Import {
     rules: Vec<Rule>,
+    composites: usize,
     notes: Vec<Note>,
 }
 
@@ -179,19 +190,27 @@ fn any(field: SpanField, op: Op) -> Expr {
     Expr::Any(Box::new(test(Field::Span(field), op)))
 }
 
-/// Both ends of a range; an end that is not set is not asked. Without any, whether the field is there.
-fn between(field: Field, low: Option<(Cmp, Operand)>, high: Option<(Cmp, Operand)>) -> Expr {
-    let parts: Vec<Expr> = [low, high]
-        .into_iter()
-        .flatten()
-        .map(|(cmp, value)| test(field.clone(), Op::Is(cmp, value)))
-        .collect();
+/// Both ends of a range; an end that is not set is not asked.
+fn between(field: &Field, low: Option<(Cmp, Operand)>, high: Option<(Cmp, Operand)>) -> Expr {
+    let ends = [low, high].into_iter().flatten();
+    let parts = ends.map(|(cmp, value)| test(field.clone(), Op::Is(cmp, value)));
+    every(parts.collect())
+}
+
+fn every(mut parts: Vec<Expr>) -> Expr {
     match parts.len() {
-        0 if matches!(field, Field::Trace(_)) => Expr::Const(true),
-        0 => test(field, Op::Exists),
-        1 => parts.into_iter().next().unwrap_or(Expr::Const(true)),
+        0 => Expr::Const(true),
+        1 => parts.remove(0),
         _ => Expr::And(parts),
     }
+}
+
+/// A span's own attribute or its resource's, one as good as the other: a span's does not hide its resource's there.
+fn attribute(key: &str, mut asked: impl FnMut(Field) -> Expr) -> Expr {
+    let places = [SpanField::Own(key.into()), SpanField::Resource(key.into())];
+    Expr::Any(Box::new(Expr::Or(
+        places.into_iter().map(|place| asked(Field::Span(place))).collect(),
+    )))
 }
 
 impl Import {
@@ -237,6 +256,9 @@ impl Import {
             ),
             ("drop_pending_traces_on_shutdown", "traces that wait survive a restart"),
             ("num_shards", "not needed"),
+            ("maximum_trace_size_bytes", "a trace's size is a condition: trace.bytes"),
+            ("sampling_strategy", "a trace is decided when it is whole"),
+            ("tail_storage", "what waits is in the intake log"),
         ];
         for entry in entries(processor) {
             if let Some((key, message)) = known.iter().find(|(key, _)| *key == entry.key) {
@@ -254,10 +276,12 @@ impl Import {
             return self.composite(node, &name);
         }
         match self.rule(node, &name) {
-            Ok(mut rule) => {
-                rule.name = name;
-                self.rules.push(rule);
-            }
+            Ok(rule) if rule.is_never() => {}
+            Ok(rule) => self.rules.push(Rule {
+                name,
+                at: node.at,
+                ..rule
+            }),
             Err(message) => self.note(node.at, &name, format!("not carried over: {message}")),
         }
     }
@@ -285,7 +309,14 @@ impl Import {
             self.note(
                 node.at,
                 name,
-                "invert_match is carried over as `not`, without the precedence that it has there",
+                "invert_match is carried over as `not`; Collectors that know inverted decisions let it overrule other policies",
+            );
+        }
+        if let Some(burst) = get(settings, "burst_capacity") {
+            self.note(
+                burst.at,
+                name,
+                "burst_capacity is not carried over: budget.burst_sec holds for all strata",
             );
         }
         let of = |count: f64| Operand::Number(count);
@@ -293,36 +324,65 @@ impl Import {
         Ok(Rule::of(match kind {
             "always_sample" => Expr::Const(true),
             "latency" => {
-                let ns = |name| set(name).map(|ms| Operand::Duration((ms * 1e6) as u64));
-                let field = Field::Trace(TraceField::Duration);
+                // Durations are cut to whole ms there before they are compared.
+                let next = |ms: f64| Operand::Duration(((ms + 1.0) * 1e6) as u64);
+                let low = number(settings, "threshold_ms").unwrap_or(0.0);
+                let high = set("upper_threshold_ms").map(|ms| (Cmp::Lt, next(ms)));
+                if high.is_some() {
+                    self.note(
+                        node.at,
+                        name,
+                        "the upper bound is one of whole traces; there a part of one may be below it",
+                    );
+                }
                 between(
-                    field,
-                    ns("threshold_ms").map(|ns| (Cmp::Gt, ns)),
-                    ns("upper_threshold_ms").map(|ns| (Cmp::Le, ns)),
+                    &Field::Trace(TraceField::Duration),
+                    (low >= 0.0).then(|| (Cmp::Ge, next(low))),
+                    high,
                 )
             }
             "numeric_attribute" => {
-                let field = Field::Span(SpanField::Attr(key()?));
-                let low = set("min_value").map(|number| (Cmp::Ge, of(number)));
-                let high = set("max_value").map(|number| (Cmp::Le, of(number)));
-                inverted(Expr::Any(Box::new(between(field, low, high))))
+                let ends = (set("min_value"), set("max_value"));
+                if ends == (None, None) {
+                    return Err("it has neither min_value nor max_value".into());
+                }
+                self.note(
+                    node.at,
+                    name,
+                    "numbers with a fraction are compared, too; there they are 0",
+                );
+                inverted(attribute(&key()?, |field| {
+                    let low = ends.0.map(|number| (Cmp::Ge, of(number)));
+                    let high = ends.1.map(|number| (Cmp::Le, of(number)));
+                    between(&field, low, high)
+                }))
             }
             "string_attribute" => {
-                let field = SpanField::Attr(key()?);
-                inverted(match is_set(settings, "enabled_regex_matching") {
-                    false => any(field, one_of(texts(settings, "values"))?),
+                let values = texts(settings, "values");
+                let ops = match is_set(settings, "enabled_regex_matching") {
+                    false => vec![one_of(values)?],
                     true => {
-                        let tests = texts(settings, "values").into_iter().map(|value| {
-                            let pattern = parse::pattern(&value)?;
-                            Ok(test(Field::Span(field.clone()), Op::Matches(pattern)))
-                        });
-                        Expr::Any(Box::new(either(tests.collect::<Result<_, String>>()?)?))
+                        if values.iter().any(|value| value.contains('\\')) {
+                            self.note(node.at, name, UNICODE);
+                        }
+                        let patterns = values.iter().map(|value| parse::pattern(value).map(Op::Matches));
+                        patterns.collect::<Result<_, String>>()?
                     }
-                })
+                };
+                if ops.is_empty() {
+                    return Err("it has no values".into());
+                }
+                inverted(attribute(&key()?, |field| {
+                    some(ops.iter().map(|op| test(field.clone(), op.clone())).collect())
+                }))
             }
             "boolean_attribute" => {
-                let value = Operand::Bool(is_set(settings, "value"));
-                inverted(any(SpanField::Attr(key()?), Op::Is(Cmp::Eq, value)))
+                let is_true = is_set(settings, "value");
+                if !is_true {
+                    self.note(node.at, name, "values of other types are not false, as they are there");
+                }
+                let value = Operand::Bool(is_true);
+                inverted(attribute(&key()?, |field| test(field, Op::Is(Cmp::Eq, value.clone()))))
             }
             "status_code" => {
                 let codes = texts(settings, "status_codes").into_iter().map(|code| {
@@ -334,11 +394,19 @@ impl Import {
                 any(SpanField::Status, Op::In(codes.collect::<Result<_, _>>()?))
             }
             "span_count" => {
+                self.note(node.at, name, "a span that comes again counts once");
                 let low = set("min_spans").map(|count| (Cmp::Ge, of(count)));
                 let high = set("max_spans").map(|count| (Cmp::Le, of(count)));
-                between(Field::Trace(TraceField::Spans), low, high)
+                between(&Field::Trace(TraceField::Spans), low, high)
             }
-            "trace_state" => any(SpanField::TraceState(key()?), one_of(texts(settings, "values"))?),
+            "trace_state" => {
+                self.note(
+                    node.at,
+                    name,
+                    "tracestates that W3C calls invalid are read as far as they can be; there they are not",
+                );
+                any(SpanField::TraceState(key()?), one_of(texts(settings, "values"))?)
+            }
             "trace_flags" => any(SpanField::Sampled, Op::Holds),
             "probabilistic" => {
                 let p = number(settings, "sampling_percentage").unwrap_or(0.0) / 100.0;
@@ -350,8 +418,7 @@ impl Import {
                     );
                 }
                 return Ok(Rule {
-                    p: p.min(1.0),
-                    is_drop: p <= 0.0,
+                    p: p.clamp(0.0, 1.0),
                     ..Rule::of(Expr::Const(true))
                 });
             }
@@ -376,11 +443,25 @@ impl Import {
                 if !texts(settings, "spanevent").is_empty() {
                     return Err("conditions on span events are not known here".into());
                 }
+                if texts(settings, "span")
+                    .iter()
+                    .any(|condition| condition.contains("IsMatch"))
+                {
+                    self.note(
+                        node.at,
+                        name,
+                        "IsMatch looks at texts alone; there numbers are made texts of",
+                    );
+                }
                 let conditions = texts(settings, "span").into_iter().map(|condition| {
                     parse::ottl(&condition)
                         .map_err(|wrong| format!("character {} of `{condition}`: {}", wrong.column, wrong.message))
                 });
-                Expr::Any(Box::new(either(conditions.collect::<Result<_, _>>()?)?))
+                let conditions: Vec<Expr> = conditions.collect::<Result<_, _>>()?;
+                if conditions.is_empty() {
+                    return Err("it has no conditions".into());
+                }
+                Expr::Any(Box::new(some(conditions)))
             }
             "and" => return self.and(get(settings, "and_sub_policy").map(list).unwrap_or_default(), name),
             "drop" => {
@@ -408,7 +489,7 @@ impl Import {
         for part in parts {
             let rule = self.rule(part, name)?;
             if rule.is_drop {
-                return Err("a part of it never keeps anything".into());
+                return Err("a drop within it".into());
             }
             all.p = all.p.min(rule.p);
             all.spans_per_sec = all.spans_per_sec.min(rule.spans_per_sec);
@@ -417,11 +498,7 @@ impl Import {
                 when.push(rule.when);
             }
         }
-        all.when = match when.len() {
-            0 => Expr::Const(true),
-            1 => when.remove(0),
-            _ => Expr::And(when),
-        };
+        all.when = every(when);
         Ok(all)
     }
 
@@ -432,30 +509,44 @@ impl Import {
         let Some(total) = number(settings, "max_total_spans_per_second") else {
             return self.note(node.at, name, "not carried over: it has no max_total_spans_per_second");
         };
+        let names: Vec<&str> = parts.iter().filter_map(|part| text(part, "name")).collect();
         let order = texts(settings, "policy_order");
-        let mut parts: Vec<&Node> = parts.iter().collect();
-        parts.sort_by_key(|part| {
-            order
-                .iter()
-                .position(|known| Some(known.as_str()) == text(part, "name"))
-                .unwrap_or(usize::MAX)
-        });
+        if !order.is_empty() && order != names {
+            self.note(
+                node.at,
+                name,
+                "policy_order says another order than the parts stand in; the Collector goes by that of the parts, and so does this",
+            );
+        }
         let allocations = get(settings, "rate_allocation").map(list).unwrap_or_default();
         let share = |part: &Node| {
             let own = allocations
                 .iter()
                 .find(|allocation| text(allocation, "policy") == text(part, "name"));
-            own.and_then(|own| number(own, "percent"))
-                .map_or(1.0 / parts.len() as f64, |percent| percent / 100.0)
+            let percent = own
+                .and_then(|own| number(own, "percent"))
+                .filter(|percent| *percent > 0.0);
+            percent.map_or(1.0 / parts.len() as f64, |percent| percent / 100.0)
         };
-        for part in &parts {
+        let composite = Some(self.composites);
+        self.composites += 1;
+        for (place, part) in parts.iter().enumerate() {
             let full = format!("{name}.{}", text(part, "name").unwrap_or("part"));
             match self.rule(part, &full) {
-                Ok(rule) => self.rules.push(Rule {
-                    name: full,
-                    spans_per_sec: rule.spans_per_sec.min(total * share(part)),
-                    ..rule
-                }),
+                Ok(rule) if rule.is_never() => {}
+                Ok(rule) => {
+                    if (rule.p < 1.0 || rule.is_limited()) && place + 1 < parts.len() {
+                        self.note(part.at, &full, LEFT_OUT);
+                    }
+                    self.rules.push(Rule {
+                        name: full,
+                        at: part.at,
+                        // Whole spans, as there.
+                        spans_per_sec: rule.spans_per_sec.min((total * share(part)).floor().min(total)),
+                        composite,
+                        ..rule
+                    });
+                }
                 Err(message) => self.note(part.at, &full, format!("not carried over: {message}")),
             }
         }
@@ -465,7 +556,8 @@ impl Import {
         let mut used: Vec<String> = Vec::new();
         let mut is_closed = false;
         out.push_str("strata:\n");
-        for rule in std::mem::take(&mut self.rules) {
+        let rules = std::mem::take(&mut self.rules);
+        for (place, rule) in rules.iter().enumerate() {
             if is_closed {
                 self.note(
                     at,
@@ -489,6 +581,15 @@ impl Import {
             used.push(name.clone());
             let _ = writeln!(out, "  - name: {name}");
             is_closed = matches!(rule.when, Expr::Const(true));
+            let is_sure = rule.is_drop || rule.p >= 1.0 && !rule.is_limited();
+            let others = rules[place + 1..].iter();
+            let has_other = others
+                .filter(|other| other.is_limited())
+                .any(|other| rule.composite.is_none() || other.composite != rule.composite);
+            let is_said = |note: &Note| note.what == rule.name && note.message == LEFT_OUT;
+            if !is_sure && !is_closed && has_other && !self.notes.iter().any(is_said) {
+                self.note(rule.at, &rule.name, LEFT_OUT);
+            }
             if !is_closed {
                 let _ = writeln!(out, "    when: '{}'", rule.when.to_string().replace('\'', "''"));
             }
@@ -510,7 +611,9 @@ impl Import {
     }
 }
 
-fn one_of(values: Vec<String>) -> Result<Op, String> {
+fn one_of(mut values: Vec<String>) -> Result<Op, String> {
+    // An empty text is never met there.
+    values.retain(|value| !value.is_empty());
     if values.is_empty() {
         return Err("it has no values".into());
     }
@@ -519,13 +622,18 @@ fn one_of(values: Vec<String>) -> Result<Op, String> {
     ))
 }
 
-fn either(mut parts: Vec<Expr>) -> Result<Expr, String> {
+fn some(mut parts: Vec<Expr>) -> Expr {
     match parts.len() {
-        0 => Err("it has no conditions".into()),
-        1 => Ok(parts.remove(0)),
-        _ => Ok(Expr::Or(parts)),
+        1 => parts.remove(0),
+        _ => Expr::Or(parts),
     }
 }
+
+/// What differs in patterns.
+const UNICODE: &str = "\\d, \\w, \\s and \\b are those of Unicode; there they are those of ASCII";
+
+/// What a stratum that does not keep all of its traces says of the others.
+const LEFT_OUT: &str = "traces that it leaves out are not offered to those after it, as they are there";
 
 // The names that OTTL's constants are made of.
 const _: () = assert!(KINDS.len() == 6 && STATUSES.len() == 3);
@@ -565,6 +673,7 @@ mod tests {
       - {name: ts, type: trace_state, trace_state: {key: k, values: [v]}}
       - {name: flags, type: trace_flags}
       - {name: ottl, type: ottl_condition, ottl_condition: {span: ['attributes["a"] == "b"', 'IsMatch(name, "x")']}}
+      - {name: none, type: probabilistic, probabilistic: {sampling_percentage: 0}}
       - {name: no, type: not, not: {not_sub_policy: {type: span_count, span_count: {min_spans: 3}}}}
       - name: both
         type: and
@@ -577,22 +686,22 @@ mod tests {
       - {name: bye, type: drop, drop: {drop_sub_policy: [{type: string_attribute, string_attribute: {key: p, values: [/healthz]}}]}}
 "#,
             r#"  - name: bye
-    when: 'any(span.attr["p"] in ["/healthz"])'
+    when: 'any(span.own["p"] in ["/healthz"] or span.resource["p"] in ["/healthz"])'
     target: drop
   - name: slow
-    when: 'trace.duration > 500ms and trace.duration <= 10s'
+    when: 'trace.duration >= 501ms and trace.duration < 10001ms'
     target: all
   - name: num
-    when: 'any(span.attr["n"] >= 5)'
+    when: 'any(span.own["n"] >= 5 or span.resource["n"] >= 5)'
     target: all
   - name: str
-    when: 'any(span.attr["s"] in ["a", "it''s"])'
+    when: 'any(span.own["s"] in ["a", "it''s"] or span.resource["s"] in ["a", "it''s"])'
     target: all
   - name: re
-    when: 'any(span.attr["s"] matches "^a\\d" or span.attr["s"] matches "b")'
+    when: 'any((span.own["s"] matches "^a\\d" or span.own["s"] matches "b") or (span.resource["s"] matches "^a\\d" or span.resource["s"] matches "b"))'
     target: all
   - name: bool
-    when: 'not any(span.attr["b"] == true)'
+    when: 'not any(span.own["b"] == true or span.resource["b"] == true)'
     target: all
   - name: err
     when: 'any(span.status in [error, unset])'
@@ -607,7 +716,7 @@ mod tests {
     when: 'any(span.sampled)'
     target: all
   - name: ottl
-    when: 'any(span.attr["a"] == "b" or span.name matches "x")'
+    when: 'any(span.own["a"] == "b" or span.name matches "x")'
     target: all
   - name: no
     when: 'not (trace.spans >= 3)'
@@ -617,7 +726,14 @@ mod tests {
 "#,
             &[
                 "hash_salt",
+                "upper bound",
+                "fraction",
+                "Unicode",
                 "invert_match",
+                "counts once",
+                "W3C",
+                "IsMatch",
+                "counts once",
                 "a tenth",
                 "both: not carried over",
                 "bytes: not carried over",
@@ -635,15 +751,16 @@ mod tests {
           max_total_spans_per_second: 1000
           policy_order: [b, a]
           composite_sub_policy:
-            - {name: a, type: always_sample}
             - {name: b, type: status_code, status_code: {status_codes: [ERROR]}}
-          rate_allocation: [{policy: b, percent: 60}]
+            - {name: a, type: always_sample}
+          rate_allocation: [{policy: b, percent: 60}, {policy: a, percent: 0}]
       - {name: ext, type: my_extension}
       - {name: ev, type: ottl_condition, ottl_condition: {spanevent: ['name == "x"']}}
       - {name: odd, type: not, not: {not_sub_policy: {type: probabilistic, probabilistic: {sampling_percentage: 5}}}}
+      - {name: open, type: numeric_attribute, numeric_attribute: {key: n}}
 "#,
             "  - name: mix.b\n    when: 'any(span.status in [error])'\n    target: all\n    spans_per_sec: 600\n  - name: mix.a\n    target: all\n    spans_per_sec: 500\n",
-            &["my_extension", "span events", "turned round"],
+            &["my_extension", "span events", "turned round", "neither"],
         );
         check(
             "      - {name: err, type: status_code, status_code: {status_codes: [ERROR]}}\n",
@@ -652,5 +769,41 @@ mod tests {
         );
         assert!(otelcol("processors: {batch: {}}").is_err());
         assert!(otelcol("a: [").is_err());
+    }
+
+    #[test]
+    fn what_the_order_of_strata_changes_is_said() {
+        check(
+            r#"
+      - name: mix
+        type: composite
+        composite:
+          max_total_spans_per_second: 100
+          policy_order: [some, errors]
+          composite_sub_policy:
+            - {name: errors, type: status_code, status_code: {status_codes: [ERROR]}}
+            - name: some
+              type: and
+              and:
+                and_sub_policy:
+                  - {type: latency}
+                  - {type: probabilistic, probabilistic: {sampling_percentage: 10}}
+            - {name: many, type: span_count, span_count: {min_spans: 3}}
+      - {name: flagged, type: and, and: {and_sub_policy: [{type: trace_flags}, {type: rate_limiting, rate_limiting: {spans_per_second: 9, burst_capacity: 9}}]}}
+"#,
+            "  - name: mix.errors\n    when: 'any(span.status in [error])'\n    target: all\n    spans_per_sec: 33\n  \
+             - name: mix.some\n    when: 'trace.duration >= 1ms'\n    target: 10%\n    spans_per_sec: 33\n  \
+             - name: mix.many\n    when: 'trace.spans >= 3'\n    target: all\n    spans_per_sec: 33\n  \
+             - name: flagged\n    when: 'any(span.sampled)'\n    target: all\n    spans_per_sec: 9\n  \
+             - name: unmatched\n    target: drop\n",
+            &[
+                "policy_order",
+                "mix.some: traces that it leaves out",
+                "counts once",
+                "burst_capacity",
+                "mix.errors: traces that it leaves out",
+                "mix.many: traces that it leaves out",
+            ],
+        );
     }
 }

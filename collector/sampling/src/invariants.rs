@@ -11,7 +11,6 @@ use crate::policy::{self, Policy};
 use crate::sampler::{Offer, Output, Sampler, Tick};
 use crate::sim::{Burst, Made, Ours, Random, SPAN_BYTES, START_NS, STORED_PER_BYTE, Traffic, compare, score};
 use crate::threshold::{Randomness, Threshold};
-use crate::tracestate::Upstream;
 use tailwater_model::ids::TraceId;
 use tailwater_slo::estimate::{NO_TRACE, Part, Seen, total};
 use tailwater_slo::interval::Confidence;
@@ -260,10 +259,7 @@ fn estimates(make: impl Fn() -> Sampler<()>, traffic: &Traffic, seed: u64, secon
     for trace in made.values() {
         let kept = match span(&mut sampler, trace, START_NS + (seconds + 2) * SECOND_NS, &mut output) {
             Offer::Late(decision) => {
-                assert!(
-                    decision.keeps(trace.id, Upstream::default()),
-                    "a late span of a kept trace is kept"
-                );
+                assert!(decision.keeps(trace.id), "a late span of a kept trace is kept");
                 Some(decision.threshold.weight())
             }
             Offer::Dropped => None,
@@ -725,6 +721,29 @@ fn a_dry_run_keeps_everything_and_says_what_it_would_do() {
     assert!(would_drop > 0);
 }
 
+/// A trace may be known better twice in a moment, each time with the same deadline.
+#[test]
+fn a_trace_is_decided_once_however_often_its_deadline_is_set() {
+    let waits = "trace: {root_settle: 10s, idle: 10s, timeout: 10s}";
+    let mut sampler = sampler(policy(waits), Fault::None);
+    let (tenant, mut out) = (sampler.tenant("sim"), Output::default());
+    let made = &Traffic::default().second(0, &mut Random::new(1))[0];
+    // Something within, a server, the root.
+    for (at, (parent, kind)) in [(&[1; 8][..], 1), (&[1; 8], 2), (&[], 2)].into_iter().enumerate() {
+        let (mut span, at_log) = made.span(b"s", b"op");
+        (span.head.parent_span_id, span.head.kind) = (parent, kind);
+        span.head.start += at as u64;
+        assert_eq!(
+            sampler.offer(START_NS, tenant, &span, at_log, || (), &mut out),
+            Offer::Held
+        );
+    }
+    let (now_ns, rate) = (START_NS + 11 * SECOND_NS, f64::INFINITY);
+    sampler.tick(Tick { now_ns, rate }, &mut out);
+    let spans: Vec<u32> = out.verdicts.iter().map(|verdict| verdict.span_count).collect();
+    assert_eq!((spans, sampler.waiting()), (vec![3], 0));
+}
+
 // ---- memory, ids, restarts
 
 /// M1: twenty times the traffic and a trace of a million spans: memory within 2 % of its limit.
@@ -747,11 +766,13 @@ fn memory_stays_within_its_limit() {
         for trace in traffic.second(second, &mut random) {
             let (span, at) = trace.span(b"cart", b"GET");
             sampler.offer(trace.at_ns, tenant, &span, at, || (), &mut output);
-            let (span, at) = giant.span(b"cart", b"GIANT");
-            for _ in 0..20.min(giant_left) {
+            let (mut span, at) = giant.span(b"cart", b"GIANT");
+            for number in 0..20.min(giant_left) {
+                span.head.end = giant.at_ns + u64::from(giant_left - number);
                 match sampler.offer(trace.at_ns, tenant, &span, at, || (), &mut output) {
                     Offer::Late(_) | Offer::Dropped => giant_spans += 1,
                     Offer::Held | Offer::Refused => {}
+                    Offer::Again => panic!("no span comes again"),
                 }
             }
             giant_left = giant_left.saturating_sub(20);

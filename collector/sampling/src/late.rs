@@ -73,7 +73,8 @@ pub(crate) struct LateMemory {
     memory: Memory,
     /// Youngest last.
     slices: VecDeque<Slice>,
-    causes: Vec<(Arc<str>, u64, bool)>,
+    /// Reason, epoch, whether R is a hash, whether it was said by a span.
+    causes: Vec<(Arc<str>, u64, bool, bool)>,
 }
 
 impl LateMemory {
@@ -88,13 +89,14 @@ impl LateMemory {
     pub fn find(&self, trace: TraceId) -> Option<Late> {
         let kept = self.slices.iter().rev().find_map(|slice| slice.kept.get(&trace));
         if let Some(kept) = kept {
-            let (reason, epoch, is_hashed) = &self.causes[kept.cause as usize];
+            let (reason, epoch, is_hashed, is_said) = &self.causes[kept.cause as usize];
             return Some(Late::Kept(Decision {
                 threshold: kept.threshold,
                 reason: reason.clone(),
                 epoch: *epoch,
                 is_hashed: *is_hashed,
                 is_dropped: false,
+                by_said: is_said.then_some(true),
             }));
         }
         let print = print(trace);
@@ -103,12 +105,12 @@ impl LateMemory {
     }
 
     pub fn keep(&mut self, now_ns: u64, trace: TraceId, decision: &Decision) {
-        let cause = self.causes.iter().rposition(|(reason, epoch, is_hashed)| {
-            (reason, *epoch, *is_hashed) == (&decision.reason, decision.epoch, decision.is_hashed)
+        let (epoch, is_hashed, is_said) = (decision.epoch, decision.is_hashed, decision.by_said.is_some());
+        let cause = self.causes.iter().rposition(|(reason, of, hashed, said)| {
+            (reason, *of, *hashed, *said) == (&decision.reason, epoch, is_hashed, is_said)
         });
         let cause = cause.unwrap_or_else(|| {
-            self.causes
-                .push((decision.reason.clone(), decision.epoch, decision.is_hashed));
+            self.causes.push((decision.reason.clone(), epoch, is_hashed, is_said));
             self.causes.len() - 1
         }) as u32;
         let threshold = decision.threshold;
@@ -173,10 +175,10 @@ impl LateMemory {
 
     pub fn encode(&self, out: &mut Vec<u8>) {
         put_u32(out, self.causes.len() as u32);
-        for (reason, epoch, is_hashed) in &self.causes {
+        for (reason, epoch, is_hashed, is_said) in &self.causes {
             put_bytes(out, reason.as_bytes());
             put_u64(out, *epoch);
-            out.push(u8::from(*is_hashed));
+            out.push(u8::from(*is_hashed) | u8::from(*is_said) << 1);
         }
         put_u32(out, self.slices.len() as u32);
         for slice in &self.slices {
@@ -195,7 +197,8 @@ impl LateMemory {
     pub fn decode(&self, reader: &mut Reader<'_>) -> Result<LateMemory, Malformed> {
         let mut causes = Vec::new();
         for _ in 0..reader.u32()? {
-            causes.push((Arc::from(reader.text()?), reader.u64()?, reader.u8()? != 0));
+            let (reason, epoch, flags) = (Arc::from(reader.text()?), reader.u64()?, reader.u8()?);
+            causes.push((reason, epoch, flags & 1 != 0, flags & 2 != 0));
         }
         let mut slices: VecDeque<Slice> = VecDeque::new();
         for _ in 0..reader.u32()? {
@@ -250,6 +253,7 @@ mod tests {
             epoch: 3,
             is_hashed: false,
             is_dropped: false,
+            by_said: None,
         }
     }
 
@@ -304,13 +308,22 @@ mod tests {
                 ..decision(0.1)
             },
         );
+        let by_said = Some(true);
+        memory.keep(
+            90_000_000_000,
+            id(4),
+            &Decision {
+                by_said,
+                ..decision(0.1)
+            },
+        );
         memory.drop(90_000_000_000, id(3));
         let mut bytes = Vec::new();
         memory.encode(&mut bytes);
         let again = LateMemory::new(Memory::default())
             .decode(&mut Reader::new(&bytes))
             .unwrap();
-        for n in 1..5 {
+        for n in 1..6 {
             assert_eq!(again.find(id(n)), memory.find(id(n)), "{n}");
         }
         for len in 0..bytes.len() {

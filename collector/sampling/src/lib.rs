@@ -17,11 +17,13 @@
 //!    and [`Sampler::calibrate`];
 //! 4. after each of 2 and 3: for every [`Verdict`] `journal.decide(slot, T, journal_reason, epoch)`; the spans of a kept one are read again
 //!    from the log at their [`SpanAt`]s and stored with [`Sampler::stamp`]; those of another are counted as sampled out;
+//!    An [`Offer::Again`] is settled with its trace's verdict, which counts it apart;
 //! 5. an [`Offer::Late`] is stored with its decision and touched in the journal, an [`Offer::Dropped`] is sampled out;
 //! 6. checkpoint: [`Sampler::encode`].
 //!
 //! What is absent and must stay so: time that is not an argument, tokio, and any decision that looks at the R it decides about.
 
+mod again;
 mod allocate;
 mod audit;
 mod book;

@@ -20,6 +20,7 @@ use ahash::RandomState;
 use tailwater_model::ids::TraceId;
 use tailwater_model::otlp::peek::{Keys, SpanPeek};
 
+use crate::again;
 use crate::audit::Audit;
 use crate::controller::{Controller, Item, Shares};
 use crate::fault::Fault;
@@ -54,6 +55,8 @@ pub const LIVE_TRACES: &str = "live_traces";
 pub enum Offer {
     /// The span waits with its trace.
     Held,
+    /// It does already: this one is counted with its trace's verdict ([`Verdict::again`]).
+    Again,
     /// The trace was kept: store the span, late, with this decision.
     Late(Decision),
     /// The trace was not kept: neither is the span.
@@ -290,13 +293,16 @@ impl<M: Copy> Sampler<M> {
                 (self.table.open(hash, opening), true)
             }
         };
+        if !self.table.push(place, at, again::key(&span.head)) {
+            return Offer::Again;
+        }
         let is_nearer = self.take_in(place, span, at, is_new);
         if is_new && let Some(short) = self.refuses(place) {
             self.evict(place, short, out);
             return Offer::Refused;
         }
         if is_nearer {
-            self.set_timer(place);
+            self.set_timer(place, is_new);
         }
         let trace = self.table.get(place);
         let limit = self.live_of(trace).policy.trace.span_limit;
@@ -312,7 +318,7 @@ impl<M: Copy> Sampler<M> {
         Offer::Held
     }
 
-    /// Adds a span to what is known of its trace. Answers whether its deadline may have come nearer.
+    /// Adds a new span to what is known of its trace. Answers whether its deadline may have come nearer.
     #[inline]
     fn take_in(&mut self, place: u32, span: &SpanPeek<'_, '_>, at: SpanAt, is_new: bool) -> bool {
         let (service, is_unknown) = self.services.number(span.service_name);
@@ -322,7 +328,6 @@ impl<M: Copy> Sampler<M> {
         }
         let ratio = self.service[service as usize].ratio;
         let upstream = Upstream::parse(span.head.trace_state);
-        self.table.push(place, at);
         let trace = self.table.get_mut(place);
         let live = self.policies[trace.policy as usize]
             .as_ref()
@@ -362,10 +367,11 @@ impl<M: Copy> Sampler<M> {
         false
     }
 
-    fn set_timer(&mut self, place: u32) {
+    fn set_timer(&mut self, place: u32, is_new: bool) {
         let trace = self.table.get(place);
         let (idle_ns, seq) = (self.live_of(trace).policy.trace.idle_ns, trace.seq);
-        let timer = self.wheel.set(deadline(trace, idle_ns), Entry { place, seq });
+        let set = (!is_new).then_some(trace.timer);
+        let timer = self.wheel.set(deadline(trace, idle_ns), Entry { place, seq }, set);
         self.table.get_mut(place).timer = timer;
     }
 
@@ -406,7 +412,7 @@ impl<M: Copy> Sampler<M> {
                 };
                 due.push((entry.place, trigger));
             } else {
-                let timer = self.wheel.set(at_ns, entry);
+                let timer = self.wheel.set(at_ns, entry, None);
                 self.table.get_mut(entry.place).timer = timer;
             }
         }
@@ -555,6 +561,7 @@ impl<M: Copy> Sampler<M> {
             epoch,
             is_hashed: trace.is_hashed,
             is_dropped: is_dropped && !is_shadowed,
+            by_said: trace.is_said.then_some(would || is_shadowed),
         };
         let given = decision.threshold.given(if trace.is_hashed {
             Threshold::ALWAYS
@@ -564,6 +571,7 @@ impl<M: Copy> Sampler<M> {
         let keep = would || is_shadowed;
         let (id, mark, tenant) = (trace.id, trace.mark, trace.tenant);
         let (span_count, bytes, cost) = (trace.spans, trace.bytes, trace.cost);
+        let (again, again_bytes) = (trace.again, trace.again_bytes);
         let own = self.own(tenant, id);
         let first = out.spans.len();
         self.table.close(place, keep.then_some(&mut out.spans));
@@ -603,6 +611,8 @@ impl<M: Copy> Sampler<M> {
             shadow: is_shadowed.then_some(threshold),
             span_count,
             bytes,
+            again,
+            again_bytes,
             cost,
             tick: self.tick,
             spans: first..out.spans.len(),

@@ -1,15 +1,17 @@
 //! The traces that wait: what is known of each, and where its spans lie.
 //!
 //! ```text
-//!   ids: hash -> place         traces: one Trace each          chunks: 4 x {LSN, ordinal, bytes} and the next chunk
+//!   ids: hash -> place         traces: one Trace each          chunks: 4 x {LSN, ordinal, bytes}, 4 keys and the next chunk
 //! ```
 //!
-//! Bounded by bytes that it counts itself; who fills it makes room. Nothing is allocated per trace or span: places come from slabs.
+//! A span that comes again is counted and not added. Bounded by bytes that it counts itself; who fills it makes room. Nothing is allocated per
+//! trace or span, but for a set of the spans of a trace that has many: places come from slabs.
 
 use ahash::RandomState;
 use hashbrown::HashTable;
 use tailwater_model::ids::{Lsn, TraceId};
 
+use crate::again::{FEW, Seen};
 use crate::slab::Slab;
 use crate::threshold::{Randomness, Threshold};
 use crate::verdict::SpanAt;
@@ -42,6 +44,10 @@ pub(crate) struct Trace<M> {
     pub bytes: u64,
     pub cost: f64,
     pub spans: u32,
+    /// Spans that came again, and their bytes.
+    pub again: u32,
+    pub again_bytes: u64,
+    seen: Seen,
     pub tenant: u32,
     pub service: u32,
     /// Of the policies, the one that began with it.
@@ -71,6 +77,7 @@ pub(crate) enum HeadRank {
 #[derive(Debug)]
 struct Chunk {
     spans: [SpanAt; CHUNK_SPANS],
+    keys: [u64; CHUNK_SPANS],
     next: u32,
 }
 
@@ -86,6 +93,8 @@ pub(crate) struct Table<M> {
     ids: HashTable<Id>,
     traces: Slab<Trace<M>>,
     chunks: Slab<Chunk>,
+    /// Of the sets of large traces.
+    set_bytes: usize,
     seq: u32,
 }
 
@@ -106,6 +115,7 @@ impl<M> Table<M> {
             ids: HashTable::new(),
             traces: Slab::new(),
             chunks: Slab::new(),
+            set_bytes: 0,
             seq: 0,
         }
     }
@@ -151,6 +161,9 @@ impl<M> Table<M> {
             bytes: 0,
             cost: 0.0,
             spans: 0,
+            again: 0,
+            again_bytes: 0,
+            seen: Seen::default(),
             tenant,
             service: 0,
             policy,
@@ -168,15 +181,26 @@ impl<M> Table<M> {
         place
     }
 
-    /// Adds a span to a trace.
+    /// Adds a span to a trace, unless it is there: `key` tells it from the trace's others. Answers whether it was added.
     #[inline]
-    pub fn push(&mut self, place: u32, at: SpanAt) {
+    pub fn push(&mut self, place: u32, at: SpanAt, key: u64) -> bool {
+        if self.traces.get_mut(place).seen.note(key) && self.has(place, key) {
+            let trace = self.traces.get_mut(place);
+            trace.again += 1;
+            trace.again_bytes += u64::from(at.len);
+            return false;
+        }
         let trace = self.traces.get_mut(place);
         let within = trace.spans as usize % CHUNK_SPANS;
         trace.spans += 1;
+        if trace.spans > FEW {
+            self.remember(place, key);
+        }
+        let trace = self.traces.get_mut(place);
         if within > 0 {
-            self.chunks.get_mut(trace.last_chunk).spans[within] = at;
-            return;
+            let chunk = self.chunks.get_mut(trace.last_chunk);
+            (chunk.spans[within], chunk.keys[within]) = (at, key);
+            return true;
         }
         let none = SpanAt {
             lsn: Lsn(0),
@@ -185,6 +209,7 @@ impl<M> Table<M> {
         };
         let chunk = self.chunks.put(Chunk {
             spans: [at, none, none, none],
+            keys: [key, 0, 0, 0],
             next: NONE,
         });
         match trace.last_chunk {
@@ -192,6 +217,40 @@ impl<M> Table<M> {
             last => self.chunks.get_mut(last).next = chunk,
         }
         trace.last_chunk = chunk;
+        true
+    }
+
+    /// Whether a trace has the span of this key.
+    fn has(&self, place: u32, key: u64) -> bool {
+        let trace = self.traces.get(place);
+        trace
+            .seen
+            .has(key)
+            .unwrap_or_else(|| self.keys(trace).any(|known| known == key))
+    }
+
+    /// The keys of a trace's spans.
+    fn keys<'a>(&'a self, trace: &Trace<M>) -> impl Iterator<Item = u64> + 'a {
+        let (mut left, mut next) = (trace.spans as usize, trace.first_chunk);
+        std::iter::from_fn(move || {
+            let chunk = (next != NONE).then(|| self.chunks.get(next))?;
+            let own = &chunk.keys[..left.min(CHUNK_SPANS)];
+            (left, next) = (left.saturating_sub(CHUNK_SPANS), chunk.next);
+            Some(own.iter().copied())
+        })
+        .flatten()
+    }
+
+    /// Puts the key of a new span into the set of a large trace; into a new one with all that it has.
+    #[inline(never)]
+    fn remember(&mut self, place: u32, key: u64) {
+        let trace = self.traces.get(place);
+        let mut keys = vec![key];
+        if !trace.seen.is_set() {
+            // The one that is being added is counted already, and not there yet.
+            keys.extend(self.keys(trace).take(FEW as usize));
+        }
+        self.set_bytes += self.traces.get_mut(place).seen.add(keys);
     }
 
     #[inline]
@@ -214,11 +273,12 @@ impl<M> Table<M> {
     pub fn close(&mut self, place: u32, spans: Option<&mut Vec<SpanAt>>) {
         let trace = self.traces.get_mut(place);
         trace.is_waiting = false;
+        self.set_bytes -= std::mem::take(&mut trace.seen).bytes();
         let (tenant, id) = (trace.tenant, trace.id);
         let (mut left, mut chunk) = (trace.spans as usize, trace.first_chunk);
         let mut spans = spans;
         while chunk != NONE {
-            let Chunk { spans: own, next } = self.chunks.get(chunk);
+            let Chunk { spans: own, next, .. } = self.chunks.get(chunk);
             let next = *next;
             if let Some(spans) = &mut spans {
                 spans.extend_from_slice(&own[..left.min(CHUNK_SPANS)]);
@@ -257,6 +317,7 @@ impl<M> Table<M> {
         self.traces.len() * size_of::<Trace<M>>()
             + self.chunks.len() * size_of::<Chunk>()
             + self.ids.capacity() * (size_of::<Id>() + 1)
+            + self.set_bytes
     }
 }
 
@@ -275,30 +336,53 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_span_comes_back_once_and_in_order(steps in prop::collection::vec((0u8..6, any::<bool>()), 1..200)) {
+        fn every_span_comes_back_once_and_in_order(
+            steps in prop::collection::vec((0u8..6, prop::bool::weighted(0.02), 0u64..100), 1..1000),
+        ) {
             let mut table = Table::new();
+            let empty = table.bytes();
             let mut expected: Vec<Vec<SpanAt>> = vec![Vec::new(); 6];
-            for (lsn, (trace, close)) in steps.into_iter().enumerate() {
+            let mut keys: Vec<Vec<u64>> = vec![Vec::new(); 6];
+            let mut again = [0; 6];
+            for (lsn, (trace, close, key)) in steps.into_iter().enumerate() {
                 // Every second trace has the id of the one before, and another tenant.
                 let (tenant, id) = (u32::from(trace % 2), TraceId([trace / 2 + 1; 16]));
                 let hash = table.hash(tenant, id);
                 let place = table.find(hash, tenant, id);
+                let of = usize::from(trace);
                 if close {
                     let mut spans = Vec::new();
                     if let Some(place) = place {
+                        prop_assert_eq!(table.get(place).again, again[of]);
+                        prop_assert_eq!(table.get(place).again_bytes, 9 * u64::from(again[of]));
                         table.close(place, Some(&mut spans));
                     }
-                    prop_assert_eq!(&spans, &expected[usize::from(trace)]);
-                    expected[usize::from(trace)].clear();
+                    prop_assert_eq!(&spans, &expected[of]);
+                    expected[of].clear();
+                    keys[of].clear();
+                    again[of] = 0;
                 } else {
                     let opening = Opening { id, mark: (), now_ns: 1, due_ns: 2, tenant, policy: 0 };
                     let place = place.unwrap_or_else(|| table.open(hash, opening));
-                    table.push(place, at(lsn as u64));
-                    expected[usize::from(trace)].push(at(lsn as u64));
+                    // Few different bits, so that keys are told apart by more than them.
+                    let key = ((key % 7) << 32) | (key / 7);
+                    let is_new = table.push(place, at(lsn as u64), key);
+                    prop_assert_eq!(is_new, !keys[of].contains(&key));
+                    if is_new {
+                        keys[of].push(key);
+                        expected[of].push(at(lsn as u64));
+                    } else {
+                        again[of] += 1;
+                    }
                 }
                 prop_assert_eq!(table.len(), expected.iter().filter(|spans| !spans.is_empty()).count());
                 prop_assert_eq!(table.waiting().count(), table.len());
             }
+            for place in table.waiting().collect::<Vec<_>>() {
+                table.close(place, None);
+            }
+            prop_assert_eq!(table.set_bytes, 0);
+            prop_assert!(table.bytes() < empty + 1000);
         }
     }
 }

@@ -73,12 +73,15 @@ pub struct Decision {
     pub is_hashed: bool,
     /// Its stratum keeps nothing, whatever R.
     pub is_dropped: bool,
+    /// Whether it is kept, where R was said by a span of it: another one may not say it.
+    pub by_said: Option<bool>,
 }
 
 impl Decision {
-    /// Whether a span of this trace, late or not, is stored.
-    pub fn keeps(&self, trace: TraceId, upstream: Upstream) -> bool {
-        !self.is_dropped && self.threshold.keeps(self.randomness(trace, upstream))
+    /// Whether a span of this trace, late or not, is stored; whatever R it says itself.
+    pub fn keeps(&self, trace: TraceId) -> bool {
+        let by_id = || self.threshold.keeps(self.randomness(trace, Upstream::default()));
+        !self.is_dropped && self.by_said.unwrap_or_else(by_id)
     }
 
     /// R of the trace.
@@ -91,11 +94,14 @@ impl Decision {
 
     /// The reason as the journal stores it beside T and epoch: a suffix says what the name alone would not.
     pub fn journal_reason(&self) -> String {
-        let suffix = match (self.is_hashed, self.is_dropped) {
-            (false, false) => "",
-            (true, false) => HASHED,
-            (false, true) => DROPPED,
-            (true, true) => HASHED_DROPPED,
+        let suffix = match (self.is_hashed, self.is_dropped, self.by_said) {
+            (false, false, None) => "",
+            (true, false, None) => HASHED,
+            (false, true, _) => DROPPED,
+            (true, true, _) => HASHED_DROPPED,
+            // What is said is never hashed.
+            (_, false, Some(true)) => IN,
+            (_, false, Some(false)) => OUT,
         };
         format!("{}{suffix}", self.reason)
     }
@@ -103,20 +109,23 @@ impl Decision {
     /// The decision of what the journal stored.
     pub fn from_journal(threshold: Threshold, reason: &str, epoch: u64) -> Decision {
         let suffixes = [
-            (HASHED_DROPPED, (true, true)),
-            (HASHED, (true, false)),
-            (DROPPED, (false, true)),
+            (HASHED_DROPPED, (true, true, None)),
+            (HASHED, (true, false, None)),
+            (DROPPED, (false, true, None)),
+            (IN, (false, false, Some(true))),
+            (OUT, (false, false, Some(false))),
         ];
         let found = suffixes
             .into_iter()
             .find_map(|(suffix, flags)| Some((reason.strip_suffix(suffix)?, flags)));
-        let (name, (is_hashed, is_dropped)) = found.unwrap_or((reason, (false, false)));
+        let (name, (is_hashed, is_dropped, by_said)) = found.unwrap_or((reason, (false, false, None)));
         Decision {
             threshold,
             reason: name.into(),
             epoch,
             is_hashed,
             is_dropped,
+            by_said,
         }
     }
 }
@@ -125,6 +134,8 @@ impl Decision {
 const HASHED: &str = "+rv";
 const DROPPED: &str = "+drop";
 const HASHED_DROPPED: &str = "+rv+drop";
+const IN: &str = "+in";
+const OUT: &str = "+out";
 
 /// A trace is decided.
 #[derive(Debug, Clone)]
@@ -149,7 +160,11 @@ pub struct Verdict<M> {
     pub span_count: u32,
     /// Their protobuf bytes.
     pub bytes: u64,
-    /// What they are expected to take when stored, bytes.
+    /// Spans that came again while it waited, kept or not: they are in none of the other numbers.
+    pub again: u32,
+    /// Their protobuf bytes.
+    pub again_bytes: u64,
+    /// What those that waited are expected to take when stored, bytes.
     pub cost: f64,
     /// Number of the tick.
     pub tick: u64,
@@ -207,13 +222,21 @@ mod tests {
 
     #[test]
     fn a_decision_comes_back_from_the_journal() {
-        for (is_hashed, is_dropped) in [(false, false), (true, false), (false, true), (true, true)] {
+        for (is_hashed, is_dropped, by_said) in [
+            (false, false, None),
+            (true, false, None),
+            (false, true, None),
+            (true, true, None),
+            (false, false, Some(true)),
+            (false, false, Some(false)),
+        ] {
             let decision = Decision {
                 threshold: Threshold::of_probability(0.25),
                 reason: "rest".into(),
                 epoch: 7,
                 is_hashed,
                 is_dropped,
+                by_said,
             };
             let stored = decision.journal_reason();
             assert_eq!(
@@ -221,8 +244,9 @@ mod tests {
                 decision,
                 "{stored}"
             );
-            let keeps = decision.keeps(TraceId([0xff; 16]), Upstream::default());
+            let keeps = decision.keeps(TraceId([0xff; 16]));
             assert!(!is_dropped || !keeps);
+            assert!(by_said.is_none_or(|said| keeps == said));
         }
     }
 }

@@ -153,6 +153,7 @@ impl Behind for Log {
 struct Process {
     /// Batches that survive it.
     keep: usize,
+    has_policy: bool,
     recent_bytes: u64,
     follow_logs: bool,
     log_bytes: u64,
@@ -202,12 +203,19 @@ impl Settled {
             memory: Memory::default(),
             commit: Duration::from_secs(30),
         };
-        let policy = policy::read(Path::new("p.yaml"), POLICY).unwrap();
         let log_id = journal.lock().log_id();
-        let tail = Tail::new(settings, policy, None, log_id, Box::new(log.clone()), NOW).unwrap();
+        let behind = Box::new(log.clone());
+        let (tail, leftover) = if process.has_policy {
+            let policy = policy::read(Path::new("p.yaml"), POLICY).unwrap();
+            let tail = Tail::new(settings, policy, None, log_id, behind, NOW).unwrap();
+            (Some(Arc::new(Mutex::new(tail))), None)
+        } else {
+            (None, Some(Tail::leftover(settings, log_id, behind, NOW).unwrap()))
+        };
         let (outbox, sealed) = mpsc::sync_channel(1000);
         let road = Road::new(Parts {
-            tail: Some(Arc::new(Mutex::new(tail))),
+            tail,
+            leftover,
             ..parts(journal.clone(), None, outbox)
         });
         let from = journal.lock().replay_from().0;
@@ -355,6 +363,7 @@ fn check(seed: u64, crashes: bool, switches: bool, log_bytes: u64, seen: &mut Se
             } else {
                 usize::MAX
             },
+            has_policy: true,
             recent_bytes: if random.random_bool(0.5) { 0 } else { 1 << 20 },
             follow_logs: !switches || random.random_bool(0.5),
             log_bytes,
@@ -364,6 +373,7 @@ fn check(seed: u64, crashes: bool, switches: bool, log_bytes: u64, seen: &mut Se
     }
     let last = Process {
         keep: usize::MAX,
+        has_policy: true,
         recent_bytes: 0,
         follow_logs: true,
         log_bytes,
@@ -457,4 +467,47 @@ fn without_room_to_wait_they_are_stored() {
     let seen = check_all(20, true, false, 0);
     assert!(!seen.contains_key("followed, late false"), "nothing waited: {seen:?}");
     assert!(seen[UNDECIDED] > 0);
+}
+
+/// The policy is taken away and comes back while log records wait, and processes crash.
+#[test]
+fn without_the_policy_that_they_waited_under_they_are_stored() {
+    let mut undecided = 0;
+    for seed in 0..40 {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let (log, made) = make(&mut random);
+        let end = log.0.len() as u64 + 1;
+        let mut settled = Settled::default();
+        let mut walked = 1;
+        while walked <= end {
+            let next = random.random_range(walked..=end);
+            let is_last = next == end;
+            let process = Process {
+                keep: match !is_last && random.random_bool(0.5) {
+                    true => random.random_range(0..10),
+                    false => usize::MAX,
+                },
+                has_policy: !is_last && random.random_bool(0.6),
+                recent_bytes: 0,
+                follow_logs: random.random_bool(0.8),
+                log_bytes: 1 << 20,
+            };
+            settled.run(&log, walked..next, process);
+            walked = if is_last { end + 1 } else { next };
+        }
+        let [received, stored, sampled_out] = settled.items;
+        assert_eq!(received, made.len() as u64, "seed {seed}: received once");
+        assert_eq!(stored, settled.logs.len() as u64, "seed {seed}: every row is counted");
+        assert_eq!(received, stored + sampled_out, "seed {seed}: nothing waits");
+        let [received, stored, sampled_out] = settled.bytes;
+        assert_eq!(received, stored + sampled_out, "seed {seed}: to the byte");
+        for (number, (_, _, severity)) in &made {
+            assert!(
+                *severity < ERROR || settled.logs.contains_key(number),
+                "seed {seed}: errors stay"
+            );
+        }
+        undecided += settled.logs.values().filter(|log| log.reason == UNDECIDED).count();
+    }
+    assert!(undecided > 50, "{undecided}");
 }

@@ -35,14 +35,17 @@ strata:
 /// A span: trace, number in it, whether it is an error.
 type Made = (u8, u8, bool);
 
+/// A span as it comes, and when it came for the first time.
+type Sent = (Made, u64);
+
 /// The intake log, and how many traces of a tenant may wait.
 #[derive(Clone)]
-struct Log(Arc<Vec<(u64, Vec<Made>)>>, Option<u32>);
+struct Log(Arc<Vec<(u64, Vec<Sent>)>>, Option<u32>);
 
 impl Log {
     fn record(&self, lsn: u64) -> Accepted {
         let (arrival_ns, spans) = &self.0[lsn as usize - 1];
-        let spans = spans.iter().map(|span| span_of(*span, *arrival_ns)).collect();
+        let spans = spans.iter().map(|(span, first_ns)| span_of(*span, *first_ns)).collect();
         let mut record = request_of(lsn, *arrival_ns, "web", spans);
         record.entry.tenant = tenant_of(lsn).into();
         record
@@ -53,6 +56,10 @@ impl Log {
 fn tenant_of(lsn: u64) -> &'static str {
     if lsn.is_multiple_of(3) { "other" } else { "default" }
 }
+
+/// Traces above have an R of their own, the largest, which their first span alone says.
+const SAID: u8 = 210;
+const LARGEST: &str = "ffffffffffffff";
 
 fn trace_of(trace: u8) -> TraceId {
     // Any 56 bits.
@@ -69,6 +76,11 @@ fn span_of((trace, number, is_error): Made, arrival_ns: u64) -> Span {
             Vec::new()
         } else {
             vec![1, 1, 1, 1, 1, 1, 1, trace]
+        },
+        trace_state: if trace > SAID && number == 0 {
+            format!("ot=rv:{LARGEST}")
+        } else {
+            String::new()
         },
         name: if trace % 10 == 9 { "/healthz" } else { "op" }.into(),
         kind: 2,
@@ -111,18 +123,26 @@ type Stored = (i64, f64, String, bool);
 struct Settled {
     batches: Vec<Bytes>,
     rows: BTreeMap<(TraceId, Vec<u8>), Stored>,
+    /// Rows of spans that have one.
+    again: u64,
     first_parts: BTreeMap<TraceId, u64>,
     received: u64,
     stored: u64,
     sampled_out: u64,
+    deduplicated: u64,
     /// Why they are sampled out, where the policy did not say.
     reasons: BTreeSet<&'static str>,
-    bytes: [u64; 3],
+    bytes: [u64; 4],
 }
 
 impl Settled {
     /// A process: replays, walks `new` records, and leaves the first `keep` of its batches behind.
     fn run(&mut self, log: &Log, new: std::ops::Range<u64>, keep: usize, recent_bytes: u64) {
+        self.run_by(Some(POLICY), log, new, keep, recent_bytes);
+    }
+
+    /// The same with another policy, or none.
+    fn run_by(&mut self, policy: Option<&str>, log: &Log, new: std::ops::Range<u64>, keep: usize, recent_bytes: u64) {
         let mut recovery = Recovery::new(journal_settings(), None).unwrap();
         for (at, settlement) in self.batches.iter().enumerate() {
             recovery
@@ -137,12 +157,20 @@ impl Settled {
             memory: Memory::default(),
             commit: Duration::from_secs(30),
         };
-        let policy = policy::read(Path::new("p.yaml"), POLICY).unwrap();
         let log_id = journal.lock().log_id();
-        let tail = Tail::new(settings, policy, None, log_id, Box::new(log.clone()), NOW).unwrap();
+        let behind = Box::new(log.clone());
+        let (tail, leftover) = match policy {
+            Some(policy) => {
+                let policy = policy::read(Path::new("p.yaml"), policy).unwrap();
+                let tail = Tail::new(settings, policy, None, log_id, behind, NOW).unwrap();
+                (Some(Arc::new(Mutex::new(tail))), None)
+            }
+            None => (None, Some(Tail::leftover(settings, log_id, behind, NOW).unwrap())),
+        };
         let (outbox, sealed) = mpsc::sync_channel(1000);
         let road = Road::new(Parts {
-            tail: Some(Arc::new(Mutex::new(tail))),
+            tail,
+            leftover,
             ..parts(journal.clone(), None, outbox)
         });
         let from = journal.lock().replay_from().0;
@@ -163,10 +191,15 @@ impl Settled {
                 Account::Received => (&mut self.received, 0),
                 Account::Stored => (&mut self.stored, 1),
                 Account::SampledOut => (&mut self.sampled_out, 2),
+                Account::Deduplicated => {
+                    assert_eq!(key.reason, tail::AGAIN);
+                    (&mut self.deduplicated, 3)
+                }
                 other => panic!("{other:?}: {amount:?}"),
             };
             *account += amount.items;
-            self.reasons.extend((!key.reason.is_empty()).then_some(key.reason));
+            let is_short = key.account == Account::SampledOut && !key.reason.is_empty();
+            self.reasons.extend(is_short.then_some(key.reason));
             self.bytes[bytes] += amount.bytes;
         }
         let head = Head::decode(batch.encoded.head.clone()).unwrap();
@@ -188,18 +221,28 @@ impl Settled {
                         let reasons = column("sample_reason").as_dictionary::<Int32Type>();
                         let reason = reasons.values().as_string::<i32>().value(reasons.key(row).unwrap());
                         let state = column("trace_state").as_dictionary::<Int32Type>();
-                        let state = state.values().as_string::<i32>().value(state.key(row).unwrap());
+                        let texts = state.values().as_string::<i32>();
+                        let state = state.key(row).map_or("", |key| texts.value(key));
                         let threshold = column("sample_threshold").as_primitive::<Int64Type>().value(row);
                         let said = Threshold::from_bits(threshold as u64).unwrap();
-                        assert_eq!(state, format!("ot=th:{said}"));
-                        assert!(said.keeps(Randomness::of_trace(real(row))), "R >= T");
+                        if reason == "all" {
+                            // Late spans of theirs may meet a policy.
+                            assert!(["", "ot=th:0"].contains(&state) && said == Threshold::ALWAYS);
+                        } else if real(row).0[0] > SAID {
+                            assert!(state.starts_with(&format!("ot=th:{said}")));
+                        } else {
+                            assert_eq!(state, format!("ot=th:{said}"));
+                            assert!(said.keeps(Randomness::of_trace(real(row))), "R >= T");
+                        }
                         let weight = column("sample_weight").as_primitive::<Float64Type>().value(row);
                         let late = column("late").as_boolean().value(row);
                         let span = column("span_id").as_binary::<i32>().value(row).to_vec();
                         let before = self
                             .rows
                             .insert((id(row), span), (threshold, weight, reason.to_owned(), late));
-                        assert!(before.is_none(), "a span is stored once");
+                        // What comes again after the decision, or without a policy, is stored again.
+                        assert!(before.is_none() || late || reason == "all", "a span is stored once");
+                        self.again += u64::from(before.is_some());
                     }
                     Table::Traces => {
                         let part = column("part").as_primitive::<Int32Type>().value(row);
@@ -212,13 +255,20 @@ impl Settled {
     }
 }
 
-fn check(seed: u64, live_traces: Option<u32>) -> BTreeSet<&'static str> {
-    let mut random = SmallRng::seed_from_u64(seed);
-    let traces = 40u8;
-    let mut left: Vec<(u8, u8)> = (1..=traces).map(|trace| (trace, random.random_range(1..6))).collect();
+/// Traces that overlap, in requests; every span of them, whose and when; how many of them come again.
+struct Traffic {
+    records: Vec<(u64, Vec<Sent>)>,
+    made: Vec<(&'static str, Made, u64)>,
+    again: u64,
+}
+
+const TRACES: u8 = 40;
+
+fn traffic(random: &mut SmallRng) -> Traffic {
+    let mut left: Vec<(u8, u8)> = (1..=TRACES).map(|trace| (trace, random.random_range(1..6))).collect();
     let mut numbers = [0u8; 256];
     let mut arrival_ns = NOW;
-    let (mut records, mut made) = (Vec::new(), Vec::new());
+    let (mut records, mut made, mut again) = (Vec::new(), Vec::new(), 0u64);
     while !left.is_empty() {
         arrival_ns += random.random_range(SECOND / 10..3 * SECOND);
         let mut spans = Vec::new();
@@ -236,13 +286,29 @@ fn check(seed: u64, live_traces: Option<u32>) -> BTreeSet<&'static str> {
             if left[at].1 == 0 {
                 left.remove(at);
             }
-            spans.push(span);
-            made.push((tenant_of(records.len() as u64 + 1), span));
+            spans.push((span, arrival_ns));
+            made.push((tenant_of(records.len() as u64 + 1), span, arrival_ns));
+        }
+        // Some come again, of late or of long ago.
+        while random.random_bool(0.2) && !made.is_empty() {
+            let reach = if random.random_bool(0.7) { 12 } else { made.len() };
+            let (tenant, span, first_ns) = made[made.len() - 1 - random.random_range(0..reach.min(made.len()))];
+            if tenant == tenant_of(records.len() as u64 + 1) {
+                spans.push((span, first_ns));
+                again += 1;
+            }
         }
         records.push((arrival_ns, spans));
     }
     // Time passes: everything is due. The last one makes the clock go on and stays undecided itself.
-    records.push((arrival_ns + 60 * SECOND, vec![(200, 0, false)]));
+    records.push((arrival_ns + 60 * SECOND, vec![((200, 0, false), arrival_ns)]));
+    Traffic { records, made, again }
+}
+
+/// What was short, and how many spans were told to have come before.
+fn check(seed: u64, live_traces: Option<u32>) -> (BTreeSet<&'static str>, u64) {
+    let mut random = SmallRng::seed_from_u64(seed);
+    let Traffic { records, made, again } = traffic(&mut random);
     let log = Log(Arc::new(records), live_traces);
     let end = log.0.len() as u64 + 1;
     let mut settled = Settled::default();
@@ -276,11 +342,12 @@ fn check(seed: u64, live_traces: Option<u32>) -> BTreeSet<&'static str> {
         let said = Threshold::from_bits(*threshold as u64).unwrap();
         assert_eq!(*weight, said.weight());
     }
-    let total = made.len() as u64 + 1;
+    let total = made.len() as u64 + again + 1;
     assert_eq!(settled.received, total, "seed {seed}");
-    assert_eq!(settled.stored, settled.rows.len() as u64, "seed {seed}");
+    assert_eq!(settled.stored, settled.rows.len() as u64 + settled.again, "seed {seed}");
+    assert!(settled.again + settled.deduplicated <= again, "seed {seed}");
     // With a limit the last one may have been refused as it came.
-    let waiting = total - settled.stored - settled.sampled_out;
+    let waiting = total - settled.stored - settled.sampled_out - settled.deduplicated;
     assert!(
         waiting == 1 || live_traces.is_some() && waiting == 0,
         "seed {seed}: all but the last one is settled: {waiting}"
@@ -288,43 +355,117 @@ fn check(seed: u64, live_traces: Option<u32>) -> BTreeSet<&'static str> {
     let last = waiting * log.record(end - 1).entry.wire_bytes;
     assert_eq!(
         settled.bytes[0],
-        settled.bytes[1] + settled.bytes[2] + last,
+        settled.bytes[1] + settled.bytes[2] + settled.bytes[3] + last,
         "seed {seed}: to the byte"
     );
     for (trace, (_, reason)) in &kept {
         assert_eq!(settled.first_parts.get(trace), Some(&1), "seed {seed}: counted once");
         assert_ne!(reason, "drop");
     }
-    for (tenant, (trace, ..)) in &made {
+    for (tenant, (trace, ..), _) in &made {
         let found = kept.get(&Own::of(tenant.as_bytes()).trace(trace_of(*trace)));
         let is_dropped = found.is_none_or(|(_, reason)| reason == "error");
         assert!(is_dropped || trace % 10 != 9, "seed {seed}: dropped");
     }
     for (tenant, trace) in ["default", "other"]
         .into_iter()
-        .flat_map(|tenant| (1..=traces).map(move |trace| (tenant, trace)))
+        .flat_map(|tenant| (1..=TRACES).map(move |trace| (tenant, trace)))
     {
         let id = Own::of(tenant.as_bytes()).trace(trace_of(trace));
         let rows = settled.rows.keys().filter(|(of, _)| *of == id).count();
         let sent = made
             .iter()
-            .filter(|(of, (other, ..))| (*of, *other) == (tenant, trace))
+            .filter(|(of, (other, ..), _)| (*of, *other) == (tenant, trace))
             .count();
         assert!(
             rows == 0 || rows == sent,
             "seed {seed}: trace {trace} is whole or not there: {rows} of {sent}"
         );
     }
-    settled.reasons
+    (settled.reasons, settled.deduplicated)
 }
 
 #[test]
 fn any_crash_leaves_one_decision_for_every_trace_and_one_end_for_every_span() {
-    (0..60).for_each(|seed| assert_eq!(check(seed, None), BTreeSet::new()));
+    let mut deduplicated = 0;
+    for seed in 0..60 {
+        let (reasons, again) = check(seed, None);
+        assert_eq!(reasons, BTreeSet::new());
+        deduplicated += again;
+    }
+    assert!(deduplicated > 100, "{deduplicated}");
 }
 
 #[test]
 fn a_limit_of_waiting_traces_has_its_reason_in_the_ledger_and_leaves_no_half_trace() {
-    let reasons: BTreeSet<_> = (0..20).flat_map(|seed| check(seed, Some(2))).collect();
+    let reasons: BTreeSet<_> = (0..20).flat_map(|seed| check(seed, Some(2)).0).collect();
     assert_eq!(reasons, BTreeSet::from([tailwater_sampling::LIVE_TRACES]));
+}
+
+#[test]
+fn a_late_span_follows_its_trace_whether_or_not_it_says_the_same_r() {
+    let small = (SAID + 1..).find(|trace| {
+        let quarter = Threshold::of_probability(0.25);
+        trace % 10 != 9 && !quarter.keeps(Randomness::of_trace(trace_of(*trace)))
+    });
+    let trace = small.unwrap();
+    let sent = |number, at_s| (NOW + at_s * SECOND, vec![((trace, number, false), NOW + at_s * SECOND)]);
+    // LSN 3 is another tenant's.
+    let others = |at_s| (NOW + at_s * SECOND, vec![((1, 0, false), NOW)]);
+    let records = vec![sent(0, 0), sent(1, 0), others(20), sent(2, 21), sent(3, 22), others(60)];
+    let log = Log(Arc::new(records), None);
+    // All in one process; and the late ones in the next, which knows the trace by the journal alone.
+    for second in [7, 5] {
+        let mut settled = Settled::default();
+        settled.run(&log, 1..second, usize::MAX, 0);
+        settled.run(&log, second..7, usize::MAX, 0);
+        let of_trace = settled.rows.iter().filter(|((id, _), _)| *id == trace_of(trace));
+        let mut lates: Vec<bool> = of_trace.map(|(_, (.., late))| *late).collect();
+        lates.sort_unstable();
+        assert_eq!(lates, [false, false, true, true]);
+    }
+}
+
+/// The policy is taken away and comes back while traces wait, and processes crash: what waited is stored, everything has one end.
+#[test]
+fn what_waits_when_the_policy_is_taken_away_is_stored_undecided() {
+    let mut reasons: BTreeMap<String, u32> = BTreeMap::new();
+    for seed in 0..40 {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let Traffic { records, made, again } = traffic(&mut random);
+        let log = Log(Arc::new(records), None);
+        let end = log.0.len() as u64 + 1;
+        let mut settled = Settled::default();
+        let mut walked = 1;
+        while walked < end {
+            let next = random.random_range(walked..=end);
+            let keep = match random.random_bool(0.5) {
+                true => random.random_range(0..10),
+                false => usize::MAX,
+            };
+            let policy = random.random_bool(0.6).then_some(POLICY);
+            settled.run_by(policy, &log, walked..next, keep, 1 << 20);
+            walked = next;
+        }
+        settled.run_by(None, &log, end..end, usize::MAX, 0);
+        let total = made.len() as u64 + again + 1;
+        let ended = settled.stored + settled.sampled_out + settled.deduplicated;
+        assert_eq!((settled.received, ended), (total, total), "seed {seed}: nothing waits");
+        assert!(
+            settled.again + settled.deduplicated <= again,
+            "seed {seed}: stored once"
+        );
+        assert_eq!(settled.stored, settled.rows.len() as u64 + settled.again, "seed {seed}");
+        let [received, ended @ ..] = settled.bytes;
+        assert_eq!(received, ended.iter().sum::<u64>(), "seed {seed}: to the byte");
+        assert!(settled.first_parts.values().all(|parts| *parts <= 1), "seed {seed}");
+        for (threshold, weight, reason, _) in settled.rows.into_values() {
+            assert_eq!(weight, Threshold::from_bits(threshold as u64).unwrap().weight());
+            assert!(reason != "undecided" || weight == 1.0, "seed {seed}");
+            *reasons.entry(reason).or_default() += 1;
+        }
+    }
+    let names: Vec<&str> = reasons.keys().map(String::as_str).collect();
+    assert_eq!(names, ["all", "error", "rest", "undecided"]);
+    assert!(reasons["undecided"] > 100, "{reasons:?}");
 }

@@ -90,6 +90,7 @@ pub(super) fn journal_settings() -> tailwater_journal::Settings {
             LOST_UNDECODABLE,
             tailwater_sampling::ADMISSION,
             tailwater_sampling::LIVE_TRACES,
+            crate::tail::AGAIN,
         ]),
     }
 }
@@ -109,6 +110,7 @@ pub(super) fn parts(
         journal,
         sampler: KeepAll { epoch: 0 },
         tail: None,
+        leftover: None,
         red,
         hold_bytes: 1 << 30,
         outbox,

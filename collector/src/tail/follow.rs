@@ -11,7 +11,6 @@
 //! all later ones of that trace; so are the oldest when more wait than [`super::Settings::log_bytes`].
 //! Whether records follow is itself in the journal, under a key that is no trace's: where it was switched on, a replay must tell what was
 //! settled as it was walked from what waited.
-//! Leaves out: `rv` of tracestates once the sampler has forgotten a trace, since log records carry none; then R is the trace id's.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -24,20 +23,20 @@ use tailwater_model::ledger::Account;
 use tailwater_model::otlp::columns::{Choice, LogColumns, Sampling};
 use tailwater_model::otlp::peek;
 use tailwater_model::signal::Signal;
-use tailwater_sampling::tracestate::{Quality, Upstream};
+use tailwater_sampling::tracestate::Quality;
 use tailwater_sampling::{Decision, Late, Own, Threshold, Verdict};
 use tracing::error;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::rows::{Record, Take};
-use super::{LATE, Mark, Settle, Tail, reason_of, settled_as, share};
+use super::{LATE, Mark, Settle, Tail, decision_of, reason_of, settled_as, share};
 use crate::log::Entry;
 
 /// Reason of log records that are errors.
 pub const LOG_ERROR: &str = "log_error";
 /// Reason of log records without a trace id.
 pub const NO_TRACE: &str = "no_trace";
-/// Reason of log records whose trace was not decided in time.
+/// Reason of log records whose trace was not decided in time, and of what waited under a policy that is gone.
 pub const UNDECIDED: &str = "undecided";
 
 /// OTLP's severity number of ERROR; what is above is worse.
@@ -98,6 +97,10 @@ pub(super) struct Followers {
 impl Followers {
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.waits.is_empty()
     }
 
     fn take(&mut self, key: TraceId) -> Option<Wait> {
@@ -210,7 +213,11 @@ impl Tail {
             let shard = Shard::of_trace(log_id, key).0;
             let decision = match journal.replay_span(shard, lsn, &key).row {
                 Row::Skip => return,
-                Row::Late(settled) => Some(self.known(journal, settled, tenant, trace)),
+                Row::Late(settled) => {
+                    let decision = decision_of(settled, journal);
+                    let is_kept = decision.keeps(trace);
+                    Some((decision, is_kept))
+                }
                 Row::Pending if self.followers.waits.contains_key(&key) => None,
                 Row::Pending => self.decided(journal, id, tenant, trace),
             };
@@ -253,25 +260,13 @@ impl Tail {
         self.make_log_room(journal, logs);
     }
 
-    /// What the log records of a trace were decided, and whether that keeps them. R is what the sampler knows, or else the trace id's.
-    fn known(&self, journal: &Journal, settled: Settled, tenant: u32, trace: TraceId) -> (Decision, bool) {
-        let policy = journal.policy_of(settled.policy);
-        let threshold = Threshold::from_bits(settled.threshold).unwrap_or(Threshold::ALWAYS);
-        let decision = Decision::from_journal(threshold, &policy.reason, policy.epoch);
-        let is_kept = !decision.is_dropped
-            && match self.sampler.recall(tenant, trace) {
-                _ if threshold == Threshold::ALWAYS => true,
-                Some(late) => matches!(late, Late::Kept(_)),
-                None => decision.keeps(trace, Upstream::default()),
-            };
-        (decision, is_kept)
-    }
-
     /// What a trace was decided, if it was.
     fn decided(&self, journal: &Journal, id: TraceId, tenant: u32, trace: TraceId) -> Option<(Decision, bool)> {
         let shard = Shard::of_trace(self.log_id, id).0;
         if let Some(settled) = journal.decision(shard, &id) {
-            return Some(self.known(journal, settled, tenant, trace));
+            let decision = decision_of(settled, journal);
+            let is_kept = decision.keeps(trace);
+            return Some((decision, is_kept));
         }
         let decision = match self.sampler.recall(tenant, trace)? {
             Late::Kept(decision) => decision,
@@ -282,6 +277,7 @@ impl Tail {
                 epoch: self.epoch(),
                 is_hashed: false,
                 is_dropped: true,
+                by_said: None,
             },
         };
         let is_kept = !decision.is_dropped;
@@ -453,6 +449,7 @@ fn undecided(epoch: u64) -> (Decision, bool) {
         epoch,
         is_hashed: false,
         is_dropped: false,
+        by_said: None,
     };
     (decision, true)
 }

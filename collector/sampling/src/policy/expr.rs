@@ -5,12 +5,12 @@
 //! any        = "any(" condition over span.* ")"                one span of the trace meets all of it
 //! test       = field | field "exists" | field cmp value | field ["not"] "in" "[" value, ... "]" | field "matches" text | field "contains" text
 //!            | field "starts_with" text
-//! field      = span.X or root.X, X: name op service kind status duration sampled attr["key"] trace_state["key"]
+//! field      = span.X or root.X, X: name op service kind status duration sampled attr["key"] own["key"] resource["key"] trace_state["key"]
 //!            | trace.X, X: duration spans bytes error tenant has_root
 //! value      = "text" | 12.5 | 300ms | true | error ok unset | server client internal producer consumer | red.p98(5m)
 //! ```
 //!
-//! `attr` is the span's own attribute or else its resource's. A field that is missing meets `!=` and `not in` only; a bare field is met when
+//! `attr` is the span's own attribute or else its resource's, `own` and `resource` are one of the two alone. A field that is missing meets `!=` and `not in` only; a bare field is met when
 //! it is there and not `false`. `root` is the span without parent; in a trace that has none, the earliest span entered from elsewhere (a
 //! server or consumer), else the first. Guarantees: a condition reads no R and no trace id, so that no threshold depends on them.
 
@@ -73,8 +73,19 @@ pub enum SpanField {
     Sampled,
     /// Its attribute, or else its resource's.
     Attr(Box<str>),
+    /// Its attribute.
+    Own(Box<str>),
+    /// Its resource's attribute.
+    Resource(Box<str>),
     /// A member of its tracestate.
     TraceState(Box<str>),
+}
+
+impl SpanField {
+    /// Whether it is an attribute, of any type.
+    pub(crate) fn is_attribute(&self) -> bool {
+        matches!(self, SpanField::Attr(_) | SpanField::Own(_) | SpanField::Resource(_))
+    }
 }
 
 /// What a trace has.
@@ -286,6 +297,8 @@ impl fmt::Display for Field {
             SpanField::Duration => f.write_str("duration"),
             SpanField::Sampled => f.write_str("sampled"),
             SpanField::Attr(key) => write!(f, "attr[{}]", Quoted(key)),
+            SpanField::Own(key) => write!(f, "own[{}]", Quoted(key)),
+            SpanField::Resource(key) => write!(f, "resource[{}]", Quoted(key)),
             SpanField::TraceState(key) => write!(f, "trace_state[{}]", Quoted(key)),
         }
     }

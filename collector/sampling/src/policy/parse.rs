@@ -305,13 +305,14 @@ impl Parser {
             "status" => SpanField::Status,
             "duration" => SpanField::Duration,
             "sampled" => SpanField::Sampled,
-            "attr" | "trace_state" => {
+            "attr" | "own" | "resource" | "trace_state" => {
                 self.at += 1;
                 let key = self.key()?;
-                let field = if name == "attr" {
-                    SpanField::Attr(key)
-                } else {
-                    SpanField::TraceState(key)
+                let field = match name.as_str() {
+                    "attr" => SpanField::Attr(key),
+                    "own" => SpanField::Own(key),
+                    "resource" => SpanField::Resource(key),
+                    _ => SpanField::TraceState(key),
                 };
                 return Ok(if of == "span" {
                     Field::Span(field)
@@ -351,7 +352,7 @@ impl Parser {
     fn op(&mut self, field: &Field) -> Read<Op> {
         let can_be_text = matches!(field, Field::Trace(TraceField::Tenant))
             || matches!(field, Field::Span(of) | Field::Root(of)
-                if matches!(of, SpanField::Name | SpanField::Service | SpanField::Attr(_) | SpanField::TraceState(_)));
+                if of.is_attribute() || matches!(of, SpanField::Name | SpanField::Service | SpanField::TraceState(_)));
         if let Some(cmp) = self.cmp() {
             return Ok(Op::Is(cmp, self.value(field)?));
         }
@@ -380,7 +381,7 @@ impl Parser {
         } else {
             let is_flag = matches!(field, Field::Trace(TraceField::Error | TraceField::HasRoot))
                 || matches!(field, Field::Span(of) | Field::Root(of)
-                    if matches!(of, SpanField::Sampled | SpanField::Attr(_) | SpanField::TraceState(_)));
+                    if of.is_attribute() || matches!(of, SpanField::Sampled | SpanField::TraceState(_)));
             if is_flag {
                 Ok(Op::Holds)
             } else {
@@ -420,7 +421,9 @@ impl Parser {
                 SpanField::Status => matches!(value, Value::Status(_)),
                 SpanField::Duration => matches!(value, Value::Duration(_)),
                 SpanField::Sampled => matches!(value, Value::Bool(_)),
-                SpanField::Attr(_) => matches!(value, Value::Text(_) | Value::Number(_) | Value::Bool(_)),
+                SpanField::Attr(_) | SpanField::Own(_) | SpanField::Resource(_) => {
+                    matches!(value, Value::Text(_) | Value::Number(_) | Value::Bool(_))
+                }
             },
         };
         if fits {
@@ -546,7 +549,8 @@ impl Parser {
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
         let path = path.strip_prefix(&["span"]).unwrap_or(&path);
         let field = match path {
-            ["attributes"] | ["resource", "attributes"] => SpanField::Attr(self.key()?),
+            ["attributes"] => SpanField::Own(self.key()?),
+            ["resource", "attributes"] => SpanField::Resource(self.key()?),
             ["trace_state"] => SpanField::TraceState(self.key()?),
             ["name"] => SpanField::Name,
             ["kind"] => SpanField::Kind,
@@ -597,6 +601,10 @@ mod tests {
             "any(span.attr[\"a\\\"b\"] >= -1.5)",
         );
         check("any(span.attr[\"a\"] == true)", "any(span.attr[\"a\"] == true)");
+        check(
+            "any(span.own[\"a\"] contains \"b\" and span.resource[\"a\"])",
+            "any(span.own[\"a\"] contains \"b\" and span.resource[\"a\"])",
+        );
     }
 
     #[test]
@@ -635,14 +643,14 @@ mod tests {
     #[test]
     fn the_part_of_ottl() {
         for (text, printed) in [
-            ("attributes[\"a\"] == \"b\"", "span.attr[\"a\"] == \"b\""),
+            ("attributes[\"a\"] == \"b\"", "span.own[\"a\"] == \"b\""),
             (
                 "span.status.code == STATUS_CODE_ERROR and kind != SPAN_KIND_SERVER",
                 "span.status == error and span.kind != server",
             ),
             ("IsMatch(name, \"^GET\")", "span.name matches \"^GET\""),
-            ("resource.attributes[\"n\"] >= 3", "span.attr[\"n\"] >= 3"),
-            ("attributes[\"a\"] != nil", "span.attr[\"a\"] exists"),
+            ("resource.attributes[\"n\"] >= 3", "span.resource[\"n\"] >= 3"),
+            ("attributes[\"a\"] != nil", "span.own[\"a\"] exists"),
         ] {
             assert_eq!(ottl(text).unwrap().to_string(), printed);
         }

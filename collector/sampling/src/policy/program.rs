@@ -55,6 +55,8 @@ struct Leaf {
 enum Of {
     Span(SpanField),
     Attr(usize),
+    Own(usize),
+    Resource(usize),
     Trace(TraceField),
     /// The root's duration against a quantile.
     Recent(usize),
@@ -194,8 +196,12 @@ impl Program {
                             self.quantiles.len() - 1
                         }))
                     }
-                    Field::Span(SpanField::Attr(key)) | Field::Root(SpanField::Attr(key)) => Of::Attr(self.key(key)),
-                    Field::Span(field) | Field::Root(field) => Of::Span(field.clone()),
+                    Field::Span(field) | Field::Root(field) => match field {
+                        SpanField::Attr(key) => Of::Attr(self.key(key)),
+                        SpanField::Own(key) => Of::Own(self.key(key)),
+                        SpanField::Resource(key) => Of::Resource(self.key(key)),
+                        field => Of::Span(field.clone()),
+                    },
                 };
                 let leaf = Leaf {
                     of,
@@ -350,6 +356,8 @@ impl Of {
     fn of_span<'a>(&self, span: &SpanPeek<'a, '_>) -> Seen<'a> {
         match self {
             Of::Attr(at) => seen(span.values.get(*at).copied().flatten().map(Raw::any)),
+            Of::Own(at) => seen(span.own_value(*at).map(Raw::any)),
+            Of::Resource(at) => seen(span.of_resource.get(*at).copied().flatten().map(Raw::any)),
             Of::Span(field) => match field {
                 SpanField::Name => Seen::Text(span.head.name),
                 SpanField::Service => Seen::Text(span.service_name),
@@ -358,7 +366,9 @@ impl Of {
                 SpanField::Duration => Seen::Ns(duration(span)),
                 SpanField::Sampled => Seen::Bool(span.head.flags & 1 != 0),
                 SpanField::TraceState(key) => member(span.head.trace_state, key).map_or(Seen::Absent, Seen::Text),
-                SpanField::Attr(_) => unreachable!("compiled to a place"),
+                SpanField::Attr(_) | SpanField::Own(_) | SpanField::Resource(_) => {
+                    unreachable!("compiled to a place")
+                }
             },
             Of::Trace(_) | Of::Recent(_) => Seen::Absent,
         }
@@ -372,7 +382,7 @@ impl Of {
             Of::Trace(TraceField::Error) => Seen::Bool(trace.error),
             Of::Trace(TraceField::HasRoot) => Seen::Bool(trace.has_root),
             Of::Trace(TraceField::Tenant) => Seen::Text(trace.tenant.as_bytes()),
-            Of::Span(_) | Of::Attr(_) | Of::Recent(_) => Seen::Absent,
+            Of::Span(_) | Of::Attr(_) | Of::Own(_) | Of::Resource(_) | Of::Recent(_) => Seen::Absent,
         }
     }
 }
@@ -452,9 +462,22 @@ mod tests {
                 "text" => Some(Raw(b"\x0a\x03abc")),
                 "int" => Some(Raw(&[0x18, 5])),
                 "no" => Some(Raw(&[0x10, 0])),
+                "mixed" => Some(Raw(b"\x0a\x03own")),
                 _ => None,
             })
             .collect();
+        let of_resource: Vec<_> = program
+            .keys
+            .iter()
+            .map(|key| match &**key {
+                "text" => Some(Raw(b"\x0a\x03abc")),
+                "mixed" => Some(Raw(b"\x0a\x03its")),
+                _ => None,
+            })
+            .collect();
+        // "text" is the resource's.
+        let own = program.keys.iter().enumerate().filter(|(_, key)| &***key != "text");
+        let own = own.fold(0, |own, (at, _)| own | 1 << at);
         let span = SpanPeek {
             ordinal: 0,
             offset: 0,
@@ -472,6 +495,8 @@ mod tests {
             service_name: b"cart",
             service_namespace: b"",
             values: &values,
+            of_resource: &of_resource,
+            own,
         };
         let mut recent = Recent::default();
         recent.set(0, 7, b"cart", Some(b"GET /a"), 400_000_000);
@@ -505,6 +530,9 @@ mod tests {
             "trace.duration >= 500ms and trace.spans == 3 and trace.bytes < 101 and trace.error and trace.has_root",
             "trace.tenant == \"acme\" or false",
             "not (false and true)",
+            "any(span.attr[\"mixed\"] == \"own\" and span.own[\"mixed\"] == \"own\" and span.resource[\"mixed\"] == \"its\")",
+            "any(span.own[\"text\"] != \"abc\" and span.resource[\"text\"] == \"abc\")",
+            "root.own[\"int\"] == 5 and root.resource[\"text\"] exists",
         ] {
             check(met, true);
             check(&format!("not ({met})"), false);
@@ -516,6 +544,8 @@ mod tests {
             "any(span.attr[\"int\"] == \"5\")",
             "any(span.status == error and span.kind == client)",
             "root.op == \"GET\"",
+            "any(span.own[\"text\"] exists)",
+            "any(span.resource[\"int\"] exists)",
         ] {
             check(not, false);
         }

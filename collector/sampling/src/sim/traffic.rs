@@ -95,6 +95,8 @@ impl Made {
             service_name: service,
             service_namespace: b"",
             values: &[],
+            of_resource: &[],
+            own: 0,
         };
         let at = SpanAt {
             lsn: Lsn(1),

@@ -428,6 +428,19 @@ pub struct SpanPeek<'a, 'v> {
     pub service_namespace: &'a [u8],
     /// Values of the asked keys, among the span's attributes or else its resource's; `None` where neither has the key.
     pub values: &'v [Option<Raw<'a>>],
+    /// Values of the asked keys among its resource's attributes alone.
+    pub of_resource: &'v [Option<Raw<'a>>],
+    /// Which of [`SpanPeek::values`] are the span's own, a bit each.
+    pub own: u128,
+}
+
+impl<'a> SpanPeek<'a, '_> {
+    /// The value of the asked key at this place, if the span itself has it.
+    #[inline]
+    pub fn own_value(&self, at: usize) -> Option<Raw<'a>> {
+        let is_own = self.own >> at & 1 != 0;
+        self.values.get(at).copied().flatten().filter(|_| is_own)
+    }
 }
 
 /// Shows every span of a traces request, rejected ones too, in wire order. Return `false` to stop.
@@ -511,14 +524,13 @@ impl<'a, F: FnMut(&SpanPeek<'a, '_>) -> bool> Visit<'a> for Peeker<'a, '_, F> {
             return Ok(());
         }
         self.values.copy_from_slice(&self.of_resource);
-        let head = item::span(
-            entry,
-            &mut Lookup {
-                keys: self.keys,
-                values: &mut self.values,
-                own: 0,
-            },
-        )?;
+        let mut lookup = Lookup {
+            keys: self.keys,
+            values: &mut self.values,
+            own: 0,
+        };
+        let head = item::span(entry, &mut lookup)?;
+        let own = lookup.own;
         let peek = SpanPeek {
             ordinal: self.ordinal,
             offset: entry.as_ptr() as usize - self.payload.as_ptr() as usize,
@@ -527,6 +539,8 @@ impl<'a, F: FnMut(&SpanPeek<'a, '_>) -> bool> Visit<'a> for Peeker<'a, '_, F> {
             service_name: self.service_name,
             service_namespace: self.service_namespace,
             values: &self.values,
+            of_resource: &self.of_resource,
+            own,
         };
         self.ordinal += 1;
         self.going = (self.visit)(&peek);

@@ -7,7 +7,7 @@ use super::*;
 use crate::otlp::caps::Caps;
 use crate::otlp::columns::{Choice, LogColumns, MetricColumns, Pushed, Sampling, SeriesSeen, SpanColumns};
 use crate::otlp::peek::{self, Keys};
-use crate::otlp::value::Raw;
+use crate::otlp::value::{Any, Raw};
 use crate::signal::Signal;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
@@ -372,7 +372,10 @@ fn peek_finds_what_was_asked_for() {
             (b"s".as_slice(), b"n".as_slice())
         );
         let values: Vec<_> = span.values.iter().map(|value| value.map(Raw::any)).collect();
-        seen.push((span.head.name.to_vec(), format!("{values:?}")));
+        let of_resource: Vec<_> = span.of_resource.iter().map(|value| value.map(Raw::any)).collect();
+        assert_eq!(of_resource, [Some(Any::Str(b"of resource")), None]);
+        let own = [0, 1].map(|at| span.own_value(at).is_some());
+        seen.push((span.head.name.to_vec(), format!("{values:?}"), own));
         true
     })
     .unwrap();
@@ -380,8 +383,16 @@ fn peek_finds_what_was_asked_for() {
     assert_eq!(
         seen,
         [
-            (b"one".to_vec(), format!("[Some(Str({})), Some(Int(1))]", bytes("x"))),
-            (b"two".to_vec(), format!("[Some(Str({})), None]", bytes("of resource"))),
+            (
+                b"one".to_vec(),
+                format!("[Some(Str({})), Some(Int(1))]", bytes("x")),
+                [true, true]
+            ),
+            (
+                b"two".to_vec(),
+                format!("[Some(Str({})), None]", bytes("of resource")),
+                [false, false]
+            ),
         ]
     );
     let mut count = 0;
