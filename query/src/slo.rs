@@ -92,7 +92,7 @@ pub async fn report(engine: &Engine, slos: &[ResolvedSlo], settings: &Settings, 
     let watched = lake.watched(&plans).await?;
     let mut objectives = Vec::with_capacity(plans.len());
     for plans in plans.chunks(together::PLANS) {
-        lake.ask_together(plans).await;
+        lake.ask_together(plans).await?;
         for plan in plans {
             let named = |error: Error| {
                 let message = format!("SLO `{}`, objective `{}`: {error}", plan.slo, plan.objective);

@@ -20,7 +20,7 @@ use super::pieces::{Piece, pieces};
 use super::reader::Reader;
 use super::requests::{durations, good_of, limit_of, requests};
 use super::select::{Text, bin};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// Plans whose answers are held at once.
 pub(super) const PLANS: usize = 128;
@@ -39,9 +39,11 @@ struct Wanted<'a> {
 }
 
 impl Reader<'_> {
-    /// Asks what these plans will, as far as several ask the same of different operations. What goes wrong here goes wrong again, and is
-    /// told, when the plan itself asks.
-    pub(super) async fn ask_together(&mut self, plans: &[Plan]) {
+    /// Asks what these plans will, as far as several ask the same of different operations. What is too much together is left for each to ask alone.
+    ///
+    /// # Errors
+    /// What queries can end in, but for limits.
+    pub(super) async fn ask_together(&mut self, plans: &[Plan]) -> Result<()> {
         // In the order of the plans, so that equal reports are made of equal queries.
         let (mut places, mut groups) = (HashMap::new(), Vec::<(Piece, Vec<Wanted<'_>>)>::new());
         for plan in plans {
@@ -82,13 +84,17 @@ impl Reader<'_> {
         for (piece, wanted) in &groups {
             let at_once = usize::try_from(ROWS_MAX / rows(piece).max(1)).unwrap_or(1).max(1);
             for wanted in wanted.chunks(at_once).filter(|wanted| wanted.len() > 1) {
-                if let Ok(answers) = self.of_all(piece, wanted).await {
-                    for (wanted, rows) in wanted.iter().zip(answers) {
-                        self.learn(wanted.key.clone(), rows);
-                    }
+                let answers = match self.of_all(piece, wanted).await {
+                    Ok(answers) => answers,
+                    Err(error) if is_too_much(error.kind()) => continue,
+                    Err(error) => return Err(error),
+                };
+                for (wanted, rows) in wanted.iter().zip(answers) {
+                    self.learn(wanted.key.clone(), rows);
                 }
             }
         }
+        Ok(())
     }
 
     async fn of_all(&self, piece: &Piece, wanted: &[Wanted<'_>]) -> Result<Vec<Vec<RecordBatch>>> {
@@ -127,6 +133,13 @@ impl Reader<'_> {
         }
         Ok(answers)
     }
+}
+
+fn is_too_much(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::AnswerTooLarge | ErrorKind::Exhausted | ErrorKind::Timeout
+    )
 }
 
 /// Gives each answer its rows, by the number in the first column.

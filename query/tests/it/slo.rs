@@ -367,6 +367,53 @@ async fn silence_of_one_service_is_no_gap_and_silence_of_all_is() {
     assert_eq!((before.watermark, before.verdict), (None, Verdict::NoData));
 }
 
+/// Objectives that are asked for together are what each is alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_objectives_are_as_each_alone() {
+    let operations = ["POST /pay", "GET /cart", "it's; --", "idle"];
+    let mut of = Vec::new();
+    for second in (0..7200).step_by(10) {
+        for (number, operation) in operations.iter().take(3).enumerate() {
+            let slow = second / 10 % (number as i64 + 2) == 0;
+            of.push(Requests {
+                at: DAY - 7200 + second,
+                operation,
+                error: second % 70 == 0,
+                entry: second % 90 != 0,
+                ns: vec![if slow { 80 * MS } else { 3 * MS }; number + 1],
+                // One threshold has registers, some of the time.
+                registers: if second < 5000 { &[5 * MS] } else { &[] },
+                ..Requests::default()
+            });
+        }
+    }
+    let fixture = lake(&of).await;
+    let red = |service: &str, operation: &str, good: &str| {
+        let source = format!("red: {{service: \"{service}\", operation: \"{operation}\", good: {{{good}}}}}");
+        slo(&source, "0.9")
+    };
+    let goods = [
+        "errors: exclude",
+        "errors: exclude, maxDuration: 5ms",
+        "errors: include, maxDuration: 7ms",
+    ];
+    let mut slos = Vec::new();
+    for good in goods {
+        slos.extend(operations.iter().flat_map(|operation| red("checkout", operation, good)));
+        // The same question twice, of nobody, and in a form that is asked alone.
+        slos.extend([red("checkout", operations[0], good), red("nobody", operations[0], good)].concat());
+        slos.extend(slo(&format!("red: {{service: checkout, good: {{{good}}}}}"), "0.9"));
+    }
+    let together = try_report(&fixture, &slos, DAY).await.unwrap().report.objectives;
+    assert_eq!(together.len(), slos.len());
+    assert!(together.iter().any(|objective| counted(objective).0 > 0));
+    // A report has an order of its own.
+    for slo in slos.chunks(1) {
+        let alone = one(&fixture, slo, DAY).await;
+        assert!(together.contains(&alone), "{} {}", alone.measures, alone.definition);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn slices_are_judged_one_by_one() {
     let fixture = lake(&hour(10, 20)).await;
