@@ -1,4 +1,4 @@
-//! SIGKILL at random moments under load: every acknowledged span is there, once, and the ledger agrees.
+//! SIGKILL at random moments under load: every acknowledged span is there, once, `red` counts it, and the ledger agrees.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -134,5 +134,20 @@ fn every_acked_span_is_there_once_after_kills_under_load() {
     let extra: Vec<_> = found.difference(&wanted).take(5).collect();
     assert!(extra.is_empty(), "never acked to anybody who kept asking: {extra:?}");
     run_ok(&["lake", "verify", "--data", &data]);
+    // What was counted before anything was stored says the same of every key and slice.
+    let asked = |sql: &str| run_ok(&["sql", "--data", &data, "--format", "csv", sql]);
+    let (stored, counted) = (
+        asked(
+            "select service_name, name, kind, (cast(ts as bigint) * 1000 + ts_ns + duration_ns) / 10000000000 slice, count(*), sum(duration_ns) \
+             from spans group by 1, 2, 3, 4 order by 1, 2, 3, 4",
+        ),
+        asked(
+            "select service_name, operation, kind, cast(ts as bigint) / 10000000 slice, sum(n), sum(sum_ns) \
+             from red group by 1, 2, 3, 4 order by 1, 2, 3, 4",
+        ),
+    );
+    let rows = |csv: &str| csv.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
+    assert!(rows(&stored).len() >= 7, "{stored}");
+    assert_eq!(rows(&stored), rows(&counted), "stored, and counted in `red`");
     eprintln!("{} requests, {} spans, {rounds} kills", sent.len(), found.len());
 }
