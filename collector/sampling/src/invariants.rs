@@ -118,6 +118,40 @@ fn calibration_brings_the_budget_in_bytes_to_what_is_stored() {
     assert!((used - 1.0).abs() <= 0.05, "{used}");
 }
 
+/// A budget that pays for one trace a tick, with half of all traces failed and capped: a trace more or less makes a debt or savings of whole ticks,
+/// and yet weights stay alike, so that what is kept says nearly as much as equal weights would.
+#[test]
+fn a_budget_of_few_traces_leaves_weights_even() {
+    let strata = r#"
+strata:
+  - {name: error, when: any(span.status == error), target: all, cap: 30%}
+  - {name: rest, share: all}
+"#;
+    let traffic = Traffic {
+        errors: 0.5,
+        burst: Burst::None,
+        ..Traffic::default()
+    };
+    let (mut ours, mut random) = (Ours::new(goal(10.0, strata)).unwrap(), Random::new(12));
+    let (mut spans, mut weights) = (0.0, [(0.0, 0.0, 0.0); 2]);
+    for second in 0..2000 {
+        let traces = traffic.second(second, &mut random);
+        for choice in ours.second(second, &traces, f64::INFINITY) {
+            if choice.is_kept {
+                spans += f64::from(choice.spans);
+                let (kept, sum, squares) = &mut weights[usize::from(choice.error)];
+                (*kept, *sum, *squares) = (*kept + 1.0, *sum + choice.weight, *squares + choice.weight.powi(2));
+            }
+        }
+    }
+    let effective = weights.map(|(kept, sum, squares)| sum * sum / squares / kept);
+    println!("{spans} spans for 20000; the kept are worth {effective:?} of as many of equal weight");
+    // What two seconds of luck leave unspent is lost: `burst_sec`.
+    assert!((spans / 2000.0 / 10.0 - 1.0).abs() < 0.05, "{spans}");
+    assert!(weights.iter().all(|(kept, ..)| *kept > 400.0), "{weights:?}");
+    assert!(effective.iter().all(|part| *part > 0.65), "{effective:?}");
+}
+
 /// A budget of spans, one of a day, and both.
 #[test]
 fn every_kind_of_budget_holds() {
