@@ -6,6 +6,7 @@
 mod access;
 mod clients;
 mod crash;
+mod demo;
 mod disk;
 mod harness;
 mod house;
