@@ -793,6 +793,32 @@ fn memory_stays_within_its_limit() {
     assert!(sampler.admission() > Threshold::ALWAYS);
 }
 
+/// A trace is decided once, whenever its root comes after its first span: also when it settles just when the trace would have been idle.
+#[test]
+fn a_root_that_settles_when_its_trace_is_idle_decides_it_once() {
+    let mut random = Random::new(1);
+    let made = Traffic::default().second(0, &mut random).remove(0);
+    for root_ms in (0..8_000).step_by(50) {
+        let mut sampler = sampler(goal(200.0, ERRORS_AND_REST), Fault::None);
+        let (tenant, mut output) = (sampler.tenant("a"), Output::default());
+        let mut verdicts = 0;
+        for half in 0..80u64 {
+            let now_ns = START_NS + half * SECOND_NS / 2;
+            if half == 0 || root_ms / 500 == half {
+                let (mut span, at) = made.span(b"cart", b"GET");
+                span.head.parent_span_id = if half == 0 { &[1; 8] } else { &[] };
+                let at_ns = START_NS + if half == 0 { 0 } else { root_ms * 1_000_000 };
+                sampler.offer(at_ns, tenant, &span, at, || (), &mut output);
+            }
+            let rate = f64::INFINITY;
+            sampler.tick(Tick { now_ns, rate }, &mut output);
+            verdicts += output.verdicts.len();
+            output.clear();
+        }
+        assert_eq!((verdicts, sampler.waiting()), (1, 0), "root after {root_ms} ms");
+    }
+}
+
 /// R1: ids counted up are found within a minute; R is a hash from then on, and counts are right again.
 #[test]
 fn ids_that_are_not_random_are_found_and_hashed() {

@@ -365,7 +365,12 @@ impl<M: Copy> Sampler<M> {
     fn set_timer(&mut self, place: u32) {
         let trace = self.table.get(place);
         let (idle_ns, seq) = (self.live_of(trace).policy.trace.idle_ns, trace.seq);
-        let timer = self.wheel.set(deadline(trace, idle_ns), Entry { place, seq });
+        let at_ns = deadline(trace, idle_ns);
+        // Two entries of one number would both be the trace's, and it would be decided twice.
+        if self.wheel.is_set(trace.timer, at_ns) {
+            return;
+        }
+        let timer = self.wheel.set(at_ns, Entry { place, seq });
         self.table.get_mut(place).timer = timer;
     }
 

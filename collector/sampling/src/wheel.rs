@@ -31,12 +31,21 @@ impl Wheel {
         }
     }
 
+    fn slot(&self, at_ns: u64) -> u64 {
+        at_ns.div_ceil(SLOT_NS).clamp(self.now + 1, self.now + SLOTS - 1)
+    }
+
     /// Fires at the first advance to `at_ns` or later; answers the number it fires with.
     pub fn set(&mut self, at_ns: u64, entry: Entry) -> u32 {
-        let slot = at_ns.div_ceil(SLOT_NS).clamp(self.now + 1, self.now + SLOTS - 1);
+        let slot = self.slot(at_ns);
         self.slots[(slot % SLOTS) as usize].push((entry, slot as u32));
         self.entries += 1;
         slot as u32
+    }
+
+    /// Whether an entry that was set with this number fires when one set for `at_ns` would.
+    pub fn is_set(&self, number: u32, at_ns: u64) -> bool {
+        number == self.slot(at_ns) as u32
     }
 
     /// Moves on to `now_ns` and appends what fires to `fired`, with the numbers of [`Wheel::set`]. A time before the last does nothing.
