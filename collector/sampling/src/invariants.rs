@@ -14,6 +14,8 @@ use crate::threshold::{Randomness, Threshold};
 use crate::tracestate::Upstream;
 use tailwater_model::ids::TraceId;
 
+mod complete;
+
 const SECOND_NS: u64 = 1_000_000_000;
 
 fn policy(text: &str) -> Policy {
