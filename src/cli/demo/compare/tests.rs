@@ -266,7 +266,9 @@ fn errors_are_what_red_calls_errors() {
          from (values (0), (1), (2), (3), (4), (5)) as kinds(kind) cross join (values (0), (1), (2)) as statuses(status_code) \
          cross join (values {http}) as https(http_status) cross join (values (cast(null as int)){rpc}) as rpcs(rpc_status)"
     );
-    let rows: Vec<(i32, i32, Option<u16>, Option<i64>, u8)> = runtime.block_on(asked(&engine(directory.path()), &sql));
+    /// Kind, status, HTTP and gRPC codes, and what the question makes of them.
+    type Judged = (i32, i32, Option<u16>, Option<i64>, u8);
+    let rows: Vec<Judged> = runtime.block_on(asked(&engine(directory.path()), &sql));
     assert_eq!(rows.len(), 6 * 3 * 9 * 19);
     let rules = RedRules::new(&Config::of(&[]).unwrap().red);
     for (kind, status, http, rpc, is_error) in rows {
