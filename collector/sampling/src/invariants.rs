@@ -734,6 +734,29 @@ fn a_dry_run_keeps_everything_and_says_what_it_would_do() {
     assert!(would_drop > 0);
 }
 
+/// A trace may be known better twice in a moment, each time with the same deadline.
+#[test]
+fn a_trace_is_decided_once_however_often_its_deadline_is_set() {
+    let waits = "trace: {root_settle: 10s, idle: 10s, timeout: 10s}";
+    let mut sampler = sampler(policy(waits), Fault::None);
+    let (tenant, mut out) = (sampler.tenant("sim"), Output::default());
+    let made = &Traffic::default().second(0, &mut Random::new(1))[0];
+    // Something within, a server, the root.
+    for (at, (parent, kind)) in [(&[1; 8][..], 1), (&[1; 8], 2), (&[], 2)].into_iter().enumerate() {
+        let (mut span, at_log) = made.span(b"s", b"op");
+        (span.head.parent_span_id, span.head.kind) = (parent, kind);
+        span.head.start += at as u64;
+        assert_eq!(
+            sampler.offer(START_NS, tenant, &span, at_log, || (), &mut out),
+            Offer::Held
+        );
+    }
+    let (now_ns, rate) = (START_NS + 11 * SECOND_NS, f64::INFINITY);
+    sampler.tick(Tick { now_ns, rate }, &mut out);
+    let spans: Vec<u32> = out.verdicts.iter().map(|verdict| verdict.span_count).collect();
+    assert_eq!((spans, sampler.waiting()), (vec![3], 0));
+}
+
 // ---- memory, ids, restarts
 
 /// M1: twenty times the traffic and a trace of a million spans: memory within 2 % of its limit.

@@ -296,7 +296,7 @@ impl<M: Copy> Sampler<M> {
             return Offer::Refused;
         }
         if is_nearer {
-            self.set_timer(place);
+            self.set_timer(place, is_new);
         }
         let trace = self.table.get(place);
         let limit = self.live_of(trace).policy.trace.span_limit;
@@ -362,15 +362,11 @@ impl<M: Copy> Sampler<M> {
         false
     }
 
-    fn set_timer(&mut self, place: u32) {
+    fn set_timer(&mut self, place: u32, is_new: bool) {
         let trace = self.table.get(place);
         let (idle_ns, seq) = (self.live_of(trace).policy.trace.idle_ns, trace.seq);
-        let at_ns = deadline(trace, idle_ns);
-        // Two entries of one number would both be the trace's, and it would be decided twice.
-        if self.wheel.is_set(trace.timer, at_ns) {
-            return;
-        }
-        let timer = self.wheel.set(at_ns, Entry { place, seq });
+        let set = (!is_new).then_some(trace.timer);
+        let timer = self.wheel.set(deadline(trace, idle_ns), Entry { place, seq }, set);
         self.table.get_mut(place).timer = timer;
     }
 
@@ -411,7 +407,7 @@ impl<M: Copy> Sampler<M> {
                 };
                 due.push((entry.place, trigger));
             } else {
-                let timer = self.wheel.set(at_ns, entry);
+                let timer = self.wheel.set(at_ns, entry, None);
                 self.table.get_mut(entry.place).timer = timer;
             }
         }

@@ -31,21 +31,16 @@ impl Wheel {
         }
     }
 
-    fn slot(&self, at_ns: u64) -> u64 {
-        at_ns.div_ceil(SLOT_NS).clamp(self.now + 1, self.now + SLOTS - 1)
-    }
-
-    /// Fires at the first advance to `at_ns` or later; answers the number it fires with.
-    pub fn set(&mut self, at_ns: u64, entry: Entry) -> u32 {
-        let slot = self.slot(at_ns);
-        self.slots[(slot % SLOTS) as usize].push((entry, slot as u32));
-        self.entries += 1;
-        slot as u32
-    }
-
-    /// Whether an entry that was set with this number fires when one set for `at_ns` would.
-    pub fn is_set(&self, number: u32, at_ns: u64) -> bool {
-        number == self.slot(at_ns) as u32
+    /// Fires at the first advance to `at_ns` or later; answers the number it fires with. An entry that is set anew and would fire with the
+    /// number `set` that it has already is left as it is: it fires once.
+    pub fn set(&mut self, at_ns: u64, entry: Entry, set: Option<u32>) -> u32 {
+        let slot = at_ns.div_ceil(SLOT_NS).clamp(self.now + 1, self.now + SLOTS - 1);
+        let number = slot as u32;
+        if set != Some(number) {
+            self.slots[(slot % SLOTS) as usize].push((entry, number));
+            self.entries += 1;
+        }
+        number
     }
 
     /// Moves on to `now_ns` and appends what fires to `fired`, with the numbers of [`Wheel::set`]. A time before the last does nothing.
@@ -84,7 +79,9 @@ mod tests {
             let second = 1_000_000_000;
             let mut wheel = Wheel::new(0);
             for (place, at) in times.iter().enumerate() {
-                wheel.set(at * second, Entry { place: place as u32, seq: 0 });
+                let entry = Entry { place: place as u32, seq: 0 };
+                let number = wheel.set(at * second, entry, None);
+                prop_assert_eq!(wheel.set(at * second, entry, Some(number)), number);
             }
             let (mut now, mut seen) = (0, vec![0; times.len()]);
             for step in steps.iter().chain([&1000, &1000, &1000, &1000]) {
@@ -95,7 +92,7 @@ mod tests {
                     let at = times[entry.place as usize];
                     if at > now {
                         // Beyond the horizon: set again, as a trace table does.
-                        wheel.set(at * second, entry);
+                        wheel.set(at * second, entry, None);
                         continue;
                     }
                     seen[entry.place as usize] += 1;
