@@ -832,6 +832,7 @@ fn a_root_that_settles_when_its_trace_is_idle_decides_it_once() {
             if half == 0 || root_ms / 500 == half {
                 let (mut span, at) = made.span(b"cart", b"GET");
                 span.head.parent_span_id = if half == 0 { &[1; 8] } else { &[] };
+                span.head.span_id = if half == 0 { &[2; 8] } else { &[1; 8] };
                 let at_ns = START_NS + if half == 0 { 0 } else { root_ms * 1_000_000 };
                 sampler.offer(at_ns, tenant, &span, at, || (), &mut output);
             }

@@ -105,6 +105,8 @@ fn counts(memory: Memory, buffer_bytes: u64, life_s: u64, seed: u64) -> Counts {
         let tenant = sampler.tenant("a");
         let (service, name) = (format!("service-{}", made.key % 7), format!("GET /{}", made.key));
         let (mut span, at) = made.span(service.as_bytes(), name.as_bytes());
+        let span_id = [*number + 1; 8];
+        span.head.span_id = &span_id;
         // The first is the root; the second was called from elsewhere.
         span.head.parent_span_id = if *number == 0 { &[] } else { &[1; 8] };
         span.head.kind = if *number < 2 { 2 } else { 1 };
