@@ -2,4 +2,5 @@
 
 pub mod cli;
 pub mod load;
+pub mod simulate;
 pub mod supervise;

@@ -29,3 +29,4 @@ mod tail;
 mod tenants;
 
 pub use run::{CollectorError, Listeners, caps, counting, run};
+pub use tail::Durations;

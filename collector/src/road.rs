@@ -544,6 +544,8 @@ impl Road {
 pub const LOST_UNDECODABLE: &str = "undecodable";
 
 #[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
 mod follow_tests;
 #[cfg(test)]
 mod tail_tests;

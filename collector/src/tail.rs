@@ -37,7 +37,7 @@ use tailwater_sampling::{
 use tracing::{error, info, warn};
 
 pub use self::behind::{LiveTraces, Logs, read, watch};
-use self::durations::Durations;
+pub use self::durations::Durations;
 use self::follow::Followers;
 pub use self::follow::UNDECIDED;
 pub use self::follow::end as end_following;

@@ -1,6 +1,8 @@
-//! `tailwater demo`: everything on this machine, fed by a simulated shop, and its services in a table.
+//! `tailwater demo`: everything on this machine, fed by a simulated shop. Its services in a table: as they are, and as the few traces kept
+//! say they are; or, with everything kept, as they are.
 
 use std::io::IsTerminal;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use clap::Args;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tailwater_config::{Config, parse_duration};
 use tailwater_model::signal::Signal;
 use tailwater_runtime::{Exit, Shutdown, logs, machine};
@@ -17,7 +20,7 @@ use super::client::Peer;
 use super::{Common, exchange, load, print, role, run};
 use crate::load::client::{Compression, Protocol, Target};
 use crate::load::history::{Settings, World};
-use crate::load::run::{Options, Rate};
+use crate::load::run::{Options, Rate, Source};
 use crate::load::shop::{Incident, SERVICES};
 use crate::load::stamp::Form;
 use crate::load::tally::align;
@@ -25,15 +28,24 @@ use crate::load::workload::{Fill, Shape, Workload};
 use crate::supervise::{Supervisor, Taken};
 use tailwater_runtime::tls::Connector;
 
+use compare::Window;
+use policy::{Rules, Share};
+
+mod compare;
+mod policy;
+
 /// Show Tailwater at work on a simulated shop of eight services.
 ///
 /// Starts everything on this machine, with free ports where the usual ones are taken, and sends the telemetry of a shop in which, after
-/// a while, one service gets slow and fails. Without --data, what is stored is thrown away at the end.
+/// a while, one service gets slow and fails. 2 % of the spans are kept, as whole traces; tables, and one of the whole run at the end, show
+/// rate, error share and P99 of each service as they were counted before sampling, beside what the kept ones say of them, with 95 %
+/// intervals. Without --data, what is stored is thrown away at the end.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     tailwater demo\n  \
-    tailwater demo --for 60s --data ./demo-data\n  \
-    tailwater demo --history 7d")]
+    tailwater demo --for 5m --data ./demo-data\n  \
+    tailwater demo --budget 0.5%\n  \
+    tailwater demo --budget 100% --history 7d")]
 pub struct DemoArgs {
     /// Ends by itself after this time; without it, at Ctrl-C.
     #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
@@ -42,8 +54,12 @@ pub struct DemoArgs {
     #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
     every: Duration,
     /// Spans a second; logs and metrics come with them.
-    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     rate: u32,
+    /// Share of the spans that is kept, 2% if none is said, by a policy written into the data directory; 100% keeps everything. Setting
+    /// `sampling.policy` puts another policy in its place.
+    #[arg(long, value_name = "SHARE", value_parser = Share::parse)]
+    budget: Option<Share>,
     /// Begins with a past of so long, 7 days if none is said: counts of the shop's operations, with incidents and deployments. Its directory must be new.
     #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "7d", value_parser = parse_duration)]
     history: Option<Duration>,
@@ -64,6 +80,9 @@ const TROUBLE: (Duration, Duration, Duration) = (
     Duration::from_secs(30),
     Duration::from_secs(180),
 );
+
+/// Longest time that the last table looks back on.
+const LAST_TABLE: Duration = Duration::from_secs(3600);
 
 /// How long the roles may take to come up.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -86,6 +105,7 @@ pub fn run(args: &DemoArgs, common: &Common) -> anyhow::Result<Exit> {
 }
 
 async fn show(args: &DemoArgs, common: &Common) -> anyhow::Result<Exit> {
+    let mut common = common.clone();
     let config = common.load()?;
     config.limits(machine::probe())?;
     if config.access.tokens.is_some()
@@ -105,8 +125,13 @@ async fn show(args: &DemoArgs, common: &Common) -> anyhow::Result<Exit> {
     if let Some(history) = args.history {
         print(&past(args, history, &config).await?)?;
     }
+    let rules = Rules::settle(args.budget, args.rate, &config)?;
+    if let Some(rules) = &rules {
+        let path = std::path::absolute(&rules.path)?.display().to_string();
+        common.set.push(("sampling.policy".to_owned(), path));
+    }
     let shutdown = Shutdown::install().context("watch for signals")?;
-    let supervisor = Supervisor::bind(&config, run::launch(common)?, Taken::Other)?;
+    let supervisor = Supervisor::bind(&config, run::launch(&common)?, Taken::Other)?;
     let address = |key: &str| supervisor.address(key).map(|address| address.to_string());
     let (grpc, http, query) = (
         address("intake.grpc.listen")?,
@@ -118,17 +143,24 @@ async fn show(args: &DemoArgs, common: &Common) -> anyhow::Result<Exit> {
 
     if come_up(&admins, &shutdown).await? {
         let data = common.data.as_deref().unwrap_or(&config.data);
-        print(&greeting(&grpc, &http, &query, data, args))?;
+        print(&greeting(&grpc, &http, &query, data, args, rules.as_ref()))?;
         let (stopper, stop) = watch::channel(false);
-        let shop = tokio::spawn(sell(args.rate, format!("http://{grpc}"), stop));
-        let told = tables(args, &query, &shutdown).await;
+        let (seed, wares) = wares();
+        let screen = Screen {
+            query,
+            rules,
+            opened_ms: now_ms(),
+            colours: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+        };
+        let shop = tokio::spawn(sell(args.rate, format!("http://{grpc}"), seed, wares, stop));
+        let told = tables(args, &screen, &shutdown).await;
         stopper.send_replace(true);
         shop.await.context("the shop panicked")??;
-        // What was sent in the last moments is stored; a last look shows it.
         let shown = match told {
-            Ok(()) if !shutdown.is_immediate() => {
-                table(&query, args.every, colours()).await.and_then(|text| print(&text))
-            }
+            Ok(()) if !shutdown.is_immediate() => match screen.last(args.every).await {
+                Ok(text) => print(&text),
+                Err(error) => Err(error),
+            },
             other => other,
         };
         shutdown.begin("demo over");
@@ -176,16 +208,33 @@ async fn come_up(admins: &[String], shutdown: &Shutdown) -> anyhow::Result<bool>
     }
 }
 
-fn greeting(grpc: &str, http: &str, query: &str, data: &Path, args: &DemoArgs) -> String {
+fn greeting(grpc: &str, http: &str, query: &str, data: &Path, args: &DemoArgs, rules: Option<&Rules>) -> String {
     let until = match args.limit {
         Some(limit) => format!("for {}", tailwater_config::format_duration(limit)),
         None => "until Ctrl-C".to_owned(),
+    };
+    let (policy, tables) = match rules {
+        Some(rules) => (
+            format!("policy     {}\n  ", rules.path.display()),
+            format!(
+                "{}, as whole traces with their weights.\n\
+                 Tables show what was counted of all requests before sampling, beside what the kept ones\n\
+                 say of them. They end {} s or more ago: by then all is decided.\n",
+                match rules.share {
+                    Some(share) => format!("{share} of the spans are kept ({} a second)", rules.spans_per_sec),
+                    None => "By your policy some spans are kept".to_owned(),
+                },
+                rules.settling.as_secs()
+            ),
+        ),
+        None => (String::new(), "Everything is kept.\n".to_owned()),
     };
     format!(
         "Tailwater demo: a shop of {SHOP} services, {} spans a second, {until}.\n\n  \
          OTLP/gRPC  http://{grpc}\n  \
          OTLP/HTTP  http://{http}\n  \
-         data       {}\n\n\
+         {policy}data       {}\n\n\
+         {tables}\n\
          Ask it anything, from another terminal:\n\n  \
          tailwater sql --endpoint http://{query} \"select service_name, name, count(*) as spans, max(duration_ns)/1e6 as slowest_ms \
          from spans group by 1, 2 order by 4 desc limit 10\"\n\n\
@@ -198,8 +247,8 @@ fn greeting(grpc: &str, http: &str, query: &str, data: &Path, args: &DemoArgs) -
     )
 }
 
-/// The shop's traffic until told to stop.
-async fn sell(rate: u32, endpoint: String, stop: watch::Receiver<bool>) -> anyhow::Result<()> {
+/// A seed, and what the shop sends, drawn from it.
+fn wares() -> (u64, Arc<Source>) {
     let seed = rand::random();
     let calm = Workload {
         shape: Shape::Shop,
@@ -207,9 +256,10 @@ async fn sell(rate: u32, endpoint: String, stop: watch::Receiver<bool>) -> anyho
         services: SHOP,
         // Small requests, as SDKs send them.
         fill: Fill::Traces(2),
-        errors: 0.005,
+        errors: 0.01,
         series: 240,
-        templates: 96,
+        // As many that a few of them fail.
+        templates: 256,
         incident: None,
         seed,
     };
@@ -227,6 +277,17 @@ async fn sell(rate: u32, endpoint: String, stop: watch::Receiver<bool>) -> anyho
         let set = if in_trouble(elapsed) { &trouble } else { &calm };
         set[signal as usize - 1].clone()
     };
+    (seed, Arc::new(source))
+}
+
+/// The shop's traffic until told to stop.
+async fn sell(
+    rate: u32,
+    endpoint: String,
+    seed: u64,
+    wares: Arc<Source>,
+    stop: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
     let rate = f64::from(rate);
     let options = Options {
         target: Target {
@@ -250,9 +311,7 @@ async fn sell(rate: u32, endpoint: String, stop: watch::Receiver<bool>) -> anyho
         seed,
         ledger: None,
     };
-    crate::load::run::run(options, Arc::new(source), stop, |_| {})
-        .await
-        .map(|_| ())
+    crate::load::run::run(options, wares, stop, |_| {}).await.map(|_| ())
 }
 
 fn in_trouble(elapsed: Duration) -> bool {
@@ -262,7 +321,7 @@ fn in_trouble(elapsed: Duration) -> bool {
 }
 
 /// Prints a table every so often until the time is up.
-async fn tables(args: &DemoArgs, query: &str, shutdown: &Shutdown) -> anyhow::Result<()> {
+async fn tables(args: &DemoArgs, screen: &Screen, shutdown: &Shutdown) -> anyhow::Result<()> {
     let started = Instant::now();
     let mut next = args.every;
     loop {
@@ -274,7 +333,7 @@ async fn tables(args: &DemoArgs, query: &str, shutdown: &Shutdown) -> anyhow::Re
         if args.limit.is_some_and(|limit| started.elapsed() >= limit) {
             return Ok(());
         }
-        match table(query, args.every, colours()).await {
+        match screen.table(args.every).await {
             Ok(text) => print(&text)?,
             // The query role may be restarting: one table less.
             Err(error) => eprintln!("tailwater: no table this time: {error:#}"),
@@ -283,12 +342,61 @@ async fn tables(args: &DemoArgs, query: &str, shutdown: &Shutdown) -> anyhow::Re
     }
 }
 
-fn colours() -> bool {
-    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+/// What is shown, and how.
+#[derive(Debug)]
+struct Screen {
+    /// Where the query role answers.
+    query: String,
+    /// By what is sampled, if anything is.
+    rules: Option<Rules>,
+    /// When the shop opened, unix ms.
+    opened_ms: u64,
+    colours: bool,
 }
 
-/// The services over the last `window`, from their server spans.
-async fn table(query: &str, window: Duration, colours: bool) -> anyhow::Result<String> {
+impl Screen {
+    /// The services over the last `length`, or as much of it as there is.
+    async fn table(&self, length: Duration) -> anyhow::Result<String> {
+        let Some(rules) = &self.rules else {
+            return services(&self.query, length, self.colours).await;
+        };
+        match Window::of(self.opened_ms, now_ms(), rules.settling, length) {
+            Some(window) => compare::table(&self.query, window, rules, self.colours).await,
+            None => Ok(format!(
+                "Nothing to compare yet: no slice of 10 s is over for {} s.\n\n",
+                rules.settling.as_secs()
+            )),
+        }
+    }
+
+    /// A last look: with sampling at the whole run, else at what was sent in the last moments; it is stored.
+    async fn last(&self, every: Duration) -> anyhow::Result<String> {
+        match &self.rules {
+            Some(_) => Ok(format!("All of it:\n\n{}", self.table(LAST_TABLE).await?)),
+            None => self.table(every).await,
+        }
+    }
+}
+
+fn now_ms() -> u64 {
+    u64::try_from(chrono::Utc::now().timestamp_millis()).unwrap_or_default()
+}
+
+/// Asks in SQL.
+async fn ask<T: DeserializeOwned>(query: &str, sql: &str) -> anyhow::Result<Vec<T>> {
+    #[derive(Deserialize)]
+    struct Answer<T> {
+        rows: Vec<T>,
+    }
+    let answer = exchange::post(&Peer::plain(query), "/api/v1/sql", sql, "application/json").await?;
+    let body = || String::from_utf8_lossy(&answer.body).into_owned();
+    anyhow::ensure!(answer.status.is_success(), "{}", body());
+    let answer: Answer<T> = serde_json::from_slice(&answer.body).with_context(body)?;
+    Ok(answer.rows)
+}
+
+/// The services over the last `window`, from their server spans; all of them are there.
+async fn services(query: &str, window: Duration, colours: bool) -> anyhow::Result<String> {
     let seconds = window.as_secs().max(1);
     let from_us = chrono::Utc::now().timestamp_micros() - 1_000_000 * seconds as i64;
     let sql = format!(
@@ -297,24 +405,19 @@ async fn table(query: &str, window: Duration, colours: bool) -> anyhow::Result<S
          percentile_cont(0.99) within group (order by duration_ns) / 1e6 \
          from spans where kind = 2 and ts >= to_timestamp_micros({from_us}) group by 1 order by 1"
     );
-    let answer = exchange::post(&Peer::plain(query), "/api/v1/sql", &sql, "application/json").await?;
-    let body = || String::from_utf8_lossy(&answer.body).into_owned();
-    anyhow::ensure!(answer.status.is_success(), "{}", body());
-    let rows: Rows = serde_json::from_slice(&answer.body).with_context(body)?;
+    let rows: Vec<Row> = ask(query, &sql).await?;
     Ok(render(
-        &rows.rows,
+        &rows,
         &chrono::Utc::now().format("%H:%M:%S").to_string(),
         seconds,
         colours,
     ))
 }
 
-#[derive(Debug, Deserialize)]
-struct Rows {
-    rows: Vec<(Option<String>, f64, f64, f64, f64)>,
-}
+/// Service, requests a second, share of errors, P50 and P99 in ms.
+type Row = (Option<String>, f64, f64, f64, f64);
 
-fn render(rows: &[(Option<String>, f64, f64, f64, f64)], now: &str, seconds: u64, colours: bool) -> String {
+fn render(rows: &[Row], now: &str, seconds: u64, colours: bool) -> String {
     let mut cells = vec![["service", "requests/s", "errors", "p50", "p99"].map(str::to_owned)];
     for (service, rate, errors, p50, p99) in rows {
         cells.push([
@@ -326,21 +429,25 @@ fn render(rows: &[(Option<String>, f64, f64, f64, f64)], now: &str, seconds: u64
         ]);
     }
     let mut text = format!("{now} UTC, the last {seconds} s\n");
-    for (line, row) in align(&cells)
-        .lines()
-        .zip(std::iter::once(None).chain(rows.iter().map(Some)))
-    {
-        let alarming = row.is_some_and(|(_, _, errors, _, _)| *errors > 0.05);
-        match (colours, alarming, row.is_none()) {
-            (true, true, _) => text.push_str(&format!("\x1b[31m{line}\x1b[0m\n")),
-            (true, _, true) => text.push_str(&format!("\x1b[1m{line}\x1b[0m\n")),
-            _ => text.push_str(&format!("{line}\n")),
-        }
-    }
+    let alarming = rows.iter().map(|(_, _, errors, _, _)| *errors > 0.05);
+    text.push_str(&painted(&align(&cells), alarming, colours));
     if rows.is_empty() {
         text.push_str("(nothing yet)\n");
     }
     text.push('\n');
+    text
+}
+
+/// A table on a terminal: its head bold, what is alarming red.
+fn painted(table: &str, alarming: impl Iterator<Item = bool>, colours: bool) -> String {
+    let mut text = String::new();
+    for (line, alarming) in table.lines().zip(std::iter::once(None).chain(alarming.map(Some))) {
+        match (colours, alarming) {
+            (true, Some(true)) => text.push_str(&format!("\x1b[31m{line}\x1b[0m\n")),
+            (true, None) => text.push_str(&format!("\x1b[1m{line}\x1b[0m\n")),
+            _ => text.push_str(&format!("{line}\n")),
+        }
+    }
     text
 }
 
@@ -351,7 +458,11 @@ impl Scratch {
     fn new() -> anyhow::Result<Scratch> {
         let name = format!("tailwater-demo-{}-{:08x}", std::process::id(), rand::random::<u32>());
         let path = std::env::temp_dir().join(name);
-        std::fs::create_dir(&path).with_context(|| path.display().to_string())?;
+        let mut private = std::fs::DirBuilder::new();
+        private
+            .mode(0o700)
+            .create(&path)
+            .with_context(|| path.display().to_string())?;
         Ok(Scratch(path))
     }
 }

@@ -4,8 +4,10 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod access;
+mod budget;
 mod clients;
 mod crash;
+mod demo;
 mod disk;
 mod harness;
 mod house;

@@ -18,7 +18,7 @@ strata:
 ";
 
 /// The rows, each by the names of its columns.
-fn ask(data: &str, query: &str) -> Vec<Value> {
+pub fn ask(data: &str, query: &str) -> Vec<Value> {
     let text = run_ok(&["sql", "--data", data, "--format", "json", query]);
     let answer: Value = serde_json::from_str(&text).unwrap();
     let names = answer["columns"].as_array().unwrap();
@@ -31,7 +31,8 @@ fn ask(data: &str, query: &str) -> Vec<Value> {
     answer["rows"].as_array().unwrap().iter().map(row).collect()
 }
 
-fn number(row: &Value, column: &str) -> f64 {
+/// A number of a row, however JSON writes it.
+pub fn number(row: &Value, column: &str) -> f64 {
     let value = &row[column];
     let said = value.as_f64().or_else(|| value.as_str()?.parse().ok());
     said.unwrap_or_else(|| panic!("{column} of {row}"))

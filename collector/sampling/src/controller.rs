@@ -11,7 +11,7 @@
 //!
 //! Guarantees: every T is fixed by costs, contents and the past alone (with `hard`, also by the R of one trace that is not kept); the sum
 //! of what is kept differs from the budget by the noise of a tick and the burst, however the traffic moves. Debt is what corrects, in the next
-//! tick; there is no prediction.
+//! tick, or in the next few where a tick pays for few traces; there is no prediction.
 
 use std::collections::HashMap;
 
@@ -28,9 +28,12 @@ pub(crate) const RESOURCES: usize = 2;
 const BYTES: usize = 0;
 const SPANS: usize = 1;
 
-/// What shared strata get of a tick's budget before those with a target of their own, and in debt too: with nothing they would keep a trace of
-/// 2^14, and its weight would drown every estimate.
-const SHARED_MIN: f64 = 0.1;
+/// What shared strata get of a tick's budget before those with a target of their own, and in debt too; and what those get in debt. With nothing
+/// they would keep a trace of 2^14, and its weight would drown every estimate.
+const DEBT_MIN: f64 = 0.1;
+
+/// How many traces a tick has to pay for before debt is repaid in one.
+const STEADY: f64 = 16.0;
 
 /// Ticks are expected this often; the first has no other to be measured from.
 const FIRST_TICK_NS: u64 = 1_000_000_000;
@@ -232,10 +235,11 @@ impl Controller {
         if is_endless && !has_limits {
             return;
         }
-        let at_hand = self.tokens[resource].max(0.0);
         // Caps are shares of the budget; what may be borrowed is a tick's worth of what really comes in.
         let seconds = dt.max(1e-3);
         let (full, tick) = (self.budgets[resource] * seconds, self.rates[resource] * seconds);
+        let mean = mean_cost(policy, items, resource);
+        let at_hand = at_hand(self.tokens[resource], tick, mean);
         let tenants: Vec<std::ops::Range<usize>> = runs(cells, |cell| cell.tenant).collect();
         let claims: Vec<Claim> = tenants
             .iter()
@@ -252,7 +256,7 @@ impl Controller {
             })
             .collect();
         let weights: f64 = claims.iter().map(|claim| claim.weight).sum();
-        let borrow = (tick + self.tokens[resource].min(0.0)).max(0.0);
+        let borrow = (tick + self.tokens[resource].min(0.0) * repaid(tick, mean)).max(0.0);
         let granted = fill(at_hand, &claims);
         for (index, ((own, claim), granted)) in tenants.into_iter().zip(claims).zip(granted).enumerate() {
             if !is_endless {
@@ -262,16 +266,18 @@ impl Controller {
             let entitled = (full * part).max(granted);
             let shared = cells[own.clone()].iter().filter(|cell| is_shared(policy, cell));
             let shared: f64 = shared.map(|cell| wanted(policy, items, cell, resource)).sum();
+            let aimed = runs(&cells[own.clone()], |cell| u32::from(cell.stratum))
+                .filter(|run| !is_shared(policy, &cells[own.start + run.start]))
+                .count();
+            let least = if is_endless { 0.0 } else { DEBT_MIN * tick * part };
             let grant = Grant {
                 left: if is_endless { f64::INFINITY } else { granted },
                 // Strata with a target of their own may borrow, so that a tick with many errors loses none of them.
                 borrow: borrow * part,
-                shared: if is_endless {
-                    0.0
-                } else {
-                    shared.min(SHARED_MIN * tick * part)
-                },
-                rate: entitled / dt.max(1e-3),
+                shared: shared.min(least),
+                aimed: least / aimed.max(1) as f64,
+                rate: entitled / seconds,
+                seconds,
             };
             self.tenant(policy, shares, now_ns, items, &mut cells[own], resource, grant);
         }
@@ -314,13 +320,18 @@ impl Controller {
                     .entry((tenant, number, 2 * resource + kind))
                     .or_insert(full);
                 bucket.fill(now_ns, rate, burst_ns);
-                most = most.min(bucket.tokens.max(0.0));
+                let tick = rate * grant.seconds;
+                let own = &items[cells[0].items.start..cells[cells.len() - 1].items.end];
+                let usable = at_hand(bucket.tokens, tick, mean_cost(policy, own, resource));
+                most = most.min(usable.max(DEBT_MIN * tick));
             }
             let wants: f64 = cells.iter().map(|cell| wanted(policy, items, cell, resource)).sum();
             let given = match &stratum.target {
                 Target::Drop => 0.0,
                 Target::All | Target::First { .. } | Target::Probability(_) => {
-                    let given = wants.min(most).min((grant.left + grant.borrow - grant.shared).max(0.0));
+                    let given = wants
+                        .min(most)
+                        .min((grant.left + grant.borrow - grant.shared).max(grant.aimed));
                     for cell in cells.iter_mut().filter(|_| given < wants) {
                         let p = solve(&mut pairs(items, cell, resource), given);
                         cell.p = cell.p.min(p);
@@ -435,8 +446,37 @@ struct Grant {
     borrow: f64,
     /// Kept back for shared strata.
     shared: f64,
+    /// What each of the others gets in debt.
+    aimed: f64,
     /// What caps are a share of, a second.
     rate: f64,
+    /// Of the tick.
+    seconds: f64,
+}
+
+/// What may be spent of `tokens` in a tick that brought `tick` of them. What was saved is at hand. Debt is repaid at once where a tick pays for
+/// many traces. Where it pays for few, one more than expected makes a debt of whole ticks and means nothing: thresholds would jump between
+/// little and all if it were made up for at once, and weights with them. So it is repaid over several ticks, and may stand at a few traces.
+fn at_hand(tokens: f64, tick: f64, mean: f64) -> f64 {
+    if tokens >= tick {
+        return tokens;
+    }
+    (tick + (tokens - tick) * repaid(tick, mean)).max(0.0)
+}
+
+/// How much of a debt is repaid in a tick, where a trace costs so much on average.
+fn repaid(tick: f64, mean: f64) -> f64 {
+    (tick / (STEADY * mean)).min(1.0)
+}
+
+/// What a trace costs on average. A hard cap owes nothing, so that there all of a debt is repaid at once, as if traces cost nothing.
+fn mean_cost(policy: &Policy, items: &[Item], resource: usize) -> f64 {
+    let costs: f64 = items.iter().map(|item| item.cost[resource]).sum();
+    if policy.budget.hard {
+        0.0
+    } else {
+        costs / items.len().max(1) as f64
+    }
 }
 
 fn is_shared(policy: &Policy, cell: &Cell) -> bool {

@@ -15,6 +15,8 @@ use tailwater_model::ids::TraceId;
 use tailwater_slo::estimate::{NO_TRACE, Part, Seen, total};
 use tailwater_slo::interval::Confidence;
 
+mod complete;
+
 const SECOND_NS: u64 = 1_000_000_000;
 
 fn policy(text: &str) -> Policy {
@@ -117,6 +119,40 @@ fn calibration_brings_the_budget_in_bytes_to_what_is_stored() {
     }
     let used = last_ten / 600.0 / budget;
     assert!((used - 1.0).abs() <= 0.05, "{used}");
+}
+
+/// A budget that pays for one trace a tick, with half of all traces failed and capped: a trace more or less makes a debt or savings of whole ticks,
+/// and yet weights stay alike, so that what is kept says nearly as much as equal weights would.
+#[test]
+fn a_budget_of_few_traces_leaves_weights_even() {
+    let strata = r#"
+strata:
+  - {name: error, when: any(span.status == error), target: all, cap: 30%}
+  - {name: rest, share: all}
+"#;
+    let traffic = Traffic {
+        errors: 0.5,
+        burst: Burst::None,
+        ..Traffic::default()
+    };
+    let (mut ours, mut random) = (Ours::new(goal(10.0, strata)).unwrap(), Random::new(12));
+    let (mut spans, mut weights) = (0.0, [(0.0, 0.0, 0.0); 2]);
+    for second in 0..2000 {
+        let traces = traffic.second(second, &mut random);
+        for choice in ours.second(second, &traces, f64::INFINITY) {
+            if choice.is_kept {
+                spans += f64::from(choice.spans);
+                let (kept, sum, squares) = &mut weights[usize::from(choice.error)];
+                (*kept, *sum, *squares) = (*kept + 1.0, *sum + choice.weight, *squares + choice.weight.powi(2));
+            }
+        }
+    }
+    let effective = weights.map(|(kept, sum, squares)| sum * sum / squares / kept);
+    println!("{spans} spans for 20000; the kept are worth {effective:?} of as many of equal weight");
+    // What two seconds of luck leave unspent is lost: `burst_sec`.
+    assert!((spans / 2000.0 / 10.0 - 1.0).abs() < 0.05, "{spans}");
+    assert!(weights.iter().all(|(kept, ..)| *kept > 400.0), "{weights:?}");
+    assert!(effective.iter().all(|part| *part > 0.65), "{effective:?}");
 }
 
 /// A budget of spans, one of a day, and both.
@@ -805,6 +841,33 @@ fn memory_stays_within_its_limit() {
     assert_eq!(giant_left, 0);
     assert_eq!(giant_spans, 1_000_000, "every span of the giant has its answer");
     assert!(sampler.admission() > Threshold::ALWAYS);
+}
+
+/// A trace is decided once, whenever its root comes after its first span: also when it settles just when the trace would have been idle.
+#[test]
+fn a_root_that_settles_when_its_trace_is_idle_decides_it_once() {
+    let mut random = Random::new(1);
+    let made = Traffic::default().second(0, &mut random).remove(0);
+    for root_ms in (0..8_000).step_by(50) {
+        let mut sampler = sampler(goal(200.0, ERRORS_AND_REST), Fault::None);
+        let (tenant, mut output) = (sampler.tenant("a"), Output::default());
+        let mut verdicts = 0;
+        for half in 0..80u64 {
+            let now_ns = START_NS + half * SECOND_NS / 2;
+            if half == 0 || root_ms / 500 == half {
+                let (mut span, at) = made.span(b"cart", b"GET");
+                span.head.parent_span_id = if half == 0 { &[1; 8] } else { &[] };
+                span.head.span_id = if half == 0 { &[2; 8] } else { &[1; 8] };
+                let at_ns = START_NS + if half == 0 { 0 } else { root_ms * 1_000_000 };
+                sampler.offer(at_ns, tenant, &span, at, || (), &mut output);
+            }
+            let rate = f64::INFINITY;
+            sampler.tick(Tick { now_ns, rate }, &mut output);
+            verdicts += output.verdicts.len();
+            output.clear();
+        }
+        assert_eq!((verdicts, sampler.waiting()), (1, 0), "root after {root_ms} ms");
+    }
 }
 
 /// R1: ids counted up are found within a minute; R is a hash from then on, and counts are right again.
