@@ -120,7 +120,7 @@ impl Running<'_> {
 
     fn offer(&mut self, place: u32, event: &Event, tenant: u32) -> anyhow::Result<()> {
         let id = self.ids[event.trace as usize];
-        let (mut offer, mut upstream) = (Offer::Held, Upstream::default());
+        let mut offer = Offer::Held;
         let (sampler, out) = (&mut self.sampler, &mut self.out);
         peek::spans(&event.payload, &self.keys, |span| {
             let state = restated(span.head.trace_state, id);
@@ -137,17 +137,17 @@ impl Running<'_> {
                 ordinal: 0,
                 len: event.bytes,
             };
-            upstream = Upstream::parse(&state);
             offer = sampler.offer(event.at_ns, tenant, &span, at, || event.trace, out);
             true
         })
         .map_err(|error| anyhow!("a span that was read cannot be read again: {error}"))?;
         match offer {
-            Offer::Held | Offer::Refused => {}
+            // What comes again is stored once, with its trace.
+            Offer::Held | Offer::Again | Offer::Refused => {}
             Offer::Dropped => self.run.late[0] += 1,
             Offer::Late(decision) => {
                 self.run.late[0] += 1;
-                if decision.keeps(id, upstream) {
+                if decision.keeps(id) {
                     self.run.late[1] += 1;
                     self.keep(place, &decision);
                 }

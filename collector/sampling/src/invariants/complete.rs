@@ -8,7 +8,6 @@ use crate::late::Memory;
 use crate::sampler::{Offer, Output, Sampler, Tick};
 use crate::sim::{Burst, Made, Random, START_NS, Traffic};
 use crate::threshold::Threshold;
-use crate::tracestate::Upstream;
 use crate::verdict::SpanAt;
 use tailwater_model::ids::{Lsn, TraceId};
 
@@ -141,6 +140,7 @@ fn counts(memory: Memory, buffer_bytes: u64, life_s: u64, seed: u64) -> Counts {
                         Offer::Held | Offer::Refused => waits.entry(id).or_default().push(place),
                         // Another's eviction may have decided it meanwhile.
                         Offer::Late(_) | Offer::Dropped => panic!("what waits is not decided"),
+                        Offer::Again => panic!("no span comes again"),
                     }
                     settle(&mut output, &mut waits, &mut fates);
                 }
@@ -154,6 +154,7 @@ fn counts(memory: Memory, buffer_bytes: u64, life_s: u64, seed: u64) -> Counts {
                 counts_late(fate, &decision, made.id);
             }
             Offer::Dropped => {}
+            Offer::Again => panic!("no span comes again"),
         }
         settle(&mut output, &mut waits, &mut fates);
     }
@@ -175,10 +176,7 @@ fn counts(memory: Memory, buffer_bytes: u64, life_s: u64, seed: u64) -> Counts {
 }
 
 fn counts_late(fate: &mut Fate, decision: &crate::Decision, id: TraceId) {
-    assert!(
-        decision.keeps(id, Upstream::default()),
-        "a late span of a kept trace is kept"
-    );
+    assert!(decision.keeps(id), "a late span of a kept trace is kept");
     fate.stored += 1;
     fate.flagged += 1;
     fate.thresholds.push(decision.threshold);
