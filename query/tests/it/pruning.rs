@@ -1,6 +1,6 @@
 //! Leaving files and frames out early changes no answer.
 
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use proptest::prelude::*;
 use tokio::runtime::Runtime;
@@ -8,7 +8,7 @@ use tokio::runtime::Runtime;
 use crate::fixtures::{Fixture, MIDNIGHT, Span, trace_hex};
 
 /// Six files and four frames, some overlapping, with times that end at odd microseconds, missing services, and long texts.
-static LAKE: LazyLock<(Runtime, Fixture)> = LazyLock::new(|| {
+static LAKE: LazyLock<(Runtime, Mutex<Fixture>)> = LazyLock::new(|| {
     let runtime = Runtime::new().unwrap();
     let fixture = runtime.block_on(async {
         let mut fixture = Fixture::with_outbox().await;
@@ -21,8 +21,15 @@ static LAKE: LazyLock<(Runtime, Fixture)> = LazyLock::new(|| {
         }
         fixture
     });
-    (runtime, fixture)
+    (runtime, Mutex::new(fixture))
 });
+
+/// The lake, for one test at a time: whether it leaves anything out is a switch of all of it.
+fn alone() -> (&'static Runtime, MutexGuard<'static, Fixture>) {
+    let (runtime, fixture) = &*LAKE;
+    // A test that failed has left nothing behind.
+    (runtime, fixture.lock().unwrap_or_else(PoisonError::into_inner))
+}
 
 const SERVICES: [Option<&str>; 4] = [None, Some("cart"), Some("mail"), Some(LONG)];
 /// Longer than statistics keep.
@@ -106,7 +113,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
     #[test]
     fn no_answer_changes(predicate in predicate()) {
-        let (runtime, fixture) = &*LAKE;
+        let (runtime, fixture) = alone();
         let counted = format!("select count(*), sum(duration_ns), min(ts), max(service_name), count(http_status) from spans where {predicate}");
         // Every column: what is the same in all of a file is not read from it.
         let listed = format!("select * from spans where {predicate} order by span_id limit 500");
@@ -129,7 +136,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
     #[test]
     fn rows_in_runs_are_aggregated_as_rows_are(predicate in predicate()) {
-        let (runtime, fixture) = &*LAKE;
+        let (runtime, fixture) = alone();
         let ask = |service: &str| format!(
             "select {service} service, date_trunc('minute', ts) m, count(*), sum(duration_ns) filter (where status_code <> 2), \
              percentile_cont(duration_ns, 0.9), exphist_quantile(exphist(duration_ns), 0.9) \
@@ -166,7 +173,7 @@ proptest! {
             "spans a join spans b using (span_id, duration_ns, ts, http_status, batch_id, service_name)",
         ]),
     ) {
-        let (runtime, fixture) = &*LAKE;
+        let (runtime, fixture) = alone();
         let sql = format!("select {column} from {from} order by {column} {order} limit {limit} offset {offset}");
         runtime.block_on(async {
             let mut answers = Vec::new();
@@ -183,7 +190,7 @@ proptest! {
 /// The bound of the first rows is there: no test of answers would miss it.
 #[test]
 fn the_first_rows_have_a_bound() {
-    let (runtime, fixture) = &*LAKE;
+    let (runtime, fixture) = alone();
     runtime.block_on(async {
         fixture.engine.set_pruning(true);
         let check = async |sql: &str, bound: Option<&str>| {
