@@ -196,7 +196,8 @@ mod tests {
             most = most.max(files.len());
         }
         let written = 2880 * flushed;
-        assert!(most < 50, "{most} files");
+        // Files of 128 MiB at most, as is configured: half as large as 256, and a few more.
+        assert!(most < 64, "{most} files");
         assert!(rewritten < 4 * written, "{rewritten} bytes rewritten for {written}");
     }
 }
