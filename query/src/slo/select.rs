@@ -9,7 +9,7 @@ use tailwater_slo::{Span, Time};
 use super::pieces::Piece;
 
 /// A query that grows: values become `$1`, `$2`, ..., so that no text of a document is ever read as SQL.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Text {
     pub sql: String,
     pub params: Vec<ScalarValue>,

@@ -12,6 +12,7 @@ use arrow::array::{AsArray, RecordBatch, UInt32Array};
 use arrow::compute::take_arrays;
 use arrow::datatypes::Int64Type;
 use datafusion::common::{ScalarValue, internal_datafusion_err};
+use futures::{StreamExt, stream};
 use tailwater_openslo::{Good, Indicator, RedKey, RedSelector};
 use tailwater_slo::Plan;
 use tailwater_slo::plan::What;
@@ -29,12 +30,16 @@ pub(super) const PLANS: usize = 128;
 const ROWS_MAX: i64 = 1_000_000;
 const ROWS_OF_ONE_MAX: i64 = 50_000;
 
+/// Queries that run at once.
+const AT_ONCE: usize = 4;
+
 /// What a plan asks of a piece.
 struct Wanted<'a> {
     service: &'a str,
     operation: &'a str,
     good: Option<Good>,
-    /// Where its answer belongs.
+    /// Its question, and where the answer belongs.
+    text: Text,
     key: String,
 }
 
@@ -75,15 +80,21 @@ impl Reader<'_> {
                             service,
                             operation,
                             good,
+                            text,
                             key,
                         });
                     }
                 }
             }
         }
+        let mut texts = Vec::new();
         for (piece, wanted) in &groups {
             let at_once = usize::try_from(ROWS_MAX / rows(piece).max(1)).unwrap_or(1).max(1);
-            for wanted in wanted.chunks(at_once).filter(|wanted| wanted.len() > 1) {
+            for wanted in wanted.chunks(at_once) {
+                if let [wanted] = wanted {
+                    texts.push(wanted.text.clone());
+                    continue;
+                }
                 let answers = match self.of_all(piece, wanted).await {
                     Ok(answers) => answers,
                     Err(error) if is_too_much(error.kind()) => continue,
@@ -94,7 +105,19 @@ impl Reader<'_> {
                 }
             }
         }
+        let alone: Vec<_> = texts.into_iter().map(|text| self.keyed(text)).collect();
+        // One is planned while another is read. What goes wrong goes wrong again, and is told, when the plan itself asks.
+        let answers: Vec<_> = stream::iter(alone).buffer_unordered(AT_ONCE).collect().await;
+        for (key, rows) in answers {
+            if let Ok(rows) = rows {
+                self.learn(key, rows);
+            }
+        }
         Ok(())
+    }
+
+    async fn keyed(&self, text: Text) -> (String, Result<Vec<RecordBatch>>) {
+        (text.key(), self.run(text).await)
     }
 
     async fn of_all(&self, piece: &Piece, wanted: &[Wanted<'_>]) -> Result<Vec<Vec<RecordBatch>>> {
