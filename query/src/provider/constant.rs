@@ -7,7 +7,6 @@ use arrow::array::{AsArray, MapArray, new_empty_array};
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 use datafusion::common::{HashMap, ScalarValue};
-use parquet::data_type::ByteArray;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 use parquet::file::statistics::Statistics;
 
@@ -76,42 +75,27 @@ fn is_null(chunk: &ColumnChunkMetaData) -> bool {
 fn only_value(chunk: &ColumnChunkMetaData, kind: &DataType) -> Option<ScalarValue> {
     let statistics = chunk.statistics()?;
     let exact = statistics.min_is_exact() && statistics.max_is_exact() && statistics.null_count_opt() == Some(0);
-    if !exact {
+    if !exact || statistics.min_bytes_opt()? != statistics.max_bytes_opt()? {
         return None;
     }
-    fn one<'a, T: PartialEq>(least: Option<&'a T>, most: Option<&T>) -> Option<&'a T> {
-        least.filter(|least| most == Some(*least))
-    }
-    let text = |bytes: &ByteArray| std::str::from_utf8(bytes.data()).ok().map(str::to_owned);
-    match (statistics, kind) {
-        (Statistics::Boolean(values), DataType::Boolean) => {
-            Some(ScalarValue::Boolean(Some(*one(values.min_opt(), values.max_opt())?)))
+    Some(match (statistics, kind) {
+        (Statistics::Boolean(values), DataType::Boolean) => ScalarValue::Boolean(values.min_opt().copied()),
+        (Statistics::Int32(values), DataType::Int8) => ScalarValue::Int8(Some((*values.min_opt()?).try_into().ok()?)),
+        (Statistics::Int32(values), DataType::Int16) => ScalarValue::Int16(Some((*values.min_opt()?).try_into().ok()?)),
+        (Statistics::Int32(values), DataType::Int32) => ScalarValue::Int32(values.min_opt().copied()),
+        (Statistics::Int64(values), DataType::Int64) => ScalarValue::Int64(values.min_opt().copied()),
+        (Statistics::Int64(values), DataType::Timestamp(TimeUnit::Microsecond, zone)) => {
+            ScalarValue::TimestampMicrosecond(values.min_opt().copied(), zone.clone())
         }
-        (Statistics::Int32(values), DataType::Int8) => Some(ScalarValue::Int8(Some(
-            (*one(values.min_opt(), values.max_opt())?).try_into().ok()?,
-        ))),
-        (Statistics::Int32(values), DataType::Int16) => Some(ScalarValue::Int16(Some(
-            (*one(values.min_opt(), values.max_opt())?).try_into().ok()?,
-        ))),
-        (Statistics::Int32(values), DataType::Int32) => {
-            Some(ScalarValue::Int32(Some(*one(values.min_opt(), values.max_opt())?)))
-        }
-        (Statistics::Int64(values), DataType::Int64) => {
-            Some(ScalarValue::Int64(Some(*one(values.min_opt(), values.max_opt())?)))
-        }
-        (Statistics::Int64(values), DataType::Timestamp(TimeUnit::Microsecond, zone)) => Some(
-            ScalarValue::TimestampMicrosecond(Some(*one(values.min_opt(), values.max_opt())?), zone.clone()),
-        ),
         // Not doubles: bounds say nothing of NaN, and a zero stands for either zero.
-        (Statistics::ByteArray(values), DataType::Utf8View) => Some(ScalarValue::Utf8View(Some(text(one(
-            values.min_opt(),
-            values.max_opt(),
-        )?)?))),
-        (Statistics::ByteArray(values), DataType::BinaryView) => Some(ScalarValue::BinaryView(Some(
-            one(values.min_opt(), values.max_opt())?.data().to_vec(),
-        ))),
-        _ => None,
-    }
+        (Statistics::ByteArray(values), DataType::Utf8View) => {
+            ScalarValue::Utf8View(Some(values.min_opt()?.as_utf8().ok()?.to_owned()))
+        }
+        (Statistics::ByteArray(values), DataType::BinaryView) => {
+            ScalarValue::BinaryView(Some(values.min_opt()?.data().to_vec()))
+        }
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
