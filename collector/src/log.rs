@@ -16,6 +16,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tailwater_journal::record::{Head, Rejected};
 use tailwater_model::ids::Lsn;
+use tailwater_model::otlp::columns::RequestInfo;
 use tailwater_model::signal::Signal;
 use tailwater_wal::{Body, Ticket as Durable, Wal};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -44,6 +45,22 @@ pub struct Entry {
     pub duplicate: bool,
     /// Items refused one by one.
     pub rejected: Rejected,
+}
+
+impl Entry {
+    /// Ordinals of the items refused, ascending.
+    pub fn ordinals(&self) -> Vec<u32> {
+        self.rejected.iter().map(|(ordinal, _)| ordinal).collect()
+    }
+
+    /// What builders and counters are told of the request; `rejected` are its [`Entry::ordinals`].
+    pub fn info<'a>(&'a self, rejected: &'a [u32]) -> RequestInfo<'a> {
+        RequestInfo {
+            tenant: &self.tenant,
+            arrival_ns: self.arrival_ns,
+            rejected,
+        }
+    }
 }
 
 /// A request on its way into the log, with everything it holds.

@@ -19,9 +19,7 @@ use tailwater_journal::{Decision, Journal, Row};
 use tailwater_model::ids::{LogId, Lsn, Shard};
 use tailwater_model::ledger::{Account, Amount, Key, ledger_batch};
 use tailwater_model::otlp::caps::Caps;
-use tailwater_model::otlp::columns::{
-    Choice, LogColumns, MetricColumns, RequestInfo, Sampling, SeriesSeen, SpanColumns,
-};
+use tailwater_model::otlp::columns::{Choice, LogColumns, MetricColumns, Sampling, SeriesSeen, SpanColumns};
 use tailwater_model::otlp::reject::Reason;
 use tailwater_model::red::{edge_batch, red_batch};
 use tailwater_model::signal::Signal;
@@ -148,7 +146,13 @@ impl Road {
         } = parts;
         let is_leaving = tail.is_none();
         let tail = tail.or_else(|| Some(Arc::new(Mutex::new(leftover?))));
-        let keep_ns = red.as_ref().map_or(0, |red| red.lock().restore_ns());
+        let (keep_ns, asked) = match &red {
+            Some(red) => {
+                let red = red.lock();
+                (red.restore_ns(), red.keys().clone())
+            }
+            None => (0, Arc::default()),
+        };
         let verdict = sampler.unconditional();
         let (log_id, decision) = {
             let mut journal = journal.lock();
@@ -174,7 +178,7 @@ impl Road {
             is_leaving,
             red,
             hold: Hold::new(keep_ns, hold_bytes),
-            spans: SpanColumns::new(caps.clone()),
+            spans: SpanColumns::asking(caps.clone(), asked),
             logs: LogColumns::new(caps.clone()),
             metrics: MetricColumns::new(caps),
             series: SeriesSeen::new(SERIES_MAX),
@@ -207,8 +211,10 @@ impl Road {
         let mut count = 0;
         for record in replay {
             if self.is_counted(record.lsn) {
-                self.red(&record, Mode::Restore);
-                self.offer(&record);
+                self.begin(&record, Mode::Restore);
+                if !self.offer(&record) {
+                    self.restore(&record);
+                }
                 // What it settles is settled through here, also if no new record comes before the cut: else a second crash stores it again.
                 self.walked = Some(record.lsn);
                 self.cut_if_full()?;
@@ -265,25 +271,29 @@ impl Road {
         !self.journal.lock().replay_record(Shard::of_record(lsn).0, lsn)
     }
 
-    /// Counts the spans of a record, before anything is sampled (P5), and moves the clock of what waits.
-    fn red(&mut self, record: &Accepted, mode: Mode) {
+    /// A record begins: moves the clock of the sides of calls that wait, and tells how its spans are to be counted, which is done before
+    /// anything is sampled (P5).
+    fn begin(&mut self, record: &Accepted, mode: Mode) {
         let Some(red) = &self.red else { return };
         let Accepted {
             lsn, entry, payload, ..
         } = record;
-        let rejected: Vec<u32> = entry.rejected.iter().map(|(ordinal, _)| ordinal).collect();
-        let info = RequestInfo {
-            tenant: &entry.tenant,
-            arrival_ns: entry.arrival_ns,
-            rejected: &rejected,
-        };
-        let has_spans = entry.signal == Signal::Traces && !entry.duplicate;
-        let spans: &[u8] = if has_spans { payload } else { &[] };
-        if let Err(error) = red.lock().push_request(spans, &info, mode) {
-            error!(lsn = lsn.0, %error, "an accepted request cannot be counted");
-        }
+        red.lock().begin(&entry.info(&[]), mode);
         self.hold
             .record(*lsn, entry.arrival_ns, payload.len() as u64, &self.journal);
+    }
+
+    /// Brings back what waited of the spans of a record that is in a batch and not the tail's.
+    fn restore(&mut self, record: &Accepted) {
+        let Some(red) = &self.red else { return };
+        let entry = &record.entry;
+        if entry.signal != Signal::Traces || entry.duplicate {
+            return;
+        }
+        let rejected = entry.ordinals();
+        if let Err(error) = red.lock().walk(&record.payload, &entry.info(&rejected)) {
+            error!(lsn = record.lsn.0, %error, "an accepted request cannot be counted");
+        }
     }
 
     /// Lets the tail look at the clock: what is due is decided.
@@ -305,8 +315,9 @@ impl Road {
             match entry.signal {
                 _ if entry.duplicate || payload.is_empty() => {}
                 Signal::Traces => {
+                    let mut red = self.red.as_ref().map(|red| red.lock());
                     let rows = (&mut self.spans, &mut self.logs);
-                    tail.record(lsn, entry, payload, &mut journal, rows);
+                    tail.record(lsn, entry, payload, &mut journal, red.as_deref_mut(), rows);
                 }
                 Signal::Logs => tail.logs(lsn, entry, payload, &mut journal, &mut self.logs),
                 Signal::Metrics => {}
@@ -336,7 +347,7 @@ impl Road {
     }
 
     fn walk(&mut self, record: Accepted) -> Result<(), RoadError> {
-        self.red(&record, Mode::Count);
+        self.begin(&record, Mode::Count);
         let is_offered = self.offer(&record);
         let Accepted {
             lsn,
@@ -380,14 +391,19 @@ impl Road {
 
     /// Decodes a request into columns; answers how many rows it became, and their wire bytes.
     fn decode(&mut self, lsn: Lsn, entry: &Entry, payload: &[u8]) -> (u64, u64) {
-        let rejected: Vec<u32> = entry.rejected.iter().map(|(ordinal, _)| ordinal).collect();
-        let info = RequestInfo {
-            tenant: &entry.tenant,
-            arrival_ns: entry.arrival_ns,
-            rejected: &rejected,
-        };
+        let rejected = entry.ordinals();
+        let info = entry.info(&rejected);
         let pushed = match entry.signal {
-            Signal::Traces => self.spans.push_request(payload, &info, Choice::All(self.sampling())),
+            Signal::Traces => {
+                let all = Choice::All(self.sampling());
+                match &self.red {
+                    Some(red) => {
+                        let mut red = red.lock();
+                        self.spans.push_shown(payload, &info, all, |span| red.count(span))
+                    }
+                    None => self.spans.push_request(payload, &info, all),
+                }
+            }
             Signal::Logs => self.logs.push_request(payload, &info, Choice::All(self.sampling())),
             Signal::Metrics => self.metrics.push_request(payload, &info, &mut self.series),
         };
@@ -547,6 +563,9 @@ pub const LOST_UNDECODABLE: &str = "undecodable";
 mod crash_tests;
 #[cfg(test)]
 mod follow_tests;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod process;
 #[cfg(test)]
 mod tail_tests;
 #[cfg(test)]

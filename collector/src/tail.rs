@@ -29,6 +29,7 @@ use tailwater_model::otlp::columns::{LogColumns, SpanColumns};
 use tailwater_model::otlp::peek::{self, Keys};
 use tailwater_model::red::RedRow;
 use tailwater_model::signal::Signal;
+use tailwater_red::Aggregator;
 use tailwater_sampling::governor::{self, Drain, Governor, Ladder, Pressure, Rung};
 use tailwater_sampling::policy::{Policy, Stratum};
 use tailwater_sampling::{
@@ -217,13 +218,14 @@ impl Tail {
     }
 
     /// Offers the spans of a record, those rejected apart, and stores what belongs to traces that are decided. In a replay what was
-    /// settled before the crash is passed over.
+    /// settled before the crash is passed over. What is not rejected is counted by `red` in the same walk.
     pub fn record(
         &mut self,
         lsn: Lsn,
         entry: &Entry,
         payload: &Bytes,
         journal: &mut Journal,
+        mut red: Option<&mut Aggregator>,
         (spans, logs): (&mut SpanColumns, &mut LogColumns),
     ) {
         let record = Record::new(lsn, entry, payload);
@@ -234,9 +236,13 @@ impl Tail {
         let (sampler, out, settled) = (&mut self.sampler, &mut self.out, &mut self.settled);
         // The journal knows a trace by its id among all tenants'.
         let (log_id, own) = (self.log_id, Own::of(entry.tenant.as_bytes()));
-        let walked = peek::spans(payload, &self.keys, |span| {
+        let counted = red.as_ref().map(|red| red.keys().clone()).unwrap_or_default();
+        let walked = peek::spans_for(payload, [&self.keys, &counted], |[span, counted]| {
             if rejected.next_if(|ordinal| **ordinal == span.ordinal).is_some() {
                 return true;
+            }
+            if let Some(red) = &mut red {
+                red.count(counted);
             }
             let trace = TraceId(span.head.trace_id.try_into().unwrap_or_default());
             let key = own.trace(trace);

@@ -79,12 +79,15 @@ pub struct Drained {
 #[derive(Debug)]
 pub struct Aggregator {
     settings: Settings,
-    asked: Keys,
+    asked: Arc<Keys>,
     guard: Guard,
     interner: Interner,
     cells: Cells,
     joiner: Option<Joiner>,
     has_turned: bool,
+    /// Of the request begun.
+    arrival_ns: u64,
+    mode: Mode,
 }
 
 impl Aggregator {
@@ -92,22 +95,30 @@ impl Aggregator {
     pub fn new(settings: Settings) -> Aggregator {
         let dimensions: Vec<String> = settings.dimensions.iter().map(|name| name.to_string()).collect();
         Aggregator {
-            asked: span::keys(&dimensions),
+            asked: Arc::new(span::keys(&dimensions)),
             guard: Guard::default(),
             interner: Interner::new(),
             cells: Cells::default(),
             joiner: settings.edges.map(|(wait_ns, max)| Joiner::new(wait_ns, max)),
             has_turned: false,
+            arrival_ns: 0,
+            mode: Mode::Count,
             settings,
         }
     }
 
-    /// Counts the spans of a request, but those rejected. Records come in the order of the intake log, those of other signals too
-    /// (with an empty payload): the clock of arrivals is what ends the waiting for the other side of a call.
+    /// Counts the spans of a request, but those rejected: [`Aggregator::begin`] and [`Aggregator::count`] over a walk of its own.
     ///
     /// # Errors
     /// [`Malformed`], possibly after some spans were counted; `peek::inspect` refuses such a request before.
     pub fn push_request(&mut self, payload: &[u8], info: &RequestInfo<'_>, mode: Mode) -> Result<(), Malformed> {
+        self.begin(info, mode);
+        self.walk(payload, info)
+    }
+
+    /// A request begins. Records come in the order of the intake log, those of other signals too: the clock of arrivals is what ends the
+    /// waiting for the other side of a call.
+    pub fn begin(&mut self, info: &RequestInfo<'_>, mode: Mode) {
         if mode == Mode::Count && self.guard.advance(info.arrival_ns) {
             self.interner.turn();
             self.has_turned = true;
@@ -116,20 +127,43 @@ impl Aggregator {
             joiner.muted = mode == Mode::Restore;
             joiner.advance(info.arrival_ns);
         }
-        if payload.is_empty() || mode == Mode::Restore && self.joiner.is_none() {
+        self.interner.request(info.tenant);
+        (self.arrival_ns, self.mode) = (info.arrival_ns, mode);
+    }
+
+    /// Walks the request begun and counts its spans, but those rejected.
+    ///
+    /// # Errors
+    /// As [`Aggregator::push_request`].
+    pub fn walk(&mut self, payload: &[u8], info: &RequestInfo<'_>) -> Result<(), Malformed> {
+        if payload.is_empty() || !self.wants_spans() {
             return Ok(());
         }
-        self.interner.request(info.tenant);
-        let asked = std::mem::take(&mut self.asked);
+        let asked = self.asked.clone();
         let mut rejected = info.rejected.iter().peekable();
-        let walked = peek::spans(payload, &asked, |span| {
+        peek::spans(payload, &asked, |span| {
             if rejected.next_if(|ordinal| **ordinal == span.ordinal).is_none() {
-                self.span(span, info.arrival_ns, mode);
+                self.count(span);
             }
             true
-        });
-        self.asked = asked;
-        walked
+        })
+    }
+
+    /// The keys that spans are to be shown with.
+    pub fn keys(&self) -> &Arc<Keys> {
+        &self.asked
+    }
+
+    fn wants_spans(&self) -> bool {
+        self.mode == Mode::Count || self.joiner.is_some()
+    }
+
+    /// Counts a span of the request begun, walked with [`Aggregator::keys`]. Whoever walks leaves out those rejected.
+    #[inline]
+    pub fn count(&mut self, span: &SpanPeek<'_, '_>) {
+        if self.wants_spans() {
+            self.span(span, self.arrival_ns, self.mode);
+        }
     }
 
     #[inline]

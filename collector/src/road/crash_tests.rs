@@ -3,25 +3,19 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
-use std::sync::mpsc;
 
 use arrow::array::AsArray;
 use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
 use bytes::Bytes;
-use opentelemetry_proto::tonic::trace::v1::{Span, Status};
+use opentelemetry_proto::tonic::trace::v1::Span;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use tailwater_journal::Recovery;
 use tailwater_model::ids::TraceId;
-use tailwater_sampling::Memory;
-use tailwater_sampling::governor::Drain;
-use tailwater_sampling::policy::{self, Policy};
 use tailwater_storage::outbox::Head;
 
-use super::tests::{NOW, SECOND, journal_settings, parts, request_of};
+use super::process::{self, Process, counter, span_of, tail_settings};
+use super::tests::{NOW, SECOND, request_of};
 use super::*;
-use crate::tail::{self, Behind};
 
 const POLICY: &str = r#"
 budget: {spans_per_sec: 1}
@@ -68,57 +62,24 @@ impl Log {
         Log(Arc::new(records))
     }
 
-    fn record(&self, lsn: u64) -> Accepted {
-        let (arrival_ns, spans) = &self.0[lsn as usize - 1];
-        request_of(lsn, *arrival_ns, "web", spans.clone())
-    }
-
     fn end(&self) -> u64 {
         self.0.len() as u64 + 1
     }
 }
 
-fn span(trace: u8, number: u8, is_error: bool, arrival_ns: u64) -> Span {
-    let mut id = [trace; 16];
-    id[9..].copy_from_slice(&u64::from(trace).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()[1..]);
-    Span {
-        trace_id: id.to_vec(),
-        span_id: vec![number + 1, 1, 1, 1, 1, 1, 1, trace],
-        parent_span_id: if number == 0 {
-            Vec::new()
-        } else {
-            vec![1, 1, 1, 1, 1, 1, 1, trace]
-        },
-        name: format!("op-{}", trace % 3),
-        kind: if number < 2 { 2 } else { 1 },
-        start_time_unix_nano: arrival_ns - SECOND / 100 * u64::from(number + 1),
-        end_time_unix_nano: arrival_ns,
-        status: Some(Status {
-            code: if is_error { 2 } else { 0 },
-            ..Status::default()
-        }),
-        ..Span::default()
+impl process::Log for Log {
+    fn record(&self, lsn: u64) -> Accepted {
+        let (arrival_ns, spans) = &self.0[lsn as usize - 1];
+        request_of(lsn, *arrival_ns, "web", spans.clone())
     }
 }
 
-impl Behind for Log {
-    fn drain(&self) -> Drain {
-        Drain {
-            queued: 0.0,
-            drained: Some(0.0),
-        }
-    }
-    fn pressure(&self) -> (f64, f64) {
-        (0.0, 0.0)
-    }
-    fn record(&self, lsn: Lsn) -> Option<Accepted> {
-        Some(Log::record(self, lsn.0))
-    }
-    fn policy(&mut self) -> Option<Policy> {
-        None
-    }
-    fn live_traces(&self, _: &str) -> Option<u32> {
-        None
+fn span(trace: u8, number: u8, is_error: bool, arrival_ns: u64) -> Span {
+    Span {
+        name: format!("op-{}", trace % 3),
+        kind: if number < 2 { 2 } else { 1 },
+        start_time_unix_nano: arrival_ns - SECOND / 100 * u64::from(number + 1),
+        ..span_of(trace, number, is_error, arrival_ns)
     }
 }
 
@@ -138,42 +99,12 @@ struct Settled {
 impl Settled {
     /// A process walks what the log still gives it and `new` records, and dies after `keep` batches. Answers how many it would have made.
     fn run(&mut self, log: &Log, new: std::ops::Range<u64>, keep: usize) -> usize {
-        let mut recovery = Recovery::new(journal_settings(), None).unwrap();
-        for (at, settlement) in self.batches.iter().enumerate() {
-            let seq = tailwater_model::ids::BatchSeq(at as u64 + 1);
-            recovery.batch(seq, settlement).unwrap();
-        }
-        let journal = Arc::new(Mutex::new(recovery.finish()));
-        let settings = tail::Settings {
-            recent_bytes: 1 << 20,
-            follow_logs: false,
-            log_bytes: 0,
-            memory: Memory::default(),
-            commit: Duration::from_secs(30),
+        let process = Process {
+            policy: Some(POLICY),
+            tail: tail_settings(1 << 20),
+            red: counter(),
         };
-        let policy = policy::read(Path::new("p.yaml"), POLICY).unwrap();
-        let log_id = journal.lock().log_id();
-        let tail = Tail::new(settings, policy, None, log_id, Box::new(log.clone()), NOW).unwrap();
-        let config = tailwater_config::Config::of(&[]).unwrap();
-        let red = tailwater_red::Settings::new(&config.red, Vec::new(), Caps::default());
-        let (outbox, sealed) = mpsc::sync_channel(1000);
-        let road = Road::new(Parts {
-            tail: Some(Arc::new(Mutex::new(tail))),
-            ..parts(
-                journal.clone(),
-                Some(Arc::new(Mutex::new(Aggregator::new(red)))),
-                outbox,
-            )
-        });
-        let from = journal.lock().replay_from().0;
-        let replay: Vec<Accepted> = (from..new.start).map(|lsn| log.record(lsn)).collect();
-        let (sender, records) = mpsc::channel();
-        new.for_each(|lsn| sender.send(log.record(lsn)).unwrap());
-        drop(sender);
-        let (fatal, mut failed) = Fatal::new();
-        road.run(replay.into_iter(), &records, |_| {}, &fatal);
-        assert!(failed.try_recv().is_err());
-        let made: Vec<Sealed> = sealed.try_iter().collect();
+        let made = process.run(&self.batches, log, new);
         made.iter().take(keep).for_each(|batch| self.settle(batch));
         made.len()
     }

@@ -3,8 +3,6 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
-use std::sync::mpsc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Float64Type, Int32Type, Int64Type};
@@ -13,20 +11,17 @@ use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::AnyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
-use opentelemetry_proto::tonic::trace::v1::{Span, Status};
 use prost::Message as _;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use tailwater_journal::Recovery;
-use tailwater_model::ids::{BatchSeq, TraceId};
-use tailwater_sampling::governor::Drain;
-use tailwater_sampling::policy::{self, Policy};
-use tailwater_sampling::{Memory, Randomness, Threshold};
+use tailwater_model::ids::TraceId;
+use tailwater_sampling::{Randomness, Threshold};
 use tailwater_storage::outbox::Head;
 
-use super::tests::{NOW, SECOND, journal_settings, parts, request_of};
+use super::process::{self, Process, span_of, tail_settings, tenant_of, trace_of};
+use super::tests::{NOW, SECOND, request_of};
 use super::*;
-use crate::tail::{self, Behind, LOG_ERROR, NO_TRACE, UNDECIDED};
+use crate::tail::{self, LOG_ERROR, NO_TRACE, UNDECIDED};
 
 const POLICY: &str = r#"
 trace: {root_settle: 1s, idle: 2s, timeout: 10s, span_limit: 50}
@@ -51,50 +46,19 @@ enum Made {
 #[derive(Clone)]
 struct Log(Arc<Vec<(u64, Made)>>);
 
-impl Log {
+impl process::Log for Log {
     fn record(&self, lsn: u64) -> Accepted {
         let (arrival_ns, made) = &self.0[lsn as usize - 1];
         let mut record = match made {
             Made::Spans(spans) => {
-                let spans = spans.iter().map(|span| span_of(*span, *arrival_ns)).collect();
+                let span = |(trace, number, is_error): &_| span_of(*trace, *number, *is_error, *arrival_ns);
+                let spans = spans.iter().map(span).collect();
                 request_of(lsn, *arrival_ns, "web", spans)
             }
             Made::Logs(logs) => logs_of(lsn, *arrival_ns, logs),
         };
         record.entry.tenant = tenant_of(lsn).into();
         record
-    }
-}
-
-/// Two tenants use the same trace ids.
-fn tenant_of(lsn: u64) -> &'static str {
-    if lsn.is_multiple_of(3) { "other" } else { "default" }
-}
-
-fn trace_of(trace: u8) -> TraceId {
-    let mut id = [trace; 16];
-    id[9..].copy_from_slice(&u64::from(trace).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()[1..]);
-    TraceId(id)
-}
-
-fn span_of((trace, number, is_error): (u8, u8, bool), arrival_ns: u64) -> Span {
-    Span {
-        trace_id: trace_of(trace).0.to_vec(),
-        span_id: vec![number + 1, 1, 1, 1, 1, 1, 1, trace],
-        parent_span_id: if number == 0 {
-            Vec::new()
-        } else {
-            vec![1, 1, 1, 1, 1, 1, 1, trace]
-        },
-        name: if trace % 10 == 9 { "/healthz" } else { "op" }.into(),
-        kind: 2,
-        start_time_unix_nano: arrival_ns - SECOND,
-        end_time_unix_nano: arrival_ns,
-        status: Some(Status {
-            code: if is_error { 2 } else { 0 },
-            ..Status::default()
-        }),
-        ..Span::default()
     }
 }
 
@@ -130,27 +94,9 @@ fn logs_of(lsn: u64, arrival_ns: u64, logs: &[MadeLog]) -> Accepted {
     accepted
 }
 
-impl Behind for Log {
-    fn drain(&self) -> Drain {
-        Drain {
-            queued: 0.0,
-            drained: Some(0.0),
-        }
-    }
-    fn pressure(&self) -> (f64, f64) {
-        (0.0, 0.0)
-    }
-    fn record(&self, lsn: Lsn) -> Option<Accepted> {
-        Some(Log::record(self, lsn.0))
-    }
-    fn policy(&mut self) -> Option<Policy> {
-        None
-    }
-}
-
-/// What one process is like.
+/// What one process of them is like.
 #[derive(Debug, Clone, Copy)]
-struct Process {
+struct Run {
     /// Batches that survive it.
     keep: usize,
     has_policy: bool,
@@ -189,47 +135,19 @@ fn text(rows: &RecordBatch, name: &str, row: usize) -> String {
 }
 
 impl Settled {
-    /// A process: replays, walks `new` records, and leaves the first of its batches behind. Answers what the next one needs.
-    fn run(&mut self, log: &Log, new: std::ops::Range<u64>, process: Process) {
-        let mut recovery = Recovery::new(journal_settings(), None).unwrap();
-        for (at, settlement) in self.batches.iter().enumerate() {
-            recovery.batch(BatchSeq(at as u64 + 1), settlement).unwrap();
-        }
-        let journal = Arc::new(Mutex::new(recovery.finish()));
-        let settings = tail::Settings {
-            recent_bytes: process.recent_bytes,
-            follow_logs: process.follow_logs,
-            log_bytes: process.log_bytes,
-            memory: Memory::default(),
-            commit: Duration::from_secs(30),
+    /// A process: replays, walks `new` records, and leaves the first of its batches behind.
+    fn run(&mut self, log: &Log, new: std::ops::Range<u64>, of: Run) {
+        let process = Process {
+            policy: of.has_policy.then_some(POLICY),
+            tail: tail::Settings {
+                follow_logs: of.follow_logs,
+                log_bytes: of.log_bytes,
+                ..tail_settings(of.recent_bytes)
+            },
+            red: None,
         };
-        let log_id = journal.lock().log_id();
-        let behind = Box::new(log.clone());
-        let (tail, leftover) = if process.has_policy {
-            let policy = policy::read(Path::new("p.yaml"), POLICY).unwrap();
-            let tail = Tail::new(settings, policy, None, log_id, behind, NOW).unwrap();
-            (Some(Arc::new(Mutex::new(tail))), None)
-        } else {
-            (None, Some(Tail::leftover(settings, log_id, behind, NOW).unwrap()))
-        };
-        let (outbox, sealed) = mpsc::sync_channel(1000);
-        let road = Road::new(Parts {
-            tail,
-            leftover,
-            ..parts(journal.clone(), None, outbox)
-        });
-        let from = journal.lock().replay_from().0;
-        let replay: Vec<Accepted> = (from..new.start).map(|lsn| log.record(lsn)).collect();
-        let (sender, records) = mpsc::channel();
-        new.for_each(|lsn| sender.send(log.record(lsn)).unwrap());
-        drop(sender);
-        let (fatal, mut failed) = Fatal::new();
-        road.run(replay.into_iter(), &records, |_| {}, &fatal);
-        assert!(failed.try_recv().is_err());
-        sealed
-            .try_iter()
-            .take(process.keep)
-            .for_each(|batch| self.settle(&batch));
+        let made = process.run(&self.batches, log, new);
+        made.iter().take(of.keep).for_each(|batch| self.settle(batch));
     }
 
     fn settle(&mut self, batch: &Sealed) {
@@ -356,7 +274,7 @@ fn check(seed: u64, crashes: bool, switches: bool, log_bytes: u64, seen: &mut Se
         } else {
             end
         };
-        let process = Process {
+        let process = Run {
             // A crash loses the last batches; records are durable before they are walked.
             keep: if crashes && random.random_bool(0.5) {
                 random.random_range(0..10)
@@ -371,7 +289,7 @@ fn check(seed: u64, crashes: bool, switches: bool, log_bytes: u64, seen: &mut Se
         settled.run(&log, walked..next, process);
         walked = next;
     }
-    let last = Process {
+    let last = Run {
         keep: usize::MAX,
         has_policy: true,
         recent_bytes: 0,
@@ -482,7 +400,7 @@ fn without_the_policy_that_they_waited_under_they_are_stored() {
         while walked <= end {
             let next = random.random_range(walked..=end);
             let is_last = next == end;
-            let process = Process {
+            let process = Run {
                 keep: match !is_last && random.random_bool(0.5) {
                     true => random.random_range(0..10),
                     false => usize::MAX,

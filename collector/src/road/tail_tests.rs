@@ -2,27 +2,21 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use arrow::array::AsArray;
 use arrow::datatypes::{Float64Type, Int32Type, Int64Type};
+use bytes::Bytes;
+use opentelemetry_proto::tonic::trace::v1::Span;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tailwater_model::ids::TraceId;
-use tailwater_sampling::governor::Drain;
-use tailwater_sampling::policy::{self, Policy};
-use tailwater_sampling::{Memory, Randomness, Threshold};
-
-use std::sync::mpsc;
-
-use bytes::Bytes;
-use opentelemetry_proto::tonic::trace::v1::{Span, Status};
-use tailwater_journal::Recovery;
+use tailwater_sampling::{Randomness, Threshold};
 use tailwater_storage::outbox::Head;
 
-use super::tests::{NOW, SECOND, journal_settings, parts, request_of};
+use super::process::{self, Log as _, Process, span_of, tail_settings, tenant_of, trace_of};
+use super::tests::{NOW, SECOND, request_of};
 use super::*;
-use crate::tail::{self, Behind};
+use crate::tail;
 
 const POLICY: &str = r#"
 trace: {root_settle: 1s, idle: 2s, timeout: 10s, span_limit: 50}
@@ -42,76 +36,32 @@ type Sent = (Made, u64);
 #[derive(Clone)]
 struct Log(Arc<Vec<(u64, Vec<Sent>)>>, Option<u32>);
 
-impl Log {
+impl process::Log for Log {
     fn record(&self, lsn: u64) -> Accepted {
         let (arrival_ns, spans) = &self.0[lsn as usize - 1];
-        let spans = spans.iter().map(|(span, first_ns)| span_of(*span, *first_ns)).collect();
+        let spans = spans.iter().map(|(made, first_ns)| span(*made, *first_ns)).collect();
         let mut record = request_of(lsn, *arrival_ns, "web", spans);
         record.entry.tenant = tenant_of(lsn).into();
         record
     }
-}
 
-/// Two tenants use the same trace ids.
-fn tenant_of(lsn: u64) -> &'static str {
-    if lsn.is_multiple_of(3) { "other" } else { "default" }
+    fn live_traces(&self) -> Option<u32> {
+        self.1
+    }
 }
 
 /// Traces above have an R of their own, the largest, which their first span alone says.
 const SAID: u8 = 210;
 const LARGEST: &str = "ffffffffffffff";
 
-fn trace_of(trace: u8) -> TraceId {
-    // Any 56 bits.
-    let mut id = [trace; 16];
-    id[9..].copy_from_slice(&u64::from(trace).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()[1..]);
-    TraceId(id)
-}
-
-fn span_of((trace, number, is_error): Made, arrival_ns: u64) -> Span {
+fn span((trace, number, is_error): Made, end_ns: u64) -> Span {
     Span {
-        trace_id: trace_of(trace).0.to_vec(),
-        span_id: vec![number + 1, 1, 1, 1, 1, 1, 1, trace],
-        parent_span_id: if number == 0 {
-            Vec::new()
-        } else {
-            vec![1, 1, 1, 1, 1, 1, 1, trace]
-        },
         trace_state: if trace > SAID && number == 0 {
             format!("ot=rv:{LARGEST}")
         } else {
             String::new()
         },
-        name: if trace % 10 == 9 { "/healthz" } else { "op" }.into(),
-        kind: 2,
-        start_time_unix_nano: arrival_ns - SECOND,
-        end_time_unix_nano: arrival_ns,
-        status: Some(Status {
-            code: if is_error { 2 } else { 0 },
-            ..Status::default()
-        }),
-        ..Span::default()
-    }
-}
-
-impl Behind for Log {
-    fn drain(&self) -> Drain {
-        Drain {
-            queued: 0.0,
-            drained: Some(0.0),
-        }
-    }
-    fn pressure(&self) -> (f64, f64) {
-        (0.0, 0.0)
-    }
-    fn record(&self, lsn: Lsn) -> Option<Accepted> {
-        Some(Log::record(self, lsn.0))
-    }
-    fn policy(&mut self) -> Option<Policy> {
-        None
-    }
-    fn live_traces(&self, _: &str) -> Option<u32> {
-        self.1
+        ..span_of(trace, number, is_error, end_ns)
     }
 }
 
@@ -143,45 +93,13 @@ impl Settled {
 
     /// The same with another policy, or none.
     fn run_by(&mut self, policy: Option<&str>, log: &Log, new: std::ops::Range<u64>, keep: usize, recent_bytes: u64) {
-        let mut recovery = Recovery::new(journal_settings(), None).unwrap();
-        for (at, settlement) in self.batches.iter().enumerate() {
-            recovery
-                .batch(tailwater_model::ids::BatchSeq(at as u64 + 1), settlement)
-                .unwrap();
-        }
-        let journal = Arc::new(Mutex::new(recovery.finish()));
-        let settings = tail::Settings {
-            recent_bytes,
-            follow_logs: false,
-            log_bytes: 0,
-            memory: Memory::default(),
-            commit: Duration::from_secs(30),
+        let process = Process {
+            policy,
+            tail: tail_settings(recent_bytes),
+            red: None,
         };
-        let log_id = journal.lock().log_id();
-        let behind = Box::new(log.clone());
-        let (tail, leftover) = match policy {
-            Some(policy) => {
-                let policy = policy::read(Path::new("p.yaml"), policy).unwrap();
-                let tail = Tail::new(settings, policy, None, log_id, behind, NOW).unwrap();
-                (Some(Arc::new(Mutex::new(tail))), None)
-            }
-            None => (None, Some(Tail::leftover(settings, log_id, behind, NOW).unwrap())),
-        };
-        let (outbox, sealed) = mpsc::sync_channel(1000);
-        let road = Road::new(Parts {
-            tail,
-            leftover,
-            ..parts(journal.clone(), None, outbox)
-        });
-        let from = journal.lock().replay_from().0;
-        let replay: Vec<Accepted> = (from..new.start).map(|lsn| log.record(lsn)).collect();
-        let (sender, records) = mpsc::channel();
-        new.for_each(|lsn| sender.send(log.record(lsn)).unwrap());
-        drop(sender);
-        let (fatal, mut failed) = Fatal::new();
-        road.run(replay.into_iter(), &records, |_| {}, &fatal);
-        assert!(failed.try_recv().is_err());
-        sealed.try_iter().take(keep).for_each(|batch| self.settle(&batch));
+        let made = process.run(&self.batches, log, new);
+        made.iter().take(keep).for_each(|batch| self.settle(batch));
     }
 
     fn settle(&mut self, batch: &Sealed) {

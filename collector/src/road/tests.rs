@@ -9,11 +9,12 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message as _;
-use tailwater_journal::{Reasons, Recovery};
+use tailwater_journal::Reasons;
 use tailwater_model::ids::SHARDS;
 use tailwater_runtime::Metrics;
 use tailwater_storage::outbox::Head;
 
+use super::process::{self, counter, recovered, walk};
 use super::*;
 
 /// 2026-01-01T00:00:00Z.
@@ -120,6 +121,17 @@ pub(super) fn parts(
     }
 }
 
+/// Arrivals and spans.
+#[derive(Clone)]
+struct Log(Vec<(u64, Made)>);
+
+impl process::Log for Log {
+    fn record(&self, lsn: u64) -> Accepted {
+        let (arrival_ns, made) = self.0[lsn as usize - 1];
+        record(lsn, arrival_ns, made)
+    }
+}
+
 /// The collector between its two logs: batches settled so far.
 #[derive(Default)]
 struct Logs {
@@ -129,27 +141,10 @@ struct Logs {
 impl Logs {
     /// Starts a process on what was settled, walks what the intake log still gives, then `new` records; ends cleanly. Answers the rows
     /// of `red` and `edges` in the batches that came out, and the first LSN that the next process needs.
-    fn run(&mut self, log: &[(u64, Made)], new: std::ops::Range<usize>) -> (Vec<[u64; 2]>, u64) {
-        let mut recovery = Recovery::new(journal_settings(), None).unwrap();
-        for (at, settlement) in self.settled.iter().enumerate() {
-            let seq = tailwater_model::ids::BatchSeq(at as u64 + 1);
-            recovery.batch(seq, settlement).unwrap();
-        }
-        let journal = Arc::new(Mutex::new(recovery.finish()));
-        let config = tailwater_config::Config::load(None, [], [("red.enabled", "true")]).unwrap();
-        let red = tailwater_red::Settings::new(&config.red, Vec::new(), Caps::default());
+    fn run(&mut self, log: &Log, new: std::ops::Range<u64>) -> (Vec<[u64; 2]>, u64) {
+        let journal = recovered(&self.settled);
         let (outbox, sealed) = mpsc::sync_channel(100);
-        let red = Some(Arc::new(Mutex::new(Aggregator::new(red))));
-        let road = Road::new(parts(journal.clone(), red, outbox));
-        let at = |lsn: usize| record(lsn as u64, log[lsn - 1].0, log[lsn - 1].1);
-        let from = journal.lock().replay_from().0 as usize;
-        let replay: Vec<Accepted> = (from..new.start).map(at).collect();
-        let (sender, records) = mpsc::channel();
-        new.map(at).for_each(|record| sender.send(record).unwrap());
-        drop(sender);
-        let (fatal, mut failed) = Fatal::new();
-        road.run(replay.into_iter(), &records, |_| {}, &fatal);
-        assert!(failed.try_recv().is_err());
+        walk(parts(journal.clone(), counter(), outbox), log, new);
         let mut out = Vec::new();
         for batch in sealed.try_iter() {
             self.settled.push(batch.cut.settlement.clone().into());
@@ -167,7 +162,7 @@ impl Logs {
 #[test]
 fn a_restart_counts_nothing_twice_and_finds_what_waited() {
     let client = ("web", 3, 2, 1);
-    let log = [
+    let log = Log(vec![
         (NOW, client),
         (NOW + SECOND, ("cart", 2, 3, 2)),
         (NOW + 2 * SECOND, ("mail", 2, 4, 9)),
@@ -175,7 +170,7 @@ fn a_restart_counts_nothing_twice_and_finds_what_waited() {
         (NOW + 3 * SECOND, ("web", 3, 9, 1)),
         (NOW + 100 * SECOND, ("web", 1, 7, 1)),
         (NOW + 200 * SECOND, ("web", 1, 8, 1)),
-    ];
+    ]);
     let mut logs = Logs::default();
     // One batch a record. The client waits; its server makes a call; the second server waits.
     assert_eq!(logs.run(&log, 1..4), (vec![[1, 0], [1, 1], [1, 0]], 1));

@@ -275,7 +275,7 @@ impl PartChecks<'_> {
     #[inline]
     fn pair(&mut self, message: &[u8], outer: usize) -> Wire<()> {
         let (key, raw) = KeyValue::split(message)?;
-        let is_number = value::is_short_number(raw);
+        let is_number = value::short_number(raw).is_some();
         if !is_number && value::short_text(raw).is_none() {
             self.value(raw, outer)?;
         }
@@ -394,13 +394,19 @@ impl Keys {
         self.keys.is_empty()
     }
 
+    /// Bytes of the longest.
+    pub(super) fn longest(&self) -> usize {
+        self.keys.iter().map(|(key, _)| key.len()).max().unwrap_or(0)
+    }
+
     #[inline]
     fn may_have(&self, class: usize, last: u8) -> bool {
         self.ends.get(class).is_some_and(|ends| ends >> (last & 15) & 1 != 0)
     }
 
+    /// The place of this key, if it is one of them.
     #[inline]
-    fn find(&self, key: &[u8]) -> Option<usize> {
+    pub(super) fn find(&self, key: &[u8]) -> Option<usize> {
         let class = key.len().min(LENGTHS - 1);
         if self.starts.is_empty() {
             return None;
@@ -452,38 +458,57 @@ impl<'a> SpanPeek<'a, '_> {
 pub fn spans<'a>(
     payload: &'a [u8],
     keys: &Keys,
-    visit: impl FnMut(&SpanPeek<'a, '_>) -> bool,
+    mut visit: impl FnMut(&SpanPeek<'a, '_>) -> bool,
+) -> Result<(), Malformed> {
+    spans_for(payload, [keys], |[span]| visit(span))
+}
+
+/// As [`spans`], for several who ask for keys of their own: each span is walked once, and shown as each of them would see it.
+///
+/// # Errors
+/// As [`spans`].
+pub fn spans_for<'a, const N: usize>(
+    payload: &'a [u8],
+    keys: [&Keys; N],
+    visit: impl FnMut([&SpanPeek<'a, '_>; N]) -> bool,
 ) -> Result<(), Malformed> {
     let mut peeker = Peeker {
         payload,
-        keys,
         visit,
         ordinal: 0,
         going: true,
-        service_name: &[],
-        service_namespace: &[],
-        of_resource: vec![None; keys.len()],
-        values: vec![None; keys.len()],
+        asked: keys.map(Asked::new),
     };
     envelope::walk(payload, &mut peeker)
 }
 
-struct Peeker<'a, 'k, F> {
-    payload: &'a [u8],
-    keys: &'k Keys,
-    visit: F,
-    ordinal: u32,
-    going: bool,
+/// The values that one asker is shown, filled while a span is walked.
+#[derive(Debug)]
+pub(super) struct Asked<'a, 'k> {
+    pub keys: &'k Keys,
     service_name: &'a [u8],
     service_namespace: &'a [u8],
     of_resource: Vec<Option<Raw<'a>>>,
+    /// At first the resource's.
     values: Vec<Option<Raw<'a>>>,
+    /// Those that the span has itself; of equal keys the first wins.
+    own: u128,
 }
 
-impl<'a, F: FnMut(&SpanPeek<'a, '_>) -> bool> Visit<'a> for Peeker<'a, '_, F> {
-    const SCOPES: bool = false;
+impl<'a, 'k> Asked<'a, 'k> {
+    pub fn new(keys: &'k Keys) -> Asked<'a, 'k> {
+        Asked {
+            keys,
+            service_name: &[],
+            service_namespace: &[],
+            of_resource: vec![None; keys.len()],
+            values: vec![None; keys.len()],
+            own: 0,
+        }
+    }
 
-    fn resource(&mut self, resource: Origin<'a>) -> Wire<()> {
+    /// A resource begins.
+    pub fn resource(&mut self, resource: &Origin<'a>) -> Wire<()> {
         (self.service_name, self.service_namespace) = (&[], &[]);
         self.of_resource.fill(None);
         // Of equal keys the first wins, also if its value is no text, as in the columns.
@@ -508,6 +533,54 @@ impl<'a, F: FnMut(&SpanPeek<'a, '_>) -> bool> Visit<'a> for Peeker<'a, '_, F> {
         Ok(())
     }
 
+    /// A span begins.
+    #[inline]
+    pub fn begin(&mut self) {
+        self.values.copy_from_slice(&self.of_resource);
+        self.own = 0;
+    }
+
+    /// The span's next value of the key at this place.
+    #[inline]
+    pub fn put(&mut self, at: usize, raw: &'a [u8]) {
+        if self.own >> at & 1 == 0 {
+            self.own |= 1 << at;
+            self.values[at] = Some(Raw(raw));
+        }
+    }
+
+    /// The span that was walked since [`Asked::begin`], whose message is `entry`, with this ordinal.
+    #[inline]
+    pub fn shown(&self, ordinal: u32, offset: usize, entry: &[u8], head: SpanHead<'a>) -> SpanPeek<'a, '_> {
+        SpanPeek {
+            ordinal,
+            offset,
+            len: entry.len(),
+            head,
+            service_name: self.service_name,
+            service_namespace: self.service_namespace,
+            values: &self.values,
+            of_resource: &self.of_resource,
+            own: self.own,
+        }
+    }
+}
+
+struct Peeker<'a, 'k, F, const N: usize> {
+    payload: &'a [u8],
+    visit: F,
+    ordinal: u32,
+    going: bool,
+    asked: [Asked<'a, 'k>; N],
+}
+
+impl<'a, F: FnMut([&SpanPeek<'a, '_>; N]) -> bool, const N: usize> Visit<'a> for Peeker<'a, '_, F, N> {
+    const SCOPES: bool = false;
+
+    fn resource(&mut self, resource: Origin<'a>) -> Wire<()> {
+        self.asked.iter_mut().try_for_each(|asked| asked.resource(&resource))
+    }
+
     fn scope(&mut self, _: Origin<'a>) -> Wire<()> {
         Ok(())
     }
@@ -523,55 +596,36 @@ impl<'a, F: FnMut(&SpanPeek<'a, '_>) -> bool> Visit<'a> for Peeker<'a, '_, F> {
         if !self.going {
             return Ok(());
         }
-        self.values.copy_from_slice(&self.of_resource);
-        let mut lookup = Lookup {
-            keys: self.keys,
-            values: &mut self.values,
-            own: 0,
-        };
-        let head = item::span(entry, &mut lookup)?;
-        let own = lookup.own;
-        let peek = SpanPeek {
-            ordinal: self.ordinal,
-            offset: entry.as_ptr() as usize - self.payload.as_ptr() as usize,
-            len: entry.len(),
-            head,
-            service_name: self.service_name,
-            service_namespace: self.service_namespace,
-            values: &self.values,
-            of_resource: &self.of_resource,
-            own,
-        };
+        self.asked.iter_mut().for_each(Asked::begin);
+        let head = item::span(entry, &mut Lookup(&mut self.asked))?;
+        let (ordinal, offset) = (self.ordinal, entry.as_ptr() as usize - self.payload.as_ptr() as usize);
         self.ordinal += 1;
-        self.going = (self.visit)(&peek);
+        let shown = self
+            .asked
+            .each_ref()
+            .map(|asked| asked.shown(ordinal, offset, entry, head));
+        self.going = (self.visit)(shown.each_ref());
         Ok(())
     }
 }
 
-struct Lookup<'k, 'v, 'a> {
-    keys: &'k Keys,
-    /// At first the resource's.
-    values: &'v mut [Option<Raw<'a>>],
-    /// Those that the span has itself; of equal keys the first wins.
-    own: u128,
-}
+struct Lookup<'v, 'a, 'k, const N: usize>(&'v mut [Asked<'a, 'k>; N]);
 
-impl<'a> Parts<'a> for Lookup<'_, '_, 'a> {
+impl<'a, const N: usize> Parts<'a> for Lookup<'_, 'a, '_, N> {
     #[inline]
     fn attribute(&mut self, message: &'a [u8]) -> Wire<()> {
         // The key comes first in every known encoder; its length and last byte tell most pairs apart.
         if let [0x0a, len @ 1..63, key @ ..] = message
             && let Some(last) = key.get(usize::from(*len) - 1)
-            && !self.keys.may_have(usize::from(*len), *last)
+            && !self.0.iter().any(|asked| asked.keys.may_have(usize::from(*len), *last))
         {
             return Ok(());
         }
         let (key, raw) = KeyValue::split(message)?;
-        if let Some(index) = self.keys.find(key)
-            && self.own >> index & 1 == 0
-        {
-            self.own |= 1 << index;
-            self.values[index] = Some(Raw(raw));
+        for asked in self.0.iter_mut() {
+            if let Some(index) = asked.keys.find(key) {
+                asked.put(index, raw);
+            }
         }
         Ok(())
     }

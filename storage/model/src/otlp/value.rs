@@ -52,10 +52,13 @@ impl<'a> Any<'a> {
     /// Reads an AnyValue. Lists are not looked into: see [`depth`].
     #[inline]
     pub fn read(message: &'a [u8]) -> Wire<Any<'a>> {
-        // The common form first.
+        // The common forms first.
         match short_text(message) {
             Some(text) => Ok(Any::Str(text)),
-            None => Any::read_on(message),
+            None => match short_number(message) {
+                Some(number) => Ok(Any::Int(number)),
+                None => Any::read_on(message),
+            },
         }
     }
 
@@ -104,13 +107,17 @@ pub fn short_text(any: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// Whether an AnyValue is a whole number, of at most three bytes on the wire, and nothing else.
+/// The whole number of an AnyValue that is one of at most three bytes on the wire (codes, ports, line numbers) and nothing else; None for any
+/// other.
 #[inline(always)]
-pub fn is_short_number(any: &[u8]) -> bool {
-    matches!(
-        any,
-        [0x18, 0..=0x7f] | [0x18, 0x80..=0xff, 0..=0x7f] | [0x18, 0x80..=0xff, 0x80..=0xff, 0..=0x7f]
-    )
+pub fn short_number(any: &[u8]) -> Option<i64> {
+    let low = |byte: u8| i64::from(byte & 0x7f);
+    match *any {
+        [0x18, a @ 0..=0x7f] => Some(low(a)),
+        [0x18, a @ 0x80..=0xff, b @ 0..=0x7f] => Some(low(a) | low(b) << 7),
+        [0x18, a @ 0x80..=0xff, b @ 0x80..=0xff, c @ 0..=0x7f] => Some(low(a) | low(b) << 7 | low(c) << 14),
+        _ => None,
+    }
 }
 
 /// An AnyValue not read yet. That it can be read has been checked.

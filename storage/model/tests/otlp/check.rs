@@ -3,6 +3,7 @@
 //! Shared with the fuzz targets, which include this file by path. Everything here panics with what differs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
@@ -109,6 +110,7 @@ pub fn check(signal: Signal, bytes: &[u8], arrival_ns: u64, caps: &Caps) {
     );
     if signal == Signal::Traces {
         check_peek(bytes, &items);
+        check_shown(bytes, &ours, arrival_ns, caps);
     }
     let around = Around {
         tenant: "acme",
@@ -198,6 +200,42 @@ fn check_series(batches: &MetricBatches, expected: &BTreeSet<String>) {
         expected,
         "rows of metric_series"
     );
+}
+
+/// What a push shows is what the peek shows of the spans that are not rejected, also to others beside.
+fn check_shown(bytes: &[u8], inspected: &Inspected, arrival_ns: u64, caps: &Caps) {
+    let long = "k".repeat(caps.key_bytes + 1);
+    for asked in [&["a", "http.route", "service.version", ""][..], &["a", &long], &[]] {
+        let keys = Arc::new(peek::Keys::new(asked));
+        let other = peek::Keys::new(["b", "a"]);
+        let rejected = inspected.ordinals();
+        let (mut peeked, mut beside, mut shown) = (Vec::new(), Vec::new(), Vec::new());
+        peek::spans(bytes, &keys, |span| {
+            if !rejected.contains(&span.ordinal) {
+                peeked.push(format!("{span:?}"));
+            }
+            true
+        })
+        .expect("inspected");
+        peek::spans_for(bytes, [&other, &keys], |[_, span]| {
+            if !rejected.contains(&span.ordinal) {
+                beside.push(format!("{span:?}"));
+            }
+            true
+        })
+        .expect("inspected");
+        let info = RequestInfo {
+            tenant: "acme",
+            arrival_ns,
+            rejected: &rejected,
+        };
+        let choice = Choice::All(table::SAMPLING);
+        SpanColumns::asking(caps.clone(), keys)
+            .push_shown(bytes, &info, choice, |span| shown.push(format!("{span:?}")))
+            .expect("inspected");
+        assert_eq!(peeked, beside);
+        assert_eq!(peeked, shown);
+    }
 }
 
 fn check_peek(bytes: &[u8], items: &[Item]) {

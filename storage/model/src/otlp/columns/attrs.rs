@@ -230,10 +230,16 @@ impl Attrs {
         true
     }
 
+    /// Whether the row's attributes so far are more than are kept.
+    #[inline]
+    pub(super) fn is_over(&self, caps: &Caps) -> bool {
+        self.count > caps.attributes
+    }
+
     #[inline]
     fn next_key(&mut self, keys: &mut Keys, key: &[u8], caps: &Caps, tally: &mut Tally) -> Option<i32> {
         self.count += 1;
-        if self.count > caps.attributes {
+        if self.is_over(caps) {
             self.drop_one(tally);
             return None;
         }

@@ -3,9 +3,12 @@
 //! Items of one kind carry the same keys in the same order, so each key remembers which one followed it last: the next
 //! attribute is compared with that before anything is hashed.
 
+use std::sync::Arc;
+
 use arrow::array::ArrayRef;
 
 use super::dict::{Dict, NONE, Novelty};
+use crate::otlp::peek;
 use crate::otlp::text::Tally;
 
 /// Where values under a key go.
@@ -22,6 +25,8 @@ pub(super) enum Slot {
 #[derive(Debug, Clone, Copy)]
 struct Info {
     slot: Slot,
+    /// Its place among the keys asked for; [`UNASKED`] if it is none.
+    asked: u8,
     /// Last list of attributes that had this key.
     stamp: u32,
     /// Key that followed this one last.
@@ -32,11 +37,16 @@ struct Info {
     novelty: Novelty,
 }
 
+const UNASKED: u8 = u8::MAX;
+
 #[derive(Debug)]
 pub(super) struct Keys {
     dict: Dict,
     infos: Vec<Info>,
     promoted: Vec<(&'static str, Slot)>,
+    asked: Arc<peek::Keys>,
+    /// One of them is longer than texts of keys may be: none is known by its text.
+    is_cut: bool,
     /// Key that began the last list.
     first: i32,
     previous: i32,
@@ -51,6 +61,8 @@ impl Keys {
             dict: Dict::default(),
             infos: Vec::new(),
             promoted,
+            asked: Arc::default(),
+            is_cut: false,
             first: NONE,
             previous: NONE,
             guess: NONE,
@@ -58,6 +70,28 @@ impl Keys {
         };
         keys.begin();
         keys
+    }
+
+    /// The same, which also tells where a key stands among these. Texts of keys are cut at `cap` bytes.
+    pub(super) fn asking(self, asked: Arc<peek::Keys>, cap: usize) -> Keys {
+        let is_cut = asked.longest() > cap;
+        Keys { asked, is_cut, ..self }
+    }
+
+    /// The keys asked for.
+    pub(super) fn asked(&self) -> &Arc<peek::Keys> {
+        &self.asked
+    }
+
+    /// The place among the keys asked for of the list's last key, which was sent as `raw`.
+    #[inline]
+    pub(super) fn asked_place(&self, raw: &[u8]) -> Option<usize> {
+        if self.is_cut {
+            return self.asked.find(raw);
+        }
+        let asked = self.infos.get(self.previous as usize)?.asked;
+        // The text of a key may not be what was sent.
+        (asked != UNASKED && self.dict.is(self.previous, raw)).then_some(usize::from(asked))
     }
 
     /// A new list of attributes begins.
@@ -101,8 +135,10 @@ impl Keys {
                 .iter()
                 .find(|(name, _)| name.as_bytes() == key)
                 .map_or(Slot::Map, |(_, slot)| *slot);
+            let asked = self.asked.find(key).map_or(UNASKED, |place| place as u8);
             self.infos.push(Info {
                 slot,
+                asked,
                 stamp: 0,
                 next: NONE,
                 last_value: NONE,

@@ -19,6 +19,7 @@ use crate::otlp::caps::Caps;
 use crate::otlp::envelope::{self, Origin, Visit};
 use crate::otlp::item::{self, ITEM_VALUE_LEVEL, Parts, SpanHead};
 use crate::otlp::judge::{self, TimeFlag};
+use crate::otlp::peek::{self, Asked, SpanPeek};
 use crate::otlp::reject::Reason;
 use crate::otlp::text::Tally;
 use crate::otlp::value::{self, Any, KeyValue};
@@ -94,11 +95,16 @@ pub struct SpanColumns {
 impl SpanColumns {
     /// An empty builder.
     pub fn new(caps: Caps) -> SpanColumns {
+        SpanColumns::asking(caps, Arc::default())
+    }
+
+    /// An empty builder whose [`SpanColumns::push_shown`] shows the values of these keys.
+    pub fn asking(caps: Caps, asked: Arc<peek::Keys>) -> SpanColumns {
         SpanColumns {
-            caps,
             rows: Vec::new(),
             origins: Origins::new(),
-            keys: attrs::keys_for(Table::Spans),
+            keys: attrs::keys_for(Table::Spans).asking(asked, caps.key_bytes),
+            caps,
             nested_keys: Keys::new(Vec::new()),
             attrs: Attrs::new(Table::Spans),
             events: Events::default(),
@@ -152,6 +158,31 @@ impl SpanColumns {
         info: &RequestInfo<'_>,
         choice: Choice<'_>,
     ) -> Result<Pushed, PushError> {
+        self.push(payload, info, choice, None)
+    }
+
+    /// As [`SpanColumns::push_request`], and shows each span that becomes a row once, as [`peek::spans`] would show it: who counts
+    /// spans needs no walk of its own.
+    ///
+    /// # Errors
+    /// [`PushError`]; nothing was added then, but spans may have been shown.
+    pub fn push_shown<'a>(
+        &mut self,
+        payload: &'a [u8],
+        info: &RequestInfo<'_>,
+        choice: Choice<'_>,
+        mut show: impl FnMut(&SpanPeek<'a, '_>),
+    ) -> Result<Pushed, PushError> {
+        self.push(payload, info, choice, Some(&mut show))
+    }
+
+    fn push<'a>(
+        &mut self,
+        payload: &'a [u8],
+        info: &RequestInfo<'_>,
+        choice: Choice<'_>,
+        show: Option<Show<'a, '_>>,
+    ) -> Result<Pushed, PushError> {
         if self.bytes() > BATCH_BYTES_MAX {
             return Err(PushError::Full);
         }
@@ -160,8 +191,15 @@ impl SpanColumns {
         let tenant = self
             .tenants
             .put(info.tenant.as_bytes(), usize::MAX, &mut Tally::default());
+        let asked = self.keys.asked().clone();
         let mut push = Push {
             to: self,
+            payload,
+            shown: show.map(|show| Shown {
+                show,
+                asked: Asked::new(&asked),
+                next: 0,
+            }),
             pushed: Pushed::default(),
             ordinals: Ordinals::new(info.rejected),
             chosen,
@@ -363,9 +401,22 @@ impl SpanColumns {
     }
 }
 
+/// Not generic, so that the walk is compiled once, here where all of it can be inlined.
+type Show<'a, 'c> = &'c mut dyn FnMut(&SpanPeek<'a, '_>);
+
+/// Whom spans are shown to.
+struct Shown<'a, 'c> {
+    show: Show<'a, 'c>,
+    asked: Asked<'a, 'c>,
+    /// Those before were shown, also if their block is begun again.
+    next: u32,
+}
+
 /// A request on its way in.
-struct Push<'c, 'r> {
+struct Push<'a, 'c, 'r> {
     to: &'c mut SpanColumns,
+    payload: &'a [u8],
+    shown: Option<Shown<'a, 'c>>,
     pushed: Pushed,
     ordinals: Ordinals<'r>,
     chosen: Chosen<'r>,
@@ -377,8 +428,11 @@ struct Push<'c, 'r> {
     mark: Mark<'r>,
 }
 
-impl<'a> Visit<'a> for Push<'_, '_> {
+impl<'a> Visit<'a> for Push<'a, '_, '_> {
     fn resource(&mut self, resource: Origin<'a>) -> Wire<()> {
+        if let Some(shown) = &mut self.shown {
+            shown.asked.resource(&resource)?;
+        }
         self.resource = self
             .to
             .origins
@@ -436,8 +490,15 @@ impl<'a> Visit<'a> for Push<'_, '_> {
             tally: Tally::default(),
             depth: 1,
             cut: [0; 2],
+            asked: match &mut self.shown {
+                Some(shown) => {
+                    shown.asked.begin();
+                    Some(&mut shown.asked)
+                }
+                None => None,
+            },
         };
-        let mut head = item::span(entry, &mut parts)?;
+        let head = item::span(entry, &mut parts)?;
         let (depth, cut, tally) = (parts.depth, parts.cut, parts.tally);
         if let Some(reason) = self
             .rejected
@@ -447,8 +508,16 @@ impl<'a> Visit<'a> for Push<'_, '_> {
             self.pushed.refused.push((ordinal, reason));
             return Ok(());
         }
+        if let Some(shown) = self.shown.as_mut().filter(|shown| shown.next <= ordinal) {
+            let offset = entry.as_ptr() as usize - self.payload.as_ptr() as usize;
+            (shown.show)(&shown.asked.shown(ordinal, offset, entry, head));
+            shown.next = ordinal + 1;
+        }
         self.pushed.tally.add(tally);
-        head.trace_state = trace_state.unwrap_or(head.trace_state);
+        let head = SpanHead {
+            trace_state: trace_state.unwrap_or(head.trace_state),
+            ..head
+        };
         to.end_row(&head, cut, &mut self.pushed.tally, |row| {
             (row.tenant, row.resource, row.scope) = (self.tenant, self.resource, self.scope);
             (row.arrival, row.sampling) = (self.arrival, sampling);
@@ -504,7 +573,7 @@ fn id<const N: usize>(bytes: &[u8]) -> [u8; N] {
     bytes.try_into().unwrap_or([0; N])
 }
 
-struct SpanParts<'c> {
+struct SpanParts<'a, 'c, 'k> {
     caps: &'c Caps,
     keys: &'c mut Keys,
     nested_keys: &'c mut Keys,
@@ -515,9 +584,10 @@ struct SpanParts<'c> {
     depth: usize,
     /// Events and links cut.
     cut: [u32; 2],
+    asked: Option<&'c mut Asked<'a, 'k>>,
 }
 
-impl SpanParts<'_> {
+impl SpanParts<'_, '_, '_> {
     #[inline(never)]
     fn value(&mut self, key: &[u8], raw: &[u8]) -> Wire<()> {
         let value = Any::read(raw)?;
@@ -532,17 +602,26 @@ impl SpanParts<'_> {
     }
 }
 
-impl<'a> Parts<'a> for SpanParts<'_> {
+impl<'a> Parts<'a> for SpanParts<'a, '_, '_> {
     #[inline]
     fn attribute(&mut self, message: &'a [u8]) -> Wire<()> {
         let (key, raw) = KeyValue::split(message)?;
         match value::short_text(raw) {
             Some(text) => {
                 self.attrs.push_text(self.keys, key, text, self.caps, &mut self.tally);
-                Ok(())
             }
-            None => self.value(key, raw),
+            None => self.value(key, raw)?,
         }
+        if let Some(asked) = &mut self.asked {
+            let place = match self.attrs.is_over(self.caps) {
+                false => self.keys.asked_place(key),
+                true => asked.keys.find(key),
+            };
+            if let Some(place) = place {
+                asked.put(place, raw);
+            }
+        }
+        Ok(())
     }
 
     fn event(&mut self, message: &'a [u8]) -> Wire<()> {

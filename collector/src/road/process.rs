@@ -1,0 +1,158 @@
+//! A process of the collector between its two logs, for tests: it replays, walks new records, and leaves batches behind.
+
+use std::path::Path;
+use std::sync::mpsc;
+
+use bytes::Bytes;
+use opentelemetry_proto::tonic::trace::v1::{Span, Status};
+use tailwater_journal::Recovery;
+use tailwater_model::ids::{BatchSeq, TraceId};
+use tailwater_sampling::Memory;
+use tailwater_sampling::governor::Drain;
+use tailwater_sampling::policy::{self, Policy};
+
+use super::tests::{NOW, SECOND, journal_settings, parts};
+use super::*;
+use crate::tail::{self, Behind};
+
+/// An intake log.
+pub(super) trait Log: Clone + Send + 'static {
+    /// Its record of this LSN.
+    fn record(&self, lsn: u64) -> Accepted;
+
+    /// How many traces of a tenant may wait.
+    fn live_traces(&self) -> Option<u32> {
+        None
+    }
+}
+
+/// A log behind which nothing is short and no policy changes.
+struct Calm<L>(L);
+
+impl<L: Log> Behind for Calm<L> {
+    fn drain(&self) -> Drain {
+        Drain {
+            queued: 0.0,
+            drained: Some(0.0),
+        }
+    }
+    fn pressure(&self) -> (f64, f64) {
+        (0.0, 0.0)
+    }
+    fn record(&self, lsn: Lsn) -> Option<Accepted> {
+        Some(self.0.record(lsn.0))
+    }
+    fn policy(&mut self) -> Option<Policy> {
+        None
+    }
+    fn live_traces(&self, _: &str) -> Option<u32> {
+        self.0.live_traces()
+    }
+}
+
+/// What a process is like. Without a policy it settles what waited under one.
+pub(super) struct Process<'a> {
+    pub policy: Option<&'a str>,
+    pub tail: tail::Settings,
+    pub red: Option<Arc<Mutex<Aggregator>>>,
+}
+
+/// No log record follows its trace.
+pub(super) fn tail_settings(recent_bytes: u64) -> tail::Settings {
+    tail::Settings {
+        recent_bytes,
+        follow_logs: false,
+        log_bytes: 0,
+        memory: Memory::default(),
+        commit: Duration::from_secs(30),
+    }
+}
+
+/// A counter with the settings that users have by default.
+pub(super) fn counter() -> Option<Arc<Mutex<Aggregator>>> {
+    let config = tailwater_config::Config::of(&[]).unwrap();
+    let red = tailwater_red::Settings::new(&config.red, Vec::new(), Caps::default());
+    Some(Arc::new(Mutex::new(Aggregator::new(red))))
+}
+
+impl Process<'_> {
+    /// Starts on the settlements of earlier batches, walks what the log still gives and then its `new` records, and ends cleanly. Answers
+    /// its batches.
+    pub fn run(self, settled: &[Bytes], log: &impl Log, new: std::ops::Range<u64>) -> Vec<Sealed> {
+        let journal = recovered(settled);
+        let log_id = journal.lock().log_id();
+        let behind = Box::new(Calm(log.clone()));
+        let (tail, leftover) = match self.policy {
+            Some(policy) => {
+                let policy = policy::read(Path::new("p.yaml"), policy).unwrap();
+                let tail = Tail::new(self.tail, policy, None, log_id, behind, NOW).unwrap();
+                (Some(Arc::new(Mutex::new(tail))), None)
+            }
+            None => (None, Some(Tail::leftover(self.tail, log_id, behind, NOW).unwrap())),
+        };
+        let (outbox, sealed) = mpsc::sync_channel(1000);
+        let parts = Parts {
+            tail,
+            leftover,
+            ..parts(journal.clone(), self.red, outbox)
+        };
+        walk(parts, log, new);
+        sealed.try_iter().collect()
+    }
+}
+
+/// The rules as a process finds them that starts on the settlements of earlier batches.
+pub(super) fn recovered(settled: &[Bytes]) -> Arc<Mutex<Journal>> {
+    let mut recovery = Recovery::new(journal_settings(), None).unwrap();
+    for (at, settlement) in settled.iter().enumerate() {
+        recovery.batch(BatchSeq(at as u64 + 1), settlement).unwrap();
+    }
+    Arc::new(Mutex::new(recovery.finish()))
+}
+
+/// Walks what the log still gives, and its `new` records.
+pub(super) fn walk(parts: Parts, log: &impl Log, new: std::ops::Range<u64>) {
+    let from = parts.journal.lock().replay_from().0;
+    let road = Road::new(parts);
+    let replay: Vec<Accepted> = (from..new.start).map(|lsn| log.record(lsn)).collect();
+    let (sender, records) = mpsc::channel();
+    new.for_each(|lsn| sender.send(log.record(lsn)).unwrap());
+    drop(sender);
+    let (fatal, mut failed) = Fatal::new();
+    road.run(replay.into_iter(), &records, |_| {}, &fatal);
+    assert!(failed.try_recv().is_err());
+}
+
+/// Two tenants use the same trace ids.
+pub(super) fn tenant_of(lsn: u64) -> &'static str {
+    if lsn.is_multiple_of(3) { "other" } else { "default" }
+}
+
+pub(super) fn trace_of(trace: u8) -> TraceId {
+    // Any 56 bits.
+    let mut id = [trace; 16];
+    id[9..].copy_from_slice(&u64::from(trace).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()[1..]);
+    TraceId(id)
+}
+
+/// The span of this number in a trace, which takes a second and ends at `end_ns`; number 0 is the root.
+pub(super) fn span_of(trace: u8, number: u8, is_error: bool, end_ns: u64) -> Span {
+    Span {
+        trace_id: trace_of(trace).0.to_vec(),
+        span_id: vec![number + 1, 1, 1, 1, 1, 1, 1, trace],
+        parent_span_id: if number == 0 {
+            Vec::new()
+        } else {
+            vec![1, 1, 1, 1, 1, 1, 1, trace]
+        },
+        name: if trace % 10 == 9 { "/healthz" } else { "op" }.into(),
+        kind: 2,
+        start_time_unix_nano: end_ns - SECOND,
+        end_time_unix_nano: end_ns,
+        status: Some(Status {
+            code: if is_error { 2 } else { 0 },
+            ..Status::default()
+        }),
+        ..Span::default()
+    }
+}
