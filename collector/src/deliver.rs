@@ -20,6 +20,7 @@ use tailwater_runtime::health;
 use tailwater_storage::lake::{self, Committer, Lake};
 use tailwater_storage::outbox::{self, FrameRef, Outbox};
 use tailwater_storage::{Error, ErrorKind};
+use tailwater_wal::Wal;
 use tokio::sync::{Semaphore, watch};
 use tracing::{error, info, warn};
 
@@ -46,6 +47,8 @@ pub struct Delivery {
     pub waiting: Arc<Waiting>,
     /// The outbox as any reader sees it, for what is not in memory any more.
     pub outbox: Outbox,
+    /// The outbox itself, which sets aside what is damaged.
+    pub wal: Arc<Wal>,
     /// Where to.
     pub lake: Lake,
     /// The last durable batch.
@@ -240,14 +243,46 @@ impl Delivery {
             while read.next_if(|frame| frame.seq < seq).is_some() {}
             let frame = read.next_if(|frame| frame.seq == seq);
             match rows {
-                Some(rows) => Some(outbox::with_batch_id(&rows, seq)),
-                None => frame.map(|frame| frame.read()),
+                Some(rows) => Some((seq, outbox::with_batch_id(&rows, seq))),
+                None => frame.map(|frame| (seq, frame.read())),
             }
         });
-        tokio::task::spawn_blocking(move || frames.collect::<Result<Vec<_>, _>>())
+        let frames = tokio::task::spawn_blocking(move || frames.collect::<Vec<_>>())
             .await
-            .map_err(|error| Trouble::Final(format!("reading the outbox panicked: {error}")))?
-            .map_err(Trouble::from)
+            .map_err(|error| Trouble::Final(format!("reading the outbox panicked: {error}")))?;
+        let mut rows = Vec::with_capacity(frames.len());
+        for (seq, frame) in frames {
+            match frame {
+                Ok(frame) => rows.push(frame),
+                // Opening looks at heads alone, so this may be news.
+                Err(error) if error.kind() == ErrorKind::Damaged && self.is_damaged(seq) => {
+                    self.lost(plan.table, (seq.0, seq.0));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Whether a batch does not verify as stored; then its segment is set aside.
+    fn is_damaged(&self, seq: BatchSeq) -> bool {
+        self.wal.set_aside(seq.0, seq.0).unwrap_or_else(|error| {
+            warn!(batch = seq.0, %error, "a damaged batch cannot be looked at");
+            false
+        })
+    }
+
+    /// Rows of these batches are lost to media damage: what else there is goes on, and the loss stays visible.
+    fn lost(&self, table: Table, (first, last): (u64, u64)) {
+        error!(
+            table = table.name(),
+            first, last, "outbox batches do not verify; their rows are lost"
+        );
+        self.stats.batches_lost(table.name(), last - first + 1);
+        self.damaged.store(true, Ordering::Relaxed);
+        self.health.degraded(format!(
+            "outbox batches {first} to {last} are damaged, their rows are lost"
+        ));
     }
 
     /// The table's frames of a plan, in the order of their batches. Damaged batches are passed over, loudly.
@@ -259,19 +294,7 @@ impl Delivery {
             .iter()
             .filter(|(first, last)| *last > after && *first <= through)
         {
-            // Media damage: what else there is goes on, and the loss stays visible.
-            error!(
-                table = plan.table.name(),
-                first = hole.0,
-                last = hole.1,
-                "outbox batches do not verify; their rows are lost"
-            );
-            self.stats.batches_lost(plan.table.name(), hole.1 - hole.0 + 1);
-            self.damaged.store(true, Ordering::Relaxed);
-            self.health.degraded(format!(
-                "outbox batches {} to {} are damaged, their rows are lost",
-                hole.0, hole.1
-            ));
+            self.lost(plan.table, *hole);
         }
         if view.durable < through {
             return Err(Trouble::Final(format!(

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tailwater_journal::dedup::Register;
 use tailwater_journal::record::Head;
 use tailwater_journal::{Journal, Reasons, Recovery, Settings};
@@ -12,7 +13,7 @@ use tailwater_model::ids::{BatchSeq, Lsn, SHARDS};
 use tailwater_model::otlp::reject::Reason;
 use tailwater_sampling::{ADMISSION, LIVE_TRACES};
 use tailwater_storage::outbox;
-use tailwater_wal::{Options, Recovered, Wal};
+use tailwater_wal::{Bodies, Kind, Options, Recovered, Wal};
 use tracing::{error, info, warn};
 
 use crate::checkpoint;
@@ -63,6 +64,9 @@ pub struct LogOptions {
     pub budget_bytes: u64,
 }
 
+/// Ranges of records, first and last.
+pub type Lost = Arc<Mutex<Vec<(u64, u64)>>>;
+
 /// A directory that is open and recovered.
 pub struct Opened {
     /// The rules, rolled forward over everything settled.
@@ -81,8 +85,8 @@ pub struct Opened {
     pub sampler: Option<Vec<u8>>,
     /// First record of the replay.
     pub replay_from: Lsn,
-    /// Ranges of intake records that media damage took.
-    pub lost: Vec<(u64, u64)>,
+    /// Ranges of intake records that media damage took, as far as opening saw it.
+    pub lost: Lost,
     /// Held for the life of the process.
     pub lock: File,
 }
@@ -145,6 +149,8 @@ pub fn open(directory: &Directory) -> Result<Opened, CollectorError> {
     options.recycle = 0;
     options.control = Some(directory.logs.join("outbox").join(outbox::CONTROL));
     options.floor = settled;
+    // Delivery reads them, and nobody else here does.
+    options.bodies = Bodies::WhenRead;
     options.allow_volatile = directory.allow_volatile;
     let (outbox, recovered) = Wal::open(options)?;
     report("outbox", &recovered);
@@ -154,7 +160,7 @@ pub fn open(directory: &Directory) -> Result<Opened, CollectorError> {
         )));
     }
     let mut heads = Vec::new();
-    for record in outbox.records(0) {
+    for record in outbox.heads(0) {
         let record = match record {
             Ok(record) => record,
             // Already in the checkpoint, or refused above.
@@ -178,9 +184,11 @@ pub fn open(directory: &Directory) -> Result<Opened, CollectorError> {
     options.allow_volatile = directory.allow_volatile;
     options.floor = journal.lsn_floor().0;
     options.needed = journal.replay_from().0;
+    // The replay reads every one of them.
+    options.bodies = Bodies::WhenRead;
     let (intake, recovered) = Wal::open(options)?;
     report("intake log", &recovered);
-    let lost: Vec<_> = recovered.lost().collect();
+    let lost: Lost = Arc::new(Mutex::new(recovered.lost().collect()));
 
     let mut register = directory
         .dedup_window_ns
@@ -193,7 +201,7 @@ pub fn open(directory: &Directory) -> Result<Opened, CollectorError> {
                 register.restore(known.digest, known.arrival_ns, known.answer);
             }
         }
-        for record in intake.records(from).filter_map(Result::ok) {
+        for record in intake.heads(from).filter_map(Result::ok) {
             let head = Head::decode(&record.head)?;
             if let (Some(digest), false) = (head.digest, head.duplicate) {
                 register.restore(digest, head.arrival_ns, head.rejected.answer());
@@ -244,13 +252,20 @@ fn report(log: &'static str, recovered: &Recovered) {
     }
 }
 
-/// The records that a replay walks, one in memory at a time.
-pub fn replay(intake: &Wal, from: Lsn) -> impl Iterator<Item = Accepted> + use<> {
-    intake.records(from.0).filter_map(|record| {
+/// The records that a replay walks, one in memory at a time. `lost` gets the ranges that do not verify.
+pub fn replay(intake: &Arc<Wal>, from: Lsn, lost: Lost) -> impl Iterator<Item = Accepted> + use<> {
+    let wal = intake.clone();
+    intake.records(from.0).filter_map(move |record| {
         let record = match record {
             Ok(record) => record,
             Err(error) => {
                 error!(%error, "a record cannot be replayed");
+                if let Kind::Damaged { first, last } = error.kind() {
+                    lost.lock().push((first, last));
+                    if let Err(error) = wal.set_aside(first, last) {
+                        error!(%error, "a damaged segment of the intake log cannot be set aside");
+                    }
+                }
                 return None;
             }
         };

@@ -247,13 +247,18 @@ pub async fn run(
         now: unix_ns,
     });
     // Records that arrive from now on come over the channel: the replay ends where the log ends at this moment.
-    let replay = open::replay(&opened.intake, opened.replay_from);
+    let replay = open::replay(&opened.intake, opened.replay_from, opened.lost.clone());
     let road_thread = {
         let fatal = fatal.clone();
         let recovering = recovering.clone();
         let lost = opened.lost.clone();
         spawn("road", move || {
-            road.run(replay, &records, |count| replayed(count, &lost, &recovering), &fatal);
+            road.run(
+                replay,
+                &records,
+                |count| replayed(count, &lost.lock(), &recovering),
+                &fatal,
+            );
         })?
     };
 
@@ -269,6 +274,7 @@ pub async fn run(
         journal: journal.clone(),
         waiting: waiting.clone(),
         outbox: Outbox::open_readonly(&directory.logs.join("outbox")),
+        wal: opened.outbox.clone(),
         lake,
         durable: durable.clone(),
         flush,

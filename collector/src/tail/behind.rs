@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use super::Behind;
 use crate::gate::{Cause, Gate};
 use crate::log::Accepted;
-use crate::open;
+use crate::open::{self, Lost};
 use crate::outbox::Waiting;
 
 /// What a byte of frames takes in a table, until the first commit tells.
@@ -64,7 +64,7 @@ impl Behind for Logs {
     }
 
     fn record(&self, lsn: Lsn) -> Option<Accepted> {
-        open::replay(&self.intake, lsn)
+        open::replay(&self.intake, lsn, Lost::default())
             .next()
             .filter(|record| record.lsn == lsn)
     }

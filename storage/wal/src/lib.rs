@@ -44,7 +44,7 @@ pub use control::Published;
 pub use error::{Error, FullReason, Kind, Result};
 pub use file::volatile;
 pub use format::{ALIGN, Body};
-pub use options::{Ack, Io, Options};
+pub use options::{Ack, Bodies, Io, Options};
 pub use records::{Record, Records};
 pub use recover::{Damage, QUARANTINE, Recovered};
 pub use segment::GROUP_BYTES;

@@ -28,6 +28,16 @@ pub enum Io {
     Direct,
 }
 
+/// When the bodies of records that are known to be durable are verified. Others always are at opening: that tells a torn tail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bodies {
+    /// At opening, all that are needed.
+    AtOpening,
+    /// When somebody reads them, who calls [`Wal::set_aside`](crate::Wal::set_aside) for what does not verify. Opening then touches headers
+    /// and heads alone, several segments at a time.
+    WhenRead,
+}
+
 /// Everything [`Wal::open`](crate::Wal::open) needs. Start from [`Options::new`] and set what differs.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -63,6 +73,8 @@ pub struct Options {
     pub floor: u64,
     /// First sequence number the caller still needs; what is before it is neither verified nor missed. 0: whatever is there.
     pub needed: u64,
+    /// When bodies are verified.
+    pub bodies: Bodies,
     /// Accept [`Ack::Fsync`] on a file system that cannot keep it (tmpfs, ramfs, NFS).
     pub allow_volatile: bool,
     /// Time for the timers.
@@ -71,7 +83,7 @@ pub struct Options {
 
 impl Options {
     /// Defaults: 64 MiB segments, fsync before ack, direct (see `docs/decisions/002-wal-io.md`), 64 segments recycled (all that the
-    /// budget holds), 4 GiB budget, 256 MiB reserve, 64 MiB queue, 256 MiB records, no control page.
+    /// budget holds), 4 GiB budget, 256 MiB reserve, 64 MiB queue, 256 MiB records, no control page, everything verified at opening.
     pub fn new(dir: impl Into<PathBuf>, log_id: [u8; 16], kind: u32) -> Options {
         const MIB: u64 = 1 << 20;
         Options {
@@ -90,6 +102,7 @@ impl Options {
             control: None,
             floor: 0,
             needed: 0,
+            bodies: Bodies::AtOpening,
             allow_volatile: false,
             clock: Clock::system(),
         }

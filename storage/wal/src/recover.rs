@@ -12,13 +12,17 @@
 //! From a segment's base on, the later generation counts; so one rename both publishes the copy and retires the originals.
 
 use std::io;
+use std::panic::resume_unwind;
 use std::path::Path;
+use std::thread;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use crate::error::{Error, Kind, Result};
 use crate::file::{Disk, Open, read_full, write_all};
 use crate::format::{BLOCK, Body, FileName, HeaderRead, RecordHeader, SegmentHeader, align_up, data_start};
+use crate::options::Bodies;
 use crate::segment::{CreateError, FreeFile, NewSegment, SegmentMeta, limits};
 use crate::walk::{Part, Step, Verify, Walk, Window};
 
@@ -76,7 +80,11 @@ pub(crate) struct Ask<'a> {
     pub(crate) floor: u64,
     /// First number still needed; 0 for whatever is there.
     pub(crate) needed: u64,
+    pub(crate) bodies: Bodies,
 }
+
+/// Walks at a time when bodies are passed over: each waits for the disk again and again, a record at a time.
+const WALKERS: usize = 4;
 
 /// Everything the log starts from.
 #[derive(Debug)]
@@ -147,12 +155,11 @@ pub(crate) fn recover(ask: &Ask<'_>) -> Result<State> {
     let last = metas.len().checked_sub(1);
     let mut durable = ask.floor.max(ask.needed.saturating_sub(1));
     let mut found = Vec::with_capacity(metas.len());
-    for (i, meta) in metas.into_iter().enumerate() {
-        let limit = limits_of[i];
+    for meta in metas {
         let (header, preamble) = read_header(ask, &meta)?;
         // A segment is made after the one before it was synced.
         durable = durable.max(meta.base.saturating_sub(1));
-        let mut segment = Found {
+        let segment = Found {
             meta,
             header,
             preamble,
@@ -161,10 +168,23 @@ pub(crate) fn recover(ask: &Ask<'_>) -> Result<State> {
             good: Vec::new(),
             half_written: false,
         };
-        if Some(i) == last || (segment.meta.base < limit && limit > ask.needed) {
-            durable = durable.max(walk(ask, &mut segment, limit).map_err(failed("reading a segment"))?);
-        }
         found.push(segment);
+    }
+    let is_due = |i: usize, base: u64| Some(i) == last || (base < limits_of[i] && limits_of[i] > ask.needed);
+    let due: Vec<(&mut Found, u64)> = found
+        .iter_mut()
+        .enumerate()
+        .filter(|(i, segment)| is_due(*i, segment.meta.base))
+        .map(|(i, segment)| (segment, limits_of[i]))
+        .collect();
+    durable = durable.max(walk_all(ask, due).map_err(failed("reading a segment"))?);
+    if let (Bodies::WhenRead, Some(newest)) = (ask.bodies, found.last_mut())
+        && newest
+            .ended
+            .is_some_and(|(expect, _)| expect > durable.saturating_add(1))
+    {
+        // Nobody knows whether these were synced, so their bodies tell where the log ends. Only the newest segment has such.
+        walk(ask, newest, u64::MAX, Verify::Above(durable)).map_err(failed("reading a segment"))?;
     }
     let judged = judge(ask, &found, &limits_of, durable);
     finish(ask, found, free, last_generation, durable, judged)
@@ -222,7 +242,38 @@ pub(crate) fn first_record(header: Option<&SegmentHeader>) -> u64 {
     header.map_or(data_start(0), SegmentHeader::data_start)
 }
 
-fn walk(ask: &Ask<'_>, segment: &mut Found, limit: u64) -> io::Result<u64> {
+/// Walks these segments, each up to its limit; answers the largest durable number that any of them claims.
+fn walk_all(ask: &Ask<'_>, segments: Vec<(&mut Found, u64)>) -> io::Result<u64> {
+    let (walkers, verify) = match ask.bodies {
+        Bodies::AtOpening => (1, Verify::All),
+        Bodies::WhenRead => (WALKERS.min(segments.len()), Verify::Head),
+    };
+    let queue = Mutex::new(segments.into_iter());
+    let work = || -> io::Result<u64> {
+        let mut claim = 0;
+        loop {
+            let Some((segment, limit)) = queue.lock().next() else {
+                return Ok(claim);
+            };
+            claim = claim.max(walk(ask, segment, limit, verify)?);
+        }
+    };
+    thread::scope(|scope| {
+        // Where no thread can be had, the others do its part.
+        let helpers: Vec<_> = (1..walkers)
+            .filter_map(|_| thread::Builder::new().spawn_scoped(scope, work).ok())
+            .collect();
+        let mut claim = work()?;
+        for helper in helpers {
+            claim = claim.max(helper.join().unwrap_or_else(|panic| resume_unwind(panic))?);
+        }
+        Ok(claim)
+    })
+}
+
+fn walk(ask: &Ask<'_>, segment: &mut Found, limit: u64, verify: Verify) -> io::Result<u64> {
+    segment.good.clear();
+    segment.bad.clear();
     let meta = &segment.meta;
     let file = ask.disk.open(&meta.path(ask.dir), Open::Read)?;
     let from = (first_record(segment.header.as_ref()), meta.base);
@@ -230,7 +281,7 @@ fn walk(ask: &Ask<'_>, segment: &mut Found, limit: u64) -> io::Result<u64> {
         Window::new(file),
         ask.salt,
         meta.generation,
-        Verify::All,
+        verify,
         from,
         limit,
         meta.len,
@@ -369,7 +420,8 @@ fn finish(
     judged: Judged,
 ) -> Result<State> {
     let Judged { mut damage, end, torn } = judged;
-    quarantine(ask, &mut found, &mut damage)?;
+    let mut metas: Vec<&mut SegmentMeta> = found.iter_mut().map(|f| &mut f.meta).collect();
+    quarantine(ask.disk, ask.dir, &mut metas, &mut damage)?;
     let (mut copied, mut tail) = (0, 0);
     let next_seq = end.max(durable.saturating_add(1));
     if let Some(last) = found.last() {
@@ -445,7 +497,7 @@ fn copy_tail(
             Window::new(file),
             ask.salt,
             last.meta.generation,
-            Verify::All,
+            Verify::Above(from - 1),
             start,
             end,
             last.meta.len,
@@ -516,22 +568,27 @@ fn next_record(walk: &mut Walk<Window>) -> io::Result<Option<(RecordHeader, u64)
 
 /// Sets damaged segments aside under a second name, so that trimming cannot take the evidence, and writes a report per damage. A report
 /// that is already there means an earlier start said so.
-fn quarantine(ask: &Ask<'_>, found: &mut [Found], damage: &mut [(Option<usize>, Damage)]) -> Result<()> {
-    let aside = ask.dir.join(QUARANTINE);
+fn quarantine(
+    disk: &dyn Disk,
+    dir: &Path,
+    segments: &mut [&mut SegmentMeta],
+    damage: &mut [(Option<usize>, Damage)],
+) -> Result<()> {
+    let aside = dir.join(QUARANTINE);
     let failed = |e| Error::io(format!("setting damage aside in {}", aside.display()), e);
-    let already: Vec<String> = match ask.disk.list(&aside) {
+    let already: Vec<String> = match disk.list(&aside) {
         Ok(entries) => entries.into_iter().map(|e| e.name).collect(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(failed(error)),
     };
-    for segment in found.iter_mut() {
-        segment.meta.quarantined = already.contains(&segment.meta.name());
+    for segment in segments.iter_mut() {
+        segment.quarantined = already.contains(&segment.name());
     }
     if damage.is_empty() {
         return Ok(());
     }
-    ask.disk.create_dir(&aside).map_err(failed)?;
-    ask.disk.sync_dir(ask.dir).map_err(failed)?;
+    disk.create_dir(&aside).map_err(failed)?;
+    disk.sync_dir(dir).map_err(failed)?;
     for (i, damage) in damage.iter_mut() {
         let name = if damage.segment.is_empty() {
             "missing"
@@ -557,20 +614,16 @@ fn quarantine(ask: &Ask<'_>, found: &mut [Found], damage: &mut [(Option<usize>, 
                 "damaged log segment set aside in quarantine"
             );
         }
-        if let Some(segment) = i.and_then(|i| found.get_mut(i)).filter(|f| !f.meta.quarantined) {
-            match ask
-                .disk
-                .link(&segment.meta.path(ask.dir), &aside.join(segment.meta.name()))
-            {
+        if let Some(segment) = i.and_then(|i| segments.get_mut(i)).filter(|s| !s.quarantined) {
+            match disk.link(&segment.path(dir), &aside.join(segment.name())) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(failed(error)),
             }
-            segment.meta.quarantined = true;
+            segment.quarantined = true;
         }
         if damage.fresh {
-            let written = ask
-                .disk
+            let written = disk
                 .open(&aside.join(&report), Open::Create { direct: false })
                 .and_then(|file| {
                     write_all(&*file, text.as_bytes(), 0)?;
@@ -586,5 +639,58 @@ fn quarantine(ask: &Ask<'_>, found: &mut [Found], damage: &mut [(Option<usize>, 
             }
         }
     }
-    ask.disk.sync_dir(&aside).map_err(failed)
+    disk.sync_dir(&aside).map_err(failed)
+}
+
+/// Looks for what a reader found damaged, and sets it aside: for damage in bodies, which opening may pass over. Answers whether there is any.
+pub(crate) fn set_aside(
+    disk: &dyn Disk,
+    dir: &Path,
+    salt: u32,
+    segments: &mut [SegmentMeta],
+    (first, last): (u64, u64),
+) -> Result<bool> {
+    let failed = |e| Error::io(format!("reading what is damaged in {}", dir.display()), e);
+    let mut damage = Vec::new();
+    for (i, (meta, limit)) in segments.iter().zip(limits(segments)).enumerate() {
+        if meta.base > last || limit <= first {
+            continue;
+        }
+        let file = disk.open(&meta.path(dir), Open::Read).map_err(failed)?;
+        let mut block = vec![0u8; BLOCK as usize];
+        let got = read_full(&*file, &mut block, 0).map_err(failed)?;
+        let header = match SegmentHeader::decode(&block[..got]) {
+            HeaderRead::Good(header) => Some(header),
+            _ => None,
+        };
+        let from = (first_record(header.as_ref()), meta.base);
+        // What lies before is not this reader's.
+        let verify = Verify::Above(first.saturating_sub(1));
+        let limit = limit.min(last.saturating_add(1));
+        let mut walk = Walk::new(Window::new(file), salt, meta.generation, verify, from, limit, meta.len);
+        loop {
+            match walk.step().map_err(failed)? {
+                Step::Bad {
+                    first: a,
+                    last: b,
+                    at,
+                    part,
+                } if a.max(first) <= b.min(last) => {
+                    let found = Damage {
+                        segment: meta.name(),
+                        offset: at,
+                        part,
+                        lost: Some((a.max(first), b.min(last))),
+                        fresh: true,
+                    };
+                    damage.push((Some(i), found));
+                }
+                Step::End => break,
+                _ => {}
+            }
+        }
+    }
+    let mut segments: Vec<&mut SegmentMeta> = segments.iter_mut().collect();
+    quarantine(disk, dir, &mut segments, &mut damage)?;
+    Ok(!damage.is_empty())
 }

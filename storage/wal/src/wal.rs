@@ -17,11 +17,12 @@ use crate::file::{Disk, Open, Os, write_all};
 use crate::format::{BLOCK, Body, FileName, log_salt};
 use crate::options::{Ack, Io, Options};
 use crate::records::Records;
-use crate::recover::{Ask, Recovered, State, recover};
+use crate::recover::{Ask, Recovered, State, recover, set_aside};
 use crate::segment::{FreeFile, SegmentMeta, limits};
 use crate::shared::{Inner, Shared};
 use crate::stats::Stats;
 use crate::ticket::Ticket;
+use crate::walk::Verify;
 use crate::writer::Writer;
 
 /// An open log. Clones share it; when the last one goes it is closed as by [`Wal::close`].
@@ -118,6 +119,7 @@ impl Wal {
             direct: options.direct(),
             floor: options.floor.max(published.durable),
             needed: options.needed,
+            bodies: options.bodies,
         })?;
         let (shared, recovered) = start(disk, options, salt, control.map(|(writer, _)| writer), state)?;
         let running = run(Writer::new(shared.clone()))?;
@@ -172,6 +174,15 @@ impl Wal {
 
     /// The records from `from` on that are durable now, in order.
     pub fn records(&self, from: u64) -> Records {
+        self.read(from, Verify::All)
+    }
+
+    /// The same with their heads alone.
+    pub fn heads(&self, from: u64) -> Records {
+        self.read(from, Verify::Head)
+    }
+
+    fn read(&self, from: u64, verify: Verify) -> Records {
         let shared = &self.core.shared;
         let until = shared.durable();
         let inner = shared.inner.lock();
@@ -190,6 +201,7 @@ impl Wal {
             kind: shared.options.kind,
             salt: shared.salt,
             from,
+            verify,
             mark,
             segments,
             known_lost: shared.known_lost.clone(),
@@ -197,6 +209,25 @@ impl Wal {
             next: from.max(first),
             until,
         }
+    }
+
+    /// For a reader that found records `first..=last` damaged: sets their segments aside as opening does. Answers whether any of them does
+    /// not verify.
+    ///
+    /// # Errors
+    /// [`Kind::Io`].
+    pub fn set_aside(&self, first: u64, last: u64) -> Result<bool> {
+        let shared = &self.core.shared;
+        let _no_trim = shared.trimming.lock();
+        let mut segments = shared.inner.lock().segments.clone();
+        let dir = &shared.options.dir;
+        let any = set_aside(&*shared.disk, dir, shared.salt, &mut segments, (first, last))?;
+        let mut inner = shared.inner.lock();
+        for segment in &mut inner.segments {
+            let is_aside = |known: &&SegmentMeta| known.generation == segment.generation && known.quarantined;
+            segment.quarantined |= segments.iter().any(|known| is_aside(&known));
+        }
+        Ok(any)
     }
 
     /// Lets go of every segment whose records are all below `seq`: unlinked, or kept for reuse. Numbers that are not durable are never

@@ -26,10 +26,16 @@ pub(crate) struct Window {
     at: u64,
     /// How much of `buf` is read.
     valid: usize,
+    /// How much is read at once.
+    ahead: u64,
 }
 
-/// Read-ahead of a [`Window`].
+/// Most read-ahead of a [`Window`], where one byte after the other is wanted.
 const WINDOW_BYTES: u64 = 1 << 20;
+/// Its read-ahead where bodies are passed over: one trip to the disk fetches this, or 64 KiB that lie in a row.
+const JUMP_WINDOW_BYTES: u64 = 16 << 10;
+/// A step over more than this is a jump.
+const JUMP_BYTES: u64 = 64 << 10;
 
 impl Window {
     pub(crate) fn new(file: Box<dyn File>) -> Window {
@@ -38,6 +44,7 @@ impl Window {
             buf: Vec::new(),
             at: 0,
             valid: 0,
+            ahead: JUMP_WINDOW_BYTES / 2,
         }
     }
 }
@@ -46,7 +53,13 @@ impl Source for Window {
     fn get(&mut self, at: u64, len: u64) -> io::Result<&[u8]> {
         let inside = at >= self.at && at + len <= self.at + self.valid as u64;
         if !inside {
-            let want = len.max(WINDOW_BYTES) as usize;
+            let is_jump = at < self.at || at >= self.at + self.valid as u64 + JUMP_BYTES;
+            self.ahead = if is_jump {
+                JUMP_WINDOW_BYTES
+            } else {
+                WINDOW_BYTES.min(self.ahead * 2)
+            };
+            let want = len.max(self.ahead) as usize;
             if self.buf.len() < want {
                 self.buf = vec![0; want];
             }
@@ -64,6 +77,8 @@ impl Source for Window {
 pub(crate) enum Verify {
     /// Header and head.
     Head,
+    /// Those, and of records above this number the body.
+    Above(u64),
     /// Header, head and body.
     All,
 }
@@ -182,7 +197,12 @@ impl<S: Source> Walk<S> {
             if head.len() as u64 != head_len || crc32c::crc32c(head) != header.head_crc {
                 return Ok(bad(Part::Head));
             }
-            if self.verify == Verify::All {
+            let with_body = match self.verify {
+                Verify::Head => false,
+                Verify::Above(seq) => header.seq > seq,
+                Verify::All => true,
+            };
+            if with_body {
                 // The whole record at once, so that head and body are in the window together for the caller.
                 let record = self.source.get(at, header.body_offset() + header.body_len)?;
                 let body = record.get(header.body_offset() as usize..).unwrap_or(&[]);
@@ -203,6 +223,16 @@ impl<S: Source> Walk<S> {
         let (front, body) = record.split_at(header.body_offset() as usize);
         let head = &front[RECORD_HEADER as usize..(RECORD_HEADER + u64::from(header.head_len)) as usize];
         Ok((head, body))
+    }
+
+    /// Head of the record that `step` just yielded at `at`.
+    pub(crate) fn head(&mut self, header: &RecordHeader, at: u64) -> io::Result<&[u8]> {
+        let len = u64::from(header.head_len);
+        let head = self.source.get(at + RECORD_HEADER, len)?;
+        match head.len() as u64 == len {
+            true => Ok(head),
+            false => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
     }
 
     /// A header of this generation whose record fits into the file.

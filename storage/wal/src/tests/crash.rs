@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::sim::{Fault, Sim};
-use crate::{Ack, Clock, FullReason, Io, ManualClock, Ticket};
+use crate::{Ack, Bodies, Clock, FullReason, Io, ManualClock, Ticket};
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -64,6 +64,10 @@ impl Oracle {
             io,
             recycle,
             segment_bytes: 32 << 10,
+            bodies: match seed % 2 {
+                0 => Bodies::AtOpening,
+                _ => Bodies::WhenRead,
+            },
             clock,
             ..options(dir)
         };

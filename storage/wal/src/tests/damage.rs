@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::Part;
 use crate::format::{BLOCK, RecordHeader, RecordRead, SegmentHeader, log_salt};
 use crate::sim::Sim;
+use crate::{Bodies, Part};
 
 const DIR: &str = "/log";
 
@@ -174,6 +174,56 @@ fn a_flipped_bit_in_a_durable_record_is_damage() {
 }
 
 #[test]
+fn a_body_that_opening_passes_over_is_found_and_set_aside_by_who_reads_it() {
+    for victim in [1, 3, 4, 5, 9] {
+        let mut fixture = Fixture::new(10, 5_000);
+        fixture.options.bodies = Bodies::WhenRead;
+        let place = &fixture.places()[victim as usize - 1];
+        fixture.flip(&place.file, place.at + 64 + 64 + 4_321, 3);
+        for start in 0..2 {
+            let (wal, recovered) = fixture.open().unwrap();
+            assert_eq!(
+                (recovered.damage, recovered.torn, recovered.next_seq),
+                (vec![], false, 11)
+            );
+            assert_eq!(
+                wal.heads(1).map(|record| record.unwrap().seq).collect::<Vec<_>>(),
+                (1..=10).collect::<Vec<_>>()
+            );
+            let aside = || fixture.sim.names(&Path::new(DIR).join(crate::QUARANTINE));
+            let reports = aside().len();
+            assert_eq!(reports, 2 * start, "{:?}", aside());
+            let (good, bad): (Vec<_>, Vec<_>) = wal.records(1).partition(|record| record.is_ok());
+            assert_eq!(good.len(), 9);
+            let damaged = Kind::Damaged {
+                first: victim,
+                last: victim,
+            };
+            assert_eq!(bad.into_iter().map(kind).collect::<Vec<_>>(), [damaged]);
+            assert!(wal.set_aside(victim, victim).unwrap());
+            assert!(!wal.set_aside(10, 10).unwrap());
+            let report = format!("{}.{}.{victim}-{victim}.txt", place.file, place.at);
+            assert!(
+                aside().contains(&place.file) && aside().contains(&report),
+                "{:?}",
+                aside()
+            );
+            drop(wal);
+            fixture.sim.kill();
+        }
+    }
+}
+
+#[test]
+fn what_is_above_the_durable_number_is_verified_at_opening_in_any_case() {
+    let mut fixture = Fixture::new(10, 5_000);
+    fixture.options.bodies = Bodies::WhenRead;
+    let place = fixture.places()[9].clone();
+    fixture.flip(&place.file, place.at + 64 + 64 + 4_321, 3);
+    fixture.check(9, &[], true, "the last body");
+}
+
+#[test]
 fn a_flipped_bit_above_the_durable_number_is_a_torn_tail() {
     for (name, offset) in FIELDS.into_iter().chain([("head", 64 + 3), ("body", 64 + 64 + 4_321)]) {
         let mut fixture = Fixture::new(10, 5_000);
@@ -311,7 +361,14 @@ fn a_missing_segment_is_damage_if_it_is_needed() {
 fn cut_at_every_byte_of_the_last_three_records() {
     let places = Fixture::new(7, 100).places();
     let end = places[6].at + places[6].header.total() as usize;
-    for (filling, with_floor) in [(0u8, false), (0xa5, false), (0, true)] {
+    use Bodies::{AtOpening, WhenRead};
+    let cases = [
+        (0u8, false, AtOpening),
+        (0xa5, false, AtOpening),
+        (0, true, AtOpening),
+        (0, false, WhenRead),
+    ];
+    for (filling, with_floor, bodies) in cases {
         for cut in places[4].at..=end {
             let fixture = Fixture::new(7, 100);
             let path = Path::new(DIR).join(&places[6].file);
@@ -323,6 +380,7 @@ fn cut_at_every_byte_of_the_last_three_records() {
             let last = whole.count() as u64;
             let options = Options {
                 floor: if with_floor { 7 } else { 0 },
+                bodies,
                 ..fixture.options.clone()
             };
             let (wal, recovered) = Wal::open_inline(Arc::new(fixture.sim.clone()), options).unwrap();
