@@ -32,6 +32,12 @@ impl<'a> Words<'a> {
         }
     }
 
+    /// Bytes of all words in plain encoding.
+    fn plain_bytes(&self) -> usize {
+        let offsets = self.values.value_offsets();
+        (offsets[offsets.len() - 1] - offsets[0]) as usize + 4 * self.values.len()
+    }
+
     /// The word of every row, if there is only one and no null.
     pub fn only(&self) -> Option<&'a str> {
         let first = *self.keys.first()?;
@@ -60,11 +66,20 @@ impl<'a> Dictionary<'a> {
     fn new(sources: &[Words<'a>], with_words: bool) -> Dictionary<'a> {
         let words: usize = sources.iter().map(|source| source.values.len()).sum();
         let values: usize = sources.iter().map(|source| source.keys.len()).sum();
+        let is_known = words * NEAR_UNIQUE < values || sources.len() > 1 && words < 4096;
+        // Words that are not looked for come in all of them: a page that grows by and by is copied over and over.
+        let body = match is_known {
+            true => 0,
+            false => sources.iter().map(Words::plain_bytes).sum(),
+        };
         Dictionary {
             places: sources.iter().map(|source| vec![UNSEEN; source.values.len()]).collect(),
-            known: (words * NEAR_UNIQUE < values || sources.len() > 1 && words < 4096).then(AHashMap::new),
+            known: is_known.then(AHashMap::new),
             words: with_words.then(Vec::new),
-            page: DictionaryPage::default(),
+            page: DictionaryPage {
+                body: Vec::with_capacity(body),
+                values: 0,
+            },
         }
     }
 
