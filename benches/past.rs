@@ -3,10 +3,14 @@
 //! ```text
 //! cargo bench --bench past                        writes 90 d x 1,000 operations (a few minutes, about 1 GB), then asks
 //! cargo bench --bench past -- --data DIR          the same, kept in DIR: used again if it is there
+//! cargo bench --bench past -- --only TEXT         questions with this in their name
 //! cargo test                                      a day of 20 operations, to see that it works
 //! ```
 //!
-//! Every question is asked `RUNS` times, best and worst are told, with the most memory it took at any time (beyond what was held before). Ratios stand beside
+//! The P99 panel is asked of a past of its own, half an hour of a busy system: some thousands of spans a second, as those have that keep counts beside spans.
+//! The long past is thin (an operation in twenty has a request in a minute), and there a row of `red` stands for hardly more than a span.
+//!
+//! Every question is asked `RUNS` times, best and worst are told, with the least that its threads ran and the most memory it took at any time (beyond what was held before). Ratios stand beside
 //! the baselines of the same run: `scan`, which adds up all of `red`'s counts in the window, and for the P99 panel DuckDB over the Parquet
 //! files of the spans (installed by `tests/tools`, else this engine's own exact P99 over them). The check values of equal pasts are equal.
 
@@ -49,33 +53,43 @@ fn main() {
     );
     let scratch = tempfile::tempdir().unwrap();
     let data = kept.unwrap_or_else(|| scratch.path().join("data"));
-    let world = World::new(&settings(full));
+    let busy_data = data.join("busy");
+    let (world, busy) = (World::new(&settings(full)), World::new(&busy(full)));
     let slos = objectives(&world, if full { 100 } else { 6 });
+    let runs = if full { RUNS } else { 1 };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .unwrap();
     runtime.block_on(Box::pin(async {
-        if !data.join("lake").exists() {
-            let config = Config::of(&[]).unwrap();
-            let caps = tailwater_collector::caps(&config);
-            let red = tailwater_red::Settings {
-                declared: declared(&slos),
-                ..tailwater_collector::counting(&config, &caps)
-            };
-            let told = history::write(&data, world.clone(), Counting { red, caps }, |_| {})
-                .await
-                .unwrap();
-            println!("{}", told.table());
-            // Hours and quarters are derived as `maintain` does it.
-            let mut compact = Command::new(env!("CARGO_BIN_EXE_tailwater"));
-            // A variable of this bench, which the binary would take for a setting.
-            let compact = compact.env_remove("TAILWATER_PYTHON");
-            let done = compact.args(["lake", "compact", "--data"]).arg(&data).output().unwrap();
-            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-        }
-        Box::pin(ask(&data, &world, &slos, if full { RUNS } else { 1 })).await;
+        make(&data, &world, declared(&slos)).await;
+        make(&busy_data, &busy, Vec::new()).await;
+        Box::pin(ask(&data, &world, &slos, runs)).await;
+        Box::pin(panel(&busy_data, &busy, runs)).await;
     }));
+}
+
+/// Writes a past, unless it is there.
+async fn make(data: &Path, world: &World, declared: Vec<tailwater_red::Declared>) {
+    if data.join("lake").exists() {
+        return;
+    }
+    let config = Config::of(&[]).unwrap();
+    let caps = tailwater_collector::caps(&config);
+    let red = tailwater_red::Settings {
+        declared,
+        ..tailwater_collector::counting(&config, &caps)
+    };
+    let told = history::write(data, world.clone(), Counting { red, caps }, |_| {})
+        .await
+        .unwrap();
+    println!("{}", told.table());
+    // Hours and quarters are derived as `maintain` does it.
+    let mut compact = Command::new(env!("CARGO_BIN_EXE_tailwater"));
+    // A variable of this bench, which the binary would take for a setting.
+    let compact = compact.env_remove("TAILWATER_PYTHON");
+    let done = compact.args(["lake", "compact", "--data"]).arg(data).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
 }
 
 fn settings(full: bool) -> Settings {
@@ -85,9 +99,20 @@ fn settings(full: bool) -> Settings {
         services,
         operations,
         density: None,
-        rows: Duration::from_secs(if full { 6 * 3600 } else { 1200 }),
+        rows: Duration::from_secs(1200),
         seed: 7,
         now_ns: NOW_S * 1_000_000_000,
+    }
+}
+
+/// Thousands of spans a second of as many operations.
+fn busy(full: bool) -> Settings {
+    let half_an_hour = Duration::from_secs(1800);
+    Settings {
+        history: half_an_hour,
+        rows: half_an_hour,
+        density: full.then_some(0.6),
+        ..settings(full)
     }
 }
 
@@ -135,7 +160,7 @@ fn declared(slos: &[ResolvedSlo]) -> Vec<tailwater_red::Declared> {
     slos.iter().filter_map(of).step_by(2).collect()
 }
 
-async fn ask(data: &Path, world: &World, slos: &[ResolvedSlo], runs: usize) {
+fn open(data: &Path) -> Engine {
     let config = EngineConfig {
         lake: Lake::open(&data.join("lake")).unwrap(),
         outbox: None,
@@ -147,10 +172,14 @@ async fn ask(data: &Path, world: &World, slos: &[ResolvedSlo], runs: usize) {
             ..Limits::default()
         },
     };
-    let engine = &Engine::open(config).unwrap();
+    Engine::open(config).unwrap()
+}
+
+async fn ask(data: &Path, world: &World, slos: &[ResolvedSlo], runs: usize) {
+    let engine = &open(data);
     println!(
-        "{:44} {:>9} {:>9} {:>9} {:>9}  check",
-        "question", "best ms", "worst ms", "MiB more", "goal ms"
+        "{:44} {:>9} {:>9} {:>9} {:>9} {:>9}  check",
+        "question", "best ms", "worst ms", "cpu ms", "MiB more", "goal ms"
     );
     let at = Time(world.to_s as i64);
     let scan = measure("scan: all counts (baseline)", runs, None, || async move {
@@ -176,19 +205,43 @@ async fn ask(data: &Path, world: &World, slos: &[ResolvedSlo], runs: usize) {
     measure("slo report of 1 (latency)", runs, Some(150), || reported(1..2)).await;
     let days = ((world.to_s - world.from_s) / 86_400).min(30);
     let rate = format!("PromQL rate by service, {days} d");
-    let rate = measure(&rate, runs, Some(200), || async move {
-        // What Grafana makes of 30 days on a panel of a thousand points: steps of an hour.
-        range(
-            engine,
-            "sum by (service) (rate(traces_spanmetrics_calls_total[5m]))",
-            world,
-            days * 86_400,
-            3600,
-        )
-        .await
-    })
-    .await;
-    // A panel: P99 of every service over time, at the width of a panel's point.
+    // What Grafana makes of 30 days on a panel of a thousand points: steps of an hour.
+    let hourly = |query: &'static str| move || range(engine, query, world, days * 86_400, 3600);
+    let calls = "sum by (service) (rate(traces_spanmetrics_calls_total[5m]))";
+    let rate = measure(&rate, runs, Some(200), hourly(calls)).await;
+    // As `dashboards/on-call.json` asks: windows of a step and one scrape, of which each overlaps the next; and windows that tile.
+    for (name, query) in [
+        (
+            "rate, overlapping",
+            "sum by (service) (rate(traces_spanmetrics_calls_total{is_entry=\"true\"}[3610s]))",
+        ),
+        (
+            "rate, tiling",
+            "sum by (service) (rate(traces_spanmetrics_calls_total{is_entry=\"true\"}[1h]))",
+        ),
+        (
+            "P99, overlapping",
+            "histogram_quantile(0.99, sum by (service) (rate(traces_spanmetrics_latency{is_entry=\"true\"}[3610s])))",
+        ),
+        (
+            "P99, tiling",
+            "histogram_quantile(0.99, sum by (service) (rate(traces_spanmetrics_latency{is_entry=\"true\"}[1h])))",
+        ),
+    ] {
+        measure(&format!("PromQL {name}, {days} d"), runs, None, hourly(query)).await;
+    }
+    println!();
+    ratio("slo report of all / scan", all, scan);
+    ratio("slo report of one / scan", one, scan);
+    ratio("PromQL rate / scan", rate, scan);
+    println!();
+}
+
+/// P99 of every service by minute, out of `red` and out of the spans.
+async fn panel(data: &Path, world: &World, runs: usize) {
+    let engine = &open(data);
+    let spans = sql(engine, "select count(*) from spans").await;
+    println!("{} min of {spans} spans", (world.to_s - world.rows_s) / 60);
     let rows_s = world.to_s - world.rows_s;
     let panel = format!(
         "select service_name, date_bin(interval '1 minute', ts) as at, exphist_quantile(exphist_merge(exphist), 0.99) as p99 from red \
@@ -210,31 +263,41 @@ async fn ask(data: &Path, world: &World, slos: &[ResolvedSlo], runs: usize) {
         sql(engine, &own).await
     })
     .await;
-    let duck = duck(
-        data,
-        &exact.replace("AGGREGATE", "quantile_cont(duration_ns, 0.99)"),
-        runs,
-    );
+    let name = "P99 panel from spans, DuckDB (baseline)";
+    if !asked(name) {
+        return;
+    }
+    let exact = exact.replace("AGGREGATE", "quantile_cont(duration_ns, 0.99)");
+    let duck = duck(data, &exact, runs);
     if let Some((best, rows)) = duck {
         println!(
-            "{:44} {:>9.1} {:>9} {:>9} {:>9}  {rows} rows",
-            "P99 panel from spans, DuckDB (baseline)",
+            "{name:44} {:>9.1} {:>9} {:>9} {:>9} {:>9}  {rows} rows",
             best * 1e3,
+            "",
             "",
             "",
             ""
         );
     }
     println!();
-    let ratio = |name: &str, of: f64, to: f64| println!("{name:60} {:.2}", of / to);
-    ratio("slo report of all / scan", all, scan);
-    ratio("slo report of one / scan", one, scan);
-    ratio("PromQL rate / scan", rate, scan);
     ratio("P99 panel: spans with this engine / red", own, red);
     match duck {
         Some((duck, _)) => ratio("P99 panel: spans with DuckDB / red (goal 10)", duck, red),
         None => println!("SKIPPED: no DuckDB (run tests/tools)"),
     }
+}
+
+fn ratio(name: &str, of: f64, to: f64) {
+    // What was not asked took no number of seconds.
+    if !(of / to).is_nan() {
+        println!("{name:60} {:.2}", of / to);
+    }
+}
+
+/// Whether `--only` lets this question through.
+fn asked(name: &str) -> bool {
+    let only = std::env::args().skip_while(|arg| arg != "--only").nth(1);
+    only.is_none_or(|only| name.contains(&only))
 }
 
 /// Asks; prints best and worst time, memory and check value; returns the best in seconds.
@@ -244,14 +307,18 @@ async fn measure<F: Future<Output = String>>(
     goal_ms: Option<u64>,
     ask: impl Fn() -> F,
 ) -> f64 {
-    let (mut best, mut worst, mut checks) = (f64::MAX, 0f64, std::collections::BTreeSet::new());
+    if !asked(name) {
+        return f64::NAN;
+    }
+    let (mut best, mut worst, mut cpu, mut checks) = (f64::MAX, 0f64, f64::MAX, std::collections::BTreeSet::new());
     let before = memory("VmRSS:");
     // From here on the most is counted anew (proc(5)).
     let _ = std::fs::write("/proc/self/clear_refs", "5");
     for _ in 0..runs {
-        let started = Instant::now();
+        let (started, ran) = (Instant::now(), cpu_s());
         checks.insert(ask().await);
         let seconds = started.elapsed().as_secs_f64();
+        cpu = cpu.min(cpu_s() - ran);
         (best, worst) = (best.min(seconds), worst.max(seconds));
     }
     let more = memory("VmHWM:").saturating_sub(before) >> 10;
@@ -263,11 +330,22 @@ async fn measure<F: Future<Output = String>>(
     let goal = goal_ms.map(|ms| ms.to_string()).unwrap_or_default();
     let check = checks.pop_first().unwrap();
     println!(
-        "{name:44} {:>9.1} {:>9.1} {more:>9} {goal:>9}  {check}",
+        "{name:44} {:>9.1} {:>9.1} {:>9.1} {more:>9} {goal:>9}  {check}",
         best * 1e3,
-        worst * 1e3
+        worst * 1e3,
+        cpu * 1e3
     );
     best
+}
+
+/// What all threads ran so far, seconds: told apart from waiting on a machine that others use too (proc(5), schedstat).
+fn cpu_s() -> f64 {
+    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let ran = threads.filter_map(|thread| {
+        let told = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        told.split_whitespace().next()?.parse::<f64>().ok()
+    });
+    ran.sum::<f64>() / 1e9
 }
 
 /// KiB.

@@ -1,7 +1,7 @@
 //! What a query needs before it can be answered.
 
 use crate::error::Error;
-use crate::expr::{self, At, Expr, Matcher, Node, Selector, Shift};
+use crate::expr::{self, AggregateOp, At, Expr, Matcher, Node, Selector, Shift};
 use crate::sample::Series;
 
 /// A query that has been read.
@@ -83,7 +83,7 @@ impl Params {
     }
 }
 
-/// What surrounds a selector, for a source that can make use of it. None of it changes what must be delivered.
+/// What surrounds a selector, for a source that can make use of it. None of it but [`Hints::summed`] changes what may be delivered.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hints {
     /// The innermost function or aggregation around the selector.
@@ -96,6 +96,10 @@ pub struct Hints {
     pub labels: Vec<String>,
     /// True if those are the labels to keep.
     pub by: bool,
+    /// Set where `sum by` these labels is all that is made of a `rate` or `increase`: counters of one metric without resets may come as their sum, with these
+    /// labels and those that matchers name, if they are sampled at the same times. The sum of what each gained is what their sum gained; only the extrapolation
+    /// to the window's ends, which looks at each counter, is then that of the sum.
+    pub summed: Option<Vec<String>>,
     /// Inside a subquery: evaluated at multiples of `step_ms`, wherever the window begins.
     pub nested: bool,
 }
@@ -243,6 +247,19 @@ fn wants_totals_only(around: &[&Node]) -> bool {
     wants
 }
 
+/// The labels of a `sum by`.
+fn summed_by(node: &Node) -> Option<&[String]> {
+    match &node.expr {
+        Expr::Aggregate {
+            op: AggregateOp::Sum,
+            without: false,
+            labels,
+            ..
+        } => Some(labels),
+        _ => None,
+    }
+}
+
 fn pin(node: &mut Node, time_ms: i64) {
     let at = |shift: &mut Shift| {
         shift.at.get_or_insert(At::Ms(time_ms));
@@ -318,23 +335,27 @@ impl Needs {
             nested: around.iter().any(|node| matches!(node.expr, Expr::Subquery { .. })),
             ..Hints::default()
         };
-        for node in around.iter().rev() {
-            match &node.expr {
-                Expr::Call { function, .. } => {
-                    hints.function = Some(function);
-                    break;
+        let mut outwards = around
+            .iter()
+            .rev()
+            .filter(|node| !matches!(node.expr, Expr::Paren(_) | Expr::Constant(_)));
+        match outwards.next().map(|node| &node.expr) {
+            Some(Expr::Call { function, .. }) => {
+                hints.function = Some(function);
+                if let ("rate" | "increase", Some(labels)) =
+                    (*function, outwards.next().and_then(|node| summed_by(node)))
+                {
+                    hints.summed = Some(labels.to_vec());
                 }
-                Expr::Aggregate {
-                    op, without, labels, ..
-                } => {
-                    hints.function = Some(op.text());
-                    hints.by = !without;
-                    hints.labels.clone_from(labels);
-                    break;
-                }
-                Expr::Paren(_) | Expr::Constant(_) => {}
-                _ => break,
             }
+            Some(Expr::Aggregate {
+                op, without, labels, ..
+            }) => {
+                hints.function = Some(op.text());
+                hints.by = !without;
+                hints.labels.clone_from(labels);
+            }
+            _ => {}
         }
         let same = |need: &Need| {
             need.from_ms == from_ms
@@ -416,6 +437,28 @@ mod tests {
             (hints[1].function, hints[1].range_ms, hints[1].step_ms),
             (Some("rate"), 300_000, 15_000)
         );
+    }
+
+    #[test]
+    fn hints_name_what_counters_may_be_summed_by() {
+        let check = |text: &str, expected: Option<&[&str]>| {
+            let query = Query::parse(text).unwrap();
+            let plan = query.plan(Params::range(0, 60_000, 15_000)).unwrap();
+            let found = plan.needs()[0].hints.summed.clone();
+            let found = found.iter().flatten().map(String::as_str).collect::<Vec<_>>();
+            assert_eq!(found, expected.unwrap_or_default(), "{text}");
+            assert_eq!(plan.needs()[0].hints.summed.is_some(), expected.is_some(), "{text}");
+        };
+        check("sum by (a, b) (rate(x[5m]))", Some(&["a", "b"]));
+        check("topk(3, sum by (a) ((increase((x[5m])))))", Some(&["a"]));
+        check("sum(rate(x[5m]))", Some(&[]));
+        check("rate(x[5m])", None);
+        check("sum without (a) (rate(x[5m]))", None);
+        check("avg by (a) (rate(x[5m]))", None);
+        check("sum by (a) (irate(x[5m]))", None);
+        check("sum by (a) (-rate(x[5m]))", None);
+        check("sum by (a) (x)", None);
+        check("sum by (a) (sum_over_time(rate(x[5m])[1h:5m]))", None);
     }
 
     #[test]

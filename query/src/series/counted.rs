@@ -11,13 +11,14 @@
 //! lies, at most half a bucket (1.1 %) off.
 
 mod family;
+mod key;
 mod samples;
 
 use std::collections::{BTreeMap, HashMap};
 
 use tailwater_promql::{Labels, METRIC_NAME, Matcher, Need, Series};
 
-use super::grid::{Grid, Windows};
+use super::grid::Grid;
 use super::{Found, FoundLabels, Metadata, Sql, Window, may_be, samples_max, table, too_much};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
@@ -31,9 +32,6 @@ const LIVE_MS: i64 = 60_000;
 
 /// Widest slice of `red` and `edges`, ms.
 const SLICE_MAX_MS: i64 = 60_000;
-
-/// Between names and values of dimensions: no attribute has it.
-const SEPARATOR: char = '\u{1f}';
 
 /// All samples of the series that a need selects.
 pub(super) async fn select(
@@ -68,45 +66,50 @@ async fn one(
         columns.sort_unstable();
         columns.dedup();
     }
-    let mut sql = keys(family);
-    let end = "arrow_cast(ts, 'Int64') / 1000 + slice_s::bigint * 1000";
-    let (anchor, bin) = (grid.anchor_ms, grid.bin_ms);
-    sql.push(&format!(", ({end} - ({anchor}) + {bin} - 1) / {bin}, max({end})"));
-    for column in &numbers {
-        sql.push(&format!(", sum({column})"));
-    }
-    for column in &sketches {
-        sql.push(&format!(", exphist_merge({column})"));
-    }
+    let end = "(arrow_cast(ts, 'Int64') / 1000 + slice_s::bigint * 1000)";
+    let key = match &need.hints.summed {
+        Some(kept) if !need.hints.nested => {
+            let compared = need.matchers.iter().map(|matcher| &*matcher.name);
+            family.key_of(&kept.iter().map(|label| &**label).chain(compared).collect::<Vec<_>>())
+        }
+        _ => family.key(),
+    };
+    // What is behind the newest slice is known to be nothing only if it had the time to arrive.
+    let may_grow = now_ms.saturating_sub(need.to_ms) <= LIVE_MS;
+    let mut columns = vec![grid.bin_sql(end)];
+    columns.extend(may_grow.then(|| format!("max({end})")));
+    columns.extend(numbers.iter().map(|column| format!("sum({column})")));
+    columns.extend(sketches.iter().map(|column| format!("exphist_merge({column})")));
+    let mut sql = key.select(columns);
     let window = Window {
         after_ms: need.from_ms.saturating_sub(1),
         upto_ms: need.to_ms,
     };
     // A table in which no bin cuts a slice.
-    let fits = |slice_ms: i64| bin.rem_euclid(slice_ms) == 0 && anchor.rem_euclid(slice_ms) == 0;
+    let begins = |slice_ms: i64| window.after_ms.rem_euclid(slice_ms) == 0;
+    let fits = |slice_ms: i64| grid.fits(slice_ms) && begins(slice_ms);
     let coarser = family.coarser.iter().find(|(_, slice_ms)| fits(*slice_ms));
     let from = coarser.copied().unwrap_or((family.table, SLICE_MAX_MS));
     rows_from(&mut sql, from, family, &need.matchers, window);
-    if let Some(Windows {
-        begin_ms,
-        range_ms,
-        step_ms,
-    }) = grid.windows
-    {
-        // Nothing ends before the first window, so there are no negative remainders.
-        sql.push(&format!(" and ({end} - ({begin_ms}) - 1) % {step_ms} < {range_ms}"));
+    if let Some(read) = grid.read_sql(end) {
+        sql.push(" and ").push(&read);
     }
-    let width = family.width();
+    let width = key.width();
     let grouped: Vec<String> = (1..=width + 1).map(|number| number.to_string()).collect();
     sql.push(" group by ").push(&grouped.join(", "));
 
     let mut groups: HashMap<String, Deltas> = HashMap::new();
     let mut newest_ms = i64::MIN;
+    let mut text = String::new();
     for rows in table::read(engine, sql, &mut found.notes).await? {
-        let keys = Keys::new(&rows, width)?;
+        let keys = key.of(&rows)?;
         let bins = table::integers(&rows, width)?;
-        let last = table::integers(&rows, width + 1)?;
-        let at = width + 2;
+        let mut at = width + 1;
+        if may_grow {
+            let last = table::integers(&rows, at)?;
+            newest_ms = last.values().iter().copied().fold(newest_ms, i64::max);
+            at += 1;
+        }
         let numbers = (at..at + numbers.len())
             .map(|column| table::integers(&rows, column))
             .collect::<Result<Vec<_>>>()?;
@@ -115,10 +118,13 @@ async fn one(
             .map(|column| table::bytes(&rows, column))
             .collect::<Result<Vec<_>>>()?;
         for row in 0..rows.num_rows() {
-            newest_ms = newest_ms.max(last.value(row));
-            let deltas = groups.entry(keys.joined(row)).or_default();
+            keys.write(row, &mut text);
+            if !groups.contains_key(&text) {
+                groups.insert(text.clone(), Deltas::default());
+            }
+            let Some(deltas) = groups.get_mut(&text) else { continue };
             deltas.push(
-                anchor + bins.value(row) * bin,
+                bins.value(row),
                 numbers.iter().map(|column| column.value(row)),
                 sketches.iter().map(|column| column.value(row)),
             );
@@ -126,7 +132,6 @@ async fn one(
     }
     let span = Span {
         from_ms: need.from_ms,
-        // What is behind the newest slice is known to be nothing only if it had the time to arrive.
         end_ms: if now_ms.saturating_sub(newest_ms) <= LIVE_MS {
             newest_ms.min(need.to_ms)
         } else {
@@ -136,9 +141,8 @@ async fn one(
     };
     // By labels: two names of dimensions may become the same label.
     let mut by_labels: BTreeMap<Labels, Deltas> = BTreeMap::new();
-    for (key, deltas) in groups {
-        let labels = family.labels(&key).into_iter().collect();
-        by_labels.entry(labels).or_default().absorb(deltas);
+    for (text, deltas) in groups {
+        by_labels.entry(key.labels(&text)).or_default().absorb(deltas);
     }
     for (pairs, mut deltas) in by_labels {
         deltas.sort();
@@ -201,18 +205,21 @@ pub(super) async fn labels(
     window: Window,
     found: &mut FoundLabels,
 ) -> Result<()> {
+    let mut text = String::new();
     for family in &FAMILIES {
         let metrics: Vec<&Metric> = family.selected(matchers).collect();
         if metrics.is_empty() {
             continue;
         }
-        let mut sql = keys(family);
+        let key = family.key();
+        let mut sql = key.select([]);
         sql.text.insert_str("select ".len(), "distinct ");
         rows_of(&mut sql, family, matchers, window);
         for rows in table::read(engine, sql, &mut found.notes).await? {
-            let keys = Keys::new(&rows, family.width())?;
+            let keys = key.of(&rows)?;
             for row in 0..rows.num_rows() {
-                let pairs: Labels = family.labels(&keys.joined(row)).into_iter().collect();
+                keys.write(row, &mut text);
+                let pairs = key.labels(&text);
                 for metric in &metrics {
                     let sets: Vec<Labels> = match metric.part {
                         Part::Buckets(_) => bucket_bounds()
@@ -245,19 +252,6 @@ pub(super) fn metadata() -> Vec<(String, Metadata)> {
         .collect()
 }
 
-/// `select` of what tells series apart.
-pub(super) fn keys(family: &Family) -> Sql {
-    let mut sql = Sql::default();
-    sql.push("select ");
-    for (number, (_, column)) in family.keys.iter().enumerate() {
-        sql.push(if number == 0 { "" } else { ", " }).push(column);
-    }
-    for part in ["map_keys", "map_values"].iter().filter(|_| family.has_dims) {
-        sql.push(&format!(", array_to_string({part}(dims), chr(31))"));
-    }
-    sql
-}
-
 /// `from` and `where`: slices that end in the window.
 pub(super) fn rows_of(sql: &mut Sql, family: &Family, matchers: &[Matcher], window: Window) {
     rows_from(sql, (family.table, SLICE_MAX_MS), family, matchers, window);
@@ -286,26 +280,6 @@ fn rows_from(sql: &mut Sql, (table, slice_ms): (&str, i64), family: &Family, mat
         {
             sql.among(column, values.iter().map(|value| &**value));
         }
-    }
-}
-
-/// The first columns of a read.
-pub(super) struct Keys(Vec<arrow::array::StringArray>);
-
-impl Keys {
-    pub(super) fn new(rows: &arrow::array::RecordBatch, width: usize) -> Result<Keys> {
-        let columns = (0..width).map(|column| table::texts(rows, column));
-        columns.collect::<Result<_>>().map(Keys)
-    }
-
-    /// One text per series.
-    pub(super) fn joined(&self, row: usize) -> String {
-        let mut key = String::new();
-        for column in &self.0 {
-            key.push_str(table::text(column, row).unwrap_or_default());
-            key.push(family::NEXT);
-        }
-        key
     }
 }
 

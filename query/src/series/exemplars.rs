@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tailwater_promql::{Labels, Matcher};
 
-use super::counted::{FAMILIES, Keys, Metric, keys, rows_of};
+use super::counted::{FAMILIES, Metric, rows_of};
 use super::{Window, stored, table};
 use crate::engine::Engine;
 use crate::error::Result;
@@ -44,23 +44,25 @@ pub(crate) async fn exemplars(engine: &Engine, selectors: &[Vec<Matcher>], windo
             if metrics.is_empty() {
                 continue;
             }
-            let mut sql = keys(family);
-            sql.push(
-                ", hex_id(exemplar_trace_id), hex_id(exemplar_span_id), exemplar_ns, arrow_cast(exemplar_ts, 'Int64')",
-            );
+            let key = family.key();
+            let exemplar =
+                "hex_id(exemplar_trace_id), hex_id(exemplar_span_id), exemplar_ns, arrow_cast(exemplar_ts, 'Int64')";
+            let mut sql = key.select([exemplar.to_owned()]);
             rows_of(&mut sql, family, &matchers, window);
             sql.push(&format!(
                 " and exemplar_ts is not null order by exemplar_ns desc limit {EXEMPLARS_MAX}"
             ));
-            let width = family.width();
+            let width = key.width();
+            let mut text = String::new();
             let mut count = 0;
             for rows in table::read(engine, sql, &mut found.notes).await? {
                 count += rows.num_rows();
-                let keys = Keys::new(&rows, width)?;
+                let keys = key.of(&rows)?;
                 let (traces, spans) = (table::texts(&rows, width)?, table::texts(&rows, width + 1)?);
                 let (ns, us) = (table::integers(&rows, width + 2)?, table::integers(&rows, width + 3)?);
                 for row in 0..rows.num_rows() {
-                    let pairs: Labels = family.labels(&keys.joined(row)).into_iter().collect();
+                    keys.write(row, &mut text);
+                    let pairs = key.labels(&text);
                     let sets = metrics.iter().map(|metric| metric.labels(&pairs, None));
                     for labels in sets.filter(|labels| Matcher::all(&matchers, labels)) {
                         #[allow(clippy::cast_precision_loss)] // Shown as seconds.

@@ -6,9 +6,10 @@
 //! within 1 ms of extrapolation. Nothing in between is needed for `rate` and `increase` of something that never resets; other functions
 //! see a sample per slice.
 //!
-//! Whatever lies between two of those moments is added up by SQL: into bins that no moment cuts. Where the step of a range query is longer than the range
-//! of its `rate` or `increase`, slices between windows are not even read: a month at a step of an hour reads a twelfth of it for `[5m]`. A series that
-//! has nothing in any window then is not there, and one that has begins with its first slice in one.
+//! Whatever lies between two of those moments is added up by SQL: into bins that no moment cuts. Windows of a range query cut a step in two at most, where
+//! one begins and where one ends: Grafana's `$__rate_interval`, a step and one scrape, has a bin of the scrape and one of what is left of the step. Where
+//! the step of a range query is longer than the range of its `rate` or `increase`, slices between windows are not even read: a month at a step of an
+//! hour reads a twelfth of it for `[5m]`. A series that has nothing in any window then is not there, and one that has begins with its first slice in one.
 
 use tailwater_promql::Need;
 
@@ -18,21 +19,16 @@ pub(super) const SLICE_MS: i64 = (tailwater_model::red::SLICE_NS / 1_000_000) as
 /// Moments and bins, ms since 1970.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Grid {
-    /// A bin is `(anchor + k * bin, anchor + (k + 1) * bin]`.
-    pub anchor_ms: i64,
-    pub bin_ms: i64,
+    /// Bins are numbered from here.
+    pub begin_ms: i64,
+    /// After so long bins come again.
+    pub period_ms: i64,
+    /// Where in a period it is cut: bins are then, by turns, so long and as long as what is left. 0 for one bin a period.
+    pub cut_ms: i64,
+    /// Of a period only the first bin is ever looked at.
+    pub apart: bool,
     /// Rising, all within the need's window.
     pub times: Vec<i64>,
-    /// Set where only what lies in windows is ever looked at, and they leave something out.
-    pub windows: Option<Windows>,
-}
-
-/// Windows that do not touch: `(begin + k * step, begin + k * step + range]`, ms.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Windows {
-    pub begin_ms: i64,
-    pub range_ms: i64,
-    pub step_ms: i64,
 }
 
 impl Grid {
@@ -41,18 +37,15 @@ impl Grid {
         let hints = &need.hints;
         let begin = need.from_ms.saturating_sub(1);
         let reads_ends = matches!(hints.function, Some("rate" | "increase"));
-        if hints.nested || (hints.range_ms > 0 && !reads_ends) {
+        let ranged = hints.range_ms > 0;
+        if hints.nested || (ranged && !reads_ends) {
             return Grid::slices(begin, need.to_ms, reads_ends);
         }
-        let reach = if hints.range_ms > 0 {
-            hints.range_ms
-        } else {
-            lookback_ms
-        };
+        let reach = if ranged { hints.range_ms } else { lookback_ms };
         let mut times = Vec::new();
         let mut moment = begin.saturating_add(reach);
         while moment <= need.to_ms {
-            if hints.range_ms > 0 {
+            if ranged {
                 times.push(moment - reach + 1);
             }
             times.push(moment);
@@ -63,25 +56,18 @@ impl Grid {
         }
         times.sort_unstable();
         times.dedup();
-        let apart = hints.range_ms > 0 && hints.step_ms > hints.range_ms;
-        let windows = apart.then_some(Windows {
-            begin_ms: begin,
-            range_ms: hints.range_ms,
-            step_ms: hints.step_ms,
-        });
-        let bin = gcd(reach, hints.step_ms.max(0));
-        if bin < SLICE_MS {
-            return Grid {
-                times,
-                windows,
-                ..Grid::slices(begin, begin, false)
-            };
-        }
+        let (begin_ms, period_ms, cut_ms) = match hints.step_ms {
+            ..=0 => (begin, reach, 0),
+            step if ranged => (begin, step, reach % step),
+            // Nothing looks at where the look-back begins: bins end with steps.
+            step => (begin + reach % step - step, step, 0),
+        };
         Grid {
-            anchor_ms: begin,
-            bin_ms: bin,
+            begin_ms,
+            period_ms,
+            cut_ms,
+            apart: ranged && hints.step_ms > reach,
             times,
-            windows,
         }
     }
 
@@ -99,16 +85,52 @@ impl Grid {
             moment += SLICE_MS;
         }
         Grid {
-            anchor_ms: anchor,
-            bin_ms: SLICE_MS,
+            begin_ms: anchor,
+            period_ms: SLICE_MS,
+            cut_ms: 0,
+            apart: false,
             times,
-            windows: None,
         }
     }
-}
 
-fn gcd(a: i64, b: i64) -> i64 {
-    if b == 0 { a } else { gcd(b, a % b) }
+    /// Whether no bin cuts a slice of this width.
+    pub fn fits(&self, slice_ms: i64) -> bool {
+        let cuts = [self.begin_ms, self.period_ms, self.cut_ms];
+        cuts.iter().all(|cut| cut.rem_euclid(slice_ms) == 0)
+    }
+
+    /// SQL that gives the number of the bin of what counts at `end`, ms, after the beginning.
+    pub fn bin_sql(&self, end: &str) -> String {
+        let (after, period) = (self.after_sql(end), self.period_ms);
+        match self.cut_ms {
+            0 => format!("{after} / {period}"),
+            _ if self.apart => format!("{after} / {period} * 2"),
+            cut => format!("{after} / {period} * 2 + case when {after} % {period} < {cut} then 0 else 1 end"),
+        }
+    }
+
+    /// SQL that is true of what is ever looked at, if that is not all.
+    pub fn read_sql(&self, end: &str) -> Option<String> {
+        let (after, period, cut) = (self.after_sql(end), self.period_ms, self.cut_ms);
+        self.apart.then(|| format!("{after} % {period} < {cut}"))
+    }
+
+    /// How far into the first bin. Nothing counts before it, so there are no negative remainders.
+    fn after_sql(&self, end: &str) -> String {
+        format!("({end} - ({}) - 1)", self.begin_ms)
+    }
+
+    /// When a bin ends, ms; it begins with the end of the one before it, which does not belong to it.
+    pub fn end_ms(&self, bin: i64) -> i64 {
+        if self.cut_ms == 0 {
+            return self.begin_ms + (bin + 1) * self.period_ms;
+        }
+        let period = self.begin_ms + bin.div_euclid(2) * self.period_ms;
+        match bin.rem_euclid(2) {
+            0 => period + self.cut_ms,
+            _ => period + self.period_ms,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -125,49 +147,96 @@ mod tests {
 
     #[test]
     fn every_window_has_its_ends() {
-        let check = |text: &str, params: Params, anchor_ms: i64, bin_ms: i64, times: &[i64]| {
+        let check = |text: &str, params: Params, (begin_ms, period_ms, cut_ms): (i64, i64, i64), times: &[i64]| {
             let found = grid(text, params);
             let expected = Grid {
-                anchor_ms,
-                bin_ms,
+                begin_ms,
+                period_ms,
+                cut_ms,
+                apart: false,
                 times: times.to_vec(),
-                windows: None,
             };
             assert_eq!(found, expected, "{text}");
         };
         let at = Params::instant(1_000_000);
-        check("x", at, 700_000, 300_000, &[1_000_000]);
-        check("increase(x[1m])", at, 940_000, 60_000, &[940_001, 1_000_000]);
-        check("increase(x[1m] offset 1m)", at, 880_000, 60_000, &[880_001, 940_000]);
-        check("increase(x[1m] @ 100)", at, 40_000, 60_000, &[40_001, 100_000]);
+        check("x", at, (700_000, 300_000, 0), &[1_000_000]);
+        check("increase(x[1m])", at, (940_000, 60_000, 0), &[940_001, 1_000_000]);
+        check(
+            "increase(x[1m] offset 1m)",
+            at,
+            (880_000, 60_000, 0),
+            &[880_001, 940_000],
+        );
+        check("increase(x[1m] @ 100)", at, (40_000, 60_000, 0), &[40_001, 100_000]);
         let range = Params::range(1_000_000, 1_060_000, 30_000);
-        check("x", range, 700_000, 30_000, &[1_000_000, 1_030_000, 1_060_000]);
+        check("x", range, (670_000, 30_000, 0), &[1_000_000, 1_030_000, 1_060_000]);
         let ends = [940_001, 970_001, 1_000_000, 1_000_001, 1_030_000, 1_060_000];
-        check("rate(x[1m])", range, 940_000, 30_000, &ends);
-        // A step that cuts slices: bins are slices then.
+        check("rate(x[1m])", range, (940_000, 30_000, 0), &ends);
+        // A step and one scrape.
+        check(
+            "rate(x[40s])",
+            range,
+            (960_000, 30_000, 10_000),
+            &[960_001, 990_001, 1_000_000, 1_020_001, 1_030_000, 1_060_000],
+        );
+        // A step that cuts slices.
         let odd = Params::range(1_000_000, 1_007_000, 7_000);
         check(
             "rate(x[10s])",
             odd,
-            990_000,
-            10_000,
+            (990_000, 7_000, 3_000),
             &[990_001, 997_001, 1_000_000, 1_007_000],
         );
-        let apart = grid("rate(x[1m])", Params::range(1_000_000, 2_000_000, 120_000));
-        let windows = Windows {
-            begin_ms: 940_000,
-            range_ms: 60_000,
-            step_ms: 120_000,
-        };
-        assert_eq!(apart.windows, Some(windows));
-        assert_eq!(
-            grid("changes(x[1m])", Params::range(1_000_000, 2_000_000, 120_000)).windows,
-            None
-        );
+        let apart = |text| grid(text, Params::range(1_000_000, 2_000_000, 120_000)).apart;
+        assert!(apart("rate(x[1m])"));
+        assert!(!apart("changes(x[1m])") && !apart("x") && !apart("rate(x[2m])"));
         // What looks at the samples inside sees every slice.
-        check("changes(x[25s])", at, 970_000, 10_000, &[980_000, 990_000, 1_000_000]);
+        check(
+            "changes(x[25s])",
+            at,
+            (970_000, 10_000, 0),
+            &[980_000, 990_000, 1_000_000],
+        );
         let nested = grid("max_over_time(rate(x[20s])[40s:20s])", at);
-        assert_eq!(nested.bin_ms, SLICE_MS);
+        assert_eq!((nested.period_ms, nested.cut_ms), (SLICE_MS, 0));
         assert_eq!(&nested.times[..4], &[940_001, 950_000, 950_001, 960_000]);
+    }
+
+    #[test]
+    fn bins_lie_between_moments() {
+        let check = |text: &str, step_ms: i64, ends: &[i64], fits: &[i64], bin_sql: &str, read_sql: Option<&str>| {
+            let grid = grid(text, Params::range(7_200_000, 14_400_000, step_ms));
+            let found: Vec<i64> = (-1..3).map(|bin| grid.end_ms(bin)).collect();
+            assert_eq!(found, ends, "{text}");
+            let slices = [10_000, 900_000, 3_600_000].into_iter();
+            let found: Vec<i64> = slices.filter(|slice_ms| grid.fits(*slice_ms)).collect();
+            assert_eq!(found, fits, "{text}");
+            assert_eq!(grid.bin_sql("e"), bin_sql);
+            assert_eq!(grid.read_sql("e").as_deref(), read_sql);
+        };
+        check(
+            "rate(x[1h])",
+            3_600_000,
+            &[3_600_000, 7_200_000, 10_800_000, 14_400_000],
+            &[10_000, 900_000, 3_600_000],
+            "(e - (3600000) - 1) / 3600000",
+            None,
+        );
+        check(
+            "rate(x[3610s])",
+            3_600_000,
+            &[3_590_000, 3_600_000, 7_190_000, 7_200_000],
+            &[10_000],
+            "(e - (3590000) - 1) / 3600000 * 2 + case when (e - (3590000) - 1) % 3600000 < 10000 then 0 else 1 end",
+            None,
+        );
+        check(
+            "rate(x[15m])",
+            3_600_000,
+            &[6_300_000, 7_200_000, 9_900_000, 10_800_000],
+            &[10_000, 900_000],
+            "(e - (6300000) - 1) / 3600000 * 2",
+            Some("(e - (6300000) - 1) % 3600000 < 900000"),
+        );
     }
 }

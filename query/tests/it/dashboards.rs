@@ -117,6 +117,12 @@ async fn loaded() -> Fixture {
     fixture
 }
 
+/// Least time between the points of a panel, s: its own, else a scrape.
+fn interval_min(panel: &Value) -> i64 {
+    let own = panel["interval"].as_str();
+    own.map_or(SCRAPE, |text| text.strip_suffix('s').unwrap().parse().unwrap())
+}
+
 /// A query with the variables of a panel and of the dashboard replaced.
 fn replaced(text: &str, of_board: &[(String, String)], interval: i64) -> String {
     let rate = (interval + SCRAPE).max(4 * SCRAPE);
@@ -224,7 +230,7 @@ async fn every_query_of_every_panel_answers_with_data() {
         let mut queries = 0;
         for (number, chosen) in choices(&fixture, &board).await.iter().enumerate() {
             for panel in panels(&board).into_iter().filter(|panel| panel["type"] != "row") {
-                let interval = (SHOWN / POINTS).max(SCRAPE);
+                let interval = (SHOWN / POINTS).max(interval_min(panel));
                 let targets = panel["targets"].as_array().unwrap();
                 assert!(!targets.is_empty(), "{file}: {} asks nothing", panel["title"]);
                 for target in targets {
@@ -295,6 +301,24 @@ async fn endpoints_are_ranked_by_wilsons_lower_bound() {
     for ((service, value), (of, bound)) in ranked.into_iter().zip(expected) {
         assert_eq!(service, of);
         assert!((value - bound).abs() < 1e-4, "{service}: {value} {bound}");
+    }
+}
+
+/// Windows that tile are read from hours and quarters when the time shown is long, those of `$__rate_interval` never: they overlap by a scrape. What is counted
+/// exactly per slice needs no overlap.
+#[test]
+fn windows_of_panels_tile() {
+    for (file, board) in dashboards() {
+        for panel in panels(&board) {
+            for target in panel["targets"].as_array().into_iter().flatten() {
+                let expr = target["expr"].as_str().unwrap();
+                assert!(!expr.contains("$__rate_interval"), "{file}: {expr}");
+                if expr.contains("[$__interval]") {
+                    // Shorter ones would hold a slice or two.
+                    assert_eq!(interval_min(panel), 30, "{file}: {}", panel["title"]);
+                }
+            }
+        }
     }
 }
 

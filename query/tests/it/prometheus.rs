@@ -212,6 +212,74 @@ async fn windows_that_do_not_touch_say_what_each_alone_says() {
     }
 }
 
+/// Series and their points: `metric` and a time, with the number there.
+fn points(answer: &Value) -> Vec<(String, i64, f64)> {
+    let mut all = Vec::new();
+    for series in answer["result"].as_array().unwrap() {
+        for point in series["values"].as_array().unwrap() {
+            let (at, value) = (point[0].as_i64().unwrap(), point[1].as_str().unwrap());
+            all.push((series["metric"].to_string(), at, value.parse().unwrap()));
+        }
+    }
+    all
+}
+
+/// Counters that come summed up (`0 +` keeps them apart) say what the counters say, but for a millisecond of extrapolation.
+#[tokio::test]
+async fn sums_say_what_their_series_say() {
+    let (fixture, _) = filled().await;
+    let both = "status_code=~\"STATUS_CODE_ERROR|STATUS_CODE_UNSET\"";
+    for (range, step) in [(60, 100), (20, 21), (60, 60), (120, 50), (40, 30), (70, 60), (300, 7)] {
+        for (by, selector, of) in [
+            ("service", "traces_spanmetrics_calls_total".to_owned(), ""),
+            ("", "traces_spanmetrics_calls_total".to_owned(), ""),
+            (
+                "customer_tier, status_code",
+                "traces_spanmetrics_calls_total".to_owned(),
+                "",
+            ),
+            ("service", format!("traces_spanmetrics_latency_sum{{{both}}}"), ""),
+            (
+                "service",
+                "traces_spanmetrics_calls_total{customer_tier!~\"silver\"}".to_owned(),
+                "",
+            ),
+            (
+                "service, le",
+                "traces_spanmetrics_latency_bucket{le!=\"+Inf\"}".to_owned(),
+                "",
+            ),
+            (
+                "service",
+                "traces_spanmetrics_latency".to_owned(),
+                "histogram_quantile(0.9, ",
+            ),
+        ] {
+            let close = if of.is_empty() { "" } else { ")" };
+            let ask = async |apart: &str| {
+                let query = format!("{of}sum by ({by}) ({apart}rate({selector}[{range}s])){close}");
+                let times =
+                    [("start", T0 + range), ("end", T0 + 600), ("step", step)].map(|(name, at)| (name, at.to_string()));
+                let mut params: Vec<(&str, &str)> = times.iter().map(|(name, at)| (*name, at.as_str())).collect();
+                params.push(("query", &query));
+                (points(&data(&fixture, "query_range", &params).await), query)
+            };
+            // A histogram is added to no number.
+            let ((summed, query), (apart, _)) = (ask("").await, ask(if of.is_empty() { "0 + " } else { "1 * " }).await);
+            assert_eq!(summed.len(), apart.len(), "{query}");
+            assert!(summed.len() > 5, "{query}");
+            for (one, other) in summed.iter().zip(&apart) {
+                assert_eq!((&one.0, one.1), (&other.0, other.1), "{query}");
+                let near = (one.2 - other.2).abs() <= 1.1e-3 / range as f64 * other.2.abs().max(1e-9);
+                assert!(
+                    near || (one.2.is_nan() && other.2.is_nan()),
+                    "{query}: {one:?} {other:?}"
+                );
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn the_health_check_needs_no_lake() {
     let fixture = Fixture::new().await;

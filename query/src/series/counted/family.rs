@@ -5,9 +5,6 @@
 
 use std::borrow::Cow;
 
-use super::super::naming;
-use super::SEPARATOR;
-
 /// A table and the metrics made of it.
 pub(crate) struct Family {
     pub table: &'static str,
@@ -67,9 +64,6 @@ impl Part {
 const fn metric(name: &'static str, part: Part, kind: &'static str, help: &'static str) -> Metric {
     Metric { name, part, kind, help }
 }
-
-/// After each part of a key: in no text that a person sends.
-pub(super) const NEXT: char = '\u{1e}';
 
 pub(crate) static FAMILIES: [Family; 3] = [
     Family {
@@ -230,32 +224,6 @@ pub(crate) static FAMILIES: [Family; 3] = [
         ],
     },
 ];
-
-impl Family {
-    /// Columns of a key.
-    pub fn width(&self) -> usize {
-        self.keys.len() + if self.has_dims { 2 } else { 0 }
-    }
-
-    /// Labels out of a key. Fixed labels come last: a dimension of the same name does not hide them.
-    pub fn labels(&self, key: &str) -> Vec<(String, String)> {
-        let parts: Vec<&str> = key.split(NEXT).collect();
-        let mut labels = Vec::new();
-        if self.has_dims {
-            let of = |at: usize| parts.get(at).copied().unwrap_or_default().split(SEPARATOR);
-            let (names, values) = (of(self.keys.len()), of(self.keys.len() + 1));
-            labels.extend(
-                names
-                    .zip(values)
-                    .filter(|(name, _)| !name.is_empty())
-                    .map(|(name, value)| (naming::label(name), value.to_owned())),
-            );
-        }
-        let fixed = self.keys.iter().zip(&parts);
-        labels.extend(fixed.map(|((label, _), value)| ((*label).to_owned(), (*value).to_owned())));
-        labels
-    }
-}
 
 /// Exponents of the upper bounds, of 2 in ns.
 const BUCKETS: std::ops::RangeInclusive<i32> = 17..=36;

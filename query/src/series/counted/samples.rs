@@ -23,45 +23,40 @@ pub(super) struct Span<'g> {
 /// What one series counted, by bin.
 #[derive(Debug, Default)]
 pub(super) struct Deltas {
-    /// Bins, by their end, ms.
-    ends: Vec<i64>,
+    /// Bins, by the grid's numbers.
+    bins: Vec<i64>,
     numbers: Vec<i64>,
     sketches: Vec<Box<[u8]>>,
-    /// Bins in order of time.
+    /// Where in `bins` those in order of time are.
     order: Vec<usize>,
 }
 
 impl Deltas {
-    pub fn push<'a>(
-        &mut self,
-        end_ms: i64,
-        numbers: impl Iterator<Item = i64>,
-        sketches: impl Iterator<Item = &'a [u8]>,
-    ) {
-        self.ends.push(end_ms);
+    pub fn push<'a>(&mut self, bin: i64, numbers: impl Iterator<Item = i64>, sketches: impl Iterator<Item = &'a [u8]>) {
+        self.bins.push(bin);
         self.numbers.extend(numbers);
         self.sketches.extend(sketches.map(Into::into));
     }
 
     /// Adds what another series of the same columns counted.
     pub fn absorb(&mut self, other: Deltas) {
-        self.ends.extend(other.ends);
+        self.bins.extend(other.bins);
         self.numbers.extend(other.numbers);
         self.sketches.extend(other.sketches);
     }
 
     /// To be called once, before anything is read.
     pub fn sort(&mut self) {
-        self.order = (0..self.ends.len()).collect();
-        self.order.sort_unstable_by_key(|bin| self.ends[*bin]);
+        self.order = (0..self.bins.len()).collect();
+        self.order.sort_unstable_by_key(|at| self.bins[*at]);
     }
 
     fn number(&self, bin: usize, column: usize) -> i64 {
-        self.numbers[bin * (self.numbers.len() / self.ends.len()) + column]
+        self.numbers[bin * (self.numbers.len() / self.bins.len()) + column]
     }
 
     fn sketch(&self, bin: usize, column: usize) -> &[u8] {
-        &self.sketches[bin * (self.sketches.len() / self.ends.len()) + column]
+        &self.sketches[bin * (self.sketches.len() / self.bins.len()) + column]
     }
 
     /// The counts of a bin; none for an absent sketch.
@@ -77,7 +72,7 @@ impl Deltas {
         let Some(first) = self.order.first() else { return };
         let mut left = self.order.iter().copied().peekable();
         // Not at the beginning itself: windows are open there, and the counter must be 0 inside.
-        let born = (self.ends[*first] - span.grid.bin_ms + 1).max(span.from_ms);
+        let born = (span.grid.end_ms(self.bins[*first] - 1) + 1).max(span.from_ms);
         meet(Met::Sample(born));
         let mut newest = born;
         let after = span.grid.times.partition_point(|time| *time <= born);
@@ -85,7 +80,7 @@ impl Deltas {
             if *time > span.end_ms {
                 break;
             }
-            while let Some(bin) = left.next_if(|bin| self.ends[*bin] <= *time) {
+            while let Some(bin) = left.next_if(|at| span.grid.end_ms(self.bins[*at]) <= *time) {
                 meet(Met::Bin(bin));
             }
             meet(Met::Sample(*time));
@@ -129,7 +124,7 @@ impl Deltas {
 
     /// How many values each bin's sketch holds.
     pub fn counts(&self, column: usize) -> Result<Vec<f64>, Malformed> {
-        let bins = 0..self.ends.len();
+        let bins = 0..self.bins.len();
         bins.map(|bin| Ok(self.ranges(bin, column)?.iter().map(|(_, _, count)| count).sum()))
             .collect()
     }
@@ -137,8 +132,8 @@ impl Deltas {
     /// Per bucket: how many values of each bin are at or below its bound.
     pub fn buckets(&self, column: usize) -> Result<Vec<Vec<f64>>, Malformed> {
         let bounds: Vec<f64> = bucket_bounds().map(|(bound, _)| bound).collect();
-        let mut buckets = vec![vec![0.0; self.ends.len()]; bounds.len()];
-        for bin in 0..self.ends.len() {
+        let mut buckets = vec![vec![0.0; self.bins.len()]; bounds.len()];
+        for bin in 0..self.bins.len() {
             for (_, upto, count) in self.ranges(bin, column)? {
                 let first = bounds.partition_point(|bound| *bound < upto);
                 for bucket in &mut buckets[first..] {
@@ -151,7 +146,7 @@ impl Deltas {
 
     /// A native histogram of seconds out of sketches of ns.
     pub fn native(&self, labels: Labels, span: &Span<'_>, sums: usize, column: usize) -> Result<Series, Malformed> {
-        let bins = 0..self.ends.len();
+        let bins = 0..self.bins.len();
         let ranges: Vec<_> = bins.map(|bin| self.ranges(bin, column)).collect::<Result<_, _>>()?;
         let mut histograms = Histograms::default();
         let (mut buckets, mut zeros, mut sum_ns) = (BTreeMap::<i32, f64>::new(), 0.0, 0i64);
@@ -215,7 +210,7 @@ mod tests {
     fn deltas(bins: &[(i64, i64)]) -> Deltas {
         let mut deltas = Deltas::default();
         for (end, n) in bins {
-            deltas.push(*end, [*n].into_iter(), std::iter::empty());
+            deltas.push(end / 10 - 1, [*n].into_iter(), std::iter::empty());
         }
         deltas.sort();
         deltas
@@ -223,10 +218,11 @@ mod tests {
 
     fn grid(times: &[i64]) -> Grid {
         Grid {
-            anchor_ms: 0,
-            bin_ms: 10,
+            begin_ms: 0,
+            period_ms: 10,
+            cut_ms: 0,
+            apart: false,
             times: times.to_vec(),
-            windows: None,
         }
     }
 
