@@ -101,28 +101,13 @@ impl Keeper {
             })
             .collect();
         let (bytes, mark) = draft.finish(&sections);
-        let mut durable = self.durable.clone();
-        if durable.wait_for(|seq| *seq >= mark.batch).await.is_err() {
-            return Err(std::io::Error::other("the outbox has ended"));
-        }
+        self.wait_until_durable(mark.batch).await?;
         let (data, size) = (self.data.clone(), bytes.len());
         tokio::task::spawn_blocking(move || checkpoint::store(&data, &bytes))
             .await
             .map_err(std::io::Error::other)??;
-        let trim = {
-            let mut journal = self.journal.lock();
-            journal.checkpointed(mark);
-            journal.trim_points()
-        };
-        let (intake, outbox) = (self.intake.clone(), self.outbox.clone());
-        let freed = tokio::task::spawn_blocking(move || {
-            Ok::<_, tailwater_wal::Error>(
-                intake.trim_below(trim.intake_below.0)? + outbox.trim_below(trim.outbox_below.0)?,
-            )
-        })
-        .await
-        .map_err(std::io::Error::other)?
-        .map_err(std::io::Error::other)?;
+        self.journal.lock().checkpointed(mark);
+        let freed = self.trim().await?;
         debug!(
             batch = mark.batch.0,
             low = mark.low.0,
@@ -131,5 +116,31 @@ impl Keeper {
             "checkpoint"
         );
         Ok(())
+    }
+    /// Waits for a batch. It may wait in turn, for room in the outbox: what tables have committed meanwhile goes by the checkpoint before.
+    async fn wait_until_durable(&self, batch: BatchSeq) -> std::io::Result<()> {
+        let mut durable = self.durable.clone();
+        loop {
+            let waited = tokio::time::timeout(self.interval, durable.wait_for(|seq| *seq >= batch)).await;
+            match waited.map(|seen| seen.is_ok()) {
+                Ok(true) => return Ok(()),
+                Ok(false) => return Err(std::io::Error::other("the outbox has ended")),
+                Err(_) => _ = self.trim().await?,
+            }
+        }
+    }
+
+    /// Trims both logs as far as the last durable checkpoint and the tables allow. Answers the bytes that it freed.
+    async fn trim(&self) -> std::io::Result<u64> {
+        let trim = self.journal.lock().trim_points();
+        let (intake, outbox) = (self.intake.clone(), self.outbox.clone());
+        tokio::task::spawn_blocking(move || {
+            Ok::<_, tailwater_wal::Error>(
+                intake.trim_below(trim.intake_below.0)? + outbox.trim_below(trim.outbox_below.0)?,
+            )
+        })
+        .await
+        .map_err(std::io::Error::other)?
+        .map_err(std::io::Error::other)
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rand::{Rng, SeedableRng};
 
-use crate::harness::{Server, run_ok, try_http};
+use crate::harness::{Server, asked, run_ok, try_http};
 use crate::sample;
 
 /// Rounds of a usual run; `TAILWATER_KILLS` asks for more.
@@ -16,14 +16,7 @@ const SPANS_A_REQUEST: u64 = 50;
 
 #[test]
 fn every_acked_span_is_there_once_after_kills_under_load() {
-    let rounds = std::env::var("TAILWATER_KILLS")
-        .ok()
-        .and_then(|rounds| rounds.parse().ok())
-        .unwrap_or(ROUNDS);
-    let seed = std::env::var("TAILWATER_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-        .unwrap_or(0x7a11);
+    let (rounds, seed) = (asked("TAILWATER_KILLS", ROUNDS), asked("TAILWATER_SEED", 0x7a11));
     eprintln!("{rounds} rounds, seed {seed}");
     let mut random = rand::rngs::SmallRng::seed_from_u64(seed);
     let data = tempfile::tempdir().unwrap();

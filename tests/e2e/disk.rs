@@ -315,3 +315,53 @@ fn a_full_disk_refuses_undoes_nothing_and_is_over_when_space_returns() {
     );
     verify(&data);
 }
+
+#[test]
+fn an_outbox_that_is_full_takes_batches_again_once_tables_are_committed() {
+    let data = tempfile::tempdir().unwrap();
+    // Two segments are full long before the first commit, and the next checkpoint waits for a batch that has no room.
+    let settings = [
+        ("intake.body", "1MiB"),
+        ("intake.wire_body", "1MiB"),
+        ("intake.caps.item", "256KiB"),
+        ("storage.batch.bytes", "1MiB"),
+        ("storage.outbox.segment", "4MiB"),
+        ("storage.outbox.budget", "8MiB"),
+        ("storage.commit.interval", "4s"),
+        ("storage.commit.bytes", "8MiB"),
+        ("storage.checkpoint_interval", "100ms"),
+    ];
+    let server = Server::start("collector", data.path(), &settings);
+    let text = "x".repeat(TEXT_BYTES);
+    let send = |first| {
+        let span = |number| {
+            let mut span = sample::span(number);
+            span.attributes.push(sample::text("text", &format!("{number}{text}")));
+            span
+        };
+        let body = sample::traces("cart", (first..first + SPANS_A_REQUEST).map(span).collect());
+        let headers = [("content-type", "application/x-protobuf")];
+        wait_for("a request to be taken", || {
+            let reply = try_http(server.http(), "POST", "/v1/traces", &headers, &body)?;
+            (reply.status == 200).then_some(())
+        });
+    };
+    let mut firsts = (0..2000).step_by(SPANS_A_REQUEST as usize);
+    // More than a segment, in a checkpoint.
+    firsts.by_ref().take(35).for_each(send);
+    server.settle();
+    let settled = std::time::SystemTime::now();
+    wait_for("a checkpoint", || {
+        send(firsts.next().expect("a checkpoint before all is sent"));
+        let written = std::fs::metadata(data.path().join("checkpoint"))
+            .ok()?
+            .modified()
+            .ok()?;
+        (written > settled).then_some(())
+    });
+    firsts.for_each(send);
+    assert!(server.log().contains("the outbox is full"), "{}", server.log());
+    server.settle();
+    assert!(server.stop().success());
+    run_ok(&["lake", "verify", "--data", &data.path().display().to_string()]);
+}

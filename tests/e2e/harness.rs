@@ -41,6 +41,12 @@ pub fn run_ok(args: &[&str]) -> String {
     out
 }
 
+/// The number that an environment variable asks for, or the usual one.
+pub fn asked<T: std::str::FromStr>(variable: &str, usual: T) -> T {
+    let said = std::env::var(variable).ok();
+    said.and_then(|said| said.parse().ok()).unwrap_or(usual)
+}
+
 /// Waits until `done` answers, looking ever so often.
 pub fn wait_for<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();

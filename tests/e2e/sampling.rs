@@ -1,13 +1,14 @@
 //! Tail sampling with the real binary: whole traces, weights that add up, and an account that is exact through kills.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::process::Stdio;
+use std::time::Duration;
 
 use opentelemetry_proto::tonic::trace::v1::{Span, Status};
+use rand::{Rng, SeedableRng};
 use serde_json::Value;
 
-use crate::harness::{Server, grpc, http, run, run_ok, wait_for};
+use crate::harness::{Server, asked, grpc, http, run, run_ok, signal, tailwater, wait_for};
 use crate::sample;
 
 const POLICY: &str = "\
@@ -16,6 +17,9 @@ strata:
   - {name: error, when: any(span.status == error), target: all}
   - {name: rest, target: 20%}
 ";
+
+/// Kills of a usual run; `TAILWATER_KILLS` asks for more.
+const KILLS: u32 = 3;
 
 /// The rows, each by the names of its columns.
 pub fn ask(data: &str, query: &str) -> Vec<Value> {
@@ -53,6 +57,9 @@ fn whole_traces_stay_by_their_policy_through_kills_and_every_span_is_accounted_f
         ("storage.commit.interval", "300ms"),
         ("storage.checkpoint_interval", "300ms"),
     ];
+    let (kills, seed) = (asked("TAILWATER_KILLS", KILLS), asked("TAILWATER_SEED", 11));
+    eprintln!("{kills} kills, seed {seed}");
+    let mut random = rand::rngs::SmallRng::seed_from_u64(seed);
     let mut server = Server::start("collector", &data, &hurried);
     let address = server.http().to_string();
     let settings: Vec<(&str, &str)> = hurried
@@ -60,45 +67,51 @@ fn whole_traces_stay_by_their_policy_through_kills_and_every_span_is_accounted_f
         .chain([("intake.http.listen", address.as_str())])
         .collect();
 
-    let is_over = Arc::new(AtomicBool::new(false));
-    let endpoint = format!("http://{address}");
-    let load = {
-        let is_over = is_over.clone();
-        std::thread::spawn(move || {
-            let args = [
-                "load",
-                "--endpoint",
-                &endpoint,
-                "--protocol",
-                "http",
-                "--signals",
-                "traces",
-                "--rate",
-                "2000",
-                "--duration",
-                "8s",
-                "--errors",
-                "0.05",
-                "--seed",
-                "11",
-                "--format",
-                "json",
-            ];
-            let answer = run(&args);
-            is_over.store(true, Ordering::Relaxed);
-            answer
-        })
-    };
+    let load = tailwater()
+        .args([
+            "load",
+            "--protocol",
+            "http",
+            "--signals",
+            "traces",
+            "--rate",
+            "2000",
+            "--errors",
+            "0.05",
+        ])
+        .args([
+            "--endpoint",
+            &format!("http://{address}"),
+            "--seed",
+            &seed.to_string(),
+            "--format",
+            "json",
+        ])
+        // It is told when to end; this is for when the test is not there any more to do so.
+        .args(["--duration", &format!("{}s", 120 + 10 * kills)])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let received = |server: &Server| server.counted("tailwater_items_total", &["account=\"received\""]);
-    for _ in 0..3 {
-        let before = received(&server);
-        wait_for("more spans", || {
-            (is_over.load(Ordering::Relaxed) || received(&server) > before + 1500.0).then_some(())
-        });
+    let more_than = |server: &Server, spans: f64| {
+        wait_for("more spans", || (received(server) > spans).then_some(()));
+    };
+    for kill in 0..kills {
+        more_than(&server, received(&server) + random.random_range(200.0..2000.0));
+        // Anywhere in what the collector does from here on.
+        std::thread::sleep(Duration::from_micros(random.random_range(0..50_000)));
         server.kill();
+        // Every third time once more, in the middle of recovery.
+        if kill % 3 == 2 {
+            server = Server::spawn("collector", &data, &settings);
+            std::thread::sleep(Duration::from_micros(random.random_range(0..200_000)));
+            server.kill();
+        }
         server = Server::start("collector", &data, &settings);
     }
-    let (_, told, _) = load.join().unwrap();
+    more_than(&server, received(&server).max(6000.0) + 2000.0);
+    signal(load.id() as i32, rustix::process::Signal::TERM);
+    let told = String::from_utf8(load.wait_with_output().unwrap().stdout).unwrap();
     let told: Value = serde_json::from_str(&told).unwrap();
     let acked = number(&told["signals"]["traces"], "acked");
     assert!(acked > 5000.0, "{told}");
@@ -165,6 +178,7 @@ fn whole_traces_stay_by_their_policy_through_kills_and_every_span_is_accounted_f
     let trace = &ask(&data, "select encode(trace_id, 'hex') as id from spans limit 1")[0]["id"];
     let told = run_ok(&["sampling", "explain", trace.as_str().unwrap(), "--data", &data]);
     assert!(told.contains("stratum") && told.contains("th"), "{told}");
+    eprintln!("{kills} kills under load; {accounts:?}, {ticks}");
 }
 
 #[test]
