@@ -117,6 +117,7 @@ impl Keeper {
         );
         Ok(())
     }
+
     /// Waits for a batch. It may wait in turn, for room in the outbox: what tables have committed meanwhile goes by the checkpoint before.
     async fn wait_until_durable(&self, batch: BatchSeq) -> std::io::Result<()> {
         let mut durable = self.durable.clone();
