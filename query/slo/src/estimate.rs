@@ -198,7 +198,7 @@ pub fn ratio(parts: &[Part], seen: Seen, confidence: Confidence) -> Estimate {
     let above: f64 = parts.iter().map(|part| part.weight * part.num).sum();
     let q = above / below;
     found.estimate = Some(q);
-    let spread = Spread::of(parts, |part| part.num - q * part.den);
+    let spread = Spread::of(parts, |part| residual(part, q));
     let is_share = parts.iter().all(|part| 0.0 <= part.num && part.num <= part.den);
     if is_share {
         let (low, high) = share(q, &spread, below, variance(parts, |part| part.den), confidence);
@@ -220,6 +220,19 @@ pub fn ratio(parts: &[Part], seen: Seen, confidence: Confidence) -> Estimate {
     }
     (found.low, found.high) = (Some(low), Some(high));
     found
+}
+
+/// Of what a residual is made of, the part that rounding may leave where there is none.
+const ROUNDING: f64 = 1e-11;
+
+/// num - q den. What rounding leaves of nothing is nothing: else it would decide whether there is a variance, and so how wide the interval is.
+fn residual(part: &Part, q: f64) -> f64 {
+    let expected = q * part.den;
+    let off = part.num - expected;
+    match off.abs() <= ROUNDING * part.num.abs().max(expected.abs()) {
+        true => 0.0,
+        false => off,
+    }
 }
 
 /// The interval of a share `q` of `below`; `spread` is of num - q den, `all` the variance of `below`, which is what it would be if all rows of a

@@ -320,6 +320,17 @@ fn two_traces_of_many_rows_say_as_little_as_two() {
     assert!(found.is_few());
 }
 
+/// Of one trace, or of traces alike, nothing tells a variance but how many there are, whatever rounding makes of num - q den.
+#[test]
+fn traces_alike_have_a_width_however_their_share_is_rounded() {
+    for (num, copies) in (1..69).flat_map(|num| [(num, 1), (num, 7)]) {
+        let parts = (0..copies).map(|trace| part(trace, 2.0, num.into(), 69.0)).collect();
+        let found = ratio_of(parts);
+        let width = found.high.unwrap() - found.low.unwrap();
+        assert!(width > 0.1, "{num} of 69, {copies} times: {width}");
+    }
+}
+
 fn any_parts() -> impl Strategy<Value = Vec<Part>> {
     let weight = prop_oneof![Just(1.0), (1..200_u32).prop_map(f64::from)];
     let one = (0..40_u64, weight, 0..50_i32, 0..50_i32);
