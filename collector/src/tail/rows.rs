@@ -60,7 +60,7 @@ impl Record {
             lsn,
             tenant: entry.tenant.clone(),
             arrival_ns: entry.arrival_ns,
-            rejected: entry.rejected.iter().map(|(ordinal, _)| ordinal).collect(),
+            rejected: entry.ordinals().into(),
             payload: payload.clone(),
         }
     }

@@ -14,8 +14,9 @@ mod family;
 mod key;
 mod samples;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
+use hashbrown::HashMap;
 use tailwater_promql::{Labels, METRIC_NAME, Matcher, Need, Series};
 
 use super::grid::Grid;
@@ -119,10 +120,7 @@ async fn one(
             .collect::<Result<Vec<_>>>()?;
         for row in 0..rows.num_rows() {
             keys.write(row, &mut text);
-            if !groups.contains_key(&text) {
-                groups.insert(text.clone(), Deltas::default());
-            }
-            let Some(deltas) = groups.get_mut(&text) else { continue };
+            let deltas = groups.entry_ref(text.as_str()).or_default();
             deltas.push(
                 bins.value(row),
                 numbers.iter().map(|column| column.value(row)),

@@ -204,3 +204,15 @@ pub(super) const BUSY: Traffic = Traffic {
     burst: Burst::Scale,
     burst_s: (15, 16),
 };
+
+/// [`bias`] of one group.
+pub(super) fn bias_of(
+    group: &str,
+    make: impl Fn() -> Sampler<()>,
+    traffic: &Traffic,
+    seeds: u64,
+    seconds: u64,
+) -> Bias {
+    let found = bias(make, traffic, seeds, seconds);
+    found.into_iter().find(|bias| bias.group == group).unwrap()
+}

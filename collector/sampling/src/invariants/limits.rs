@@ -1,6 +1,6 @@
 //! M1: memory and waiting traces stay within their limits, and weights say what that cost.
 
-use super::estimates::{BUSY, bias};
+use super::estimates::{BUSY, bias, bias_of};
 use super::{ERRORS_AND_REST, SECOND_NS, goal, sampler};
 use crate::fault::Fault;
 use crate::sampler::{Offer, Output, Tick};
@@ -16,8 +16,7 @@ fn evicted_traces_are_in_the_weights_of_those_that_stay() {
             policy.trace.buffer_bytes = 300_000;
             sampler(policy, fault)
         };
-        let found = bias(make, &BUSY, 40, 24);
-        found.into_iter().find(|bias| bias.group == "count").unwrap()
+        bias_of("count", make, &BUSY, 40, 24)
     };
     let right = count(Fault::None);
     assert!(!right.is_there(), "{} {}", right.mean, right.error);

@@ -1,6 +1,6 @@
 //! U1 to U3, R1: what is kept says what there was, and R alone decides.
 
-use super::estimates::{BUSY, Bias, bias};
+use super::estimates::{BUSY, Bias, bias, bias_of};
 use super::{ERRORS_AND_REST, SECOND_NS, goal, policy, sampler};
 use crate::fault::Fault;
 use crate::sampler::{Output, Tick};
@@ -67,8 +67,8 @@ fn a_threshold_that_knows_its_own_r_is_found() {
 #[test]
 fn late_spans_carry_the_weight_of_their_trace() {
     let late = |fault| {
-        let found = bias(|| sampler(goal(600.0, ERRORS_AND_REST), fault), &BUSY, 30, 24);
-        found.into_iter().find(|bias| bias.group == "late").unwrap()
+        let make = || sampler(goal(600.0, ERRORS_AND_REST), fault);
+        bias_of("late", make, &BUSY, 30, 24)
     };
     let right = late(Fault::None);
     assert!(!right.is_there(), "{} {}", right.mean, right.error);
@@ -92,8 +92,7 @@ fn the_hard_cap_takes_the_first_excluded_r() {
                 fault,
             )
         };
-        let found = bias(make, &traffic, 60, 60);
-        found.into_iter().find(|bias| bias.group == "count").unwrap()
+        bias_of("count", make, &traffic, 60, 60)
     };
     let right = count(Fault::None);
     assert!(!right.is_there(), "{} {}", right.mean, right.error);
