@@ -25,7 +25,7 @@ use tokio::sync::{Semaphore, watch};
 use tracing::{error, info, warn};
 
 use crate::fatal::Fatal;
-use crate::outbox::Waiting;
+use crate::outbox::{Waiting, is_crowded};
 use crate::stats::Stats;
 
 /// When rows leave for their table.
@@ -55,6 +55,8 @@ pub struct Delivery {
     pub durable: watch::Receiver<BatchSeq>,
     /// Set to deliver whatever there is: the process drains.
     pub flush: watch::Receiver<bool>,
+    /// Set when the replay is done. Until then nothing is accepted, so what waits for its table waits a little longer.
+    pub replayed: watch::Receiver<bool>,
     /// One table at a time sorts and encodes: two cores, and a bound on memory.
     pub turn: Semaphore,
     /// Counters.
@@ -90,6 +92,8 @@ impl Trouble {
 const LOOK: Duration = Duration::from_millis(250);
 /// How often a collector looks for the tables before it makes them itself.
 const MAINTAIN_LOOKS: u32 = 8;
+/// Delivery leaves the cores to the replay for no longer than this.
+const REPLAY_MAX: Duration = Duration::from_secs(30);
 const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 /// A commit takes at most this many times the bytes that start one, so that a backlog is worked off in bounded memory.
@@ -103,6 +107,7 @@ impl Delivery {
         let mut flush = self.flush.clone();
         let mut durable = self.durable.clone();
         let (mut read, mut open) = (false, true);
+        self.let_replay().await;
         loop {
             let flushing = *flush.borrow_and_update();
             let step = match read {
@@ -136,6 +141,17 @@ impl Delivery {
                 changed = flush.changed() => if changed.is_err() { return },
                 // The outbox has ended before the flush begins: nothing new will come, what waits still goes.
                 changed = durable.changed(), if open && sleep == LOOK => open = changed.is_ok(),
+            }
+        }
+    }
+
+    /// Leaves the cores to the replay, unless it may be waiting for room that only delivery makes.
+    async fn let_replay(&self) {
+        let mut replayed = self.replayed.clone();
+        let until = Instant::now() + REPLAY_MAX;
+        while Instant::now() < until && !is_crowded(&self.wal) {
+            if let Ok(_done) = tokio::time::timeout(LOOK, replayed.wait_for(|is_done| *is_done)).await {
+                return;
             }
         }
     }

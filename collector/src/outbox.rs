@@ -163,6 +163,12 @@ fn index(table: Table) -> usize {
     table as usize - 1
 }
 
+/// Whether more than half of the room for batches is taken.
+pub fn is_crowded(wal: &Wal) -> bool {
+    let stats = wal.stats();
+    stats.disk_bytes > stats.budget_bytes / 2
+}
+
 const RETRY: Duration = Duration::from_millis(50);
 
 /// Starts the thread. Returns the way in; the thread ends when it is dropped.

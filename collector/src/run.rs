@@ -229,6 +229,23 @@ pub async fn run(
         .policy
         .clone()
         .map(|path| tokio::spawn(tail::watch(path, policy_slot)));
+    let keeper = Arc::new(Keeper {
+        data: directory.data.clone(),
+        interval: config.storage.checkpoint_interval,
+        journal: journal.clone(),
+        dedup: dedup.clone(),
+        red: red.clone(),
+        tail: tail.clone(),
+        intake: opened.intake.clone(),
+        outbox: opened.outbox.clone(),
+        durable: durable.clone(),
+    });
+    // Once the road has cut a batch, a checkpoint waits for it. If it is to find room at all, what is there now needs one first.
+    if outbox::is_crowded(&opened.outbox)
+        && let Err(error) = keeper.keep().await
+    {
+        warn!(%error, "no checkpoint at the start");
+    }
     let road = Road::new(road::Parts {
         settings: road::Settings {
             delay: config.storage.batch.delay,
@@ -239,7 +256,7 @@ pub async fn run(
         sampler: KeepAll { epoch: 0 },
         tail: tail.clone(),
         leftover,
-        red: red.clone(),
+        red,
         hold_bytes: directory.intake.budget_bytes / HOLD_PART,
         outbox: sealed,
         stats: stats.clone(),
@@ -248,6 +265,7 @@ pub async fn run(
     });
     // Records that arrive from now on come over the channel: the replay ends where the log ends at this moment.
     let replay = open::replay(&opened.intake, opened.replay_from, opened.lost.clone());
+    let (replayed_sender, is_replayed) = watch::channel(false);
     let road_thread = {
         let fatal = fatal.clone();
         let recovering = recovering.clone();
@@ -256,7 +274,10 @@ pub async fn run(
             road.run(
                 replay,
                 &records,
-                |count| replayed(count, &lost.lock(), &recovering),
+                |count| {
+                    replayed(count, &lost.lock(), &recovering);
+                    replayed_sender.send_replace(true);
+                },
                 &fatal,
             );
         })?
@@ -278,6 +299,7 @@ pub async fn run(
         lake,
         durable: durable.clone(),
         flush,
+        replayed: is_replayed,
         turn: Semaphore::new(1),
         stats: stats.clone(),
         health: delivery_health,
@@ -288,17 +310,6 @@ pub async fn run(
     for table in Table::COLLECTED {
         tables.spawn(delivery.clone().run(table));
     }
-    let keeper = Arc::new(Keeper {
-        data: directory.data.clone(),
-        interval: config.storage.checkpoint_interval,
-        journal: journal.clone(),
-        dedup: dedup.clone(),
-        red,
-        tail: tail.clone(),
-        intake: opened.intake.clone(),
-        outbox: opened.outbox.clone(),
-        durable,
-    });
     let keeping = tokio::spawn(keeper.clone().run());
 
     // The way in.

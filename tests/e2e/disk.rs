@@ -316,21 +316,26 @@ fn a_full_disk_refuses_undoes_nothing_and_is_over_when_space_returns() {
     verify(&data);
 }
 
+/// Requests and batches small enough for an outbox of a few segments.
+const SMALL_BATCHES: [(&str, &str); 4] = [
+    ("intake.body", "1MiB"),
+    ("intake.wire_body", "1MiB"),
+    ("intake.caps.item", "256KiB"),
+    ("storage.batch.bytes", "1MiB"),
+];
+
 #[test]
 fn an_outbox_that_is_full_takes_batches_again_once_tables_are_committed() {
     let data = tempfile::tempdir().unwrap();
     // Two segments are full long before the first commit, and the next checkpoint waits for a batch that has no room.
-    let settings = [
-        ("intake.body", "1MiB"),
-        ("intake.wire_body", "1MiB"),
-        ("intake.caps.item", "256KiB"),
-        ("storage.batch.bytes", "1MiB"),
+    let mut settings = Vec::from(SMALL_BATCHES);
+    settings.extend([
         ("storage.outbox.segment", "4MiB"),
         ("storage.outbox.budget", "8MiB"),
         ("storage.commit.interval", "4s"),
         ("storage.commit.bytes", "8MiB"),
         ("storage.checkpoint_interval", "100ms"),
-    ];
+    ]);
     let server = Server::start("collector", data.path(), &settings);
     let text = "x".repeat(TEXT_BYTES);
     let send = |first| {
@@ -361,6 +366,41 @@ fn an_outbox_that_is_full_takes_batches_again_once_tables_are_committed() {
     });
     firsts.for_each(send);
     assert!(server.log().contains("the outbox is full"), "{}", server.log());
+    server.settle();
+    assert!(server.stop().success());
+    run_ok(&["lake", "verify", "--data", &data.path().display().to_string()]);
+}
+
+#[test]
+fn an_outbox_that_crashes_have_filled_is_emptied_by_the_next_start() {
+    let data = tempfile::tempdir().unwrap();
+    let settings = |commit: &'static str, checkpoint: &'static str| {
+        let mut settings = Vec::from(SMALL_BATCHES);
+        settings.extend([
+            ("storage.outbox.segment", "4MiB"),
+            ("storage.outbox.budget", "32MiB"),
+            ("storage.commit.bytes", "8MiB"),
+            ("storage.batch.delay", "20ms"),
+            ("storage.commit.interval", commit),
+            ("storage.checkpoint_interval", checkpoint),
+        ]);
+        settings
+    };
+    // Each life takes a segment, and none lives to see its rows in a table.
+    let is_full = (0..20).any(|number| {
+        let server = Server::start("collector", data.path(), &settings("10m", "10m"));
+        let body = sample::traces("cart", vec![sample::span(number)]);
+        wait_for("a request to be taken", || {
+            (server.post("/v1/traces", &body).status == 200).then_some(())
+        });
+        wait_for("the batch to be written, or to find no room", || {
+            let is_full = readiness(&server).1["outbox"] == "not_ready";
+            (is_full || server.counted("tailwater_outbox_records", &[]) > 0.0).then_some(is_full)
+        })
+    });
+    assert!(is_full, "20 segments of 4 MiB in 32 MiB");
+
+    let server = Server::start("collector", data.path(), &settings("300ms", "200ms"));
     server.settle();
     assert!(server.stop().success());
     run_ok(&["lake", "verify", "--data", &data.path().display().to_string()]);
