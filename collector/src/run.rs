@@ -9,16 +9,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use serde_json::{Value, json};
-use tailwater_config::access::Quotas;
-use tailwater_config::settings::{Ack, Logs};
+use tailwater_config::settings::Logs;
 use tailwater_config::{Config, Limits, Problems};
 use tailwater_model::ids::BatchSeq;
-use tailwater_model::otlp::caps::Caps;
 use tailwater_model::table::Table;
-use tailwater_red::Aggregator;
 use tailwater_runtime::reload::{self, Part};
-use tailwater_runtime::run_dir::{self, RunFile};
+use tailwater_runtime::run_dir::RunFile;
 use tailwater_runtime::shutdown::Drained;
 use tailwater_runtime::tls::{Speaks, Tls};
 use tailwater_runtime::{Access, Admin, Exit, Metrics, Readiness, Shutdown, listen};
@@ -31,18 +27,19 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::admit::{Backlog, Budget};
-use crate::declared;
 use crate::dedup::Dedup;
 use crate::deliver::{self, Delivery};
 use crate::fatal::Fatal;
+use crate::figures::Figures;
 use crate::gate::Gate;
-use crate::intake::serve::{self, Protocol, serve};
-use crate::intake::{self, Intake, inflate};
+use crate::intake::Intake;
+use crate::intake::serve::{Protocol, serve};
 use crate::keep::Keeper;
 use crate::log::Log;
-use crate::open::{self, Directory, LogOptions};
+use crate::open;
 use crate::outbox::{self, Waiting};
 use crate::road::{self, Road};
+use crate::settings;
 use crate::stats::Stats;
 use crate::tail::{self, Tail};
 use crate::tenants::Tenants;
@@ -150,7 +147,7 @@ pub async fn run(
     let recovering = readiness.condition("recovery");
     recovering.not_ready("opening the data directory");
     let stats = Stats::new(&metrics);
-    let directory = directory(config, limits)?;
+    let directory = settings::directory(config, limits)?;
     let lake = Lake::open(&directory.data.join("lake"))?;
     let addresses = addresses(&listeners)?;
 
@@ -183,8 +180,8 @@ pub async fn run(
     let (records_sender, records) = mpsc::channel();
     let (log, acker) = Log::start(opened.intake.clone(), records_sender, stats.clone())
         .map_err(|error| CollectorError::Io(format!("starting a thread: {error}")))?;
-    let caps = caps(config);
-    let red = red(config, &caps, opened.guard.as_deref());
+    let caps = settings::caps(config);
+    let red = settings::red(config, &caps, opened.guard.as_deref());
     let policy_slot = Arc::new(Mutex::new(None));
     let gate = Arc::new(match &config.sampling.policy {
         Some(_) => Gate::new(readiness.condition("overload")),
@@ -219,7 +216,7 @@ pub async fn run(
         Some(path) => {
             let policy = tail::read(path).map_err(CollectorError::Policy)?;
             let saved = opened.sampler.as_deref();
-            let behind = behind(gate.clone(), live_traces(config, &access));
+            let behind = behind(gate.clone(), settings::live_traces(config, &access));
             let tail = Tail::new(settings, policy, saved, log_id, behind, unix_ns()).map_err(wrong)?;
             (Some(Arc::new(Mutex::new(tail))), None)
         }
@@ -314,7 +311,7 @@ pub async fn run(
 
     // The way in.
     let intake = Arc::new(Intake {
-        limits: request_limits(config, limits, caps),
+        limits: settings::request_limits(config, limits, caps),
         tenants: Tenants::new(
             access.clone(),
             limits.tenant_memory_bytes,
@@ -330,21 +327,18 @@ pub async fn run(
         now: unix_ns,
         closing: AtomicBool::new(false),
     });
-    watch_figures(&metrics, &intake, &opened.intake, &opened.outbox, &journal, &waiting);
-    if let Some(tail) = &tail {
-        watch_tail(&metrics, tail);
-    }
-    let status = status(
-        &intake,
-        &opened.intake,
-        &opened.outbox,
-        &journal,
-        &waiting,
-        &tail,
-        &readiness,
-    );
+    let figures = Figures {
+        intake: intake.clone(),
+        intake_log: opened.intake.clone(),
+        outbox: opened.outbox.clone(),
+        journal: journal.clone(),
+        waiting: waiting.clone(),
+        tail: tail.clone(),
+        readiness: readiness.clone(),
+    };
+    figures.watch(&metrics);
     let admin = Admin::new("collector", metrics.clone(), readiness.clone())
-        .status(status)
+        .status(move || figures.status())
         .guarded(access.clone(), admin_lock.clone())
         .spawn(listeners.admin)
         .map_err(|error| CollectorError::Io(format!("admin.collector: {error}")))?;
@@ -363,7 +357,7 @@ pub async fn run(
     for ((protocol, listener), lock) in ways.into_iter().zip(locks) {
         let listener = listen::tokio(listener).map_err(|error| CollectorError::Io(format!("{protocol:?}: {error}")))?;
         let stop = shutdown.clone();
-        let limits = connection_limits(config);
+        let limits = settings::connection_limits(config);
         let intake = intake.clone();
         serving.spawn(async move {
             serve(
@@ -466,40 +460,6 @@ fn replayed(count: u64, lost: &[(u64, u64)], recovering: &tailwater_runtime::hea
     }
 }
 
-fn directory(config: &Config, limits: &Limits) -> Result<Directory, CollectorError> {
-    let storage = &config.storage;
-    let logs = config.wal_dir().to_path_buf();
-    for path in [&config.data, &logs] {
-        run_dir::make_private(path).map_err(|error| CollectorError::io(path, error))?;
-    }
-    let disk = rustix::fs::statvfs(&logs).map_err(|error| CollectorError::io(&logs, error.into()))?;
-    // Head and padding of a record are far below this.
-    const RECORD_EXTRA: u64 = 16 * 1024;
-    Ok(Directory {
-        data: config.data.clone(),
-        logs,
-        intake: LogOptions {
-            segment_bytes: storage.intake_log.segment.bytes(),
-            budget_bytes: storage.intake_log.budget.bytes(),
-        },
-        outbox: LogOptions {
-            segment_bytes: storage.outbox.segment.bytes(),
-            budget_bytes: storage.outbox.budget.bytes(),
-        },
-        reserve_bytes: config.disk_reserve_bytes(disk.f_blocks * disk.f_frsize),
-        ack: match storage.ack {
-            Ack::Fsync => tailwater_wal::Ack::Fsync,
-            Ack::Write => tailwater_wal::Ack::Write,
-        },
-        allow_volatile: storage.allow_volatile,
-        record_bytes_max: limits.body_bytes + RECORD_EXTRA,
-        dedup_window_ns: config
-            .intake
-            .dedup
-            .then(|| config.intake.dedup_window.as_nanos() as u64),
-    })
-}
-
 fn addresses(listeners: &Listeners) -> Result<Vec<(&'static str, std::net::SocketAddr)>, CollectorError> {
     let all = [
         ("intake.grpc.listen", &listeners.grpc),
@@ -514,260 +474,4 @@ fn addresses(listeners: &Listeners) -> Result<Vec<(&'static str, std::net::Socke
             Ok((key, address))
         })
         .collect()
-}
-
-/// How spans are counted, with what the documents of `slo.files` declare; mistakes in them are told in the log.
-pub fn counting(config: &Config, caps: &Caps) -> tailwater_red::Settings {
-    let declared = config.slo.files.as_deref().map_or_else(Vec::new, declared::read);
-    tailwater_red::Settings::new(&config.red, declared, caps.clone())
-}
-
-/// What an item may be.
-pub fn caps(config: &Config) -> Caps {
-    let caps = &config.intake.caps;
-    Caps {
-        item_bytes: caps.item.as_usize(),
-        depth: caps.depth as usize,
-        attributes: caps.attributes as usize,
-        value_bytes: caps.value.as_usize(),
-        key_bytes: caps.key.as_usize(),
-        events: caps.events as usize,
-        links: caps.links as usize,
-        future_ns: caps.future.as_nanos() as u64,
-        past_ns: u64::try_from(caps.past.as_nanos()).unwrap_or(u64::MAX),
-        ..Caps::default()
-    }
-}
-
-/// Counts every span, if that is switched on.
-fn red(config: &Config, caps: &Caps, guard: Option<&[u8]>) -> Option<Arc<Mutex<Aggregator>>> {
-    if !config.red.enabled {
-        return None;
-    }
-    let mut red = Aggregator::new(counting(config, caps));
-    if let Err(error) = guard.map_or(Ok(()), |bytes| red.restore_guard(bytes)) {
-        warn!(%error, "the known keys of RED are lost; at the limit of keys others may take their place");
-    }
-    Some(Arc::new(Mutex::new(red)))
-}
-
-/// How many traces of a tenant may wait at once, by the settings and the file of tokens as it is now.
-fn live_traces(config: &Config, access: &Arc<Access>) -> tail::LiveTraces {
-    let (access, rate, query) = (access.clone(), config.intake.rate.clone(), config.query.clone());
-    Box::new(move |tenant| Quotas::of(&rate, &query, access.overrides(tenant).as_ref()).live_traces)
-}
-
-fn request_limits(config: &Config, limits: &Limits, caps: Caps) -> intake::Limits {
-    intake::Limits {
-        wire_body: limits.wire_body_bytes,
-        inflate: inflate::Limits {
-            body: limits.body_bytes,
-            ratio: u64::from(config.intake.inflate_ratio),
-        },
-        body_idle: config.intake.connections.body_idle,
-        request: config.intake.request_timeout,
-        caps,
-    }
-}
-
-fn connection_limits(config: &Config) -> serve::Limits {
-    let connections = &config.intake.connections;
-    serve::Limits {
-        connections: connections.total as usize,
-        per_peer: connections.per_peer as usize,
-        streams: connections.streams,
-        handshake_timeout: connections.handshake_timeout,
-        header_timeout: connections.header_timeout,
-        keepalive: connections.keepalive,
-        keepalive_timeout: connections.keepalive_timeout,
-        max_age: connections.max_age,
-    }
-}
-
-/// Gauges that are read when somebody asks.
-fn watch_figures(
-    metrics: &Metrics,
-    intake: &Arc<Intake>,
-    intake_log: &Arc<Wal>,
-    outbox: &Arc<Wal>,
-    journal: &Arc<Mutex<tailwater_journal::Journal>>,
-    waiting: &Arc<Waiting>,
-) {
-    let of = intake.clone();
-    metrics.gauge_fn(
-        "tailwater_memory_used_bytes",
-        "request bytes held in memory",
-        move || of.memory.used() as f64,
-    );
-    let of = intake.clone();
-    metrics.gauge_fn(
-        "tailwater_memory_limit_bytes",
-        "request bytes that may be held",
-        move || of.memory.limit() as f64,
-    );
-    let of = intake.clone();
-    metrics.gauge_fn(
-        "tailwater_backlog_used_bytes",
-        "accepted bytes not yet in a durable batch",
-        move || of.backlog.used() as f64,
-    );
-    let of = intake.clone();
-    metrics.gauge_fn(
-        "tailwater_backlog_limit_bytes",
-        "accepted bytes there is room for",
-        move || of.backlog.limit() as f64,
-    );
-    for (log, wal) in [("intake_log", intake_log), ("outbox", outbox)] {
-        type Read = fn(&tailwater_wal::Stats) -> u64;
-        let gauges: [(&str, &str, Read); 7] = [
-            ("disk_bytes", "disk taken", |stats| stats.disk_bytes),
-            ("budget_bytes", "disk that may be taken", |stats| stats.budget_bytes),
-            ("segments", "live segments", |stats| stats.segments),
-            (
-                "lag_records",
-                "records accepted and not yet durable",
-                tailwater_wal::Stats::lag,
-            ),
-            ("queue_bytes", "bytes waiting for the disk", |stats| stats.queue_bytes),
-            ("queue_limit_bytes", "bytes that may wait for the disk", |stats| {
-                stats.queue_bytes_max
-            }),
-            ("kept_records", "records still on disk", |stats| {
-                stats.next_seq.saturating_sub(stats.first_seq)
-            }),
-        ];
-        for (name, help, read) in gauges {
-            let wal = wal.clone();
-            metrics.gauge_fn(
-                &format!("tailwater_{log}_{name}"),
-                &format!("{log}: {help}"),
-                move || read(&wal.stats()) as f64,
-            );
-        }
-        let counters: [(&str, &str, Read); 4] = [
-            ("written_bytes", "bytes written", |stats| stats.bytes),
-            ("records", "records written", |stats| stats.records),
-            ("syncs", "syncs done", |stats| stats.syncs),
-            ("sync_nanoseconds", "time spent in syncs", |stats| stats.sync_nanos),
-        ];
-        for (name, help, read) in counters {
-            let wal = wal.clone();
-            metrics.counter_fn(
-                &format!("tailwater_{log}_{name}"),
-                &format!("{log}: {help}"),
-                move || read(&wal.stats()),
-            );
-        }
-    }
-    let of = journal.clone();
-    metrics.gauge_fn(
-        "tailwater_decisions_remembered",
-        "decisions remembered for late spans",
-        move || of.lock().remembered() as f64,
-    );
-    for table in Table::COLLECTED {
-        let of = waiting.clone();
-        metrics.gauge_fn(
-            &format!("tailwater_waiting_{}_bytes", table.name()),
-            &format!("bytes of table {} in the outbox and not yet committed", table.name()),
-            move || of.of(table).map_or(0.0, |(bytes, _)| bytes as f64),
-        );
-    }
-}
-
-/// Gauges of the sampler.
-fn watch_tail(metrics: &Metrics, tail: &Arc<Mutex<Tail>>) {
-    type Read = fn(&Tail) -> f64;
-    let gauges: [(&str, &str, Read); 3] = [
-        (
-            "tailwater_sampling_waiting_traces",
-            "traces that wait for their decision",
-            |tail| tail.waiting().0 as f64,
-        ),
-        (
-            "tailwater_sampling_waiting_bytes",
-            "memory of traces that wait, and of requests kept for them",
-            |tail| tail.waiting().1 as f64,
-        ),
-        (
-            "tailwater_sampling_overload",
-            "rung of the overload ladder: 0 normal, 1 rest, 2 protected, 3 admission, 4 refuse",
-            |tail| f64::from(tail.rung() as u8),
-        ),
-    ];
-    for (name, help, read) in gauges {
-        let tail = tail.clone();
-        metrics.gauge_fn(name, help, move || read(&tail.lock()));
-    }
-}
-
-/// What `/status` says: the same figures for the command line.
-fn status(
-    intake: &Arc<Intake>,
-    intake_log: &Arc<Wal>,
-    outbox: &Arc<Wal>,
-    journal: &Arc<Mutex<tailwater_journal::Journal>>,
-    waiting: &Arc<Waiting>,
-    tail: &Option<Arc<Mutex<Tail>>>,
-    readiness: &Readiness,
-) -> impl Fn() -> Value + Clone + Send + Sync + 'static {
-    let (intake, journal, waiting, readiness) = (intake.clone(), journal.clone(), waiting.clone(), readiness.clone());
-    let tail = tail.clone();
-    let logs = [("intake_log", intake_log.clone()), ("outbox", outbox.clone())];
-    move || {
-        let items: Vec<Value> = intake
-            .stats
-            .totals()
-            .into_iter()
-            .map(|(key, amount)| {
-                json!({
-                    "tenant": &*key.tenant, "signal": key.signal.name(), "account": key.account.name(), "reason": key.reason,
-                    "items": amount.items, "bytes": amount.bytes,
-                })
-            })
-            .collect();
-        let logs: serde_json::Map<String, Value> = logs
-            .iter()
-            .map(|(name, wal)| {
-                let stats = wal.stats();
-                let figures = json!({
-                    "disk_bytes": stats.disk_bytes, "budget_bytes": stats.budget_bytes, "next": stats.next_seq,
-                    "first": stats.first_seq, "durable": stats.durable_seq, "lag": stats.lag(),
-                    "written_bytes": stats.bytes, "syncs": stats.syncs,
-                });
-                ((*name).to_owned(), figures)
-            })
-            .collect();
-        let tables: serde_json::Map<String, Value> = {
-            let journal = journal.lock();
-            Table::COLLECTED
-                .into_iter()
-                .map(|table| {
-                    let (bytes, age) = waiting.of(table).map_or((0, 0.0), |(bytes, since)| (bytes, since.elapsed().as_secs_f64()));
-                    let figures = json!({
-                        "committed_batch": journal.version(table).0, "waiting_bytes": bytes, "oldest_waiting_seconds": age,
-                    });
-                    (table.name().to_owned(), figures)
-                })
-                .collect()
-        };
-        json!({
-            "role": "collector",
-            "log_id": journal.lock().log_id().to_string(),
-            "state": format!("{:?}", readiness.report().state).to_lowercase(),
-            "items": items,
-            "memory": { "used_bytes": intake.memory.used(), "limit_bytes": intake.memory.limit() },
-            "backlog": { "used_bytes": intake.backlog.used(), "limit_bytes": intake.backlog.limit() },
-            "logs": logs,
-            "tables": tables,
-            "sampling": tail.as_ref().map(|tail| {
-                let tail = tail.lock();
-                let (traces, bytes) = tail.waiting();
-                json!({
-                    "policy_epoch": tail.epoch(), "waiting_traces": traces, "waiting_bytes": bytes, "overload": tail.rung().name(),
-                })
-            }),
-            "digests": intake.dedup.as_ref().map(|dedup| dedup.with(tailwater_journal::dedup::Register::len)),
-        })
-    }
 }
