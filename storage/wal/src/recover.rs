@@ -245,7 +245,7 @@ pub(crate) fn first_record(header: Option<&SegmentHeader>) -> u64 {
 /// Walks these segments, each up to its limit; answers the largest durable number that any of them claims.
 fn walk_all(ask: &Ask<'_>, segments: Vec<(&mut Found, u64)>) -> io::Result<u64> {
     let (walkers, verify) = match ask.bodies {
-        Bodies::AtOpening => (1, Verify::All),
+        Bodies::AtOpening => (1, Verify::ALL),
         Bodies::WhenRead => (WALKERS.min(segments.len()), Verify::Head),
     };
     let queue = Mutex::new(segments.into_iter());
@@ -646,7 +646,7 @@ fn quarantine(
 pub(crate) fn set_aside(
     disk: &dyn Disk,
     dir: &Path,
-    salt: u32,
+    (log_id, kind, salt): (&[u8; 16], u32, u32),
     segments: &mut [SegmentMeta],
     (first, last): (u64, u64),
 ) -> Result<bool> {
@@ -656,13 +656,9 @@ pub(crate) fn set_aside(
         if meta.base > last || limit <= first {
             continue;
         }
-        let file = disk.open(&meta.path(dir), Open::Read).map_err(failed)?;
-        let mut block = vec![0u8; BLOCK as usize];
-        let got = read_full(&*file, &mut block, 0).map_err(failed)?;
-        let header = match SegmentHeader::decode(&block[..got]) {
-            HeaderRead::Good(header) => Some(header),
-            _ => None,
-        };
+        let path = meta.path(dir);
+        let file = disk.open(&path, Open::Read).map_err(failed)?;
+        let (header, _) = read_segment_header(&*file, meta, log_id, kind, &path)?;
         let from = (first_record(header.as_ref()), meta.base);
         // What lies before is not this reader's.
         let verify = Verify::Above(first.saturating_sub(1));

@@ -174,7 +174,7 @@ impl Wal {
 
     /// The records from `from` on that are durable now, in order.
     pub fn records(&self, from: u64) -> Records {
-        self.read(from, Verify::All)
+        self.read(from, Verify::ALL)
     }
 
     /// The same with their heads alone.
@@ -220,8 +220,9 @@ impl Wal {
         let shared = &self.core.shared;
         let _no_trim = shared.trimming.lock();
         let mut segments = shared.inner.lock().segments.clone();
-        let dir = &shared.options.dir;
-        let any = set_aside(&*shared.disk, dir, shared.salt, &mut segments, (first, last))?;
+        let options = &shared.options;
+        let log = (&options.log_id, options.kind, shared.salt);
+        let any = set_aside(&*shared.disk, &options.dir, log, &mut segments, (first, last))?;
         let mut inner = shared.inner.lock();
         for segment in &mut inner.segments {
             let is_aside = |known: &&SegmentMeta| known.generation == segment.generation && known.quarantined;

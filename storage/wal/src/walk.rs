@@ -79,8 +79,11 @@ pub(crate) enum Verify {
     Head,
     /// Those, and of records above this number the body.
     Above(u64),
-    /// Header, head and body.
-    All,
+}
+
+impl Verify {
+    /// Every body: numbers begin at 1.
+    pub(crate) const ALL: Verify = Verify::Above(0);
 }
 
 /// Which bytes did not verify.
@@ -200,7 +203,6 @@ impl<S: Source> Walk<S> {
             let with_body = match self.verify {
                 Verify::Head => false,
                 Verify::Above(seq) => header.seq > seq,
-                Verify::All => true,
             };
             if with_body {
                 // The whole record at once, so that head and body are in the window together for the caller.
