@@ -55,7 +55,7 @@ pub struct Delivery {
     pub durable: watch::Receiver<BatchSeq>,
     /// Set to deliver whatever there is: the process drains.
     pub flush: watch::Receiver<bool>,
-    /// Set when the replay is done. Until then nothing is accepted, so what waits for its table waits a little longer.
+    /// Set when the replay is done. What arrives meanwhile waits for that, in a backlog that is soon full; rows in the outbox can wait.
     pub replayed: watch::Receiver<bool>,
     /// One table at a time sorts and encodes: two cores, and a bound on memory.
     pub turn: Semaphore,
