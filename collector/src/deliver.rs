@@ -97,7 +97,7 @@ const REPLAY_MAX: Duration = Duration::from_secs(30);
 const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 /// A commit takes at most this many times the bytes that start one, so that a backlog is worked off in bounded memory.
-const COMMIT_TIMES_MAX: u64 = 4;
+pub const COMMIT_TIMES_MAX: u64 = 4;
 
 impl Delivery {
     /// Delivers one table until the flush is done.

@@ -161,7 +161,9 @@ pub async fn run(
     let (fatal, mut failed) = Fatal::new();
 
     // The logs and the threads that carry records between them.
-    let waiting = Arc::new(Waiting::new(2 * config.storage.commit.bytes.bytes()));
+    let waiting = Arc::new(Waiting::new(
+        deliver::COMMIT_TIMES_MAX * config.storage.commit.bytes.bytes(),
+    ));
     for (seq, head) in &opened.heads {
         waiting.add(*seq, head, Vec::new(), std::time::Instant::now());
     }
