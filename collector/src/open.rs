@@ -252,6 +252,18 @@ fn report(log: &'static str, recovered: &Recovered) {
     }
 }
 
+/// A record of the intake log cannot be read: what is damaged is set aside, and its range answered.
+pub fn set_aside(intake: &Wal, error: &tailwater_wal::Error) -> Option<(u64, u64)> {
+    error!(%error, "a record of the intake log cannot be read");
+    let Kind::Damaged { first, last } = error.kind() else {
+        return None;
+    };
+    if let Err(error) = intake.set_aside(first, last) {
+        error!(%error, "a damaged segment of the intake log cannot be set aside");
+    }
+    Some((first, last))
+}
+
 /// The records that a replay walks, one in memory at a time. `lost` gets the ranges that do not verify.
 pub fn replay(intake: &Arc<Wal>, from: Lsn, lost: Lost) -> impl Iterator<Item = Accepted> + use<> {
     let wal = intake.clone();
@@ -259,13 +271,7 @@ pub fn replay(intake: &Arc<Wal>, from: Lsn, lost: Lost) -> impl Iterator<Item = 
         let record = match record {
             Ok(record) => record,
             Err(error) => {
-                error!(%error, "a record cannot be replayed");
-                if let Kind::Damaged { first, last } = error.kind() {
-                    lost.lock().push((first, last));
-                    if let Err(error) = wal.set_aside(first, last) {
-                        error!(%error, "a damaged segment of the intake log cannot be set aside");
-                    }
-                }
+                lost.lock().extend(set_aside(&wal, &error));
                 return None;
             }
         };

@@ -13,10 +13,10 @@
 mod behind;
 mod durations;
 mod follow;
+mod recent;
 mod rows;
 mod ticks;
 
-use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,10 +44,11 @@ pub use self::follow::UNDECIDED;
 pub use self::follow::end as end_following;
 #[cfg(test)]
 pub use self::follow::{LOG_ERROR, NO_TRACE};
-use self::rows::{Record, Take, Why};
+use self::recent::Recent;
+use self::rows::{Ready, Record, Take, Why};
 pub use self::ticks::tick_batch;
 use crate::gate::Cause;
-use crate::log::{Accepted, Entry};
+use crate::log::Entry;
 
 /// What the tail needs to know.
 #[derive(Debug, Clone, Copy)]
@@ -70,8 +71,8 @@ pub trait Behind: Send {
     fn drain(&self) -> Drain;
     /// Queue to the writer and space of the intake log, as parts of their limits.
     fn pressure(&self) -> (f64, f64);
-    /// A record of the intake log, if it is there.
-    fn record(&self, lsn: Lsn) -> Option<Accepted>;
+    /// These records of the intake log, which ascend.
+    fn records(&self, lsns: Vec<Lsn>) -> Box<dyn Picks>;
     /// A policy that was read since the last call.
     fn policy(&mut self) -> Option<Policy>;
     /// How many traces of a tenant may wait at once.
@@ -80,6 +81,25 @@ pub trait Behind: Send {
     }
     /// Where the ladder stands now, what is fullest, and how long what is queued takes to drain.
     fn stand(&mut self, _rung: Rung, _fullest: Cause, _delay: Duration) {}
+}
+
+/// Records of the intake log, one after the other.
+pub trait Picks {
+    /// The next one, for as long as the one behind it is not asked for; `Some(None)` for one that is not there any more.
+    fn next(&mut self) -> Option<Option<Picked<'_>>>;
+}
+
+/// What rows need of a record.
+#[derive(Debug)]
+pub struct Picked<'a> {
+    /// Its number.
+    pub lsn: Lsn,
+    /// Arrival, unix ns.
+    pub arrival_ns: u64,
+    /// Ordinals of the items refused, ascending.
+    pub rejected: Vec<u32>,
+    /// The protobuf bytes.
+    pub payload: &'a [u8],
 }
 
 /// What a waiting trace is known by in the journal.
@@ -125,8 +145,7 @@ pub struct Tail {
     log_id: LogId,
     tenants: Vec<Arc<str>>,
     out: Output<Mark>,
-    recent: VecDeque<Record>,
-    recent_bytes: u64,
+    recent: Recent,
     followers: Followers,
     next_tick_ns: u64,
     /// Traces of the open batch that have their first part in it, by their id among all tenants'.
@@ -174,8 +193,7 @@ impl Tail {
             log_id,
             tenants: Vec::new(),
             out: Output::default(),
-            recent: VecDeque::new(),
-            recent_bytes: 0,
+            recent: Recent::new(settings.recent_bytes),
             followers: Followers::default(),
             next_tick_ns: 0,
             fresh: AHashSet::new(),
@@ -228,7 +246,8 @@ impl Tail {
         mut red: Option<&mut Aggregator>,
         (spans, logs): (&mut SpanColumns, &mut LogColumns),
     ) {
-        let record = Record::new(lsn, entry, payload);
+        let ordinals = entry.ordinals();
+        let record = Record::new(lsn, entry, &ordinals, payload);
         let tenant = self.tenant(&entry.tenant);
         let (mut whys, mut takes) = (Vec::new(), Vec::new());
         let mut is_held = false;
@@ -244,10 +263,21 @@ impl Tail {
             if let Some(red) = &mut red {
                 red.count(counted);
             }
+            let bytes = share(entry, span.ordinal);
+            let at = SpanAt {
+                lsn,
+                ordinal: span.ordinal,
+                len: u32::try_from(bytes).unwrap_or(u32::MAX),
+            };
+            // What waits is decided nowhere, so nobody else need be asked.
+            if let Some(offer) = sampler.add(entry.arrival_ns, tenant, span, at, out) {
+                // One that came again is counted by its trace's verdict; the first one is what is stored.
+                is_held |= offer != Offer::Again;
+                return true;
+            }
             let trace = TraceId(span.head.trace_id.try_into().unwrap_or_default());
             let key = own.trace(trace);
             let shard = Shard::of_trace(log_id, key).0;
-            let bytes = share(entry, span.ordinal);
             let (decision, is_kept) = match journal.replay_span(shard, lsn, &key).row {
                 Row::Skip => return true,
                 Row::Late(settled) => {
@@ -257,22 +287,15 @@ impl Tail {
                     (decision, is_kept)
                 }
                 Row::Pending => {
-                    let at = SpanAt {
-                        lsn,
-                        ordinal: span.ordinal,
-                        len: u32::try_from(bytes).unwrap_or(u32::MAX),
-                    };
                     let open = || Mark {
                         shard,
                         slot: journal.open(shard, lsn),
                     };
-                    let (decision, is_kept) = match sampler.offer(entry.arrival_ns, tenant, span, at, open, out) {
-                        Offer::Held | Offer::Refused => {
+                    let (decision, is_kept) = match sampler.begin(entry.arrival_ns, tenant, span, at, open, out) {
+                        Offer::Held | Offer::Refused | Offer::Again => {
                             is_held = true;
                             return true;
                         }
-                        // Its trace's verdict counts it; the first one is what is stored.
-                        Offer::Again => return true,
                         Offer::Late(decision) => (decision, true),
                         // Which stratum dropped it is forgotten.
                         Offer::Dropped => {
@@ -319,22 +342,12 @@ impl Tail {
             error!(lsn = lsn.0, %error, "an accepted request cannot be read");
         }
         if !takes.is_empty() {
-            self.store(&record, &takes, &whys, spans);
+            self.store(record, &takes, &whys, spans);
         }
         if is_held {
-            self.keep_recent(record);
+            self.recent.offer(lsn, entry, &ordinals, payload);
         }
         self.resolve(journal, spans, logs);
-    }
-
-    fn keep_recent(&mut self, record: Record) {
-        self.recent_bytes += record.payload.len() as u64;
-        self.recent.push_back(record);
-        while self.recent_bytes > self.settings.recent_bytes
-            && let Some(oldest) = self.recent.pop_front()
-        {
-            self.recent_bytes -= oldest.payload.len() as u64;
-        }
     }
 
     /// Decides what is due by the arrival clock `now_ns`, if it is time to look again.
@@ -401,7 +414,7 @@ impl Tail {
 
     /// Traces that wait, and the memory that they take, bytes.
     pub fn waiting(&self) -> (usize, u64) {
-        let bytes = self.sampler.bytes() + self.followers.bytes() + self.recent_bytes;
+        let bytes = self.sampler.bytes() + self.followers.bytes() + self.recent.bytes();
         (self.sampler.waiting(), bytes)
     }
 
@@ -470,7 +483,7 @@ impl Tail {
         let out = std::mem::take(&mut self.out);
         self.follow(&out.verdicts, journal, logs);
         let mut whys = Vec::new();
-        let mut records: BTreeMap<Lsn, (Arc<str>, Vec<Take>)> = BTreeMap::new();
+        let mut ready = Ready::new();
         for verdict in &out.verdicts {
             let Mark { shard, slot } = verdict.mark;
             let settled = settled_as(&verdict.decision, journal);
@@ -501,7 +514,7 @@ impl Tail {
             self.fresh.insert(key);
             self.calibration.expected += verdict.cost;
             for at in &out.spans[verdict.spans.clone()] {
-                let of_record = records.entry(at.lsn).or_insert_with(|| (tenant.clone(), Vec::new()));
+                let of_record = ready.entry(at.lsn).or_insert_with(|| (tenant.clone(), Vec::new()));
                 of_record.1.push(Take {
                     ordinal: at.ordinal,
                     bytes: at.len.into(),
@@ -514,13 +527,9 @@ impl Tail {
                 is_late: false,
             });
         }
-        for (lsn, (tenant, mut takes)) in records {
-            takes.sort_unstable_by_key(|take| take.ordinal);
-            match self.find(lsn) {
-                Some(record) => self.store(&record, &takes, &whys, spans),
-                None => self.lose(lsn, tenant, Signal::Traces, &takes),
-            }
-        }
+        self.store_ready(Signal::Traces, ready, |tail, record, takes| {
+            tail.store(record, takes, &whys, spans);
+        });
         self.out = out;
         self.out.clear();
     }

@@ -25,14 +25,14 @@ pub(crate) fn key(head: &SpanHead<'_>) -> u64 {
     mix(timed ^ head.end, u64::from(head.kind as u32) ^ 0x8ebc_6af0_9c88_c6e3)
 }
 
-/// So many spans are compared one by one; of a trace with more, all keys stand in a set.
-pub(crate) const FEW: u32 = 32;
+/// So many spans are compared one by one, where the bits leave it open; of a trace with more, all keys stand in a set.
+pub(crate) const FEW: u32 = 64;
 
 /// Which spans a trace has, beside the keys that stand with them.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     /// A bit for every key. A key whose bit is not set is new, as nearly all are.
-    bits: [u64; 2],
+    bits: [u64; 4],
     all: Option<Box<HashTable<u64>>>,
 }
 
@@ -40,7 +40,7 @@ impl Seen {
     /// Notes the bit of a key; answers whether the key may be there.
     #[inline]
     pub fn note(&mut self, key: u64) -> bool {
-        let (word, bit) = (&mut self.bits[(key >> 63) as usize], 1 << (key & 63));
+        let (word, bit) = (&mut self.bits[(key >> 62) as usize], 1 << (key & 63));
         let may_be = *word & bit != 0;
         *word |= bit;
         may_be
@@ -53,11 +53,12 @@ impl Seen {
     }
 
     /// Puts keys that are new into the set. Answers by how many bytes it has grown.
-    pub fn add(&mut self, keys: impl IntoIterator<Item = u64>) -> usize {
+    pub fn add(&mut self, keys: &[u64]) -> usize {
         let before = self.bytes();
         let all = self.all.get_or_insert_default();
+        all.reserve(keys.len(), |key| *key);
         for key in keys {
-            all.insert_unique(key, key, |key| *key);
+            all.insert_unique(*key, *key, |key| *key);
         }
         self.bytes() - before
     }

@@ -30,7 +30,7 @@ use crate::own::Own;
 use crate::policy::expr::{Quantile, STATUS_ERROR};
 use crate::policy::{By, Policy, Program, Share, Summary, Target};
 use crate::recent::Recent;
-use crate::table::{HeadRank, Opening, Table, Trace};
+use crate::table::{HeadRank, Opening, Pushed, Table, Trace};
 use crate::threshold::{PROBABILITY_MIN, Randomness, Threshold};
 use crate::tracestate::{Missing, Stamp, Upstream};
 use crate::verdict::{Decision, SpanAt, TickRow, Trigger, Verdict};
@@ -127,6 +127,8 @@ pub struct Sampler<M> {
     policies: Vec<Option<Live>>,
     current: usize,
     table: Table<M>,
+    /// Where the trace of the last span waits, or waited: the next is often of the same.
+    place: u32,
     wheel: Wheel,
     late: LateMemory,
     controller: Controller,
@@ -160,6 +162,7 @@ impl<M: Copy> Sampler<M> {
             policies: Vec::new(),
             current: 0,
             table: Table::new(),
+            place: 0,
             wheel: Wheel::new(now_ns),
             late: LateMemory::new(memory),
             controller: Controller::new(),
@@ -270,30 +273,65 @@ impl<M: Copy> Sampler<M> {
         open: impl FnOnce() -> M,
         out: &mut Output<M>,
     ) -> Offer {
+        match self.add(now_ns, tenant, span, at, out) {
+            Some(offer) => offer,
+            None => self.begin(now_ns, tenant, span, at, open, out),
+        }
+    }
+
+    /// Offers a span, if its trace waits: of those that do not, the caller may know more.
+    #[inline]
+    pub fn add(
+        &mut self,
+        now_ns: u64,
+        tenant: u32,
+        span: &SpanPeek<'_, '_>,
+        at: SpanAt,
+        out: &mut Output<M>,
+    ) -> Option<Offer> {
+        let id = TraceId(span.head.trace_id.try_into().unwrap_or_default());
+        if !self.table.is_at(self.place, tenant, id) {
+            self.place = self.table.find(self.table.hash(tenant, id), tenant, id)?;
+        }
+        self.now_ns = self.now_ns.max(now_ns);
+        Some(self.push(self.place, span, at, false, out))
+    }
+
+    /// Offers a span whose trace does not wait.
+    pub fn begin(
+        &mut self,
+        now_ns: u64,
+        tenant: u32,
+        span: &SpanPeek<'_, '_>,
+        at: SpanAt,
+        open: impl FnOnce() -> M,
+        out: &mut Output<M>,
+    ) -> Offer {
         self.now_ns = self.now_ns.max(now_ns);
         let id = TraceId(span.head.trace_id.try_into().unwrap_or_default());
-        let hash = self.table.hash(tenant, id);
-        let (place, is_new) = match self.table.find(hash, tenant, id) {
-            Some(place) => (place, false),
-            None => {
-                if let Some(late) = self.late.find(self.own(tenant, id)) {
-                    return self.late_span(tenant, late);
-                }
-                let limits = self.live().policy.trace;
-                let opening = Opening {
-                    id,
-                    mark: open(),
-                    now_ns: self.now_ns,
-                    due_ns: self.now_ns.saturating_add(limits.timeout_ns),
-                    tenant,
-                    policy: self.current as u32,
-                };
-                self.live_mut().waiting += 1;
-                self.live[tenant as usize].waiting += 1;
-                (self.table.open(hash, opening), true)
-            }
+        if let Some(late) = self.late.find(self.own(tenant, id)) {
+            return self.late_span(tenant, late);
+        }
+        let limits = self.live().policy.trace;
+        let opening = Opening {
+            id,
+            mark: open(),
+            now_ns: self.now_ns,
+            due_ns: self.now_ns.saturating_add(limits.timeout_ns),
+            tenant,
+            policy: self.current as u32,
         };
-        if !self.table.push(place, at, again::key(&span.head)) {
+        self.live_mut().waiting += 1;
+        self.live[tenant as usize].waiting += 1;
+        self.place = self.table.open(self.table.hash(tenant, id), opening);
+        self.push(self.place, span, at, true, out)
+    }
+
+    /// Puts a span to its trace.
+    #[inline]
+    fn push(&mut self, place: u32, span: &SpanPeek<'_, '_>, at: SpanAt, is_new: bool, out: &mut Output<M>) -> Offer {
+        let pushed = self.table.push(place, at, again::key(&span.head));
+        if pushed == Pushed::Again {
             return Offer::Again;
         }
         let is_nearer = self.take_in(place, span, at, is_new);
@@ -305,6 +343,7 @@ impl<M: Copy> Sampler<M> {
             self.set_timer(place, is_new);
         }
         let trace = self.table.get(place);
+        let tenant = trace.tenant;
         let limit = self.live_of(trace).policy.trace.span_limit;
         if trace.spans >= limit {
             self.decide_now(place, Trigger::SpanLimit, out);
@@ -312,7 +351,8 @@ impl<M: Copy> Sampler<M> {
         if is_new && self.live[tenant as usize].is_full() {
             self.make_room(memory::Short::OfTenant(tenant), out);
         }
-        if self.bytes() > self.limit_bytes() {
+        // A timer that is set anew is counted with the next chunk.
+        if pushed == Pushed::Grown && self.bytes() > self.limit_bytes() {
             self.make_room(memory::Short::Memory, out);
         }
         Offer::Held

@@ -56,8 +56,11 @@ impl<T> Slab<T> {
     }
 
     /// Places there have ever been.
+    #[inline]
     pub fn places(&self) -> u32 {
-        self.segments.iter().map(Vec::len).sum::<usize>() as u32
+        // All but the last are full.
+        let full = self.segments.len().saturating_sub(1) * SEGMENT;
+        (full + self.segments.last().map_or(0, Vec::len)) as u32
     }
 }
 

@@ -98,6 +98,17 @@ pub(crate) struct Table<M> {
     seq: u32,
 }
 
+/// What became of a span.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pushed {
+    /// It was there.
+    Again,
+    /// It is there, in room that was counted before.
+    Added,
+    /// It is there, in a chunk of its own.
+    Grown,
+}
+
 /// A new trace, by what its first span says; the rest is filled in by its spans.
 pub(crate) struct Opening<M> {
     pub id: TraceId,
@@ -122,7 +133,8 @@ impl<M> Table<M> {
 
     /// Two tenants may use one id: those are two traces.
     pub fn hash(&self, tenant: u32, id: TraceId) -> u64 {
-        self.hasher.hash_one((tenant, id.0))
+        // In two numbers: an array is hashed as its length and its bytes.
+        self.hasher.hash_one((tenant, u128::from_ne_bytes(id.0)))
     }
 
     #[inline]
@@ -181,14 +193,14 @@ impl<M> Table<M> {
         place
     }
 
-    /// Adds a span to a trace, unless it is there: `key` tells it from the trace's others. Answers whether it was added.
+    /// Adds a span to a trace, unless it is there: `key` tells it from the trace's others.
     #[inline]
-    pub fn push(&mut self, place: u32, at: SpanAt, key: u64) -> bool {
+    pub fn push(&mut self, place: u32, at: SpanAt, key: u64) -> Pushed {
         if self.traces.get_mut(place).seen.note(key) && self.has(place, key) {
             let trace = self.traces.get_mut(place);
             trace.again += 1;
             trace.again_bytes += u64::from(at.len);
-            return false;
+            return Pushed::Again;
         }
         let trace = self.traces.get_mut(place);
         let within = trace.spans as usize % CHUNK_SPANS;
@@ -200,7 +212,7 @@ impl<M> Table<M> {
         if within > 0 {
             let chunk = self.chunks.get_mut(trace.last_chunk);
             (chunk.spans[within], chunk.keys[within]) = (at, key);
-            return true;
+            return Pushed::Added;
         }
         let none = SpanAt {
             lsn: Lsn(0),
@@ -217,7 +229,7 @@ impl<M> Table<M> {
             last => self.chunks.get_mut(last).next = chunk,
         }
         trace.last_chunk = chunk;
-        true
+        Pushed::Grown
     }
 
     /// Whether a trace has the span of this key.
@@ -250,7 +262,7 @@ impl<M> Table<M> {
             // The one that is being added is counted already, and not there yet.
             keys.extend(self.keys(trace).take(FEW as usize));
         }
-        self.set_bytes += self.traces.get_mut(place).seen.add(keys);
+        self.set_bytes += self.traces.get_mut(place).seen.add(&keys);
     }
 
     #[inline]
@@ -261,6 +273,15 @@ impl<M> Table<M> {
     #[inline]
     pub fn get_mut(&mut self, place: u32) -> &mut Trace<M> {
         self.traces.get_mut(place)
+    }
+
+    /// Whether it is this trace that waits at a place.
+    #[inline]
+    pub fn is_at(&self, place: u32, tenant: u32, id: TraceId) -> bool {
+        place < self.traces.places() && {
+            let trace = self.traces.get(place);
+            trace.is_waiting && (trace.tenant, trace.id) == (tenant, id)
+        }
     }
 
     /// The trace that an entry of the wheel was set for, if it still waits.
@@ -366,7 +387,8 @@ mod tests {
                     let place = place.unwrap_or_else(|| table.open(hash, opening));
                     // Few different bits, so that keys are told apart by more than them.
                     let key = ((key % 7) << 32) | (key / 7);
-                    let is_new = table.push(place, at(lsn as u64), key);
+                    let is_new = table.push(place, at(lsn as u64), key) != Pushed::Again;
+                    prop_assert!(table.is_at(place, tenant, id) && !table.is_at(place, tenant + 1, id));
                     prop_assert_eq!(is_new, !keys[of].contains(&key));
                     if is_new {
                         keys[of].push(key);

@@ -13,7 +13,7 @@ use tailwater_sampling::policy::{self, Policy};
 
 use super::tests::{NOW, SECOND, journal_settings, parts};
 use super::*;
-use crate::tail::{self, Behind};
+use crate::tail::{self, Behind, Picked, Picks};
 
 /// An intake log.
 pub(super) trait Log: Clone + Send + 'static {
@@ -39,14 +39,37 @@ impl<L: Log> Behind for Calm<L> {
     fn pressure(&self) -> (f64, f64) {
         (0.0, 0.0)
     }
-    fn record(&self, lsn: Lsn) -> Option<Accepted> {
-        Some(self.0.record(lsn.0))
+    fn records(&self, lsns: Vec<Lsn>) -> Box<dyn Picks> {
+        let records: Vec<Accepted> = lsns.into_iter().map(|lsn| self.0.record(lsn.0)).collect();
+        Box::new(AtHand {
+            records: records.into_iter(),
+            current: None,
+        })
     }
     fn policy(&mut self) -> Option<Policy> {
         None
     }
     fn live_traces(&self, _: &str) -> Option<u32> {
         self.0.live_traces()
+    }
+}
+
+/// Records that are there.
+struct AtHand {
+    records: std::vec::IntoIter<Accepted>,
+    current: Option<Accepted>,
+}
+
+impl Picks for AtHand {
+    fn next(&mut self) -> Option<Option<Picked<'_>>> {
+        self.current = self.records.next();
+        let record = self.current.as_ref()?;
+        Some(Some(Picked {
+            lsn: record.lsn,
+            arrival_ns: record.entry.arrival_ns,
+            rejected: record.entry.ordinals(),
+            payload: &record.payload,
+        }))
     }
 }
 

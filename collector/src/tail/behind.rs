@@ -6,16 +6,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use tailwater_config::Problems;
+use tailwater_journal::record::Head;
 use tailwater_model::ids::Lsn;
 use tailwater_sampling::governor::{Drain, Rung};
 use tailwater_sampling::policy::{self, Policy};
 use tailwater_wal::Wal;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
-use super::Behind;
+use super::{Behind, Picked, Picks};
 use crate::gate::{Cause, Gate};
-use crate::log::Accepted;
-use crate::open::{self, Lost};
+use crate::open;
 use crate::outbox::Waiting;
 
 /// What a byte of frames takes in a table, until the first commit tells.
@@ -63,10 +63,11 @@ impl Behind for Logs {
         )
     }
 
-    fn record(&self, lsn: Lsn) -> Option<Accepted> {
-        open::replay(&self.intake, lsn, Lost::default())
-            .next()
-            .filter(|record| record.lsn == lsn)
+    fn records(&self, lsns: Vec<Lsn>) -> Box<dyn Picks> {
+        Box::new(FromLog {
+            picks: self.intake.pick(lsns.into_iter().map(|lsn| lsn.0)),
+            intake: self.intake.clone(),
+        })
     }
 
     fn policy(&mut self) -> Option<Policy> {
@@ -79,6 +80,32 @@ impl Behind for Logs {
 
     fn stand(&mut self, rung: Rung, fullest: Cause, delay: Duration) {
         self.gate.stand(rung, fullest, delay);
+    }
+}
+
+/// Records of the intake log. What does not verify is set aside, as a replay does.
+struct FromLog {
+    picks: tailwater_wal::Picks,
+    intake: Arc<Wal>,
+}
+
+impl Picks for FromLog {
+    fn next(&mut self) -> Option<Option<Picked<'_>>> {
+        let record = match self.picks.next()? {
+            Ok(record) => record,
+            Err(error) => {
+                open::set_aside(&self.intake, &error);
+                return Some(None);
+            }
+        };
+        let head = Head::decode(record.head)
+            .inspect_err(|error| error!(lsn = record.seq, %error, "the head of a record cannot be read"));
+        Some(head.ok().map(|head| Picked {
+            lsn: Lsn(record.seq),
+            arrival_ns: head.arrival_ns,
+            rejected: head.rejected.iter().map(|(ordinal, _)| ordinal).collect(),
+            payload: record.body,
+        }))
     }
 }
 

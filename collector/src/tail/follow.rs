@@ -12,7 +12,7 @@
 //! Whether records follow is itself in the journal, under a key that is no trace's: where it was switched on, a replay must tell what was
 //! settled as it was walked from what waited.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ahash::AHashMap;
@@ -28,7 +28,7 @@ use tailwater_sampling::{Decision, Late, Own, Threshold, Verdict};
 use tracing::error;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::rows::{Record, Take};
+use super::rows::{Ready, Record, Take};
 use super::{LATE, Mark, Settle, Tail, decision_of, reason_of, settled_as, share};
 use crate::log::Entry;
 
@@ -79,9 +79,6 @@ struct Why {
     quality: Quality,
     is_late: bool,
 }
-
-/// Log records to store: by record of the intake log, each with its tenant and what is taken of it.
-type Ready = BTreeMap<Lsn, (Arc<str>, Vec<Take>)>;
 
 /// What waits of logs.
 #[derive(Debug, Default)]
@@ -179,7 +176,8 @@ impl Tail {
             (_, false) if since.is_none_or(|since| lsn < since) => return,
             (_, false) => {}
         }
-        let record = Record::new(lsn, entry, payload);
+        let ordinals = entry.ordinals();
+        let record = Record::new(lsn, entry, &ordinals, payload);
         let tenant = self.tenant(&entry.tenant);
         let own = Own::of(entry.tenant.as_bytes());
         let epoch = self.epoch();
@@ -252,10 +250,10 @@ impl Tail {
             error!(lsn = lsn.0, %error, "an accepted request cannot be read");
         }
         if !takes.is_empty() {
-            self.store_logs(&record, &takes, &whys, logs);
+            self.store_logs(record, &takes, &whys, logs);
         }
         if is_held {
-            self.keep_recent(record);
+            self.recent.offer(lsn, entry, &ordinals, payload);
         }
         self.make_log_room(journal, logs);
     }
@@ -324,7 +322,7 @@ impl Tail {
             let why = verdict.keep.then(|| Why::with(verdict));
             self.settle_wait(key, wait, &verdict.decision, why, journal, (&mut ready, &mut whys));
         }
-        self.store_ready(ready, &whys, logs);
+        self.store_ready_logs(ready, &whys, logs);
     }
 
     /// Log records whose trace has not come by `now_ns`.
@@ -345,7 +343,7 @@ impl Tail {
             }
             self.give_up(key, journal, (&mut ready, &mut whys));
         }
-        self.store_ready(ready, &whys, logs);
+        self.store_ready_logs(ready, &whys, logs);
     }
 
     /// The oldest go when too many wait.
@@ -365,7 +363,7 @@ impl Tail {
             let is_live = |(due_ns, key): &(u64, TraceId)| waits.get(key).is_some_and(|wait| wait.due_ns == *due_ns);
             self.followers.due.retain(is_live);
         }
-        self.store_ready(ready, &whys, logs);
+        self.store_ready_logs(ready, &whys, logs);
     }
 
     fn give_up(&mut self, key: TraceId, journal: &mut Journal, to: (&mut Ready, &mut Vec<Why>)) {
@@ -410,18 +408,14 @@ impl Tail {
         whys.push(why);
     }
 
-    fn store_ready(&mut self, ready: Ready, whys: &[Why], logs: &mut LogColumns) {
-        for (lsn, (tenant, mut takes)) in ready {
-            takes.sort_unstable_by_key(|take| take.ordinal);
-            match self.find(lsn) {
-                Some(record) => self.store_logs(&record, &takes, whys, logs),
-                None => self.lose(lsn, tenant, Signal::Logs, &takes),
-            }
-        }
+    fn store_ready_logs(&mut self, ready: Ready, whys: &[Why], logs: &mut LogColumns) {
+        self.store_ready(Signal::Logs, ready, |tail, record, takes| {
+            tail.store_logs(record, takes, whys, logs);
+        });
     }
 
     /// Rows of some log records of a record, each with the statement of why it is kept.
-    fn store_logs(&mut self, record: &Record, takes: &[Take], whys: &[Why], logs: &mut LogColumns) {
+    fn store_logs(&mut self, record: Record<'_>, takes: &[Take], whys: &[Why], logs: &mut LogColumns) {
         let mut verdicts: Vec<Sampling<'_>> = Vec::new();
         let mut places: AHashMap<usize, u32> = AHashMap::new();
         let last = takes.last().map_or(0, |take| take.ordinal);
@@ -437,7 +431,7 @@ impl Tail {
             verdicts: &verdicts,
             of: &of,
         };
-        let pushed = logs.push_request(&record.payload, &info, choice);
+        let pushed = logs.push_request(record.payload, &info, choice);
         self.account(record, Signal::Logs, takes, pushed.map(|pushed| pushed.rows));
     }
 }

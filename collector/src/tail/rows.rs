@@ -1,13 +1,13 @@
 //! From references to rows: the records that kept traces lie in are read again, and what is taken of them is stored with why.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ahash::AHashMap;
-use bytes::Bytes;
 use tailwater_model::ids::{Lsn, TraceId};
 use tailwater_model::ledger::Account;
 use tailwater_model::otlp::columns::{Choice, PushError, RequestInfo, Sampling, SpanColumns};
-use tailwater_model::otlp::peek::{self, Keys, SpanPeek};
+use tailwater_model::otlp::peek;
 use tailwater_model::signal::Signal;
 use tailwater_sampling::tracestate::{self, Upstream};
 use tailwater_sampling::{Decision, Threshold, Trigger};
@@ -17,26 +17,39 @@ use super::{Settle, Tail};
 use crate::log::Entry;
 use crate::road::LOST_UNDECODABLE;
 
-/// A request that rows are still taken from.
-#[derive(Debug, Clone)]
-pub(super) struct Record {
+/// A request that rows are taken from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Record<'a> {
     pub lsn: Lsn,
-    pub tenant: Arc<str>,
+    pub tenant: &'a Arc<str>,
     pub arrival_ns: u64,
-    pub rejected: Arc<[u32]>,
-    pub payload: Bytes,
+    pub rejected: &'a [u32],
+    pub payload: &'a [u8],
 }
 
-impl Record {
+impl<'a> Record<'a> {
+    pub fn new(lsn: Lsn, entry: &'a Entry, rejected: &'a [u32], payload: &'a [u8]) -> Record<'a> {
+        Record {
+            lsn,
+            tenant: &entry.tenant,
+            arrival_ns: entry.arrival_ns,
+            rejected,
+            payload,
+        }
+    }
+
     /// What columns are told of its request.
-    pub fn info(&self) -> RequestInfo<'_> {
+    pub fn info(&self) -> RequestInfo<'a> {
         RequestInfo {
-            tenant: &self.tenant,
+            tenant: self.tenant,
             arrival_ns: self.arrival_ns,
-            rejected: &self.rejected,
+            rejected: self.rejected,
         }
     }
 }
+
+/// What becomes rows: by record of the intake log, each with its tenant and what is taken of it.
+pub(super) type Ready = BTreeMap<Lsn, (Arc<str>, Vec<Take>)>;
 
 /// A span that becomes a row.
 #[derive(Debug, Clone, Copy)]
@@ -54,21 +67,9 @@ pub(super) struct Why {
     pub is_late: bool,
 }
 
-impl Record {
-    pub fn new(lsn: Lsn, entry: &Entry, payload: &Bytes) -> Record {
-        Record {
-            lsn,
-            tenant: entry.tenant.clone(),
-            arrival_ns: entry.arrival_ns,
-            rejected: entry.ordinals().into(),
-            payload: payload.clone(),
-        }
-    }
-}
-
 impl Tail {
     /// A record that was kept by reference is gone: our fault, and loud.
-    pub(super) fn lose(&mut self, lsn: Lsn, tenant: Arc<str>, signal: Signal, takes: &[Take]) {
+    fn lose(&mut self, lsn: Lsn, tenant: Arc<str>, signal: Signal, takes: &[Take]) {
         error!(
             lsn = lsn.0,
             signal = signal.name(),
@@ -85,18 +86,50 @@ impl Tail {
         });
     }
 
-    pub(super) fn find(&self, lsn: Lsn) -> Option<Record> {
-        match self.recent.binary_search_by_key(&lsn, |record| record.lsn) {
-            Ok(at) => Some(self.recent[at].clone()),
-            Err(_) => {
-                let found = self.behind.record(lsn)?;
-                Some(Record::new(lsn, &found.entry, &found.payload))
+    /// Stores what is ready with `store`: from the records at hand, then from the log.
+    pub(super) fn store_ready(
+        &mut self,
+        signal: Signal,
+        mut ready: Ready,
+        mut store: impl FnMut(&mut Tail, Record<'_>, &[Take]),
+    ) {
+        ready
+            .values_mut()
+            .for_each(|(_, takes)| takes.sort_unstable_by_key(|take| take.ordinal));
+        ready.retain(|lsn, (_, takes)| {
+            let kept = self.recent.find(*lsn);
+            if let Some(kept) = &kept {
+                store(self, kept.record(), takes);
             }
+            kept.is_none()
+        });
+        if ready.is_empty() {
+            return;
+        }
+        let mut picks = self.behind.records(ready.keys().copied().collect());
+        while let Some(found) = picks.next() {
+            let Some((found, (tenant, takes))) = found.and_then(|found| {
+                let taken = ready.remove(&found.lsn)?;
+                Some((found, taken))
+            }) else {
+                continue;
+            };
+            let record = Record {
+                lsn: found.lsn,
+                tenant: &tenant,
+                arrival_ns: found.arrival_ns,
+                rejected: &found.rejected,
+                payload: found.payload,
+            };
+            store(self, record, &takes);
+        }
+        for (lsn, (tenant, takes)) in ready {
+            self.lose(lsn, tenant, signal, &takes);
         }
     }
 
     /// Rows of some spans of a record, each with the statement of why it is kept.
-    pub(super) fn store(&mut self, record: &Record, takes: &[Take], whys: &[Why], spans: &mut SpanColumns) {
+    pub(super) fn store(&mut self, record: Record<'_>, takes: &[Take], whys: &[Why], spans: &mut SpanColumns) {
         struct Statement {
             why: usize,
             weight: Option<f64>,
@@ -108,20 +141,19 @@ impl Tail {
         let mut known: AHashMap<(usize, &[u8]), u32> = AHashMap::new();
         let last = takes.last().map_or(0, |take| take.ordinal);
         let mut of = vec![u32::MAX; last as usize + 1];
-        let mut next = takes.iter().peekable();
+        let mut next = takes.iter();
         let sampler = &self.sampler;
-        let walked = peek::spans(&record.payload, &Keys::default(), |span: &SpanPeek<'_, '_>| {
-            let Some(take) = next.next_if(|take| take.ordinal == span.ordinal) else {
-                return next.peek().is_some();
-            };
-            of[take.ordinal as usize] = *known.entry((take.why, span.head.trace_state)).or_insert_with(|| {
+        let ordinals = takes.iter().map(|take| take.ordinal);
+        let walked = peek::spans_at(record.payload, ordinals, |head| {
+            let Some(take) = next.next() else { return };
+            of[take.ordinal as usize] = *known.entry((take.why, head.trace_state)).or_insert_with(|| {
                 let decision = &whys[take.why].decision;
-                let trace = TraceId(span.head.trace_id.try_into().unwrap_or_default());
-                let upstream = Upstream::parse(span.head.trace_state);
+                let trace = TraceId(head.trace_id.try_into().unwrap_or_default());
+                let upstream = Upstream::parse(head.trace_state);
                 let stamp = sampler.stamp(trace, upstream, decision);
                 let randomness = decision.is_hashed.then(|| decision.randomness(trace, upstream));
                 let mut trace_state = Vec::new();
-                tracestate::write(span.head.trace_state, stamp.threshold, randomness, &mut trace_state);
+                tracestate::write(head.trace_state, stamp.threshold, randomness, &mut trace_state);
                 statements.push(Statement {
                     why: take.why,
                     weight: stamp.weight(),
@@ -131,7 +163,6 @@ impl Tail {
                 });
                 statements.len() as u32 - 1
             });
-            next.peek().is_some()
         });
         let verdicts: Vec<Sampling<'_>> = statements
             .iter()
@@ -157,12 +188,12 @@ impl Tail {
         };
         let pushed = walked
             .map_err(Into::into)
-            .and_then(|()| spans.push_request(&record.payload, &info, choice));
+            .and_then(|()| spans.push_request(record.payload, &info, choice));
         self.account(record, Signal::Traces, takes, pushed.map(|pushed| pushed.rows));
     }
 
     /// Counts what became of the items of a record that were to be rows.
-    pub(super) fn account(&mut self, record: &Record, signal: Signal, takes: &[Take], rows: Result<u64, PushError>) {
+    pub(super) fn account(&mut self, record: Record<'_>, signal: Signal, takes: &[Take], rows: Result<u64, PushError>) {
         let (items, bytes) = (takes.len() as u64, takes.iter().map(|take| take.bytes).sum::<u64>());
         let rows = match rows {
             Ok(rows) => rows,

@@ -20,8 +20,10 @@ use crate::buffer::AlignedBuf;
 /// How to open a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Open {
-    /// Must exist; reading only.
+    /// Must exist; reading only, front to back.
     Read,
+    /// Must exist; reading only, whole blocks at any place, past the page cache.
+    ReadDirect,
     /// Must exist; writing, past the page cache if `direct`.
     Write {
         /// Use O_DIRECT.
@@ -97,6 +99,7 @@ impl Disk for Os {
         options.read(true);
         match how {
             Open::Read => &mut options,
+            Open::ReadDirect => options.custom_flags(direct(true)),
             Open::Write { direct: d } => options.write(true).custom_flags(direct(d)),
             Open::Create { direct: d } => options.write(true).create(true).truncate(true).custom_flags(direct(d)),
         };

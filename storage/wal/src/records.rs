@@ -131,7 +131,9 @@ impl Records {
                         .flatten();
                     if let Some(gap) = gap {
                         // Say the gap first, come back for the record.
-                        current_back(&mut self.current, header.seq, at);
+                        if let Some(current) = &mut self.current {
+                            current.walk.go_to(header.seq, at);
+                        }
                         return Err(gap);
                     }
                     self.next = record.seq + 1;
@@ -147,13 +149,6 @@ impl Records {
                 Step::End => self.current = None,
             }
         }
-    }
-}
-
-fn current_back(current: &mut Option<Current>, seq: u64, at: u64) {
-    if let Some(current) = current {
-        current.walk.at = at;
-        current.walk.expect = seq;
     }
 }
 

@@ -287,10 +287,13 @@ impl Drop for SimLock {
 impl Disk for Sim {
     fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn File>> {
         let mut world = self.0.lock();
-        let direct = matches!(how, Open::Write { direct: true } | Open::Create { direct: true });
+        let direct = matches!(
+            how,
+            Open::ReadDirect | Open::Write { direct: true } | Open::Create { direct: true }
+        );
         let inode = match (how, world.names.get(path).copied()) {
-            (Open::Read | Open::Write { .. }, Some(inode)) => inode,
-            (Open::Read | Open::Write { .. }, None) => return Err(io::ErrorKind::NotFound.into()),
+            (Open::Read | Open::ReadDirect | Open::Write { .. }, Some(inode)) => inode,
+            (Open::Read | Open::ReadDirect | Open::Write { .. }, None) => return Err(io::ErrorKind::NotFound.into()),
             (Open::Create { .. }, Some(inode)) => {
                 world.simple_op()?;
                 let inode_ref = world.inodes.get_mut(&inode).unwrap();
@@ -415,6 +418,11 @@ fn store(world: &mut World, inode: u64, buf: &[u8], at: u64) {
 impl File for SimFile {
     fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
         self.with(|world| {
+            if self.direct {
+                let whole = |n: u64| n.is_multiple_of(4096);
+                let aligned = whole(at) && whole(buf.len() as u64) && whole(buf.as_ptr() as u64);
+                assert!(aligned, "direct reads are in whole blocks");
+            }
             let cache = &world.inodes[&self.inode].cache;
             let from = (at as usize).min(cache.len());
             let n = buf.len().min(cache.len() - from);

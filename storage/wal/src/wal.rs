@@ -16,6 +16,7 @@ use crate::error::{Error, Kind, Result};
 use crate::file::{Disk, Open, Os, write_all};
 use crate::format::{BLOCK, Body, FileName, log_salt};
 use crate::options::{Ack, Io, Options};
+use crate::picks::{Pick, Picks};
 use crate::records::Records;
 use crate::recover::{Ask, Recovered, State, recover, set_aside};
 use crate::segment::{FreeFile, SegmentMeta, limits};
@@ -180,6 +181,31 @@ impl Wal {
     /// The same with their heads alone.
     pub fn heads(&self, from: u64) -> Records {
         self.read(from, Verify::Head)
+    }
+
+    /// The records of these numbers, which ascend. Assumes that none of them is trimmed meanwhile.
+    pub fn pick(&self, numbers: impl IntoIterator<Item = u64>) -> Picks {
+        let shared = &self.core.shared;
+        let durable = shared.durable();
+        let inner = shared.inner.lock();
+        let limits = limits(&inner.segments);
+        let pick = |seq: u64| {
+            let of = |(segment, limit): (&SegmentMeta, &u64)| segment.base <= seq && seq < *limit;
+            let at = inner
+                .segments
+                .iter()
+                .zip(&limits)
+                .position(of)
+                .filter(|_| seq <= durable);
+            let mark = inner.marks.range(..=seq).next_back().map(|(seq, mark)| (*seq, *mark));
+            Pick {
+                seq,
+                segment: at.map(|at| (inner.segments[at].clone(), limits[at])),
+                mark,
+            }
+        };
+        let wanted: Vec<Pick> = numbers.into_iter().map(pick).collect();
+        Picks::new(shared.clone(), wanted)
     }
 
     fn read(&self, from: u64, verify: Verify) -> Records {

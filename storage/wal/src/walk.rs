@@ -9,8 +9,9 @@
 
 use std::io;
 
+use crate::buffer::AlignedBuf;
 use crate::file::{File, read_full};
-use crate::format::{ALIGN, BLOCK, RECORD_HEADER, RecordHeader, RecordRead, looks_like_record};
+use crate::format::{ALIGN, BLOCK, RECORD_HEADER, RecordHeader, RecordRead, align_up, looks_like_record};
 
 /// Where bytes come from: a file window or a mapping.
 pub(crate) trait Source {
@@ -18,10 +19,10 @@ pub(crate) trait Source {
     fn get(&mut self, at: u64, len: u64) -> io::Result<&[u8]>;
 }
 
-/// A moving window over a file. One record is in memory at a time.
+/// A moving window over a file. One record is in memory at a time. Whole blocks are read into whole blocks, as O_DIRECT wants it.
 pub(crate) struct Window {
     file: Box<dyn File>,
-    buf: Vec<u8>,
+    buf: AlignedBuf,
     /// Offset of `buf[0]` in the file.
     at: u64,
     /// How much of `buf` is read.
@@ -41,7 +42,7 @@ impl Window {
     pub(crate) fn new(file: Box<dyn File>) -> Window {
         Window {
             file,
-            buf: Vec::new(),
+            buf: AlignedBuf::new(0),
             at: 0,
             valid: 0,
             ahead: JUMP_WINDOW_BYTES / 2,
@@ -59,12 +60,13 @@ impl Source for Window {
             } else {
                 WINDOW_BYTES.min(self.ahead * 2)
             };
-            let want = len.max(self.ahead) as usize;
+            let first = at - at % BLOCK;
+            let want = align_up((at - first + len).max(self.ahead), BLOCK) as usize;
             if self.buf.len() < want {
-                self.buf = vec![0; want];
+                self.buf = AlignedBuf::new(want);
             }
-            (self.at, self.valid) = (at, 0);
-            self.valid = read_full(&*self.file, &mut self.buf, at)?;
+            (self.at, self.valid) = (first, 0);
+            self.valid = read_full(&*self.file, &mut self.buf[..want], first)?;
         }
         let from = ((at - self.at) as usize).min(self.valid);
         let to = (from + len as usize).min(self.valid);
@@ -235,6 +237,11 @@ impl<S: Source> Walk<S> {
             true => Ok(head),
             false => Err(io::ErrorKind::UnexpectedEof.into()),
         }
+    }
+
+    /// Goes on with record `seq` at `at`.
+    pub(crate) fn go_to(&mut self, seq: u64, at: u64) {
+        (self.at, self.expect) = (at, seq);
     }
 
     /// A header of this generation whose record fits into the file.

@@ -3,6 +3,8 @@
 //! Guarantees: no allocation per item; no panic on any bytes. [`inspect`] accepts exactly what `columns` can decode, and both
 //! reject the same items, because both ask `judge`. Leaves out: contents. Nothing is cut or replaced here, only counted.
 
+use std::iter::Peekable;
+
 use super::caps::Caps;
 use super::envelope::{self, Origin, Visit};
 use super::item::{self, BODY_LEVEL, ITEM_VALUE_LEVEL, NESTED_VALUE_LEVEL, Parts, SpanHead};
@@ -563,6 +565,60 @@ impl<'a, 'k> Asked<'a, 'k> {
             of_resource: &self.of_resource,
             own: self.own,
         }
+    }
+}
+
+/// Shows the heads of the spans at these ordinals, which ascend; the others are passed over unread.
+///
+/// # Errors
+/// As [`spans`].
+pub fn spans_at<'a>(
+    payload: &'a [u8],
+    ordinals: impl Iterator<Item = u32>,
+    visit: impl FnMut(SpanHead<'a>),
+) -> Result<(), Malformed> {
+    envelope::walk(
+        payload,
+        &mut Heads {
+            ordinals: ordinals.peekable(),
+            next: 0,
+            visit,
+        },
+    )
+}
+
+struct Heads<I: Iterator<Item = u32>, F> {
+    ordinals: Peekable<I>,
+    /// Ordinal of the next entry.
+    next: u32,
+    visit: F,
+}
+
+impl<'a, I: Iterator<Item = u32>, F: FnMut(SpanHead<'a>)> Visit<'a> for Heads<I, F> {
+    const SCOPES: bool = false;
+
+    fn resource(&mut self, _: Origin<'a>) -> Wire<()> {
+        Ok(())
+    }
+
+    fn scope(&mut self, _: Origin<'a>) -> Wire<()> {
+        Ok(())
+    }
+
+    fn rescope(&mut self, _: Origin<'a>) -> Wire<()> {
+        Ok(())
+    }
+
+    fn rewind(&mut self) {}
+
+    #[inline]
+    fn entry(&mut self, entry: &'a [u8]) -> Wire<()> {
+        let ordinal = self.next;
+        self.next += 1;
+        if self.ordinals.next_if_eq(&ordinal).is_some() {
+            (self.visit)(item::span(entry, &mut Lookup::<0>(&mut []))?);
+        }
+        Ok(())
     }
 }
 

@@ -243,6 +243,17 @@ fn check_peek(bytes: &[u8], items: &[Item]) {
     let text = |raw: &[u8]| String::from_utf8_lossy(raw).into_owned();
     let keys = peek::Keys::new(["a", "http.route", "service.version", ""]);
     let mut seen = 0;
+    // Those of every second place, one by one, are those among all.
+    let (mut all, mut some) = (Vec::new(), Vec::new());
+    peek::spans(bytes, &keys, |span| {
+        all.push(format!("{:?}", span.head));
+        true
+    })
+    .expect("a request");
+    let places = (1..all.len() as u32).step_by(2);
+    peek::spans_at(bytes, places.clone(), |head| some.push(format!("{head:?}"))).expect("a request");
+    let expected: Vec<&String> = places.map(|place| &all[place as usize]).collect();
+    assert_eq!(some.iter().collect::<Vec<_>>(), expected);
     peek::spans(bytes, &keys, |peek| {
         let Some(item) = items.get(seen) else {
             panic!("the peek shows more than {} spans", items.len())

@@ -100,6 +100,43 @@ fn reading_begins_anywhere_without_the_start_of_the_segment() {
 }
 
 #[test]
+fn single_records_are_picked_from_anywhere() {
+    for io in [Io::Buffered, Io::Direct] {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options {
+            io,
+            segment_bytes: 2 << 20,
+            ..options(dir.path())
+        };
+        let (wal, _) = open(&options);
+        fill(&wal, 40, 70_000);
+        fill(&wal, 300, 100);
+        fill(&wal, 5, 600_000);
+        drop(wal);
+        // Of these only the segments are known, of those to come some places in them.
+        let (wal, _) = open(&options);
+        fill(&wal, 60, 50_000);
+        for (first, step) in [(1, 1), (1, 7), (30, 100), (341, 1), (2, 403)] {
+            let numbers: Vec<u64> = (first..=405).step_by(step).collect();
+            let (mut picks, mut found) = (wal.pick(numbers.clone()), Vec::new());
+            while let Some(picked) = picks.next() {
+                let picked = picked.unwrap();
+                assert_eq!(picked.head, head(picked.seq));
+                assert_eq!(picked.body, body(picked.seq, picked.body.len()));
+                found.push(picked.seq);
+            }
+            assert_eq!(found, numbers);
+        }
+        let damaged = |seq| Kind::Damaged { first: seq, last: seq };
+        let mut picks = wal.pick([405, 406, 500]);
+        assert_eq!(picks.next().unwrap().unwrap().seq, 405);
+        assert_eq!(kind(picks.next().unwrap()), damaged(406));
+        assert_eq!(kind(picks.next().unwrap()), damaged(500));
+        assert!(picks.next().is_none());
+    }
+}
+
+#[test]
 fn slices_are_aligned_when_asked_for() {
     let dir = tempfile::tempdir().unwrap();
     let (wal, _) = open(&options(dir.path()));

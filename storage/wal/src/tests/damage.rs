@@ -200,6 +200,13 @@ fn a_body_that_opening_passes_over_is_found_and_set_aside_by_who_reads_it() {
                 last: victim,
             };
             assert_eq!(bad.into_iter().map(kind).collect::<Vec<_>>(), [damaged]);
+            let mut picks = wal.pick(1..=10);
+            for seq in 1..=10 {
+                match picks.next().unwrap() {
+                    Ok(picked) => assert_eq!((picked.seq, picked.seq == victim), (seq, false)),
+                    bad => assert_eq!((kind(bad), seq), (damaged, victim)),
+                }
+            }
             assert!(wal.set_aside(victim, victim).unwrap());
             assert!(!wal.set_aside(10, 10).unwrap());
             let report = format!("{}.{}.{victim}-{victim}.txt", place.file, place.at);
