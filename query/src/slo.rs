@@ -24,6 +24,7 @@ mod source;
 mod together;
 mod watch;
 
+use futures::try_join;
 use tailwater_openslo::ResolvedSlo;
 use tailwater_slo::{AsOf, PlanError, Report, Settings, Time, Verdict, evaluate, plan};
 
@@ -75,7 +76,7 @@ pub fn parse_time(text: &str) -> Result<Time, String> {
 /// # Errors
 /// What queries can end in; [`ErrorKind::BadQuery`] names SLO and objective when the SQL of a document is to blame.
 pub async fn report(engine: &Engine, slos: &[ResolvedSlo], settings: &Settings, at: Time) -> Result<Reported> {
-    let mut lake = Reader::new(engine);
+    let lake = Reader::new(engine);
     let as_of = AsOf {
         at,
         watermark: lake.watermark(at).await?,
@@ -89,10 +90,14 @@ pub async fn report(engine: &Engine, slos: &[ResolvedSlo], settings: &Settings, 
             Err(error) => return Err(Error::new(ErrorKind::BadQuery, error.to_string())),
         }
     }
-    let watched = lake.watched(&plans).await?;
     let mut objectives = Vec::with_capacity(plans.len());
-    for plans in plans.chunks(together::PLANS) {
-        lake.ask_together(plans).await?;
+    // One is planned while the other is read.
+    let ahead = &plans[..plans.len().min(together::PLANS)];
+    let (watched, ()) = try_join!(lake.watched(&plans), lake.ask_together(ahead))?;
+    for (number, plans) in plans.chunks(together::PLANS).enumerate() {
+        if number > 0 {
+            lake.ask_together(plans).await?;
+        }
         for plan in plans {
             let named = |error: Error| {
                 let message = format!("SLO `{}`, objective `{}`: {error}", plan.slo, plan.objective);

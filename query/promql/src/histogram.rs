@@ -256,6 +256,15 @@ impl Histogram {
         self
     }
 
+    /// The same for one that is shared, which mostly has none.
+    pub(crate) fn compacted(shared: Arc<Self>) -> Arc<Self> {
+        let mut buckets = shared.positive.iter().chain(&shared.negative);
+        if buckets.all(|(_, count)| *count != 0.0) {
+            return shared;
+        }
+        Arc::new(Arc::unwrap_or_clone(shared).compact())
+    }
+
     /// The same observations in a coarser exponential schema; unchanged if `schema` is not coarser.
     #[must_use]
     pub fn reduced(&self, schema: i32) -> Self {

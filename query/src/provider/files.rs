@@ -95,7 +95,9 @@ impl Scan<'_> {
 
         let url = store_url(self.table);
         let reader = readers(state, self.table)?;
-        let options = state.table_options().parquet.clone();
+        let mut options = state.table_options().parquet.clone();
+        // Looking for a bloom that no file has takes a reader and a schema a file. Only trace ids have them.
+        options.global.bloom_filter_on_read &= self.schema.column_with_name("trace_id").is_some();
         let mut source = ParquetSource::new(table_schema.clone())
             .with_table_parquet_options(options)
             .with_parquet_file_reader_factory(reader.clone())

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use hashbrown::HashMap;
 use tailwater_promql::{Labels, METRIC_NAME, Matcher, Need, Series};
 
-use super::grid::Grid;
+use super::grid::{Grid, Piece};
 use super::{Found, FoundLabels, Metadata, Sql, Window, may_be, samples_max, table, too_much};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
@@ -33,6 +33,9 @@ const LIVE_MS: i64 = 60_000;
 
 /// Widest slice of `red` and `edges`, ms.
 const SLICE_MAX_MS: i64 = 60_000;
+
+/// When a slice ends, us: SQL.
+const END: &str = "(arrow_cast(ts, 'Int64') + slice_s::bigint * 1000000)";
 
 /// All samples of the series that a need selects.
 pub(super) async fn select(
@@ -67,7 +70,6 @@ async fn one(
         columns.sort_unstable();
         columns.dedup();
     }
-    let end = "(arrow_cast(ts, 'Int64') / 1000 + slice_s::bigint * 1000)";
     let key = match &need.hints.summed {
         Some(kept) if !need.hints.nested => {
             let compared = need.matchers.iter().map(|matcher| &*matcher.name);
@@ -77,55 +79,51 @@ async fn one(
     };
     // What is behind the newest slice is known to be nothing only if it had the time to arrive.
     let may_grow = now_ms.saturating_sub(need.to_ms) <= LIVE_MS;
-    let mut columns = vec![grid.bin_sql(end)];
-    columns.extend(may_grow.then(|| format!("max({end})")));
+    let mut columns = vec![grid.bin_sql(END)];
+    columns.extend(may_grow.then(|| format!("max({END}) / 1000")));
     columns.extend(numbers.iter().map(|column| format!("sum({column})")));
     columns.extend(sketches.iter().map(|column| format!("exphist_merge({column})")));
-    let mut sql = key.select(columns);
     let window = Window {
         after_ms: need.from_ms.saturating_sub(1),
         upto_ms: need.to_ms,
     };
-    // A table in which no bin cuts a slice.
-    let begins = |slice_ms: i64| window.after_ms.rem_euclid(slice_ms) == 0;
-    let fits = |slice_ms: i64| grid.fits(slice_ms) && begins(slice_ms);
-    let coarser = family.coarser.iter().find(|(_, slice_ms)| fits(*slice_ms));
-    let from = coarser.copied().unwrap_or((family.table, SLICE_MAX_MS));
-    rows_from(&mut sql, from, family, &need.matchers, window);
-    if let Some(read) = grid.read_sql(end) {
-        sql.push(" and ").push(&read);
-    }
     let width = key.width();
     let grouped: Vec<String> = (1..=width + 1).map(|number| number.to_string()).collect();
-    sql.push(" group by ").push(&grouped.join(", "));
+    let pieces = grid.pieces(family.coarser, (family.table, SLICE_MAX_MS), window);
 
     let mut groups: HashMap<String, Deltas> = HashMap::new();
     let mut newest_ms = i64::MIN;
     let mut text = String::new();
-    for rows in table::read(engine, sql, &mut found.notes).await? {
-        let keys = key.of(&rows)?;
-        let bins = table::integers(&rows, width)?;
-        let mut at = width + 1;
-        if may_grow {
-            let last = table::integers(&rows, at)?;
-            newest_ms = last.values().iter().copied().fold(newest_ms, i64::max);
-            at += 1;
-        }
-        let numbers = (at..at + numbers.len())
-            .map(|column| table::integers(&rows, column))
-            .collect::<Result<Vec<_>>>()?;
-        let at = at + numbers.len();
-        let sketches = (at..at + sketches.len())
-            .map(|column| table::bytes(&rows, column))
-            .collect::<Result<Vec<_>>>()?;
-        for row in 0..rows.num_rows() {
-            keys.write(row, &mut text);
-            let deltas = groups.entry_ref(text.as_str()).or_default();
-            deltas.push(
-                bins.value(row),
-                numbers.iter().map(|column| column.value(row)),
-                sketches.iter().map(|column| column.value(row)),
-            );
+    for piece in &pieces {
+        let mut sql = key.select(columns.iter().cloned());
+        let part = grid.read_sql(END);
+        rows_from(&mut sql, piece, part.as_deref(), family, &need.matchers);
+        sql.push(" group by ").push(&grouped.join(", "));
+        for rows in table::read(engine, sql, &mut found.notes).await? {
+            let keys = key.of(&rows)?;
+            let bins = table::integers(&rows, width)?;
+            let mut at = width + 1;
+            if may_grow {
+                let last = table::integers(&rows, at)?;
+                newest_ms = last.values().iter().copied().fold(newest_ms, i64::max);
+                at += 1;
+            }
+            let numbers = (at..at + numbers.len())
+                .map(|column| table::integers(&rows, column))
+                .collect::<Result<Vec<_>>>()?;
+            let at = at + numbers.len();
+            let sketches = (at..at + sketches.len())
+                .map(|column| table::bytes(&rows, column))
+                .collect::<Result<Vec<_>>>()?;
+            for row in 0..rows.num_rows() {
+                keys.write(row, &mut text);
+                let deltas = groups.entry_ref(text.as_str()).or_default();
+                deltas.push(
+                    bins.value(row),
+                    numbers.iter().map(|column| column.value(row)),
+                    sketches.iter().map(|column| column.value(row)),
+                );
+            }
         }
     }
     let span = Span {
@@ -252,25 +250,33 @@ pub(super) fn metadata() -> Vec<(String, Metadata)> {
 
 /// `from` and `where`: slices that end in the window.
 pub(super) fn rows_of(sql: &mut Sql, family: &Family, matchers: &[Matcher], window: Window) {
-    rows_from(sql, (family.table, SLICE_MAX_MS), family, matchers, window);
+    let all = Piece {
+        table: family.table,
+        slice_ms: SLICE_MAX_MS,
+        windows: vec![window],
+    };
+    rows_from(sql, &all, None, family, matchers);
 }
 
-/// The same, from a table with slices of at most so many ms.
-fn rows_from(sql: &mut Sql, (table, slice_ms): (&str, i64), family: &Family, matchers: &[Matcher], window: Window) {
-    let Window { after_ms, upto_ms } = window;
-    sql.push(" from ").push(table).push(" where ts >= ");
-    sql.time(after_ms.saturating_sub(slice_ms))
-        .push(" and ts < ")
-        .time(upto_ms);
-    sql.push(" and date >= ").day(after_ms.saturating_sub(slice_ms));
-    sql.push(" and date <= ").day(upto_ms);
-    let end = "arrow_cast(ts, 'Int64') + slice_s::bigint * 1000000";
-    let us = |ms: i64| ms.saturating_mul(1000);
-    sql.push(&format!(
-        " and {end} > ({}) and {end} <= ({})",
-        us(after_ms),
-        us(upto_ms)
-    ));
+/// The same for a piece; of its slices those of which `part` is true.
+fn rows_from(sql: &mut Sql, piece: &Piece<'_>, part: Option<&str>, family: &Family, matchers: &[Matcher]) {
+    sql.push(" from ").push(piece.table).push(" where ");
+    // First what leaves the fewest rows: the rest is then looked at of those alone.
+    if let Some(part) = part {
+        sql.push(part).push(" and ");
+    }
+    for (number, Window { after_ms, upto_ms }) in piece.windows.iter().enumerate() {
+        sql.push(if number == 0 { "(" } else { " or " });
+        sql.push("ts >= ").time(after_ms.saturating_sub(piece.slice_ms));
+        sql.push(" and ts < ").time(*upto_ms);
+        let us = |ms: &i64| ms.saturating_mul(1000);
+        sql.push(&format!(
+            " and {END} > ({}) and {END} <= ({})",
+            us(after_ms),
+            us(upto_ms)
+        ));
+    }
+    sql.push(")");
     sql.push(family.only);
     for matcher in matchers {
         if let Some((_, column)) = family.keys.iter().find(|(label, _)| *label == matcher.name)

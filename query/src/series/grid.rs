@@ -10,8 +10,14 @@
 //! one begins and where one ends: Grafana's `$__rate_interval`, a step and one scrape, has a bin of the scrape and one of what is left of the step. Where
 //! the step of a range query is longer than the range of its `rate` or `increase`, slices between windows are not even read: a month at a step of an
 //! hour reads a twelfth of it for `[5m]`. A series that has nothing in any window then is not there, and one that has begins with its first slice in one.
+//!
+//! Bins of whole quarters or hours are read from the tables that have those as slices. Of a single bin, as an instant query has one, the widest table answers what it
+//! can, and only what is left at the ends is read from others: a month is some 700 slices a key. Where retention has taken the beginning from those,
+//! it is missing.
 
 use tailwater_promql::Need;
+
+use super::Window;
 
 /// Width of a slice, ms.
 pub(super) const SLICE_MS: i64 = (tailwater_model::red::SLICE_NS / 1_000_000) as i64;
@@ -29,6 +35,40 @@ pub(super) struct Grid {
     pub apart: bool,
     /// Rising, all within the need's window.
     pub times: Vec<i64>,
+}
+
+/// What is to be read of a table.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Piece<'t> {
+    pub table: &'t str,
+    /// Its widest slice, ms.
+    pub slice_ms: i64,
+    pub windows: Vec<Window>,
+}
+
+impl Piece<'_> {
+    fn new((table, slice_ms): (&str, i64), windows: Vec<Window>) -> Piece<'_> {
+        Piece {
+            table,
+            slice_ms,
+            windows,
+        }
+    }
+}
+
+impl Window {
+    /// What lies before a moment, and what behind another.
+    fn split(self, before_ms: i64, behind_ms: i64) -> [Window; 2] {
+        let before = Window {
+            upto_ms: before_ms,
+            ..self
+        };
+        let behind = Window {
+            after_ms: behind_ms,
+            ..self
+        };
+        [before, behind]
+    }
 }
 
 impl Grid {
@@ -93,31 +133,74 @@ impl Grid {
         }
     }
 
+    /// Which table answers which part of a window: of `coarser`, widest first, and with them how wide their slices are, whatever no bin cuts; of `finest` what
+    /// is left at the ends of bins.
+    pub fn pieces<'t>(&self, coarser: &[(&'t str, i64)], finest: (&'t str, i64), window: Window) -> Vec<Piece<'t>> {
+        if window.upto_ms - self.begin_ms > self.period_ms {
+            // Many bins: all of the finest table would be looked through for what is left at the ends of each.
+            let begins = |slice_ms: i64| window.after_ms.rem_euclid(slice_ms) == 0;
+            let fits = |slice_ms: i64| self.fits(slice_ms) && begins(slice_ms);
+            let table = coarser.iter().copied().find(|(_, slice_ms)| fits(*slice_ms));
+            return vec![Piece::new(table.unwrap_or(finest), vec![window])];
+        }
+        let cut_ms = self.begin_ms + self.cut_ms;
+        let mut left = vec![window];
+        if window.after_ms < cut_ms && cut_ms < window.upto_ms {
+            left = window.split(cut_ms, cut_ms).to_vec();
+        }
+        let mut pieces = Vec::new();
+        for table in coarser.iter().copied() {
+            let (mut whole, mut rest) = (Vec::new(), Vec::new());
+            for window in left {
+                let from = window.after_ms + (-window.after_ms).rem_euclid(table.1);
+                let to = window.upto_ms - window.upto_ms.rem_euclid(table.1);
+                if from < to {
+                    whole.push(Window {
+                        after_ms: from,
+                        upto_ms: to,
+                    });
+                    rest.extend(window.split(from, to));
+                } else {
+                    rest.push(window);
+                }
+            }
+            rest.retain(|window| window.after_ms < window.upto_ms);
+            pieces.push(Piece::new(table, whole));
+            left = rest;
+        }
+        pieces.push(Piece::new(finest, left));
+        pieces.retain(|piece| !piece.windows.is_empty());
+        pieces
+    }
+
     /// Whether no bin cuts a slice of this width.
-    pub fn fits(&self, slice_ms: i64) -> bool {
+    fn fits(&self, slice_ms: i64) -> bool {
         let cuts = [self.begin_ms, self.period_ms, self.cut_ms];
         cuts.iter().all(|cut| cut.rem_euclid(slice_ms) == 0)
     }
 
-    /// SQL that gives the number of the bin of what counts at `end`, ms, after the beginning.
+    /// SQL that gives the number of the bin of what counts at `end`, us, after the beginning.
     pub fn bin_sql(&self, end: &str) -> String {
-        let (after, period) = (self.after_sql(end), self.period_ms);
+        let (after, period) = (self.after_sql(end), us(self.period_ms));
         match self.cut_ms {
             0 => format!("{after} / {period}"),
             _ if self.apart => format!("{after} / {period} * 2"),
-            cut => format!("{after} / {period} * 2 + case when {after} % {period} < {cut} then 0 else 1 end"),
+            cut => format!(
+                "{after} / {period} * 2 + case when {after} % {period} < {} then 0 else 1 end",
+                us(cut)
+            ),
         }
     }
 
     /// SQL that is true of what is ever looked at, if that is not all.
     pub fn read_sql(&self, end: &str) -> Option<String> {
-        let (after, period, cut) = (self.after_sql(end), self.period_ms, self.cut_ms);
+        let (after, period, cut) = (self.after_sql(end), us(self.period_ms), us(self.cut_ms));
         self.apart.then(|| format!("{after} % {period} < {cut}"))
     }
 
     /// How far into the first bin. Nothing counts before it, so there are no negative remainders.
     fn after_sql(&self, end: &str) -> String {
-        format!("({end} - ({}) - 1)", self.begin_ms)
+        format!("({end} - ({}) - 1)", us(self.begin_ms))
     }
 
     /// When a bin ends, ms; it begins with the end of the one before it, which does not belong to it.
@@ -131,6 +214,11 @@ impl Grid {
             _ => period + self.period_ms,
         }
     }
+}
+
+/// As times are stored: a division less for each row.
+fn us(ms: i64) -> i64 {
+    ms.saturating_mul(1000)
 }
 
 #[cfg(test)]
@@ -204,39 +292,86 @@ mod tests {
 
     #[test]
     fn bins_lie_between_moments() {
-        let check = |text: &str, step_ms: i64, ends: &[i64], fits: &[i64], bin_sql: &str, read_sql: Option<&str>| {
-            let grid = grid(text, Params::range(7_200_000, 14_400_000, step_ms));
+        let check = |text: &str, ends: &[i64], bin_sql: &str, read_sql: Option<&str>| {
+            let grid = grid(text, Params::range(7_200_000, 14_400_000, 3_600_000));
             let found: Vec<i64> = (-1..3).map(|bin| grid.end_ms(bin)).collect();
             assert_eq!(found, ends, "{text}");
-            let slices = [10_000, 900_000, 3_600_000].into_iter();
-            let found: Vec<i64> = slices.filter(|slice_ms| grid.fits(*slice_ms)).collect();
-            assert_eq!(found, fits, "{text}");
             assert_eq!(grid.bin_sql("e"), bin_sql);
             assert_eq!(grid.read_sql("e").as_deref(), read_sql);
         };
         check(
             "rate(x[1h])",
-            3_600_000,
             &[3_600_000, 7_200_000, 10_800_000, 14_400_000],
-            &[10_000, 900_000, 3_600_000],
-            "(e - (3600000) - 1) / 3600000",
+            "(e - (3600000000) - 1) / 3600000000",
             None,
         );
         check(
             "rate(x[3610s])",
-            3_600_000,
             &[3_590_000, 3_600_000, 7_190_000, 7_200_000],
-            &[10_000],
-            "(e - (3590000) - 1) / 3600000 * 2 + case when (e - (3590000) - 1) % 3600000 < 10000 then 0 else 1 end",
+            "(e - (3590000000) - 1) / 3600000000 * 2 + case when (e - (3590000000) - 1) % 3600000000 < 10000000 then 0 else 1 end",
             None,
         );
         check(
             "rate(x[15m])",
-            3_600_000,
             &[6_300_000, 7_200_000, 9_900_000, 10_800_000],
-            &[10_000, 900_000],
-            "(e - (6300000) - 1) / 3600000 * 2",
-            Some("(e - (6300000) - 1) % 3600000 < 900000"),
+            "(e - (6300000000) - 1) / 3600000000 * 2",
+            Some("(e - (6300000000) - 1) % 3600000000 < 900000000"),
         );
+    }
+
+    #[test]
+    fn the_widest_slices_that_no_bin_cuts_are_read() {
+        let check = |text: &str, params: Params, expected: &[(&str, &[(i64, i64)])]| {
+            let query = Query::parse(text).unwrap();
+            let need = query.plan(params).unwrap().needs()[0].clone();
+            let all = Window {
+                after_ms: need.from_ms - 1,
+                upto_ms: need.to_ms,
+            };
+            let coarser = [("hours", 3_600_000), ("quarters", 900_000)];
+            let pieces = Grid::new(&need, LOOKBACK_MS).pieces(&coarser, ("slices", 60_000), all);
+            let minutes = |window: &Window| (window.after_ms / 60_000, window.upto_ms / 60_000);
+            let pieces = pieces
+                .iter()
+                .map(|piece| (piece.table, piece.windows.iter().map(minutes).collect::<Vec<_>>()));
+            let pieces: Vec<_> = pieces.collect();
+            let found: Vec<_> = pieces.iter().map(|(table, windows)| (*table, &windows[..])).collect();
+            assert_eq!(found, expected, "{text}");
+        };
+        let hourly = Params::range(7_200_000, 14_400_000, 3_600_000);
+        check("rate(x[1h])", hourly, &[("hours", &[(60, 240)])]);
+        check("rate(x[2h])", hourly, &[("hours", &[(0, 240)])]);
+        check("rate(x[15m])", hourly, &[("quarters", &[(105, 240)])]);
+        check("rate(x[75m])", hourly, &[("quarters", &[(45, 240)])]);
+        check("rate(x[5m])", hourly, &[("slices", &[(115, 240)])]);
+        check("rate(x[61m])", hourly, &[("slices", &[(59, 240)])]);
+        let quarters = Params::range(7_200_000, 14_400_000, 900_000);
+        check("rate(x[1h])", quarters, &[("quarters", &[(60, 240)])]);
+        // An instant query has no step: all is one bin.
+        let at = Params::instant(17_400_000);
+        let ends: [(&str, &[(i64, i64)]); 3] = [
+            ("hours", &[(60, 240)]),
+            ("quarters", &[(240, 285)]),
+            ("slices", &[(50, 60), (285, 290)]),
+        ];
+        check("increase(x[4h])", at, &ends);
+        check(
+            "increase(x[170m])",
+            at,
+            &[
+                ("hours", &[(120, 240)]),
+                ("quarters", &[(240, 285)]),
+                ("slices", &[(285, 290)]),
+            ],
+        );
+        check(
+            "increase(x[20m])",
+            at,
+            &[("quarters", &[(270, 285)]), ("slices", &[(285, 290)])],
+        );
+        check("increase(x[4m])", at, &[("slices", &[(286, 290)])]);
+        check("x", at, &[("slices", &[(285, 290)])]);
+        // What looks at the samples inside sees every slice.
+        check("changes(x[4h])", at, &[("slices", &[(50, 290)])]);
     }
 }

@@ -12,7 +12,7 @@ use super::source::{unwrapped, wrap};
 use crate::error::Result;
 
 impl Reader<'_> {
-    pub(super) async fn data(&mut self, plan: &Plan, watched: &[Span]) -> Result<Data> {
+    pub(super) async fn data(&self, plan: &Plan, watched: &[Span]) -> Result<Data> {
         let mut data = Data {
             observed: match plan.indicator {
                 Indicator::Requests { .. } | Indicator::Ratio { .. } => Observed::Spans(watched.to_vec()),
@@ -71,7 +71,7 @@ impl Reader<'_> {
     }
 
     /// Whether the source has anything from before a time.
-    async fn has_before(&mut self, plan: &Plan, time: Time) -> Result<bool> {
+    async fn has_before(&self, plan: &Plan, time: Time) -> Result<bool> {
         let source = match &plan.indicator {
             Indicator::Requests { of, .. }
             | Indicator::Ratio {

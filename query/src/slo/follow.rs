@@ -28,7 +28,7 @@ pub(crate) async fn follow(
     asked: &[Asked<'_>],
     moments: &[Time],
 ) -> Result<Vec<std::result::Result<Vec<TrackPoint>, String>>> {
-    let mut lake = Reader::new(engine);
+    let lake = Reader::new(engine);
     let (Some(first), Some(last)) = (moments.first(), moments.last()) else {
         return Ok(asked.iter().map(|_| Ok(Vec::new())).collect());
     };

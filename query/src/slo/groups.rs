@@ -24,7 +24,7 @@ const WIDE_SECONDS: u32 = 3600;
 
 impl Reader<'_> {
     /// The groups of an objective whose SLO asks for them.
-    pub(super) async fn groups(&mut self, plan: &Plan, watched: &[Span]) -> Result<Option<Groups>> {
+    pub(super) async fn groups(&self, plan: &Plan, watched: &[Span]) -> Result<Option<Groups>> {
         let keys = &plan.extensions.group_by;
         let Indicator::Requests { of, good } = &plan.indicator else {
             return Ok(None);
@@ -56,7 +56,7 @@ impl Reader<'_> {
     }
 
     /// Values of the keys and how many requests have them, most first.
-    async fn found(&mut self, of: &RedSelector, keys: &[RedKey], span: Span) -> Result<Vec<(Vec<String>, u64)>> {
+    async fn found(&self, of: &RedSelector, keys: &[RedKey], span: Span) -> Result<Vec<(Vec<String>, u64)>> {
         let mut found: BTreeMap<Vec<String>, u64> = BTreeMap::new();
         if span.is_empty() {
             return Ok(Vec::new());

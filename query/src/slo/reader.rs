@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use parking_lot::Mutex;
 use tailwater_slo::Time;
 
 use super::ROWS_MAX;
@@ -13,30 +14,31 @@ use crate::engine::{Engine, Query};
 use crate::error::Result;
 
 /// Larger answers are not kept for a second objective: a hundred of them would take more memory than asking again takes time.
-const KEPT_ROWS_MAX: usize = 10_000;
+pub(super) const KEPT_ROWS_MAX: i64 = 10_000;
 
 /// Asks the engine.
 pub(super) struct Reader<'a> {
     engine: &'a Engine,
-    answers: HashMap<String, Arc<Vec<RecordBatch>>>,
+    answers: Mutex<HashMap<String, Arc<Vec<RecordBatch>>>>,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(engine: &'a Engine) -> Reader<'a> {
         Reader {
             engine,
-            answers: HashMap::new(),
+            answers: Mutex::default(),
         }
     }
 
-    pub(super) async fn ask(&mut self, text: Text) -> Result<Arc<Vec<RecordBatch>>> {
+    pub(super) async fn ask(&self, text: Text) -> Result<Arc<Vec<RecordBatch>>> {
         let key = text.key();
-        if let Some(answer) = self.answers.get(&key) {
-            return Ok(answer.clone());
+        let known = self.answers.lock().get(&key).cloned();
+        if let Some(answer) = known {
+            return Ok(answer);
         }
         let rows = Arc::new(self.run(text).await?);
-        if rows.iter().map(RecordBatch::num_rows).sum::<usize>() <= KEPT_ROWS_MAX {
-            self.answers.insert(key, rows.clone());
+        if rows.iter().map(|rows| rows.num_rows() as i64).sum::<i64>() <= KEPT_ROWS_MAX {
+            self.answers.lock().insert(key, rows.clone());
         }
         Ok(rows)
     }
@@ -53,21 +55,21 @@ impl<'a> Reader<'a> {
 
     /// Whether the answer to the question of this key is known.
     pub(super) fn knows(&self, key: &str) -> bool {
-        self.answers.contains_key(key)
+        self.answers.lock().contains_key(key)
     }
 
     /// Takes an answer that was found otherwise, until all are forgotten.
-    pub(super) fn learn(&mut self, key: String, rows: Vec<RecordBatch>) {
-        self.answers.insert(key, Arc::new(rows));
+    pub(super) fn learn(&self, key: String, rows: Arc<Vec<RecordBatch>>) {
+        self.answers.lock().insert(key, rows);
     }
 
     /// Keeps no answer any longer.
-    pub(super) fn forget(&mut self) {
-        self.answers.clear();
+    pub(super) fn forget(&self) {
+        self.answers.lock().clear();
     }
 
     /// The first time that a query answers.
-    pub(super) async fn time(&mut self, text: Text) -> Result<Option<Time>> {
+    pub(super) async fn time(&self, text: Text) -> Result<Option<Time>> {
         for rows in self.ask(text).await?.iter() {
             if let Some(found) = times(rows, "at")?.into_iter().flatten().next() {
                 return Ok(Some(found));

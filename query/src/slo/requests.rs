@@ -4,19 +4,20 @@ use std::collections::BTreeMap;
 
 use arrow::array::Array;
 use datafusion::common::ScalarValue;
+use tailwater_model::exphist::ExpHist;
 use tailwater_openslo::{Good, RedSelector};
-use tailwater_slo::latency::{Histogram, LatencyBin};
+use tailwater_slo::latency::LatencyBin;
 use tailwater_slo::{Need, Slice, Span, Time};
 
 use super::pieces::{Piece, pieces};
 use super::reader::Reader;
-use super::rows::{cell, count, histogram, integers, sketches, times};
+use super::rows::{cell, count, damaged, histogram, integers, sketches, times};
 use super::select::{Text, bin, from_red};
 use crate::error::Result;
 
 impl Reader<'_> {
     pub(super) async fn requests(
-        &mut self,
+        &self,
         of: &RedSelector,
         good: Good,
         need: &Need,
@@ -29,7 +30,7 @@ impl Reader<'_> {
     }
 
     async fn requests_of(
-        &mut self,
+        &self,
         of: &RedSelector,
         good: Good,
         need: &Need,
@@ -59,8 +60,8 @@ impl Reader<'_> {
         Ok(())
     }
 
-    pub(super) async fn durations(&mut self, of: &RedSelector, need: &Need, into: &mut Vec<LatencyBin>) -> Result<()> {
-        let mut bins: BTreeMap<(Time, u32), Histogram> = BTreeMap::new();
+    pub(super) async fn durations(&self, of: &RedSelector, need: &Need, into: &mut Vec<LatencyBin>) -> Result<()> {
+        let mut bins: BTreeMap<(Time, u32), ExpHist> = BTreeMap::new();
         for piece in pieces(&need.spans, need.width) {
             for rows in self.ask(durations(of, &piece)).await?.iter() {
                 let (starts, durations) = (times(rows, "at")?, sketches(rows, "durations")?);
@@ -68,15 +69,18 @@ impl Reader<'_> {
                     if let Some(cell) = start.and_then(|start| cell(&need.spans, need.width, start))
                         && durations.is_valid(row)
                     {
-                        bins.entry(cell).or_default().merge(&histogram(durations.value(row))?);
+                        let bin = bins.entry(cell).or_default();
+                        bin.merge_encoded(durations.value(row)).map_err(damaged)?;
                     }
                 }
             }
         }
-        into.extend(bins.into_iter().map(|((start, width), histogram)| LatencyBin {
-            span: Span::new(start, start.plus(width.into())),
-            histogram,
-        }));
+        for ((start, width), sketch) in bins {
+            into.push(LatencyBin {
+                span: Span::new(start, start.plus(width.into())),
+                histogram: histogram(&sketch.encode())?,
+            });
+        }
         Ok(())
     }
 }
@@ -88,12 +92,22 @@ pub(super) fn limit_of(good: Good) -> Option<i64> {
 
 /// Counts of a piece: `at`, `total`, `good`, and `rest` where there is a limit.
 pub(super) fn requests(of: &RedSelector, good: Good, piece: &Piece) -> Text {
+    requests_and(of, good, piece, "")
+}
+
+/// The same with the durations in a column of their own.
+pub(super) fn requests_with_durations(of: &RedSelector, good: Good, piece: &Piece) -> Text {
+    requests_and(of, good, piece, ", exphist_merge(exphist) as durations")
+}
+
+fn requests_and(of: &RedSelector, good: Good, piece: &Piece, more: &str) -> Text {
     let mut text = Text::default();
     text.push("select ");
     bin(&mut text, piece.seconds, "ts");
     text.push(" as at, ");
     let limit = limit_of(good).map(|ns| move |text: &mut Text| text.value(ScalarValue::Int64(Some(ns))));
     good_of(&mut text, good.exclude_errors, limit);
+    text.push(more);
     from_red(&mut text, of, piece);
     text
 }

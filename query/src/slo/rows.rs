@@ -1,5 +1,7 @@
 //! What the engine's columns say: times, counts, values, sketches; and where in a need's spans a row belongs.
 
+use std::fmt::Display;
+
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, Float64Array, Int64Array, RecordBatch, StringArray};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit};
@@ -68,16 +70,19 @@ pub(super) fn count(of: &Int64Array, row: usize) -> Result<u64> {
 
 /// What a stored sketch counted, as ranges.
 pub(super) fn histogram(sketch: &[u8]) -> Result<Histogram> {
-    let damaged = |what: String| Error::new(ErrorKind::Damaged, format!("a histogram in `red`: {what}"));
-    let view = View::parse(sketch).map_err(|error| damaged(error.to_string()))?;
-    let ranges = view.ranges().map_err(|error| damaged(error.to_string()))?;
+    let view = View::parse(sketch).map_err(damaged)?;
+    let ranges = view.ranges().map_err(damaged)?;
     let buckets = ranges.into_iter().map(|(above, upto, weight)| Bucket {
         above,
         upto,
         // Weights of `red` are whole: spans are counted one by one.
         count: weight.round() as u64,
     });
-    Histogram::new(buckets.collect(), view.max()).map_err(|error| damaged(error.to_string()))
+    Histogram::new(buckets.collect(), view.max()).map_err(damaged)
+}
+
+pub(super) fn damaged(what: impl Display) -> Error {
+    Error::new(ErrorKind::Damaged, format!("a histogram in `red`: {what}"))
 }
 
 /// The slice of `width` seconds that a time belongs to, cut where its span begins and ends. `None` outside all spans.

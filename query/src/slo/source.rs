@@ -17,7 +17,7 @@ const COUNTER_BEFORE_SECONDS: i64 = 3600;
 impl Reader<'_> {
     /// How many events per slice.
     pub(super) async fn counts(
-        &mut self,
+        &self,
         source: &Source,
         counter: bool,
         need: &Need,
@@ -69,7 +69,7 @@ impl Reader<'_> {
     }
 
     /// What the SQL of a document answers, rows without a time or a value left out.
-    pub(super) async fn values(&mut self, source: &Source, spans: &[Span]) -> Result<Vec<(Time, f64)>> {
+    pub(super) async fn values(&self, source: &Source, spans: &[Span]) -> Result<Vec<(Time, f64)>> {
         let Source::Sql(sql) = source else {
             return Ok(Vec::new());
         };

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeSet;
 
+use futures::try_join;
 use tailwater_slo::{AsOf, Plan, Settings, Span, Time};
 
 use super::HOLE_SECONDS;
@@ -26,34 +27,36 @@ const WATCH_SECONDS: u32 = 300;
 const NEWEST_WITHIN_SECONDS: i64 = 86_400;
 
 impl Reader<'_> {
-    pub(super) async fn watermark(&mut self, at: Time) -> Result<Option<Time>> {
-        let mut newest = None;
-        for (table, end) in [("red", "slice_s"), ("ledger", "10")] {
-            for from in [Some(at.plus(-NEWEST_WITHIN_SECONDS)), None] {
-                let mut text = Text::default();
-                text.push("select max(ts + arrow_cast(");
-                text.push(end);
-                text.push(" * 1000000, 'Duration(Microsecond)')) as at from ");
-                text.push(table);
-                // The slice that begins now holds what arrived a moment ago.
-                text.push(" where ts <= ");
-                text.time(at);
-                if let Some(from) = from {
-                    text.push(" and ts >= ");
-                    text.time(from);
-                }
-                let found = self.time(text).await?;
-                newest = newest.max(found);
-                if found.is_some() {
-                    break;
-                }
+    pub(super) async fn watermark(&self, at: Time) -> Result<Option<Time>> {
+        let (red, ledger) = try_join!(self.newest("red", "slice_s", at), self.newest("ledger", "10", at))?;
+        Ok(red.max(ledger))
+    }
+
+    /// The end of the newest slice of a table that does not begin after a moment.
+    async fn newest(&self, table: &str, seconds: &str, at: Time) -> Result<Option<Time>> {
+        for from in [Some(at.plus(-NEWEST_WITHIN_SECONDS)), None] {
+            let mut text = Text::default();
+            text.push("select max(ts + arrow_cast(");
+            text.push(seconds);
+            text.push(" * 1000000, 'Duration(Microsecond)')) as at from ");
+            text.push(table);
+            // The slice that begins now holds what arrived a moment ago.
+            text.push(" where ts <= ");
+            text.time(at);
+            if let Some(from) = from {
+                text.push(" and ts >= ");
+                text.time(from);
+            }
+            let found = self.time(text).await?;
+            if found.is_some() {
+                return Ok(found);
             }
         }
-        Ok(newest)
+        Ok(None)
     }
 
     /// The same settings, but slices as fine as they are counted while the lake is too young to hold a whole minute.
-    pub(super) async fn settings(&mut self, settings: &Settings, as_of: AsOf) -> Result<Settings> {
+    pub(super) async fn settings(&self, settings: &Settings, as_of: AsOf) -> Result<Settings> {
         let end = as_of.watermark.map_or(as_of.at, |watermark| watermark.min(as_of.at));
         let minute = end.floor(settings.fine);
         for table in ["red", "ledger"] {
@@ -74,7 +77,7 @@ impl Reader<'_> {
     }
 
     /// When the lake was watched, over all that plans read.
-    pub(super) async fn watched(&mut self, plans: &[Plan]) -> Result<Vec<Span>> {
+    pub(super) async fn watched(&self, plans: &[Plan]) -> Result<Vec<Span>> {
         let read = plans.iter().flat_map(|plan| &plan.needs).flat_map(|need| &need.spans);
         let all = read
             .copied()
@@ -85,7 +88,7 @@ impl Reader<'_> {
         }
     }
 
-    pub(super) async fn watched_within(&mut self, Span { from, to }: Span) -> Result<Vec<Span>> {
+    pub(super) async fn watched_within(&self, Span { from, to }: Span) -> Result<Vec<Span>> {
         // What came shortly before shows that the beginning was watched.
         let all = Span::new(from.plus(-i64::from(HOLE_SECONDS)), to);
         let mut seen = BTreeSet::new();

@@ -20,6 +20,9 @@ impl<S> Default for Histograms<S> {
 }
 
 struct OfStep<S> {
+    /// Mostly all there is, and then the answer as it is.
+    first: Option<Arc<Histogram>>,
+    /// Of the first and others.
     sum: Option<S>,
     incompatible: bool,
     reset: bool,
@@ -29,6 +32,7 @@ struct OfStep<S> {
 impl<S> Default for OfStep<S> {
     fn default() -> Self {
         Self {
+            first: None,
             sum: None,
             incompatible: false,
             reset: false,
@@ -91,18 +95,20 @@ impl Evaluator<'_> {
             }
             of_step.reset |= histogram.reset == ResetHint::Reset;
             of_step.not_reset |= histogram.reset == ResetHint::NotReset;
-            match &mut of_step.sum {
-                None => of_step.sum = Some(S::begin(histogram)),
-                Some(sum) => match sum.more(histogram) {
-                    Ok(added) if added.bounds_reconciled => {
-                        self.notes.borrow_mut().bounds_reconciled(Operation::Aggregation, at);
-                    }
-                    Ok(_) => {}
-                    Err(IncompatibleBuckets) => {
-                        self.notes.borrow_mut().mixed_schemas(track.labels.metric(), at);
-                        of_step.incompatible = true;
-                    }
-                },
+            let Some(first) = &of_step.first else {
+                of_step.first = Some(Arc::clone(histogram));
+                continue;
+            };
+            let sum = of_step.sum.get_or_insert_with(|| S::begin(first));
+            match sum.more(histogram) {
+                Ok(added) if added.bounds_reconciled => {
+                    self.notes.borrow_mut().bounds_reconciled(Operation::Aggregation, at);
+                }
+                Ok(_) => {}
+                Err(IncompatibleBuckets) => {
+                    self.notes.borrow_mut().mixed_schemas(track.labels.metric(), at);
+                    of_step.incompatible = true;
+                }
             }
         }
         Ok(())
@@ -111,7 +117,7 @@ impl Evaluator<'_> {
     /// Sums of histograms into the result. A step that has floats as well has no answer.
     pub(super) fn settle<S: Summed>(&self, sums: Histograms<S>, result: &mut Track, at: Position) {
         for (step, of_step) in sums.0.into_iter().enumerate() {
-            let Some(sum) = of_step.sum else { continue };
+            let Some(first) = of_step.first else { continue };
             if !is_stale(result.values[step]) {
                 self.notes.borrow_mut().mixed_in_aggregation(at);
                 result.values[step] = stale();
@@ -123,7 +129,11 @@ impl Evaluator<'_> {
             if of_step.reset && of_step.not_reset {
                 self.notes.borrow_mut().reset_collision(Operation::Aggregation, at);
             }
-            result.set(step, Point::Histogram(Arc::new(sum.end().compact())));
+            let sum = match of_step.sum {
+                Some(sum) => Arc::new(sum.end().compact()),
+                None => Histogram::compacted(first),
+            };
+            result.set(step, Point::Histogram(sum));
         }
     }
 }

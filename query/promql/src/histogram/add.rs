@@ -1,5 +1,6 @@
 //! Adding and subtracting histograms of different resolution, zero bucket and bounds.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::{Buckets, Histogram, ResetHint, exponential_bound, reduce};
@@ -51,13 +52,13 @@ impl Histogram {
         let mut bounds_reconciled = false;
         if self.is_custom() {
             if self.bounds == other.bounds {
-                self.positive = merge(&self.positive, &other.positive, sign);
+                merge(&mut self.positive, &other.positive, sign);
             } else {
                 bounds_reconciled = true;
                 let common = common_bounds(&self.bounds, &other.bounds);
-                let own = rebound(&self.positive, &self.bounds, &common);
+                self.positive = rebound(&self.positive, &self.bounds, &common);
                 let others = rebound(&other.positive, &other.bounds, &common);
-                self.positive = merge(&own, &others, sign);
+                merge(&mut self.positive, &others, sign);
                 self.positive.retain(|(_, count)| *count != 0.0);
                 self.bounds = common;
             }
@@ -69,9 +70,14 @@ impl Histogram {
                 self.negative = reduce(&self.negative, self.schema, other.schema);
                 self.schema = other.schema;
             }
-            let others = |side: &Buckets| at_schema(&outside(side, other.schema, threshold), other.schema, self.schema);
-            self.positive = merge(&self.positive, &others(&other.positive), sign);
-            self.negative = merge(&self.negative, &others(&other.negative), sign);
+            let schema = self.schema;
+            for (own, other_side) in [
+                (&mut self.positive, &other.positive),
+                (&mut self.negative, &other.negative),
+            ] {
+                let others = at_schema(outside(other_side, other.schema, threshold), other.schema, schema);
+                merge(own, &others, sign);
+            }
         }
         self.count += sign * other.count;
         self.sum += sign * other.sum;
@@ -152,35 +158,51 @@ pub(super) fn reconcile_zero(own: &mut Histogram, other: &Histogram) -> (f64, f6
     (count, threshold)
 }
 
-pub(super) fn at_schema(side: &Buckets, from: i32, to: i32) -> Buckets {
+pub(super) fn at_schema(side: &[(i32, f64)], from: i32, to: i32) -> Cow<'_, [(i32, f64)]> {
     if from > to {
-        reduce(side, from, to)
+        reduce(side, from, to).into()
     } else {
-        side.clone()
+        side.into()
     }
 }
 
 /// The buckets outside a zero bucket, judged by their own schema: merged into coarser ones, some would reach beyond it.
-pub(super) fn outside(side: &[(i32, f64)], schema: i32, threshold: f64) -> Buckets {
-    side.iter()
-        .copied()
-        .filter(|(index, _)| exponential_bound(*index, schema) > threshold)
-        .collect()
+pub(super) fn outside(side: &[(i32, f64)], schema: i32, threshold: f64) -> &[(i32, f64)] {
+    let is_outside = |(index, _): &(i32, f64)| exponential_bound(*index, schema) > threshold;
+    // Mostly all are.
+    if side.first().is_none_or(is_outside) {
+        return side;
+    }
+    &side[side.partition_point(|bucket| !is_outside(bucket))..]
 }
 
-/// Sum of two sides.
-fn merge(own: &Buckets, other: &Buckets, sign: f64) -> Buckets {
-    let mut merged = Vec::with_capacity(own.len().max(other.len()));
-    let mut own = own.iter().copied().peekable();
-    for (index, count) in other {
-        while let Some(bucket) = own.next_if(|bucket| bucket.0 < *index) {
-            merged.push(bucket);
+/// Adds `other`, `sign` times. Buckets that are there already stay where they are.
+fn merge(own: &mut Buckets, other: &[(i32, f64)], sign: f64) {
+    let mut at = 0;
+    for (number, (index, count)) in other.iter().enumerate() {
+        while own.get(at).is_some_and(|bucket| bucket.0 < *index) {
+            at += 1;
         }
-        let before = own.next_if(|bucket| bucket.0 == *index).map_or(0.0, |bucket| bucket.1);
-        merged.push((*index, before + sign * count));
+        match own.get_mut(at) {
+            Some(bucket) if bucket.0 == *index => bucket.1 += sign * count,
+            _ => return interleave(own, at, &other[number..], sign),
+        }
     }
-    merged.extend(own);
-    merged
+}
+
+/// The same for what lies behind the first `at` buckets.
+fn interleave(own: &mut Buckets, at: usize, other: &[(i32, f64)], sign: f64) {
+    let rest = own.split_off(at);
+    own.reserve_exact(rest.len().max(other.len()));
+    let mut rest = rest.into_iter().peekable();
+    for (index, count) in other {
+        while let Some(bucket) = rest.next_if(|bucket| bucket.0 < *index) {
+            own.push(bucket);
+        }
+        let before = rest.next_if(|bucket| bucket.0 == *index).map_or(0.0, |bucket| bucket.1);
+        own.push((*index, before + sign * count));
+    }
+    own.extend(rest);
 }
 
 /// The bounds that two sets share.

@@ -97,7 +97,7 @@ impl Accumulator {
                 self.schema = to;
             }
             let (schema, threshold) = (self.schema, self.zero_threshold);
-            let others = |side: &Buckets| at_schema(&outside(side, other.schema, threshold), other.schema, schema);
+            let others = |side| at_schema(outside(side, other.schema, threshold), other.schema, schema);
             merge(&mut self.positive, &others(&other.positive));
             merge(&mut self.negative, &others(&other.negative));
         }
@@ -176,7 +176,7 @@ impl Accumulator {
     }
 }
 
-fn merge(own: &mut Side, other: &Buckets) {
+fn merge(own: &mut Side, other: &[(i32, f64)]) {
     // Most histograms of one metric have the same layout: then nothing moves.
     let mut at = 0;
     for (index, count) in other {

@@ -1,7 +1,7 @@
 //! Was a counter of histograms reset between two samples?
 
 use super::add::{at_schema, common_bounds, outside, target};
-use super::{Buckets, Histogram, ResetHint};
+use super::{Histogram, ResetHint};
 
 impl Histogram {
     /// True when a bucket, the zero bucket or the count has fallen since `previous`, or the layout changed in a way that
@@ -32,20 +32,17 @@ impl Histogram {
         if threshold != self.zero_threshold || self.zero_count < zero_count {
             return true;
         }
-        let side =
-            |side: &Buckets, schema: i32| at_schema(&outside(side, schema, self.zero_threshold), schema, self.schema);
-        fell(
-            &side(&self.positive, self.schema),
-            &side(&previous.positive, previous.schema),
-        ) || fell(
-            &side(&self.negative, self.schema),
-            &side(&previous.negative, previous.schema),
-        )
+        let fell_outside = |current, before| {
+            let current = outside(current, self.schema, self.zero_threshold);
+            let before = outside(before, previous.schema, self.zero_threshold);
+            fell(current, &at_schema(before, previous.schema, self.schema))
+        };
+        fell_outside(&self.positive, &previous.positive) || fell_outside(&self.negative, &previous.negative)
     }
 }
 
 /// True when a bucket of `previous` is larger than, or populated and missing in, `current`.
-fn fell(current: &Buckets, previous: &Buckets) -> bool {
+fn fell(current: &[(i32, f64)], previous: &[(i32, f64)]) -> bool {
     let mut current = current.iter().peekable();
     for (index, before) in previous {
         while current.next_if(|(at, _)| at < index).is_some() {}

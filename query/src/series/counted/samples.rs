@@ -1,10 +1,9 @@
 //! From deltas to the samples of a counter.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tailwater_model::exphist::{Malformed, SCALE, View};
-use tailwater_promql::{Floats, Histogram, Histograms, Labels, Series};
+use tailwater_promql::{Floats, Histogram, Histograms, Labels, ResetHint, Series};
 
 use super::super::grid::Grid;
 use super::family::bucket_bounds;
@@ -146,39 +145,25 @@ impl Deltas {
 
     /// A native histogram of seconds out of sketches of ns.
     pub fn native(&self, labels: Labels, span: &Span<'_>, sums: usize, column: usize) -> Result<Series, Malformed> {
-        let bins = 0..self.bins.len();
-        let ranges: Vec<_> = bins.map(|bin| self.ranges(bin, column)).collect::<Result<_, _>>()?;
         let mut histograms = Histograms::default();
-        let (mut buckets, mut zeros, mut sum_ns) = (BTreeMap::<i32, f64>::new(), 0.0, 0i64);
+        let mut total = Total::default();
         let mut current: Option<Arc<Histogram>> = None;
+        let mut read = Ok(());
         self.walk(span, |met| match met {
             Met::Bin(bin) => {
                 current = None;
-                sum_ns = sum_ns.saturating_add(self.number(bin, sums));
-                for (_, upto, count) in &ranges[bin] {
-                    match native_index(*upto) {
-                        Some(index) => *buckets.entry(index).or_default() += count,
-                        None => zeros += count,
-                    }
+                let added = total.add(self.number(bin, sums), self.sketch(bin, column));
+                if read.is_ok() {
+                    read = added;
                 }
             }
             Met::Sample(time) => {
-                let value = current.get_or_insert_with(|| {
-                    let positive: Vec<(i32, f64)> = buckets.iter().map(|(index, count)| (*index, *count)).collect();
-                    Arc::new(Histogram {
-                        schema: i32::from(SCALE),
-                        zero_threshold: ZERO_THRESHOLD,
-                        zero_count: zeros,
-                        count: zeros + positive.iter().map(|(_, count)| count).sum::<f64>(),
-                        #[allow(clippy::cast_precision_loss)] // Exact up to 2^53 ns.
-                        sum: sum_ns as f64 / 1e9,
-                        positive,
-                        ..Histogram::default()
-                    })
-                });
+                let is_first = histograms.times.is_empty();
+                let value = current.get_or_insert_with(|| Arc::new(total.histogram(is_first)));
                 histograms.push(time, value.clone());
             }
         });
+        read?;
         Ok(Series {
             labels,
             histograms,
@@ -187,17 +172,60 @@ impl Deltas {
     }
 }
 
+/// What a native histogram counted so far.
+#[derive(Default)]
+struct Total {
+    buckets: Vec<(i32, f64)>,
+    zeros: f64,
+    sum_ns: i64,
+}
+
+impl Total {
+    fn add(&mut self, sum_ns: i64, sketch: &[u8]) -> Result<(), Malformed> {
+        self.sum_ns = self.sum_ns.saturating_add(sum_ns);
+        if sketch.is_empty() {
+            return Ok(());
+        }
+        let (mut at, buckets) = (0, &mut self.buckets);
+        self.zeros += View::parse(sketch)?.each_positive(|bucket, count| {
+            let index = native_index(bucket);
+            while buckets.get(at).is_some_and(|(other, _)| *other < index) {
+                at += 1;
+            }
+            match buckets.get_mut(at) {
+                Some((other, before)) if *other == index => *before += count,
+                _ => buckets.insert(at, (index, count)),
+            }
+        })?;
+        Ok(())
+    }
+
+    fn histogram(&self, is_first: bool) -> Histogram {
+        Histogram {
+            // It only ever grows: nobody need compare the buckets of two samples to see that.
+            reset: if is_first { ResetHint::Unknown } else { ResetHint::NotReset },
+            schema: i32::from(SCALE),
+            zero_threshold: ZERO_THRESHOLD,
+            zero_count: self.zeros,
+            count: self.zeros + self.buckets.iter().map(|(_, count)| count).sum::<f64>(),
+            #[allow(clippy::cast_precision_loss)] // Exact up to 2^53 ns.
+            sum: self.sum_ns as f64 / 1e9,
+            positive: self.buckets.clone(),
+            ..Histogram::default()
+        }
+    }
+}
+
 enum Met {
     Bin(usize),
     Sample(i64),
 }
 
-/// The bucket in seconds, with Prometheus' numbers (`(base^(i-1), base^i]`), that holds the middle of the bucket which ends at `upto_ns`.
-/// `None` for zero.
-fn native_index(upto_ns: f64) -> Option<i32> {
-    let per_octave = f64::from(SCALE).exp2();
-    #[allow(clippy::cast_possible_truncation)] // The exponent of a float, times 32.
-    (upto_ns > 0.0).then(|| (upto_ns.log2() * per_octave - 0.5 - 1e9_f64.log2() * per_octave).ceil() as i32)
+/// The bucket in seconds, with Prometheus' numbers (`(base^(i-1), base^i]`), that holds the middle of a bucket of ns.
+fn native_index(bucket_of_ns: i32) -> i32 {
+    // log2(10^9) is 956.72 buckets: the middle of bucket `i` lies 0.22 of a bucket before the end of bucket `i - 956` of seconds.
+    const OF_A_SECOND: i32 = 956;
+    bucket_of_ns - OF_A_SECOND
 }
 
 #[cfg(test)]
@@ -259,8 +287,9 @@ mod tests {
             let mut sketch = tailwater_model::exphist::ExpHist::new();
             sketch.record(ns as f64);
             let bytes = sketch.encode();
-            let (_, upto, _) = View::parse(&bytes).unwrap().ranges().unwrap()[0];
-            let index = native_index(upto).unwrap();
+            let mut index = None;
+            View::parse(&bytes).unwrap().each_positive(|bucket, _| index = Some(native_index(bucket))).unwrap();
+            let index = index.unwrap();
             let bound = |index: i32| (f64::from(index) / 32.0).exp2();
             let seconds = ns as f64 / 1e9;
             let half = (1.0_f64 / 64.0).exp2() * (1.0 + 1e-9);

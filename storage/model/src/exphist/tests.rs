@@ -116,6 +116,11 @@ proptest! {
         prop_assert!(least <= truth && truth <= most, "{least} {truth} {most}: {ranges:?}");
         prop_assert_eq!(weight(&|_| true), values.iter().map(|(_, weight)| weight).sum::<f64>());
         prop_assert!(ranges.windows(2).all(|pair| pair[0].1 <= pair[1].1 && pair[0].0 <= pair[1].0), "{ranges:?}");
+        let mut above_zero = Vec::new();
+        let rest = View::parse(&bytes).unwrap().each_positive(|bucket, weight| above_zero.push((super::index::boundary(bucket + 1, SCALE), weight))).unwrap();
+        let expected: Vec<_> = ranges.iter().filter(|range| range.1 > 0.0).map(|range| (range.1, range.2)).collect();
+        prop_assert_eq!(&above_zero, &expected);
+        prop_assert_eq!(rest, weight(&|range| range.1 <= 0.0));
     }
 
     #[test]
@@ -130,7 +135,7 @@ proptest! {
                 sketch.encode();
             }
             if let Ok(view) = View::parse(&bytes) {
-                let _ = (view.quantile(0.5), view.count_le(1.0), view.count(), view.ranges().is_ok());
+                let _ = (view.quantile(0.5), view.count_le(1.0), view.count(), view.ranges().is_ok(), view.each_positive(|_, _| {}));
             }
         }
     }

@@ -3,7 +3,7 @@
 use super::encoding::{
     Cursor, EMPTY, FLOAT_COUNTS, INFINITIES, Malformed, NEGATIVES, VERSION, index_in_range, unzigzag,
 };
-use super::index::{boundary, middle};
+use super::index::{INDEX_MAX, boundary, middle};
 use super::{SCALE, SCALE_MIN};
 
 /// An encoded sketch. The head is checked by [`View::parse`], the buckets while they are read.
@@ -247,6 +247,21 @@ impl<'a> View<'a> {
             ranges.push((f64::INFINITY, f64::INFINITY, self.above_all));
         }
         Ok(ranges)
+    }
+
+    /// Hands out what buckets of positive values hold, by ascending index, and returns the weight of all else that is at or below zero. Bucket `i` is
+    /// `(2^(i/32), 2^((i+1)/32)]`; of a sketch of a lower [`SCALE`] it is the last of those that the wider bucket holds.
+    pub fn each_positive(&self, mut each: impl FnMut(i32, f64)) -> Result<f64, Malformed> {
+        let mut negatives = self.negatives()?;
+        let below = drain(&mut negatives)?;
+        let mut positives = self.positives(negatives)?;
+        while let Some((at, count)) = next(&mut positives)? {
+            each(((at + 1) << (SCALE - self.scale)) - 1, count);
+        }
+        if self.above_all > 0.0 {
+            each(INDEX_MAX, self.above_all);
+        }
+        Ok(self.below_all + below + self.zero)
     }
 
     /// Weight of the values at or below `x`. In the bucket of `x` the values are taken as evenly spread by logarithm; outside that
