@@ -30,7 +30,7 @@ use crate::own::Own;
 use crate::policy::expr::{Quantile, STATUS_ERROR};
 use crate::policy::{By, Policy, Program, Share, Summary, Target};
 use crate::recent::Recent;
-use crate::table::{HeadRank, Opening, Pushed, Table, Trace};
+use crate::table::{HeadRank, Opening, Table, Trace};
 use crate::threshold::{PROBABILITY_MIN, Randomness, Threshold};
 use crate::tracestate::{Missing, Stamp, Upstream};
 use crate::verdict::{Decision, SpanAt, TickRow, Trigger, Verdict};
@@ -330,15 +330,31 @@ impl<M: Copy> Sampler<M> {
     /// Puts a span to its trace.
     #[inline]
     fn push(&mut self, place: u32, span: &SpanPeek<'_, '_>, at: SpanAt, is_new: bool, out: &mut Output<M>) -> Offer {
-        let pushed = self.table.push(place, at, again::key(&span.head));
-        if pushed == Pushed::Again {
+        if !self.table.push(place, at, again::key(&span.head)) {
             return Offer::Again;
         }
         let is_nearer = self.take_in(place, span, at, is_new);
-        if is_new && let Some(short) = self.refuses(place) {
-            self.evict(place, short, out);
-            return Offer::Refused;
+        let refused = if is_new { self.refuses(place) } else { None };
+        let offer = match refused {
+            Some(short) => {
+                self.evict(place, short, out);
+                Offer::Refused
+            }
+            None => {
+                self.hold(place, is_new, is_nearer, out);
+                Offer::Held
+            }
+        };
+        // The table of names may have grown for one that was refused, too.
+        if self.bytes() > self.limit_bytes() {
+            self.make_room(memory::Short::Memory, out);
         }
+        offer
+    }
+
+    /// A span was added to a trace: sets its timer, and looks at the limits of the trace and of its tenant.
+    #[inline]
+    fn hold(&mut self, place: u32, is_new: bool, is_nearer: bool, out: &mut Output<M>) {
         if is_nearer {
             self.set_timer(place, is_new);
         }
@@ -351,11 +367,6 @@ impl<M: Copy> Sampler<M> {
         if is_new && self.live[tenant as usize].is_full() {
             self.make_room(memory::Short::OfTenant(tenant), out);
         }
-        // A timer that is set anew is counted with the next chunk.
-        if pushed == Pushed::Grown && self.bytes() > self.limit_bytes() {
-            self.make_room(memory::Short::Memory, out);
-        }
-        Offer::Held
     }
 
     /// Adds a new span to what is known of its trace. Answers whether its deadline may have come nearer.

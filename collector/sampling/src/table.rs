@@ -98,17 +98,6 @@ pub(crate) struct Table<M> {
     seq: u32,
 }
 
-/// What became of a span.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Pushed {
-    /// It was there.
-    Again,
-    /// It is there, in room that was counted before.
-    Added,
-    /// It is there, in a chunk of its own.
-    Grown,
-}
-
 /// A new trace, by what its first span says; the rest is filled in by its spans.
 pub(crate) struct Opening<M> {
     pub id: TraceId,
@@ -193,14 +182,14 @@ impl<M> Table<M> {
         place
     }
 
-    /// Adds a span to a trace, unless it is there: `key` tells it from the trace's others.
+    /// Adds a span to a trace, unless it is there: `key` tells it from the trace's others. Answers whether it was added.
     #[inline]
-    pub fn push(&mut self, place: u32, at: SpanAt, key: u64) -> Pushed {
+    pub fn push(&mut self, place: u32, at: SpanAt, key: u64) -> bool {
         if self.traces.get_mut(place).seen.note(key) && self.has(place, key) {
             let trace = self.traces.get_mut(place);
             trace.again += 1;
             trace.again_bytes += u64::from(at.len);
-            return Pushed::Again;
+            return false;
         }
         let trace = self.traces.get_mut(place);
         let within = trace.spans as usize % CHUNK_SPANS;
@@ -212,7 +201,7 @@ impl<M> Table<M> {
         if within > 0 {
             let chunk = self.chunks.get_mut(trace.last_chunk);
             (chunk.spans[within], chunk.keys[within]) = (at, key);
-            return Pushed::Added;
+            return true;
         }
         let none = SpanAt {
             lsn: Lsn(0),
@@ -229,7 +218,7 @@ impl<M> Table<M> {
             last => self.chunks.get_mut(last).next = chunk,
         }
         trace.last_chunk = chunk;
-        Pushed::Grown
+        true
     }
 
     /// Whether a trace has the span of this key.
@@ -387,7 +376,7 @@ mod tests {
                     let place = place.unwrap_or_else(|| table.open(hash, opening));
                     // Few different bits, so that keys are told apart by more than them.
                     let key = ((key % 7) << 32) | (key / 7);
-                    let is_new = table.push(place, at(lsn as u64), key) != Pushed::Again;
+                    let is_new = table.push(place, at(lsn as u64), key);
                     prop_assert!(table.is_at(place, tenant, id) && !table.is_at(place, tenant + 1, id));
                     prop_assert_eq!(is_new, !keys[of].contains(&key));
                     if is_new {
