@@ -43,30 +43,27 @@ impl Figures {
             waiting,
             ..
         } = self;
-        let of = intake.clone();
-        metrics.gauge_fn(
-            "tailwater_memory_used_bytes",
-            "request bytes held in memory",
-            move || of.memory.used() as f64,
-        );
-        let of = intake.clone();
-        metrics.gauge_fn(
-            "tailwater_memory_limit_bytes",
-            "request bytes that may be held",
-            move || of.memory.limit() as f64,
-        );
-        let of = intake.clone();
-        metrics.gauge_fn(
-            "tailwater_backlog_used_bytes",
-            "accepted bytes not yet in a durable batch",
-            move || of.backlog.used() as f64,
-        );
-        let of = intake.clone();
-        metrics.gauge_fn(
-            "tailwater_backlog_limit_bytes",
-            "accepted bytes there is room for",
-            move || of.backlog.limit() as f64,
-        );
+        type OfIntake = fn(&Intake) -> u64;
+        let gauges: [(&str, &str, OfIntake); 4] = [
+            ("memory_used_bytes", "request bytes held in memory", |intake| {
+                intake.memory.used()
+            }),
+            ("memory_limit_bytes", "request bytes that may be held", |intake| {
+                intake.memory.limit()
+            }),
+            (
+                "backlog_used_bytes",
+                "accepted bytes not yet in a durable batch",
+                |intake| intake.backlog.used(),
+            ),
+            ("backlog_limit_bytes", "accepted bytes there is room for", |intake| {
+                intake.backlog.limit()
+            }),
+        ];
+        for (name, help, read) in gauges {
+            let intake = intake.clone();
+            metrics.gauge_fn(&format!("tailwater_{name}"), help, move || read(&intake) as f64);
+        }
         for (log, wal) in [("intake_log", intake_log), ("outbox", outbox)] {
             type Read = fn(&tailwater_wal::Stats) -> u64;
             let gauges: [(&str, &str, Read); 7] = [

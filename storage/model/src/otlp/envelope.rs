@@ -26,18 +26,25 @@ const SCOPE_KNOWN: u32 = wire::known(&[1, 2, 3, 4]);
 const RESOURCE_VALUE_LEVEL: usize = 4;
 const SCOPE_VALUE_LEVEL: usize = 5;
 
-/// Who reads a request. Methods are called in wire order: a resource, then for each of its blocks the scope and its entries.
+/// Who reads a request. Methods are called in wire order: a resource, then for each of its blocks the scope and its entries. Whoever looks at entries
+/// alone leaves out the others; whom scopes matter to has all of them.
 pub trait Visit<'a> {
     /// A resource begins.
-    fn resource(&mut self, resource: Origin<'a>) -> Wire<()>;
+    fn resource(&mut self, _resource: Origin<'a>) -> Wire<()> {
+        Ok(())
+    }
     /// Whether scopes matter. If not, `scope`, `rescope` and `rewind` are never called.
     const SCOPES: bool = true;
     /// A scope begins.
-    fn scope(&mut self, scope: Origin<'a>) -> Wire<()>;
+    fn scope(&mut self, _scope: Origin<'a>) -> Wire<()> {
+        Ok(())
+    }
     /// The scope of all entries since the last `scope` has a schema URL, and is this.
-    fn rescope(&mut self, scope: Origin<'a>) -> Wire<()>;
+    fn rescope(&mut self, _scope: Origin<'a>) -> Wire<()> {
+        Ok(())
+    }
     /// Entries since the last `scope` come again, and so did that.
-    fn rewind(&mut self);
+    fn rewind(&mut self) {}
     /// A span, log record or metric.
     fn entry(&mut self, entry: &'a [u8]) -> Wire<()>;
 }

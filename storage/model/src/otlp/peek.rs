@@ -597,20 +597,6 @@ struct Heads<I: Iterator<Item = u32>, F> {
 impl<'a, I: Iterator<Item = u32>, F: FnMut(SpanHead<'a>)> Visit<'a> for Heads<I, F> {
     const SCOPES: bool = false;
 
-    fn resource(&mut self, _: Origin<'a>) -> Wire<()> {
-        Ok(())
-    }
-
-    fn scope(&mut self, _: Origin<'a>) -> Wire<()> {
-        Ok(())
-    }
-
-    fn rescope(&mut self, _: Origin<'a>) -> Wire<()> {
-        Ok(())
-    }
-
-    fn rewind(&mut self) {}
-
     #[inline]
     fn entry(&mut self, entry: &'a [u8]) -> Wire<()> {
         let ordinal = self.next;
@@ -636,16 +622,6 @@ impl<'a, F: FnMut([&SpanPeek<'a, '_>; N]) -> bool, const N: usize> Visit<'a> for
     fn resource(&mut self, resource: Origin<'a>) -> Wire<()> {
         self.asked.iter_mut().try_for_each(|asked| asked.resource(&resource))
     }
-
-    fn scope(&mut self, _: Origin<'a>) -> Wire<()> {
-        Ok(())
-    }
-
-    fn rescope(&mut self, _: Origin<'a>) -> Wire<()> {
-        Ok(())
-    }
-
-    fn rewind(&mut self) {}
 
     #[inline]
     fn entry(&mut self, entry: &'a [u8]) -> Wire<()> {

@@ -1,6 +1,6 @@
 //! Log records by the little that says whether they follow a trace.
 
-use crate::otlp::envelope::{self, Origin, Visit};
+use crate::otlp::envelope::{self, Visit};
 use crate::otlp::item::{self, Parts};
 use crate::otlp::wire::{Malformed, Wire};
 
@@ -32,20 +32,6 @@ struct Peeker<F> {
 
 impl<'a, F: FnMut(LogPeek<'a>)> Visit<'a> for Peeker<F> {
     const SCOPES: bool = false;
-
-    fn resource(&mut self, _: Origin<'a>) -> Wire<()> {
-        Ok(())
-    }
-
-    fn scope(&mut self, _: Origin<'a>) -> Wire<()> {
-        Ok(())
-    }
-
-    fn rescope(&mut self, _: Origin<'a>) -> Wire<()> {
-        Ok(())
-    }
-
-    fn rewind(&mut self) {}
 
     fn entry(&mut self, entry: &'a [u8]) -> Wire<()> {
         let head = item::log(entry, &mut Nothing)?;
