@@ -5,7 +5,8 @@
 //! keeps all are spared, until sparing the others is not enough. A threshold rises by what is in memory, never by the R of a trace that
 //! stays: had its R been larger still, nothing would have come otherwise, so its weight is the inverse of its probability.
 
-use super::{Output, Sampler, summary};
+use super::decide::summary;
+use super::{Output, Sampler};
 use crate::policy::Target;
 use crate::table::Trace;
 use crate::threshold::{PROBABILITY_MIN, Threshold};
