@@ -111,6 +111,20 @@ pub(crate) struct Queued {
     pub(crate) opens: bool,
 }
 
+/// Goes down with a writer that panics, and says so to whoever waits for it.
+impl Drop for Queued {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.cell.complete(Err(writer_panicked()));
+        }
+    }
+}
+
+/// What is known of the log then.
+pub(crate) fn writer_panicked() -> Error {
+    Error::new(Kind::Poisoned, "the writer of the log panicked")
+}
+
 impl Shared {
     pub(crate) fn append(&self, head: Bytes, body: Body) -> Result<Ticket> {
         let body_len = body.stored_len();
@@ -233,8 +247,8 @@ impl Shared {
         inner.queue_planned = 0;
         drop(inner);
         for cell in queue
-            .into_iter()
-            .map(|q| q.cell)
+            .iter()
+            .map(|q| q.cell.clone())
             .chain(waiters.into_iter().map(|(_, c)| c))
         {
             cell.complete(Err(error.clone()));

@@ -29,6 +29,8 @@ pub(crate) enum Fault {
     Enospc,
     /// This one and all later ones fail and do nothing: the process is gone.
     Gone,
+    /// This one panics: a fault of ours.
+    Panic,
 }
 
 /// The disk. Clones share it.
@@ -117,6 +119,7 @@ impl World {
             Some((at, Fault::Gone)) if self.ops >= at => Err(Fault::Gone),
             Some((at, fault)) if self.ops == at => {
                 self.fault = None;
+                assert!(fault != Fault::Panic, "as asked");
                 Err(fault)
             }
             _ => Ok(()),
@@ -126,7 +129,7 @@ impl World {
     fn simple_op(&mut self) -> io::Result<()> {
         self.op().map_err(|fault| match fault {
             Fault::Enospc => os_error(rustix::io::Errno::NOSPC),
-            Fault::Eio | Fault::Gone => eio(),
+            Fault::Eio | Fault::Gone | Fault::Panic => eio(),
         })
     }
 

@@ -91,10 +91,11 @@ impl fmt::Debug for Ticket {
 }
 
 impl Cell {
+    /// The first outcome counts.
     pub(crate) fn complete(&self, result: Result<u64>) {
         let waker = {
             let mut state = self.state.lock();
-            state.result = Some(result);
+            state.result.get_or_insert(result);
             state.waker.take()
         };
         self.done.notify_all();

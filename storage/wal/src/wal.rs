@@ -55,7 +55,11 @@ impl Wal {
     /// [`Kind::Locked`], [`Kind::Foreign`], [`Kind::Newer`], [`Kind::Options`], [`Kind::Io`]; [`Kind::Full`] if a tail of unknown durability has
     /// to be copied and there is no room for it (the reserve may be used for that).
     pub fn open(options: Options) -> Result<(Wal, Recovered)> {
-        Wal::open_on(Arc::new(Os::default()), options, |writer| {
+        Wal::open_threaded(Arc::new(Os::default()), options)
+    }
+
+    pub(crate) fn open_threaded(disk: Arc<dyn Disk>, options: Options) -> Result<(Wal, Recovered)> {
+        Wal::open_on(disk, options, |writer| {
             let thread = std::thread::Builder::new()
                 .name("wal-writer".to_owned())
                 .spawn(move || writer.run());

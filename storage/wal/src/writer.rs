@@ -12,7 +12,7 @@ use crate::error::{Error, FullReason, Kind};
 use crate::format::SegmentHeader;
 use crate::options::Ack;
 use crate::segment::{CreateError, GROUP_BYTES, NewSegment, SegmentMeta, SegmentWriter, planned_bytes};
-use crate::shared::{Inner, Mark, Plan, Queued, Shared};
+use crate::shared::{Inner, Mark, Plan, Queued, Shared, writer_panicked};
 
 /// In [`Ack::Write`]: the longest that acknowledged bytes stay unsynced.
 pub const SYNC_DELAY: Duration = Duration::from_millis(100);
@@ -28,6 +28,17 @@ pub(crate) struct Writer {
     sync_due: Option<Duration>,
     /// When a marker is to be written.
     marker_due: Option<Duration>,
+}
+
+/// A writer that panics poisons the log, before anybody learns of it by another way.
+struct Guard(Arc<Shared>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.poison(writer_panicked());
+        }
+    }
 }
 
 enum Work {
@@ -56,6 +67,7 @@ impl Writer {
 
     /// Works until the log is closed or poisoned.
     pub(crate) fn run(mut self) {
+        let _guard = Guard(self.shared.clone());
         while let Some(work) = self.wait() {
             self.work(work);
         }
@@ -134,6 +146,8 @@ impl Writer {
     }
 
     fn group(&mut self, group: Vec<Queued>, plan: Option<Plan>) -> Result<(), Error> {
+        // Goes before the group does, which tells those who wait.
+        let _guard = Guard(self.shared.clone());
         let result = self.write_group(&group, plan);
         match result {
             Ok(true) => {}

@@ -396,3 +396,21 @@ fn trimming_is_durable() {
         assert_eq!(before.len(), 2, "one segment and one free file");
     }
 }
+
+/// A writer that panics leaves nobody waiting, and takes nothing more.
+#[test]
+fn a_panic_of_the_writer_poisons_the_log() {
+    // Before, in and behind the write of a group.
+    for at in 1..6 {
+        let sim = Sim::new(at);
+        let (wal, _) = Wal::open_threaded(Arc::new(sim.clone()), options(Path::new("/log"))).unwrap();
+        sim.fault_in(at, Fault::Panic);
+        let ended = (1..100).find_map(|seq| {
+            let ticket = wal.append(head(seq), body(seq, 5_000));
+            ticket.and_then(|ticket| ticket.wait()).err()
+        });
+        assert_eq!(ended.map(|error| error.kind()), Some(Kind::Poisoned), "{at}");
+        assert_eq!(kind(wal.append(head(0), body(0, 1))), Kind::Poisoned, "{at}");
+        assert!(wal.poisoned().is_some());
+    }
+}
