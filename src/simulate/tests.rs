@@ -1,5 +1,6 @@
 //! Recordings made here, whose answers are known, through files as a user has them.
 #![allow(clippy::unwrap_used)]
+use std::io::Write as _;
 
 use std::path::{Path, PathBuf};
 
@@ -260,7 +261,11 @@ fn nezha(minute: &str) -> Option<PathBuf> {
     let data = named.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"));
     let path = data.join(format!("nezha/trace/{minute}_trace.csv.gz"));
     if !path.is_file() {
-        eprintln!("SKIPPED: {} is not there (set TAILWATER_TEST_DATA)", path.display());
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED: {} is not there (set TAILWATER_TEST_DATA)",
+            path.display()
+        );
         return None;
     }
     Some(path)

@@ -455,7 +455,11 @@ pub fn test_data(what: &str) -> Option<PathBuf> {
     if path.exists() {
         return Some(path);
     }
-    eprintln!("SKIPPED: {} is not there (set TAILWATER_TEST_DATA)", path.display());
+    let _ = writeln!(
+        std::io::stderr(),
+        "SKIPPED: {} is not there (set TAILWATER_TEST_DATA)",
+        path.display()
+    );
     None
 }
 
@@ -465,6 +469,10 @@ pub fn tool(path: &str) -> Option<PathBuf> {
     if path.exists() {
         return Some(path);
     }
-    eprintln!("SKIPPED: {} is not there (run tests/tools)", path.display());
+    let _ = writeln!(
+        std::io::stderr(),
+        "SKIPPED: {} is not there (run tests/tools)",
+        path.display()
+    );
     None
 }

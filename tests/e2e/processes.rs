@@ -1,4 +1,5 @@
 //! Processes: children that die alone, ports that are taken, settings that do not exist, directories in use.
+use std::io::Write as _;
 
 use std::net::TcpListener;
 
@@ -125,11 +126,11 @@ fn a_second_collector_on_a_directory_is_refused() {
 #[test]
 fn a_directory_that_forgets_is_refused_unless_the_settings_accept_it() {
     let Ok(data) = tempfile::tempdir_in("/dev/shm") else {
-        eprintln!("SKIPPED: no /dev/shm here");
+        let _ = writeln!(std::io::stderr(), "SKIPPED: no /dev/shm here");
         return;
     };
     if tailwater_wal::volatile(data.path()).unwrap().is_none() {
-        eprintln!("SKIPPED: /dev/shm is no tmpfs here");
+        let _ = writeln!(std::io::stderr(), "SKIPPED: /dev/shm is no tmpfs here");
         return;
     }
     let mut refused = Server::spawn("collector", data.path(), &[]);

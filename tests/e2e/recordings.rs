@@ -614,7 +614,10 @@ fn ask_duckdb(data: &Path) -> Option<(Vec<Vec<Vec<Value>>>, i64)> {
     let python = tool("venv/bin/python")?;
     let imports = Command::new(&python).args(["-c", "import duckdb"]).output().unwrap();
     if !imports.status.success() {
-        eprintln!("SKIPPED: DuckDB is not in target/tools/venv (run tests/tools)");
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED: DuckDB is not in target/tools/venv (run tests/tools)"
+        );
         return None;
     }
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/readers/duck.py");

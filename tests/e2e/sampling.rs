@@ -19,7 +19,7 @@ strata:
 ";
 
 /// Kills of a usual run; `TAILWATER_KILLS` asks for more.
-const KILLS: u32 = 3;
+const KILLS: u32 = 10;
 
 /// The rows, each by the names of its columns.
 pub fn ask(data: &str, query: &str) -> Vec<Value> {

@@ -367,7 +367,8 @@ fn oracle() -> Option<PathBuf> {
     if built.exists() {
         return Some(built);
     }
-    eprintln!(
+    let _ = writeln!(
+        std::io::stderr(),
         "SKIPPED: {} is not there (run tests/tools, which needs Go, or set PROMETHEUS_ORACLE)",
         built.display()
     );

@@ -2,6 +2,7 @@
 //!
 //! Every instant query is asked as Prometheus' harness asks it: as it is, pinned to its time by `@` at five other times, and
 //! each of those again as the middle of a range. What is refused must be refused by name; nothing may fail.
+use std::io::Write as _;
 
 use std::path::{Path, PathBuf};
 
@@ -20,7 +21,11 @@ fn shared(what: &str) -> Option<PathBuf> {
     if path.exists() {
         return Some(path);
     }
-    eprintln!("SKIPPED: {} is not there (set TAILWATER_TEST_DATA)", path.display());
+    let _ = writeln!(
+        std::io::stderr(),
+        "SKIPPED: {} is not there (set TAILWATER_TEST_DATA)",
+        path.display()
+    );
     None
 }
 

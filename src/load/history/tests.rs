@@ -1,5 +1,6 @@
 //! The counts agree with each other and with what happened; the lake holds what was told.
 #![allow(clippy::unwrap_used)]
+use std::io::Write as _;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -291,7 +292,8 @@ fn quantiles_of_nezha_are_within_the_bound() {
         Into::into,
     );
     let Ok(folder) = std::fs::read_dir(root.join("nezha/trace")) else {
-        eprintln!(
+        let _ = writeln!(
+            std::io::stderr(),
             "SKIPPED: {}/nezha is not there (set TAILWATER_TEST_DATA)",
             root.display()
         );

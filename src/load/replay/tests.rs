@@ -204,7 +204,7 @@ fn data() -> Option<PathBuf> {
     if found.is_dir() {
         return Some(found);
     }
-    eprintln!("skipped: no test data at {}", found.display());
+    let _ = writeln!(std::io::stderr(), "SKIPPED: no test data at {}", found.display());
     None
 }
 

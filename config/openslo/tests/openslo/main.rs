@@ -6,6 +6,7 @@ mod fmt;
 mod meaning;
 mod sloth;
 mod versions;
+use std::io::Write as _;
 
 use std::path::PathBuf;
 
@@ -19,7 +20,11 @@ fn data(name: &str) -> Option<PathBuf> {
     if path.exists() {
         return Some(path);
     }
-    eprintln!("SKIPPED: {} is not there (set TAILWATER_TEST_DATA)", path.display());
+    let _ = writeln!(
+        std::io::stderr(),
+        "SKIPPED: {} is not there (set TAILWATER_TEST_DATA)",
+        path.display()
+    );
     None
 }
 

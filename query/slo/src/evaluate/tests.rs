@@ -1,4 +1,6 @@
 #![allow(clippy::unwrap_used)]
+use std::io::Write as _;
+
 use proptest::prelude::*;
 use tailwater_openslo::annotation::{Maintenance, MaintenanceMode, NoData};
 use tailwater_openslo::{Period, ResolvedSlo, TimeWindow, Unit};
@@ -793,7 +795,8 @@ fn shipped_and_published_slos_are_planned() {
     if examples.is_dir() {
         println!("published examples: {:?} planned and foreign", run(&examples));
     } else {
-        println!(
+        let _ = writeln!(
+            std::io::stderr(),
             "SKIPPED: the published OpenSLO examples are not at {}",
             examples.display()
         );

@@ -1,11 +1,13 @@
 //! The example requests of the OTLP specification. They live outside the repository.
+use std::io::Write as _;
 
 use std::path::{Path, PathBuf};
 
 /// An example request, or `None`, said loudly, where there are none.
 pub fn example(name: &str) -> Option<String> {
     let Some(folder) = folder() else {
-        eprintln!(
+        let _ = writeln!(
+            std::io::stderr(),
             "SKIPPED: no OTLP example requests: set TAILWATER_TEST_DATA to the folder that holds otlp-json/{name}"
         );
         return None;

@@ -1,4 +1,5 @@
 //! Open, append, read back, trim, reopen, read from outside.
+use std::io::Write as _;
 
 use std::time::Duration;
 
@@ -363,7 +364,7 @@ fn tickets_are_futures() {
 fn direct_is_a_wish() {
     // tmpfs has known O_DIRECT since Linux 6.6 only; on either the log works.
     let Ok(dir) = tempfile::tempdir_in("/dev/shm") else {
-        eprintln!("SKIPPED: no /dev/shm here");
+        let _ = writeln!(std::io::stderr(), "SKIPPED: no /dev/shm here");
         return;
     };
     let options = Options {

@@ -1,4 +1,5 @@
 //! Being full is a state that one leaves; being broken is not.
+use std::io::Write as _;
 
 use std::sync::Arc;
 
@@ -236,14 +237,14 @@ fn contradicting_options_are_refused() {
 #[test]
 fn fsync_mode_on_a_ram_disk_is_refused_unless_allowed() {
     let Ok(dir) = tempfile::tempdir_in("/dev/shm") else {
-        eprintln!("SKIPPED: no /dev/shm here");
+        let _ = writeln!(std::io::stderr(), "SKIPPED: no /dev/shm here");
         return;
     };
     if !matches!(
         crate::file::Disk::volatile(&crate::file::Os::default(), dir.path()),
         Ok(Some("tmpfs"))
     ) {
-        eprintln!("SKIPPED: /dev/shm is no tmpfs here");
+        let _ = writeln!(std::io::stderr(), "SKIPPED: /dev/shm is no tmpfs here");
         return;
     }
     let strict = Options {
