@@ -16,10 +16,54 @@ impl Fatal {
         (Fatal(sender), receiver)
     }
 
+    /// Watches over the thread or task of `part`: if it panics, the process ends. Keep what this answers until it is done.
+    #[must_use]
+    pub fn watch(&self, part: &'static str) -> Watch {
+        Watch {
+            fatal: self.clone(),
+            part,
+        }
+    }
+
     /// `part` cannot go on.
     pub fn report(&self, part: &'static str, cause: &dyn Display) {
         error!(part, %cause, "cannot go on; the process ends and recovery sorts it out");
         // Nobody listens any more: the process is ending already.
         let _ = self.0.send(format!("{part}: {cause}"));
+    }
+}
+
+/// See [`Fatal::watch`].
+pub struct Watch {
+    fatal: Fatal,
+    part: &'static str,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.fatal.report(self.part, &"it panicked");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_reported_and_an_end_is_not() {
+        let (fatal, mut failed) = Fatal::new();
+        let run = |watch: Watch, panics: bool| {
+            let thread = std::thread::spawn(move || {
+                let _watch = watch;
+                assert!(!panics, "as asked");
+            });
+            thread.join().is_err()
+        };
+        assert!(!run(fatal.watch("road"), false));
+        assert!(failed.try_recv().is_err());
+        assert!(run(fatal.watch("acker"), true));
+        assert_eq!(failed.try_recv().as_deref(), Ok("acker: it panicked"));
     }
 }

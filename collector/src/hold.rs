@@ -115,6 +115,33 @@ mod tests {
         check(300, 1000, &[(1000, 1), (1100, 1), (500, 1), (1500, 1)], &[1, 1, 1, 2]);
     }
 
+    /// After a restart another shard's oldest trace has the replay begin below what the hold's shard has settled.
+    #[test]
+    fn a_replay_from_below_takes_nothing_back() {
+        let settings = || Settings {
+            log_id: LogId([1; 16]),
+            shards: 2,
+            decisions_max: 10,
+            decision_age_max_ns: 1,
+            reasons: Reasons::new([]),
+        };
+        let mut before = Recovery::new(settings(), None).expect("an empty directory").finish();
+        let _waits = before.open(1, Lsn(3));
+        before.advance_all(Lsn(9));
+        let cut = before.cut(1000, Default::default()).expect("a cut").expect("news");
+
+        let mut recovery = Recovery::new(settings(), None).expect("an empty directory");
+        recovery.batch(cut.seq, &cut.settlement).expect("what was settled");
+        let journal = Mutex::new(recovery.finish());
+        let mut hold = Hold::new(300, 1000);
+        assert_eq!(journal.lock().replay_from(), Lsn(3));
+        for lsn in 3..12 {
+            hold.record(Lsn(lsn), 1000 + lsn, 1, &journal);
+            journal.lock().advance_all(Lsn(lsn));
+            journal.lock().cut(1000 + lsn, Default::default()).expect("a cut");
+        }
+    }
+
     #[test]
     fn bytes_are_bounded() {
         let records: Vec<(u64, u64)> = (0..6).map(|_| (1000, 100)).collect();

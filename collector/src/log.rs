@@ -18,11 +18,12 @@ use tailwater_journal::record::{Head, Rejected};
 use tailwater_model::ids::Lsn;
 use tailwater_model::otlp::columns::RequestInfo;
 use tailwater_model::signal::Signal;
-use tailwater_wal::{Body, Ticket as Durable, Wal};
+use tailwater_wal::{Body, Kind, Ticket as Durable, Wal};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::admit::Held;
 use crate::dedup::Ticket;
+use crate::fatal::Fatal;
 use crate::stats::Stats;
 
 /// What is recorded of a request beside its payload.
@@ -116,23 +117,31 @@ pub struct Log {
     wal: Arc<Wal>,
     /// Appending and queueing are one step, so that the queue has the order of the log.
     queue: Mutex<Option<mpsc::Sender<Waiting>>>,
+    fatal: Fatal,
 }
 
 impl Log {
     /// Starts the acker; durable records go to `road`.
+    ///
+    /// # Errors
+    /// When no thread can be started.
     pub fn start(
         wal: Arc<Wal>,
         road: mpsc::Sender<Accepted>,
         stats: Arc<Stats>,
+        fatal: Fatal,
     ) -> std::io::Result<(Arc<Log>, JoinHandle<()>)> {
         let (queue, waiting) = mpsc::channel();
-        let acker = std::thread::Builder::new()
-            .name("acker".into())
-            .spawn(move || acknowledge(&waiting, &road, &stats))?;
+        let of_acker = fatal.clone();
+        let acker = std::thread::Builder::new().name("acker".into()).spawn(move || {
+            let _watch = of_acker.watch("acker");
+            acknowledge(&waiting, &road, &stats, &of_acker);
+        })?;
         Ok((
             Arc::new(Log {
                 wal,
                 queue: Mutex::new(Some(queue)),
+                fatal,
             }),
             acker,
         ))
@@ -165,14 +174,15 @@ impl Log {
         let durable = self
             .wal
             .append(head, Body::from(appended.payload.clone()))
+            .inspect_err(|error| end_if_poisoned(&self.fatal, error))
             .map_err(Refused::Log)?;
-        queue
-            .send(Waiting {
-                durable,
-                appended,
-                answer,
-            })
-            .expect("the acker lives as long as its queue");
+        let waiting = Waiting {
+            durable,
+            appended,
+            answer,
+        };
+        // Without an acker the process is ending. The record may be in the log all the same; the client comes again, and is known by its digest.
+        queue.send(waiting).map_err(|_| Refused::Closing)?;
         Ok(answered)
     }
 
@@ -187,7 +197,14 @@ impl Log {
     }
 }
 
-fn acknowledge(waiting: &mpsc::Receiver<Waiting>, road: &mpsc::Sender<Accepted>, stats: &Stats) {
+/// After a failed write or sync nobody knows what is on disk: only a new start finds out.
+fn end_if_poisoned(fatal: &Fatal, error: &tailwater_wal::Error) {
+    if error.kind() == Kind::Poisoned {
+        fatal.report("intake log", error);
+    }
+}
+
+fn acknowledge(waiting: &mpsc::Receiver<Waiting>, road: &mpsc::Sender<Accepted>, stats: &Stats, fatal: &Fatal) {
     for Waiting {
         durable,
         appended,
@@ -225,6 +242,7 @@ fn acknowledge(waiting: &mpsc::Receiver<Waiting>, road: &mpsc::Sender<Accepted>,
                 }
             }
             Err(error) => {
+                end_if_poisoned(fatal, &error);
                 let _ = answer.send(Err(error));
             }
         }

@@ -13,13 +13,13 @@ use tailwater_model::ids::{BatchSeq, Lsn, SHARDS};
 use tailwater_model::otlp::reject::Reason;
 use tailwater_sampling::{ADMISSION, LIVE_TRACES};
 use tailwater_storage::outbox;
-use tailwater_wal::{Bodies, Kind, Options, Recovered, Wal};
+use tailwater_wal::{Bodies, Kind, Options, Record, Recovered, Wal};
 use tracing::{error, info, warn};
 
 use crate::checkpoint;
 use crate::keep::{GUARD_SECTION, SAMPLER_SECTION};
 use crate::log::{Accepted, Entry};
-use crate::road::LOST_UNDECODABLE;
+use crate::road::{LOST_DAMAGED, LOST_UNDECODABLE};
 use crate::run::CollectorError;
 use crate::tail::AGAIN;
 
@@ -93,7 +93,7 @@ pub struct Opened {
 
 /// The reasons that ledger rows of the collector carry.
 fn reasons() -> Reasons {
-    let others = [LOST_UNDECODABLE, ADMISSION, LIVE_TRACES, AGAIN];
+    let others = [LOST_UNDECODABLE, LOST_DAMAGED, ADMISSION, LIVE_TRACES, AGAIN];
     Reasons::new(Reason::ALL.map(Reason::name).into_iter().chain(others))
 }
 
@@ -144,7 +144,8 @@ pub fn open(directory: &Directory) -> Result<Opened, CollectorError> {
     options.segment_bytes = directory.outbox.segment_bytes;
     options.budget_bytes = directory.outbox.budget_bytes;
     options.reserve_bytes = directory.reserve_bytes;
-    options.record_bytes_max = directory.outbox.segment_bytes;
+    // A batch that is larger than a segment gets one of its own length. To refuse it would be to refuse what was accepted.
+    options.record_bytes_max = directory.outbox.budget_bytes;
     options.preamble = outbox::preamble();
     options.recycle = 0;
     options.control = Some(directory.logs.join("outbox").join(outbox::CONTROL));
@@ -164,10 +165,12 @@ pub fn open(directory: &Directory) -> Result<Opened, CollectorError> {
         let record = match record {
             Ok(record) => record,
             // Already in the checkpoint, or refused above.
-            Err(error) => {
+            Err(error) if matches!(error.kind(), Kind::Damaged { .. }) => {
                 warn!(%error, "outbox");
                 continue;
             }
+            // The batches behind it would be settled again, under other numbers.
+            Err(error) => return Err(error.into()),
         };
         let head = outbox::Head::decode(record.head)?;
         recovery.batch(BatchSeq(record.seq), &head.settlement)?;
@@ -201,7 +204,12 @@ pub fn open(directory: &Directory) -> Result<Opened, CollectorError> {
                 register.restore(known.digest, known.arrival_ns, known.answer);
             }
         }
-        for record in intake.heads(from).filter_map(Result::ok) {
+        for record in intake.heads(from) {
+            let record = match record {
+                Ok(record) => record,
+                Err(error) if matches!(error.kind(), Kind::Damaged { .. }) => continue,
+                Err(error) => return Err(error.into()),
+            };
             let head = Head::decode(&record.head)?;
             if let (Some(digest), false) = (head.digest, head.duplicate) {
                 register.restore(digest, head.arrival_ns, head.rejected.answer());
@@ -264,38 +272,77 @@ pub fn set_aside(intake: &Wal, error: &tailwater_wal::Error) -> Option<(u64, u64
     Some((first, last))
 }
 
-/// The records that a replay walks, one in memory at a time. `lost` gets the ranges that do not verify.
-pub fn replay(intake: &Arc<Wal>, from: Lsn, lost: Lost) -> impl Iterator<Item = Accepted> + use<> {
+/// Why a replay cannot go on. What it has not read is still in the log, for the next start.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// The disk does not answer, or no file can be opened.
+    #[error("{0}")]
+    Log(#[from] tailwater_wal::Error),
+    /// A record of another version of this program, most likely.
+    #[error("the head of record {lsn} cannot be read: {error}")]
+    Head {
+        /// Which.
+        lsn: u64,
+        /// What is wrong with it.
+        error: tailwater_journal::Error,
+    },
+}
+
+/// The records that a replay walks, one in memory at a time.
+///
+/// Of what does not verify only a head may be left: the record is there without its payload, so that its items are counted as lost. `lost` gets the
+/// ranges.
+pub fn replay(intake: &Arc<Wal>, from: Lsn, lost: Lost) -> impl Iterator<Item = Result<Accepted, ReplayError>> + use<> {
     let wal = intake.clone();
-    intake.records(from.0).filter_map(move |record| {
-        let record = match record {
-            Ok(record) => record,
-            Err(error) => {
-                lost.lock().extend(set_aside(&wal, &error));
-                return None;
-            }
-        };
-        match Head::decode(&record.head) {
-            Ok(head) => Some(Accepted {
-                lsn: Lsn(record.seq),
-                entry: Entry {
-                    arrival_ns: head.arrival_ns,
-                    tenant: Arc::from(head.tenant),
-                    signal: head.signal,
-                    items: head.items,
-                    wire_bytes: head.wire_bytes,
-                    digest: head.digest,
-                    duplicate: head.duplicate,
-                    rejected: head.rejected,
-                },
-                payload: Bytes::clone(&record.body),
-                held: None,
-                place: None,
-            }),
-            Err(error) => {
-                error!(lsn = record.seq, %error, "the head of a record cannot be read");
-                None
-            }
+    intake.records(from.0).flat_map(move |record| match record {
+        Ok(record) => vec![accepted(&record)],
+        Err(error) => {
+            let Kind::Damaged { first, last } = error.kind() else {
+                return vec![Err(error.into())];
+            };
+            let heads = heads_within(&wal, first, last);
+            lost.lock().extend(set_aside(&wal, &error));
+            heads
         }
+    })
+}
+
+/// The records of a damaged range whose heads are whole, without their payloads.
+fn heads_within(wal: &Wal, first: u64, last: u64) -> Vec<Result<Accepted, ReplayError>> {
+    let mut found = Vec::new();
+    for record in wal.heads(first) {
+        match record {
+            Ok(record) if record.seq <= last => found.push(accepted(&record)),
+            Ok(_) => break,
+            Err(error) => match error.kind() {
+                Kind::Damaged { last: bad, .. } if bad < last => {}
+                Kind::Damaged { .. } => break,
+                _ => {
+                    found.push(Err(error.into()));
+                    break;
+                }
+            },
+        }
+    }
+    found
+}
+
+fn accepted(record: &Record) -> Result<Accepted, ReplayError> {
+    let head = Head::decode(&record.head).map_err(|error| ReplayError::Head { lsn: record.seq, error })?;
+    Ok(Accepted {
+        lsn: Lsn(record.seq),
+        entry: Entry {
+            arrival_ns: head.arrival_ns,
+            tenant: Arc::from(head.tenant),
+            signal: head.signal,
+            items: head.items,
+            wire_bytes: head.wire_bytes,
+            digest: head.digest,
+            duplicate: head.duplicate,
+            rejected: head.rejected,
+        },
+        payload: Bytes::clone(&record.body),
+        held: None,
+        place: None,
     })
 }

@@ -185,6 +185,7 @@ pub fn start(
 ) -> std::io::Result<(mpsc::SyncSender<Sealed>, JoinHandle<()>)> {
     let (queue, sealed) = mpsc::sync_channel::<Sealed>(1);
     let thread = std::thread::Builder::new().name("outbox".into()).spawn(move || {
+        let _watch = fatal.watch("outbox");
         for mut batch in sealed {
             if let Err(error) = append(&wal, &batch, &health) {
                 fatal.report("outbox", &error);

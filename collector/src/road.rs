@@ -33,6 +33,7 @@ use tracing::error;
 use crate::fatal::Fatal;
 use crate::hold::Hold;
 use crate::log::{Accepted, Entry};
+use crate::open::ReplayError;
 use crate::outbox::Sealed;
 use crate::stats::Stats;
 use crate::tail::{self, Tail, share, tick_batch};
@@ -110,6 +111,9 @@ pub enum RoadError {
     /// Columns that the outbox does not take.
     #[error("outbox frame: {0}")]
     Frame(#[from] tailwater_storage::Error),
+    /// The intake log does not let itself be read.
+    #[error("reading the intake log: {0}")]
+    IntakeLog(#[from] ReplayError),
     /// The outbox thread has ended, and said why.
     #[error("the outbox has ended")]
     OutboxEnded,
@@ -192,7 +196,7 @@ impl Road {
     /// Walks the replay, then new records until their sender is gone; then cuts the last batch.
     pub fn run(
         mut self,
-        replay: impl Iterator<Item = Accepted>,
+        replay: impl Iterator<Item = Result<Accepted, ReplayError>>,
         records: &Receiver<Accepted>,
         replayed: impl FnOnce(u64),
         fatal: &Fatal,
@@ -204,19 +208,22 @@ impl Road {
 
     fn walk_all(
         &mut self,
-        replay: impl Iterator<Item = Accepted>,
+        replay: impl Iterator<Item = Result<Accepted, ReplayError>>,
         records: &Receiver<Accepted>,
         replayed: impl FnOnce(u64),
     ) -> Result<(), RoadError> {
         let mut count = 0;
         for record in replay {
+            // Whatever is behind it is not read: to go on would be to move past it.
+            let record = record?;
             if self.is_counted(record.lsn) {
                 self.begin(&record, Mode::Restore);
-                if !self.offer(&record) {
+                if !self.offer(&record)? {
                     self.restore(&record);
                 }
                 // What it settles is settled through here, also if no new record comes before the cut: else a second crash stores it again.
                 self.walked = Some(record.lsn);
+                self.tick(record.entry.arrival_ns)?;
                 self.cut_if_full()?;
                 continue;
             }
@@ -235,7 +242,7 @@ impl Road {
             };
             match records.recv_timeout(wait) {
                 Ok(record) => self.walk(record)?,
-                Err(RecvTimeoutError::Timeout) => self.tick((self.now)()),
+                Err(RecvTimeoutError::Timeout) => self.tick((self.now)())?,
                 Err(RecvTimeoutError::Disconnected) => return self.cut(),
             }
             if self.since.is_some_and(|since| since.elapsed() >= self.settings.delay) {
@@ -256,7 +263,7 @@ impl Road {
             };
             // What came within half a second at a time, so that no batch holds all of it.
             while let Some(now_ns) = next() {
-                self.tick(now_ns);
+                self.tick(now_ns)?;
                 self.cut_if_full()?;
             }
             self.cut()?;
@@ -296,17 +303,33 @@ impl Road {
         }
     }
 
-    /// Lets the tail look at the clock: what is due is decided.
-    fn tick(&mut self, now_ns: u64) {
-        let Some(tail) = self.tail.clone() else { return };
-        let mut tail = tail.lock();
-        tail.tick(now_ns, &mut self.journal.lock(), &mut self.spans, &mut self.logs);
-        self.settle(&mut tail);
+    /// Lets the tail look at the clock: what is due is decided. Between two records only, because batches may be cut.
+    fn tick(&mut self, now_ns: u64) -> Result<(), RoadError> {
+        let Some(tail) = self.tail.clone() else { return Ok(()) };
+        let mut is_first = true;
+        loop {
+            {
+                let mut tail = tail.lock();
+                let (journal, spans, logs) = (&mut self.journal.lock(), &mut self.spans, &mut self.logs);
+                match is_first {
+                    true => tail.tick(now_ns, journal, spans, logs),
+                    false => tail.go_on(journal, spans, logs),
+                }
+            }
+            self.settle(&mut tail.lock())?;
+            if !tail.lock().is_behind() {
+                return Ok(());
+            }
+            is_first = false;
+            self.cut()?;
+        }
     }
 
-    /// Offers the spans or log records of a record to the tail, and lets it look at the clock. Answers whether the record is the tail's.
-    fn offer(&mut self, record: &Accepted) -> bool {
-        let Some(tail) = self.tail.clone() else { return false };
+    /// Offers the spans or log records of a record to the tail. Answers whether the record is the tail's.
+    fn offer(&mut self, record: &Accepted) -> Result<bool, RoadError> {
+        let Some(tail) = self.tail.clone() else {
+            return Ok(false);
+        };
         let entry = &record.entry;
         let mut tail = tail.lock();
         {
@@ -322,14 +345,16 @@ impl Road {
                 Signal::Logs => tail.logs(lsn, entry, payload, &mut journal, &mut self.logs),
                 Signal::Metrics => {}
             }
-            tail.tick(entry.arrival_ns, &mut journal, &mut self.spans, &mut self.logs);
         }
-        self.settle(&mut tail);
-        entry.signal == Signal::Traces || entry.signal == Signal::Logs && tail.takes_logs()
+        self.settle(&mut tail)?;
+        Ok(entry.signal == Signal::Traces || entry.signal == Signal::Logs && tail.takes_logs())
     }
 
-    /// Counts what the tail has settled.
-    fn settle(&mut self, tail: &mut Tail) {
+    /// Counts what the tail has settled, if it could.
+    fn settle(&mut self, tail: &mut Tail) -> Result<(), RoadError> {
+        if let Some(error) = tail.failed() {
+            return Err(RoadError::IntakeLog(error.into()));
+        }
         let mut has_news = tail.has_ticks();
         for settled in tail.settled() {
             has_news = true;
@@ -344,11 +369,12 @@ impl Road {
         if has_news {
             self.since.get_or_insert_with(Instant::now);
         }
+        Ok(())
     }
 
     fn walk(&mut self, record: Accepted) -> Result<(), RoadError> {
         self.begin(&record, Mode::Count);
-        let is_offered = self.offer(&record);
+        let is_offered = self.offer(&record)?;
         let Accepted {
             lsn,
             entry,
@@ -360,8 +386,12 @@ impl Road {
             self.walked.is_none_or(|walked| walked < lsn),
             "records come in LSN order"
         );
+        // A record that items were accepted of has a payload, unless damage took it.
+        let is_damaged = payload.is_empty() && entry.items > entry.rejected.count();
         if entry.duplicate {
             self.count(&entry, Account::Deduplicated, "", entry.items, entry.wire_bytes);
+        } else if is_damaged {
+            self.count_rejected(&entry, 0, 0, LOST_DAMAGED);
         } else if is_offered {
             for (ordinal, code) in entry.rejected.iter() {
                 let reason = Reason::from_code(code.0).map_or("unknown", Reason::name);
@@ -372,13 +402,14 @@ impl Road {
                 true => (0, 0),
                 false => self.decode(lsn, &entry, &payload),
             };
-            self.count_rejected(&entry, rows, bytes);
+            self.count_rejected(&entry, rows, bytes, LOST_UNDECODABLE);
         }
         self.count(&entry, Account::Received, "", entry.items, entry.wire_bytes);
         drop((payload, held));
         self.places.extend(place);
         self.walked = Some(lsn);
         self.since.get_or_insert_with(Instant::now);
+        self.tick(entry.arrival_ns)?;
         self.cut_if_full()
     }
 
@@ -395,13 +426,17 @@ impl Road {
         let info = entry.info(&rejected);
         let pushed = match entry.signal {
             Signal::Traces => {
-                let all = Choice::All(self.sampling());
+                let weighed = upstream::weighed(payload, self.sampling());
+                let choice = match &weighed {
+                    Some(weighed) => weighed.choice(),
+                    None => Choice::All(self.sampling()),
+                };
                 match &self.red {
                     Some(red) => {
                         let mut red = red.lock();
-                        self.spans.push_shown(payload, &info, all, |span| red.count(span))
+                        self.spans.push_shown(payload, &info, choice, |span| red.count(span))
                     }
-                    None => self.spans.push_request(payload, &info, all),
+                    None => self.spans.push_request(payload, &info, choice),
                 }
             }
             Signal::Logs => self.logs.push_request(payload, &info, Choice::All(self.sampling())),
@@ -422,7 +457,7 @@ impl Road {
             sample_weight: Some(self.verdict.weight()),
             sample_threshold: Some(self.verdict.threshold.bits() as i64),
             sample_reason: Some(self.verdict.reason),
-            // What an upstream sampler did to the span is not looked at yet, so nothing is claimed.
+            // Where nothing is sampled, silence is not put down as a doubt in every row.
             weight_quality: None,
             trigger: Some(self.verdict.trigger.name()),
             partial: Some(false),
@@ -432,9 +467,9 @@ impl Road {
         }
     }
 
-    /// What did not become a row was rejected for a reason, or lost to a fault of ours. Bytes are those of the rows; the
+    /// What did not become a row was rejected for a reason, or is lost for this one. Bytes are those of the rows; the
     /// rest of the request, envelope included, is shared out by items.
-    fn count_rejected(&mut self, entry: &Entry, rows: u64, row_bytes: u64) {
+    fn count_rejected(&mut self, entry: &Entry, rows: u64, row_bytes: u64, lost_to: &'static str) {
         let answer = entry.rejected.answer();
         let lost = entry.items.saturating_sub(rows + answer.rejected());
         let share = |items: u64, of: u64, bytes: u64| if items == of { bytes } else { bytes / of.max(1) * items };
@@ -453,7 +488,7 @@ impl Road {
             self.count(entry, Account::Rejected, reason, *items, bytes);
         }
         if lost > 0 {
-            self.count(entry, Account::Lost, LOST_UNDECODABLE, lost, whole - spent);
+            self.count(entry, Account::Lost, lost_to, lost, whole - spent);
         }
     }
 
@@ -558,6 +593,10 @@ impl Road {
 
 /// Reason of items that were accepted and cannot be decoded.
 pub const LOST_UNDECODABLE: &str = "undecodable";
+/// Reason of items that were accepted and that media damage took, as far as the head of their record still tells of them.
+pub const LOST_DAMAGED: &str = "damaged";
+
+mod upstream;
 
 #[cfg(test)]
 mod crash_tests;

@@ -180,7 +180,7 @@ pub async fn run(
     )
     .map_err(|error| CollectorError::Io(format!("starting a thread: {error}")))?;
     let (records_sender, records) = mpsc::channel();
-    let (log, acker) = Log::start(opened.intake.clone(), records_sender, stats.clone())
+    let (log, acker) = Log::start(opened.intake.clone(), records_sender, stats.clone(), fatal.clone())
         .map_err(|error| CollectorError::Io(format!("starting a thread: {error}")))?;
     let caps = settings::caps(config);
     let red = settings::red(config, &caps, opened.guard.as_deref());
@@ -205,6 +205,7 @@ pub async fn run(
         log_bytes: LOG_WAIT_BYTES,
         memory: LATE_MEMORY,
         commit: config.storage.commit.interval,
+        batch_bytes: config.storage.batch.bytes.bytes(),
     };
     let log_id = journal.lock().log_id();
     let wrong = |error| CollectorError::Fatal(format!("sampling.policy: {error}"));
@@ -270,6 +271,7 @@ pub async fn run(
         let recovering = recovering.clone();
         let lost = opened.lost.clone();
         spawn("road", move || {
+            let _watch = fatal.watch("road");
             road.run(
                 replay,
                 &records,
@@ -307,7 +309,12 @@ pub async fn run(
     });
     let mut tables = JoinSet::new();
     for table in Table::COLLECTED {
-        tables.spawn(delivery.clone().run(table));
+        let watch = fatal.watch(table.name());
+        let delivering = delivery.clone().run(table);
+        tables.spawn(async move {
+            let _watch = watch;
+            delivering.await;
+        });
     }
     let keeping = tokio::spawn(keeper.clone().run());
 

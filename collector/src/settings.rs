@@ -105,6 +105,7 @@ pub fn request_limits(config: &Config, limits: &Limits, caps: Caps) -> intake::L
             body: limits.body_bytes,
             ratio: u64::from(config.intake.inflate_ratio),
         },
+        row_bytes: config.storage.outbox.segment.bytes(),
         body_idle: config.intake.connections.body_idle,
         request: config.intake.request_timeout,
         caps,

@@ -63,6 +63,8 @@ pub struct Settings {
     pub memory: Memory,
     /// Longest time between two commits of a table.
     pub commit: Duration,
+    /// Bytes of spans kept, as received, that one batch takes of a tick's decisions.
+    pub batch_bytes: u64,
 }
 
 /// What lies behind the road, read at every tick.
@@ -85,8 +87,11 @@ pub trait Behind: Send {
 
 /// Records of the intake log, one after the other.
 pub trait Picks {
-    /// The next one, for as long as the one behind it is not asked for; `Some(None)` for one that is not there any more.
-    fn next(&mut self) -> Option<Option<Picked<'_>>>;
+    /// The next one, for as long as the one behind it is not asked for; no record where damage took it.
+    ///
+    /// # Errors
+    /// The log does not let itself be read: nobody knows what is there.
+    fn next(&mut self) -> Option<Result<Option<Picked<'_>>, tailwater_wal::Error>>;
 }
 
 /// What rows need of a record.
@@ -145,8 +150,11 @@ pub struct Tail {
     log_id: LogId,
     tenants: Vec<Arc<str>>,
     out: Output<Mark>,
+    /// Verdicts of `out` that are settled already.
+    resolved: usize,
     recent: Recent,
     followers: Followers,
+    clock: Clock,
     next_tick_ns: u64,
     /// Traces of the open batch that have their first part in it, by their id among all tenants'.
     fresh: AHashSet<TraceId>,
@@ -154,6 +162,7 @@ pub struct Tail {
     ticks: Vec<TickRow>,
     calibration: Calibration,
     durations: Durations,
+    failed: Option<tailwater_wal::Error>,
 }
 
 #[derive(Debug, Default)]
@@ -161,6 +170,29 @@ struct Calibration {
     at_ns: u64,
     expected: f64,
     stored: f64,
+}
+
+/// The clock that waiting is measured by: arrivals, but that it goes on where the system's clock is set back. Else nothing would be due until that
+/// has caught up. From the same arrivals it comes to the same times.
+#[derive(Debug, Default)]
+struct Clock {
+    last_ns: u64,
+    /// By how much it is ahead of arrivals.
+    ahead_ns: u64,
+}
+
+/// Records that came at about the same time stand in the log in any order; more than this is a clock that was set back.
+const STEP_NS: u64 = 2_000_000_000;
+
+impl Clock {
+    fn read(&mut self, arrival_ns: u64) -> u64 {
+        if arrival_ns.saturating_add(STEP_NS) < self.last_ns {
+            self.ahead_ns += self.last_ns - arrival_ns;
+            self.last_ns = arrival_ns;
+        }
+        self.last_ns = self.last_ns.max(arrival_ns);
+        arrival_ns + self.ahead_ns
+    }
 }
 
 impl Tail {
@@ -193,14 +225,17 @@ impl Tail {
             log_id,
             tenants: Vec::new(),
             out: Output::default(),
+            resolved: 0,
             recent: Recent::new(settings.recent_bytes),
             followers: Followers::default(),
+            clock: Clock::default(),
             next_tick_ns: 0,
             fresh: AHashSet::new(),
             settled: Vec::new(),
             ticks: Vec::new(),
             calibration: Calibration::default(),
             durations: Durations::default(),
+            failed: None,
         })
     }
 
@@ -222,7 +257,7 @@ impl Tail {
 
     /// When [`Tail::tick`] looks at what is due again, by the arrival clock.
     pub fn next_tick_ns(&self) -> u64 {
-        self.next_tick_ns
+        self.next_tick_ns - self.clock.ahead_ns
     }
 
     /// Whether nothing waits, neither spans nor log records.
@@ -248,6 +283,7 @@ impl Tail {
     ) {
         let ordinals = entry.ordinals();
         let record = Record::new(lsn, entry, &ordinals, payload);
+        let now_ns = self.clock.read(entry.arrival_ns);
         let tenant = self.tenant(&entry.tenant);
         let (mut whys, mut takes) = (Vec::new(), Vec::new());
         let mut is_held = false;
@@ -270,7 +306,7 @@ impl Tail {
                 len: u32::try_from(bytes).unwrap_or(u32::MAX),
             };
             // What waits is decided nowhere, so nobody else need be asked.
-            if let Some(offer) = sampler.add(entry.arrival_ns, tenant, span, at, out) {
+            if let Some(offer) = sampler.add(now_ns, tenant, span, at, out) {
                 // One that came again is counted by its trace's verdict; the first one is what is stored.
                 is_held |= offer != Offer::Again;
                 return true;
@@ -291,7 +327,7 @@ impl Tail {
                         shard,
                         slot: journal.open(shard, lsn),
                     };
-                    let (decision, is_kept) = match sampler.begin(entry.arrival_ns, tenant, span, at, open, out) {
+                    let (decision, is_kept) = match sampler.begin(now_ns, tenant, span, at, open, out) {
                         Offer::Held | Offer::Refused | Offer::Again => {
                             is_held = true;
                             return true;
@@ -347,11 +383,13 @@ impl Tail {
         if is_held {
             self.recent.offer(lsn, entry, &ordinals, payload);
         }
-        self.resolve(journal, spans, logs);
+        self.resolve(u64::MAX, journal, spans, logs);
     }
 
-    /// Decides what is due by the arrival clock `now_ns`, if it is time to look again.
+    /// Decides what is due by the arrival clock `now_ns`, if it is time to look again. After a stall that is all that waited, so there may be more than
+    /// a batch should hold: while [`Tail::is_behind`], cut the batch, and [`Tail::go_on`] before anything else.
     pub fn tick(&mut self, now_ns: u64, journal: &mut Journal, spans: &mut SpanColumns, logs: &mut LogColumns) {
+        let now_ns = self.clock.read(now_ns);
         if now_ns < self.next_tick_ns {
             return;
         }
@@ -388,8 +426,18 @@ impl Tail {
             _ => Cause::IntakeLog,
         };
         self.behind.stand(rung, fullest, self.governor.delay(drain.queued));
-        self.resolve(journal, spans, logs);
+        self.go_on(journal, spans, logs);
         self.expire_logs(now_ns, journal, logs);
+    }
+
+    /// Whether traces are decided that are in no batch yet.
+    pub fn is_behind(&self) -> bool {
+        self.resolved < self.out.verdicts.len()
+    }
+
+    /// Settles as many of the decisions as a batch takes.
+    pub fn go_on(&mut self, journal: &mut Journal, spans: &mut SpanColumns, logs: &mut LogColumns) {
+        self.resolve(self.settings.batch_bytes, journal, spans, logs);
     }
 
     /// What RED has counted since the last call, at `now_ns` of the arrival clock: "slow" is slow compared with it.
@@ -426,6 +474,11 @@ impl Tail {
     /// What was settled since the last call.
     pub fn settled(&mut self) -> impl Iterator<Item = Settle> + '_ {
         self.settled.drain(..)
+    }
+
+    /// Why rows that belong into the open batch could not be read, if so: it must not leave.
+    pub fn failed(&mut self) -> Option<tailwater_wal::Error> {
+        self.failed.take()
     }
 
     /// Whether the open batch has something to say beside rows.
@@ -474,17 +527,30 @@ impl Tail {
         number
     }
 
-    /// Turns the verdicts into rows, counts and decisions of the open batch.
-    fn resolve(&mut self, journal: &mut Journal, spans: &mut SpanColumns, logs: &mut LogColumns) {
-        self.ticks.append(&mut self.out.ticks);
+    /// Turns verdicts into rows, counts and decisions of the open batch, until those kept are of `bytes_max`; a verdict is settled whole.
+    fn resolve(&mut self, bytes_max: u64, journal: &mut Journal, spans: &mut SpanColumns, logs: &mut LogColumns) {
+        let ahead_ns = self.clock.ahead_ns;
+        let ticks = self.out.ticks.drain(..).map(|row| TickRow {
+            at_ns: row.at_ns.saturating_sub(ahead_ns),
+            ..row
+        });
+        self.ticks.extend(ticks);
         if self.out.verdicts.is_empty() {
             return;
         }
         let out = std::mem::take(&mut self.out);
-        self.follow(&out.verdicts, journal, logs);
+        let mut bytes = 0;
+        let more = out.verdicts[self.resolved..].iter().take_while(|verdict| {
+            let has_room = bytes < bytes_max;
+            bytes += if verdict.keep { verdict.bytes } else { 0 };
+            has_room
+        });
+        let upto = self.resolved + more.count();
+        let verdicts = &out.verdicts[self.resolved..upto];
+        self.follow(verdicts, journal, logs);
         let mut whys = Vec::new();
         let mut ready = Ready::new();
-        for verdict in &out.verdicts {
+        for verdict in verdicts {
             let Mark { shard, slot } = verdict.mark;
             let settled = settled_as(&verdict.decision, journal);
             let tenant = &self.tenants[verdict.tenant as usize];
@@ -530,8 +596,12 @@ impl Tail {
         self.store_ready(Signal::Traces, ready, |tail, record, takes| {
             tail.store(record, takes, &whys, spans);
         });
+        self.resolved = upto;
         self.out = out;
-        self.out.clear();
+        if !self.is_behind() {
+            self.out.clear();
+            self.resolved = 0;
+        }
     }
 }
 
@@ -572,4 +642,44 @@ fn decision_of(settled: Settled, journal: &Journal) -> Decision {
 pub fn share(entry: &Entry, ordinal: u32) -> u64 {
     let upto = |items: u64| (u128::from(entry.wire_bytes) * u128::from(items) / u128::from(entry.items.max(1))) as u64;
     upto(u64::from(ordinal) + 1) - upto(u64::from(ordinal))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reference_names_what_makes_a_trace_due() {
+        use tailwater_model::table::{Table, columns};
+        use tailwater_sampling::{Trigger, tracestate::Quality};
+        let says = |column: &str, name: &str| {
+            let mut columns = columns(Table::Spans);
+            let doc = columns
+                .find(|known| known.name == column)
+                .map_or("", |column| column.doc);
+            assert!(doc.contains(name), "{column}: {name} is not in: {doc}");
+        };
+        Trigger::ALL.iter().for_each(|trigger| says("trigger", trigger.name()));
+        let qualities = [Quality::Exact, Quality::AssumedUpstream, Quality::Unknown];
+        qualities
+            .iter()
+            .for_each(|quality| says("weight_quality", quality.name()));
+    }
+
+    #[test]
+    fn waiting_goes_on_when_the_clock_is_set_back() {
+        const S: u64 = 1_000_000_000;
+        let check = |arrivals: &[u64], expected: &[u64]| {
+            let mut clock = Clock::default();
+            let read: Vec<u64> = arrivals.iter().map(|arrival| clock.read(arrival * S) / S).collect();
+            assert_eq!(read, expected, "{arrivals:?}");
+        };
+        check(&[100, 101, 102], &[100, 101, 102]);
+        // Out of order, as requests are.
+        check(&[100, 99, 101], &[100, 99, 101]);
+        // An hour back, and an hour back once more.
+        check(&[7200, 3600, 3601, 3605, 5, 8], &[7200, 7200, 7201, 7205, 7205, 7208]);
+        // What was set back is set right.
+        check(&[7200, 3600, 3601, 7205], &[7200, 7200, 7201, 10_805]);
+    }
 }

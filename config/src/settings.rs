@@ -383,7 +383,7 @@ section! {
 section! {
     /// The outbox: decided rows on their way to the tables, and what queries read before they are there.
     pub struct OutboxLog {
-        /// Size of one segment file; the largest batch must fit.
+        /// Size of one segment file; a larger batch gets one of its own. A request whose rows would take more is refused.
         segment: Size = "256MiB" in "64KiB".."4GiB",
         /// Disk it may use; when that is full, because tables cannot be committed, requests are refused.
         budget: Size = "16GiB" in "128KiB".."1PiB",

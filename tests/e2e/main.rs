@@ -7,6 +7,7 @@ mod access;
 mod budget;
 mod clients;
 mod crash;
+mod damage;
 mod demo;
 mod disk;
 mod harness;

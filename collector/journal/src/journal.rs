@@ -222,8 +222,11 @@ impl Journal {
     }
 
     /// A trace goes to the sampler undecided; its first span lies at `lsn`. Holds the intake log until [`Journal::decide`].
+    ///
+    /// A replay begins at the smallest low of all shards; what this one has settled below its own stays so.
     pub fn open(&mut self, shard: u8, lsn: Lsn) -> Slot {
-        self.shards[usize::from(shard)].pending.open(lsn)
+        let shard = &mut self.shards[usize::from(shard)];
+        shard.pending.open(lsn.max(shard.low))
     }
 
     /// An open trace is decided: its rows or their refusal are in the open batch.

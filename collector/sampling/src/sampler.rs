@@ -44,6 +44,8 @@ mod saved;
 const SERVICES_MAX: usize = 1 << 16;
 /// Most tenants. They come from credentials, so there are few.
 const TENANTS_MAX: usize = 1 << 16;
+/// A trace of so many bytes is decided as one at its limit of spans is: what is kept of it is in memory at once.
+const TRACE_BYTES_MAX: u64 = 64 << 20;
 /// What a byte of protobuf takes when stored, until it was measured.
 const STORED_PER_BYTE: f64 = 0.1;
 /// Reason of traces refused or evicted because memory was short.
@@ -362,7 +364,7 @@ impl<M: Copy> Sampler<M> {
         let trace = self.table.get(place);
         let tenant = trace.tenant;
         let limit = self.live_of(trace).policy.trace.span_limit;
-        if trace.spans >= limit {
+        if trace.spans >= limit || trace.bytes >= TRACE_BYTES_MAX {
             self.decide_now(place, Trigger::SpanLimit, out);
         }
         if is_new && self.live[tenant as usize].is_full() {

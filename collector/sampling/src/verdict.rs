@@ -29,7 +29,7 @@ pub enum Trigger {
     Idle,
     /// Its first span is too long ago.
     Timeout,
-    /// It has too many spans.
+    /// It has too many spans, or too many bytes.
     SpanLimit,
     /// Memory was short.
     Admission,
@@ -38,6 +38,17 @@ pub enum Trigger {
 }
 
 impl Trigger {
+    /// All of them.
+    pub const ALL: [Trigger; 7] = [
+        Trigger::Arrival,
+        Trigger::Root,
+        Trigger::Idle,
+        Trigger::Timeout,
+        Trigger::SpanLimit,
+        Trigger::Admission,
+        Trigger::Shutdown,
+    ];
+
     /// Name in column `trigger`.
     pub fn name(self) -> &'static str {
         match self {

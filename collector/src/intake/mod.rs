@@ -64,6 +64,8 @@ pub struct Limits {
     pub wire_body: u64,
     /// Body bytes after inflating, and the inflate ratio.
     pub inflate: inflate::Limits,
+    /// Bytes of a request's rows.
+    pub row_bytes: u64,
     /// Longest pause inside a body.
     pub body_idle: Duration,
     /// From the head of a request to its answer.
@@ -164,6 +166,12 @@ impl Intake {
         tenant.take(payload.len() as u64).map_err(over("bytes"))?;
         let inspected = peek::inspect(packed.signal, &payload, arrival_ns, &self.limits.caps)
             .map_err(|malformed| Refusal::malformed(malformed.to_string()))?;
+        if inspected.row_bytes > self.limits.row_bytes {
+            return Err(Refusal::TooManyRows {
+                bytes: inspected.row_bytes,
+                limit: self.limits.row_bytes,
+            });
+        }
         self.stats
             .changed(packed.signal, inspected.sanitized, inspected.truncated);
         if packed.signal == Signal::Metrics {

@@ -37,6 +37,13 @@ pub enum Refusal {
         /// The limit in bytes.
         limit: u64,
     },
+    /// Many small items, or many attributes of a resource, repeated in every row: as rows it would be too large, final.
+    TooManyRows {
+        /// Bytes of its rows, about.
+        bytes: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
     /// Cannot be decoded, final.
     Malformed(String),
     /// A content type we do not speak.
@@ -68,6 +75,7 @@ impl Refusal {
             Refusal::OverQuota { what: "points", .. } => "over_quota_points",
             Refusal::OverQuota { .. } => "over_quota_memory",
             Refusal::TooLarge { .. } => "too_large",
+            Refusal::TooManyRows { .. } => "too_many_rows",
             Refusal::Malformed(_) => "malformed",
             Refusal::UnsupportedType(_) => "unsupported_type",
             Refusal::UnsupportedEncoding(_) => "unsupported_encoding",
@@ -85,7 +93,7 @@ impl Refusal {
             Refusal::Overloaded { .. } | Refusal::LogFailed | Refusal::Stalled => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::Denied(denied) => denied.http_status(),
             Refusal::OverQuota { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Refusal::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Refusal::TooLarge { .. } | Refusal::TooManyRows { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::Malformed(_) => StatusCode::BAD_REQUEST,
             Refusal::UnsupportedType(_) | Refusal::UnsupportedEncoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Refusal::UnknownPath(_) => StatusCode::NOT_FOUND,
@@ -100,7 +108,9 @@ impl Refusal {
             Refusal::Denied(denied) if denied.is_forbidden() => Code::PermissionDenied,
             Refusal::Denied(_) => Code::Unauthenticated,
             Refusal::Stalled => Code::DeadlineExceeded,
-            Refusal::OverQuota { .. } | Refusal::TooLarge { .. } => Code::ResourceExhausted,
+            Refusal::OverQuota { .. } | Refusal::TooLarge { .. } | Refusal::TooManyRows { .. } => {
+                Code::ResourceExhausted
+            }
             Refusal::Malformed(_) => Code::InvalidArgument,
             Refusal::UnsupportedType(_)
             | Refusal::UnsupportedEncoding(_)
@@ -162,6 +172,10 @@ impl fmt::Display for Refusal {
                 )
             }
             Refusal::TooLarge { limit } => write!(f, "request is larger than {limit} bytes"),
+            Refusal::TooManyRows { bytes, limit } => write!(
+                f,
+                "the items of this request take about {bytes} bytes as rows, more than storage.outbox.segment ({limit}): send fewer at a time"
+            ),
             Refusal::Malformed(message) => f.write_str(message),
             Refusal::UnsupportedType(got) => {
                 write!(

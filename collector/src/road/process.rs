@@ -61,15 +61,15 @@ struct AtHand {
 }
 
 impl Picks for AtHand {
-    fn next(&mut self) -> Option<Option<Picked<'_>>> {
+    fn next(&mut self) -> Option<Result<Option<Picked<'_>>, tailwater_wal::Error>> {
         self.current = self.records.next();
         let record = self.current.as_ref()?;
-        Some(Some(Picked {
+        Some(Ok(Some(Picked {
             lsn: record.lsn,
             arrival_ns: record.entry.arrival_ns,
             rejected: record.entry.ordinals(),
             payload: &record.payload,
-        }))
+        })))
     }
 }
 
@@ -88,6 +88,8 @@ pub(super) fn tail_settings(recent_bytes: u64) -> tail::Settings {
         log_bytes: 0,
         memory: Memory::default(),
         commit: Duration::from_secs(30),
+        // A few spans: a tick may need several batches.
+        batch_bytes: 4000,
     }
 }
 
@@ -142,7 +144,7 @@ pub(super) fn walk(parts: Parts, log: &impl Log, new: std::ops::Range<u64>) {
     new.for_each(|lsn| sender.send(log.record(lsn)).unwrap());
     drop(sender);
     let (fatal, mut failed) = Fatal::new();
-    road.run(replay.into_iter(), &records, |_| {}, &fatal);
+    road.run(replay.into_iter().map(Ok), &records, |_| {}, &fatal);
     assert!(failed.try_recv().is_err());
 }
 

@@ -2,6 +2,8 @@
 
 use std::sync::mpsc;
 
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::{Float64Type, Int32Type};
 use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -89,6 +91,7 @@ pub(super) fn journal_settings() -> tailwater_journal::Settings {
         decision_age_max_ns: 1 << 60,
         reasons: Reasons::new([
             LOST_UNDECODABLE,
+            LOST_DAMAGED,
             tailwater_sampling::ADMISSION,
             tailwater_sampling::LIVE_TRACES,
             crate::tail::AGAIN,
@@ -179,4 +182,104 @@ fn a_restart_counts_nothing_twice_and_finds_what_waited() {
     // The other side of what waited; then time passes, and nobody is left who would count alone.
     assert_eq!(logs.run(&log, 4..7), (vec![[1, 1], [1, 0], [1, 0]], 5));
     assert_eq!(logs.run(&log, 7..7), (vec![], 5));
+}
+
+#[test]
+fn a_replay_that_breaks_off_settles_nothing_behind_it() {
+    let record = |lsn: u64| record(lsn, NOW + lsn * SECOND, ("web", 1, lsn as u8, 1));
+    let journal = recovered(&[]);
+    let (outbox, sealed) = mpsc::sync_channel(100);
+    let broken = ReplayError::Head {
+        lsn: 2,
+        error: tailwater_journal::Error::Checksum { what: "a record" },
+    };
+    let (sender, records) = mpsc::channel();
+    sender.send(record(4)).unwrap();
+    drop(sender);
+    let (fatal, mut failed) = Fatal::new();
+    let road = Road::new(parts(journal.clone(), None, outbox));
+    road.run(vec![Ok(record(1)), Err(broken)].into_iter(), &records, |_| {}, &fatal);
+    assert!(failed.try_recv().unwrap().contains("record 2"));
+    assert_eq!(sealed.try_iter().count(), 1);
+    // The next start reads from there, and what came meanwhile.
+    assert_eq!(journal.lock().replay_from(), Lsn(2));
+}
+
+#[test]
+fn a_record_without_its_payload_is_lost_and_says_to_what() {
+    let whole = record(1, NOW, ("web", 1, 1, 1));
+    let damaged = Accepted {
+        payload: Bytes::new(),
+        ..record(2, NOW, ("web", 1, 2, 1))
+    };
+    let (outbox, sealed) = mpsc::sync_channel(100);
+    let (sender, records) = mpsc::channel();
+    drop(sender);
+    let (fatal, mut failed) = Fatal::new();
+    let road = Road::new(parts(recovered(&[]), counter(), outbox));
+    road.run(vec![Ok(whole), Ok(damaged)].into_iter(), &records, |_| {}, &fatal);
+    assert!(failed.try_recv().is_err());
+    let batches: Vec<Sealed> = sealed.try_iter().collect();
+    let ledger = batches.iter().flat_map(|batch| &batch.cut.ledger);
+    let mut accounts: Vec<_> = ledger
+        .map(|(key, amount)| (key.account, key.reason, amount.items))
+        .collect();
+    accounts.sort_unstable_by_key(|(account, ..)| account.name());
+    let expected = [
+        (Account::Lost, LOST_DAMAGED, 1),
+        (Account::Received, "", 1),
+        (Account::Received, "", 1),
+        (Account::Stored, "", 1),
+    ];
+    assert_eq!(accounts, expected);
+}
+
+#[test]
+fn what_was_sampled_before_us_stands_for_as_many() {
+    let check = |spans: &[(u8, &str)], expected: &[(Option<f64>, Option<&str>)]| {
+        let spans = spans.iter().zip(1..).map(|((trace, state), number)| Span {
+            trace_id: vec![*trace; 16],
+            span_id: vec![number; 8],
+            trace_state: (*state).into(),
+            start_time_unix_nano: NOW - SECOND,
+            end_time_unix_nano: NOW,
+            // The table's order.
+            name: format!("op {number}"),
+            ..Span::default()
+        });
+        let record = request_of(1, NOW, "web", spans.collect());
+        let (outbox, sealed) = mpsc::sync_channel(100);
+        let (sender, records) = mpsc::channel();
+        drop(sender);
+        let (fatal, _failed) = Fatal::new();
+        let road = Road::new(parts(recovered(&[]), counter(), outbox));
+        road.run(std::iter::once(Ok(record)), &records, |_| {}, &fatal);
+        let batch = sealed.try_iter().next().unwrap();
+        let head = Head::decode(batch.encoded.head.clone()).unwrap();
+        let at = head
+            .frames
+            .iter()
+            .position(|frame| frame.table == Table::Spans)
+            .unwrap();
+        let rows = &batch.rows[at];
+        let column = |name: &str| rows.column_by_name(name).unwrap();
+        let weights = column("sample_weight").as_primitive::<Float64Type>();
+        let qualities = column("weight_quality").as_dictionary::<Int32Type>();
+        let quality = |row: usize| {
+            let key = qualities.key(row)?;
+            Some(qualities.values().as_string::<i32>().value(key))
+        };
+        let found: Vec<_> = (0..rows.num_rows())
+            .map(|row| (weights.is_valid(row).then(|| weights.value(row)), quality(row)))
+            .collect();
+        assert_eq!(found, expected);
+    };
+    const QUIET: (Option<f64>, Option<&str>) = (Some(1.0), None);
+    check(&[(0xff, ""), (0xff, "a=ot=th:c")], &[QUIET, QUIET]);
+    check(
+        &[(0xff, "ot=th:c"), (0xff, ""), (0xff, "a=1,ot=th:8;rv:ffffffffffffff")],
+        &[(Some(4.0), Some("exact")), QUIET, (Some(2.0), Some("exact"))],
+    );
+    // It should not be here at all.
+    check(&[(1, "ot=th:c")], &[(None, Some("unknown"))]);
 }

@@ -90,22 +90,22 @@ struct FromLog {
 }
 
 impl Picks for FromLog {
-    fn next(&mut self) -> Option<Option<Picked<'_>>> {
+    fn next(&mut self) -> Option<Result<Option<Picked<'_>>, tailwater_wal::Error>> {
         let record = match self.picks.next()? {
             Ok(record) => record,
             Err(error) => {
-                open::set_aside(&self.intake, &error);
-                return Some(None);
+                let is_damaged = open::set_aside(&self.intake, &error).is_some();
+                return Some(if is_damaged { Ok(None) } else { Err(error) });
             }
         };
         let head = Head::decode(record.head)
             .inspect_err(|error| error!(lsn = record.seq, %error, "the head of a record cannot be read"));
-        Some(head.ok().map(|head| Picked {
+        Some(Ok(head.ok().map(|head| Picked {
             lsn: Lsn(record.seq),
             arrival_ns: head.arrival_ns,
             rejected: head.rejected.iter().map(|(ordinal, _)| ordinal).collect(),
             payload: record.body,
-        }))
+        })))
     }
 }
 

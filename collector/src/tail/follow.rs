@@ -227,7 +227,10 @@ impl Tail {
                     ordinal: log.ordinal,
                     bytes,
                 };
-                let due_ns = entry.arrival_ns.saturating_add(self.sampler.policy().trace.timeout_ns);
+                let due_ns = self
+                    .clock
+                    .read(entry.arrival_ns)
+                    .saturating_add(self.sampler.policy().trace.timeout_ns);
                 self.hold((tenant, trace, key), shard, at, due_ns, journal);
                 return;
             };

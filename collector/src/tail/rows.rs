@@ -15,7 +15,7 @@ use tracing::error;
 
 use super::{Settle, Tail};
 use crate::log::Entry;
-use crate::road::LOST_UNDECODABLE;
+use crate::road::{LOST_DAMAGED, LOST_UNDECODABLE};
 
 /// A request that rows are taken from.
 #[derive(Debug, Clone, Copy)]
@@ -68,7 +68,7 @@ pub(super) struct Why {
 }
 
 impl Tail {
-    /// A record that was kept by reference is gone: our fault, and loud.
+    /// A record that was kept by reference does not verify any more.
     fn lose(&mut self, lsn: Lsn, tenant: Arc<str>, signal: Signal, takes: &[Take]) {
         error!(
             lsn = lsn.0,
@@ -80,7 +80,7 @@ impl Tail {
             tenant,
             signal,
             account: Account::Lost,
-            reason: LOST_UNDECODABLE,
+            reason: LOST_DAMAGED,
             items: takes.len() as u64,
             bytes: takes.iter().map(|take| take.bytes).sum(),
         });
@@ -108,6 +108,13 @@ impl Tail {
         }
         let mut picks = self.behind.records(ready.keys().copied().collect());
         while let Some(found) = picks.next() {
+            let found = match found {
+                Ok(found) => found,
+                Err(error) => {
+                    self.failed = Some(error);
+                    return;
+                }
+            };
             let Some((found, (tenant, takes))) = found.and_then(|found| {
                 let taken = ready.remove(&found.lsn)?;
                 Some((found, taken))

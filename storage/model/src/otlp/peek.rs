@@ -30,11 +30,21 @@ pub struct Inspected {
     pub rejected: Vec<(u32, Reason)>,
     /// Protobuf bytes of the rejected items.
     pub rejected_bytes: u64,
+    /// What the rows of the items that are not rejected take as columns, bytes: about, and rather more. Small items grow most, and attributes of
+    /// a resource or scope stand in every row.
+    pub row_bytes: u64,
     /// Strings that are not UTF-8, in all items.
     pub sanitized: u64,
     /// Strings beyond a cap, and attributes, events, links or exemplars in excess of one, in all items.
     pub truncated: u64,
 }
+
+/// Columns that every row has, whatever is in it.
+const ROW_BYTES: u64 = 256;
+/// A byte of an item as columns: texts stand as they are, small numbers and structs take more.
+const COLUMN_BYTES_PER_BYTE: u64 = 2;
+/// An attribute of a resource or scope in a row: its places in two dictionaries.
+const PAIR_BYTES: u64 = 8;
 
 impl Inspected {
     /// Items that are not rejected.
@@ -63,6 +73,7 @@ pub fn inspect(signal: Signal, payload: &[u8], arrival_ns: u64, caps: &Caps) -> 
         tally: Tally::default(),
         resource: None,
         scope: None,
+        pairs: [0; 2],
         mark: Mark::default(),
         point: Point::default(),
     };
@@ -78,6 +89,7 @@ struct Mark {
     items: u64,
     rejected: usize,
     rejected_bytes: u64,
+    row_bytes: u64,
     tally: Tally,
 }
 
@@ -89,6 +101,8 @@ struct Inspector<'c> {
     tally: Tally,
     resource: Option<Reason>,
     scope: Option<Reason>,
+    /// Attributes of the resource and of the scope that rows have.
+    pairs: [u64; 2],
     mark: Mark,
     point: Point,
 }
@@ -100,6 +114,9 @@ impl Inspector<'_> {
             // A request is bounded to far less than 2^32 bytes by the intake, and an item takes two.
             self.found.rejected.push((self.found.items as u32, reason));
             self.found.rejected_bytes += bytes as u64;
+        } else {
+            let pairs = self.pairs[0] + self.pairs[1];
+            self.found.row_bytes += ROW_BYTES + COLUMN_BYTES_PER_BYTE * bytes as u64 + PAIR_BYTES * pairs;
         }
         self.found.items += 1;
     }
@@ -137,6 +154,7 @@ impl<'a> Visit<'a> for Inspector<'_> {
             Ok(())
         })?;
         tally.truncated += excess(attributes, caps.origin_attributes);
+        self.pairs = [attributes.min(caps.origin_attributes) as u64, 0];
         self.text(resource.schema_url);
         self.resource = judge::origin(resource.size(), depth, self.caps);
         Ok(())
@@ -148,6 +166,7 @@ impl<'a> Visit<'a> for Inspector<'_> {
             items: found.items,
             rejected: found.rejected.len(),
             rejected_bytes: found.rejected_bytes,
+            row_bytes: found.row_bytes,
             tally: self.tally,
         };
         let (mut depth, mut attributes) = (1, 0);
@@ -159,6 +178,7 @@ impl<'a> Visit<'a> for Inspector<'_> {
             Ok(())
         })?;
         tally.truncated += excess(attributes, caps.origin_attributes);
+        self.pairs[1] = attributes.min(caps.origin_attributes) as u64;
         for text in [name, version, scope.schema_url] {
             self.text(text);
         }
@@ -175,6 +195,7 @@ impl<'a> Visit<'a> for Inspector<'_> {
         self.found.items = self.mark.items;
         self.found.rejected.truncate(self.mark.rejected);
         self.found.rejected_bytes = self.mark.rejected_bytes;
+        self.found.row_bytes = self.mark.row_bytes;
         self.tally = self.mark.tally;
     }
 

@@ -182,13 +182,13 @@ const SAMPLING: &[Column] = &[
         "weight_quality",
         Word,
         "",
-        "How far the weight can be relied on; null if it is exact.",
+        "How far the weight can be relied on: exact, assumed_upstream (nobody before us said anything), unknown; null where everything is kept and nobody before us said otherwise.",
     ),
     opt(
         "trigger",
         Word,
         "",
-        "What made the trace due: root, idle, timeout, size, memory, drain.",
+        "What made the trace due: arrival, root, idle, timeout, span_limit, admission, shutdown; arrival where everything is kept.",
     ),
     opt(
         "partial",

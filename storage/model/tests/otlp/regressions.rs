@@ -2,15 +2,17 @@
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue};
+use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
+use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
 use tailwater_model::otlp::caps::Caps;
+use tailwater_model::otlp::columns::{Choice, LogColumns, RequestInfo};
 use tailwater_model::otlp::peek;
 use tailwater_model::signal::Signal;
 
 use crate::check::{self, ARRIVAL_NS};
-use crate::data;
+use crate::{data, table};
 
 fn check_hex(signal: Signal, request: &str) {
     check::pb(signal, &hex::decode(request).unwrap());
@@ -191,5 +193,75 @@ fn the_example_requests_decode_alike() {
             let bytes = tailwater_model::otlp::json::transcode(signal, text.as_bytes(), 1 << 20).unwrap();
             check::check(signal, &bytes, 1_544_712_661_000_000_000, &Caps::default());
         }
+    }
+}
+
+/// A collector refuses what would be too large as rows, so the estimate must not fall short where little becomes much, and be of the right order
+/// where it does not.
+#[test]
+fn the_size_of_rows_is_estimated() {
+    let check = |records: Vec<LogRecord>, attributes: usize| {
+        let resource = Resource {
+            attributes: (0..attributes).map(|n| text(&format!("key.{n}"), "value")).collect(),
+            ..Resource::default()
+        };
+        let request = ExportLogsServiceRequest {
+            resource_logs: vec![ResourceLogs {
+                resource: Some(resource),
+                scope_logs: vec![ScopeLogs {
+                    log_records: records,
+                    ..ScopeLogs::default()
+                }],
+                ..ResourceLogs::default()
+            }],
+        };
+        let bytes = request.encode_to_vec();
+        let caps = Caps::default();
+        let estimated = peek::inspect(Signal::Logs, &bytes, ARRIVAL_NS, &caps)
+            .unwrap()
+            .row_bytes;
+        let mut columns = LogColumns::new(caps);
+        let info = RequestInfo {
+            tenant: "acme",
+            arrival_ns: ARRIVAL_NS,
+            rejected: &[],
+        };
+        columns
+            .push_request(&bytes, &info, Choice::All(table::SAMPLING))
+            .unwrap();
+        let batch = columns.finish_sorted();
+        let sizes = batch
+            .columns()
+            .iter()
+            .map(|column| column.to_data().get_slice_memory_size().unwrap());
+        let actual = sizes.sum::<usize>() as u64;
+        assert!(
+            actual <= estimated && estimated <= 4 * actual,
+            "{actual} bytes, estimated as {estimated}"
+        );
+    };
+    let record = |body: &str, attributes: usize| LogRecord {
+        body: Some(text("", body).value.unwrap()),
+        attributes: (0..attributes)
+            .map(|n| text(&format!("key.{n}"), &format!("{n} of {body}")))
+            .collect(),
+        ..LogRecord::default()
+    };
+    check(vec![LogRecord::default(); 5000], 0);
+    check(vec![LogRecord::default(); 5000], 128);
+    check(
+        (0..1000).map(|n| record(&format!("line {n} of a log"), 6)).collect(),
+        10,
+    );
+    check(vec![record(&"x".repeat(60_000), 0); 10], 0);
+}
+
+fn text(key: &str, value: &str) -> KeyValue {
+    KeyValue {
+        key: key.into(),
+        value: Some(AnyValue {
+            value: Some(Value::StringValue(value.into())),
+        }),
+        ..KeyValue::default()
     }
 }
