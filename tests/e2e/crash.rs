@@ -1,4 +1,5 @@
-//! SIGKILL at random moments under load: every acknowledged span is there, once, `red` counts it, and the ledger agrees.
+//! SIGKILL at random moments under load, of the collector and of who merges its files: every acknowledged span, log record and point is there, once,
+//! `red` counts the spans, and the ledger agrees.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -12,10 +13,23 @@ use crate::sample;
 
 /// Rounds of a usual run; `TAILWATER_KILLS` asks for more.
 const ROUNDS: u32 = 10;
-const SPANS_A_REQUEST: u64 = 50;
+const ITEMS_A_REQUEST: u64 = 50;
+
+/// What request `number` is: mostly spans.
+fn request(number: u64) -> (&'static str, Vec<u8>) {
+    let items = number * ITEMS_A_REQUEST..(number + 1) * ITEMS_A_REQUEST;
+    match number % 5 {
+        3 => {
+            let records = items.map(|item| sample::record(&item.to_string())).collect();
+            ("/v1/logs", sample::logs("cart", records))
+        }
+        4 => ("/v1/metrics", sample::gauge("cart", items.map(|item| item as i64))),
+        _ => ("/v1/traces", sample::traces("cart", items.map(sample::span).collect())),
+    }
+}
 
 #[test]
-fn every_acked_span_is_there_once_after_kills_under_load() {
+fn every_acked_item_is_there_once_after_kills_under_load() {
     let (rounds, seed) = (asked("TAILWATER_KILLS", ROUNDS), asked("TAILWATER_SEED", 0x7a11));
     eprintln!("{rounds} rounds, seed {seed}");
     let mut random = rand::rngs::SmallRng::seed_from_u64(seed);
@@ -32,6 +46,8 @@ fn every_acked_span_is_there_once_after_kills_under_load() {
         ("storage.batch.bytes", "256KiB"),
         ("storage.intake_log.segment", "1MiB"),
         ("storage.outbox.segment", "2MiB"),
+        ("storage.compact.interval", "100ms"),
+        ("storage.compact.min_files", "2"),
     ];
     let mut server = Server::start("collector", data.path(), &settings);
     let address = server.http();
@@ -41,6 +57,7 @@ fn every_acked_span_is_there_once_after_kills_under_load() {
         .chain(listen.iter().map(|(key, value)| (*key, value.as_str())))
         .collect();
 
+    let mut merging = Server::spawn("maintain", data.path(), &settings);
     let stop = Arc::new(AtomicBool::new(false));
     let next = Arc::new(AtomicU64::new(0));
     let acked = Arc::new(AtomicU64::new(0));
@@ -51,14 +68,13 @@ fn every_acked_span_is_there_once_after_kills_under_load() {
                 let mut mine = Vec::new();
                 while !stop.load(Ordering::Relaxed) {
                     let number = next.fetch_add(1, Ordering::Relaxed);
-                    let first = number * SPANS_A_REQUEST;
-                    let body = sample::traces("cart", (first..first + SPANS_A_REQUEST).map(sample::span).collect());
+                    let (path, body) = request(number);
                     // The same bytes again until somebody says yes: what was stored before a lost answer must not double.
                     loop {
                         let reply = try_http(
                             address,
                             "POST",
-                            "/v1/traces",
+                            path,
                             &[("content-type", "application/x-protobuf")],
                             &body,
                         );
@@ -83,12 +99,16 @@ fn every_acked_span_is_there_once_after_kills_under_load() {
         });
         // Anywhere in what the collector does from here on.
         std::thread::sleep(Duration::from_micros(random.random_range(0..50_000)));
-        server.kill();
+        server.kill_alone();
         server = Server::spawn("collector", data.path(), &settings);
+        if round % 2 == 1 {
+            merging.kill_alone();
+            merging = Server::spawn("maintain", data.path(), &settings);
+        }
         // Every third time once more, in the middle of recovery.
         if round % 3 == 2 {
             std::thread::sleep(Duration::from_micros(random.random_range(0..200_000)));
-            server.kill();
+            server.kill_alone();
             server = Server::spawn("collector", data.path(), &settings);
         }
     }
@@ -100,27 +120,37 @@ fn every_acked_span_is_there_once_after_kills_under_load() {
     let sent: HashSet<u64> = senders.into_iter().flat_map(|sender| sender.join().unwrap()).collect();
     server.wait_ready(&["collector"]);
     assert!(server.stop().success());
+    assert!(merging.stop().success());
 
     let data = data.path().display().to_string();
-    let csv = run_ok(&[
-        "sql",
-        "--data",
-        &data,
-        "--format",
-        "csv",
-        "--set",
-        "query.rows=100000000",
-        "select attrs_str['e2e.number'], count(*) from spans group by 1",
-    ]);
     let mut found = HashSet::new();
-    for line in csv.lines().skip(1) {
-        let (number, count) = line.split_once(',').unwrap();
-        assert_eq!(count, "1", "span {number} is there more than once");
-        found.insert(number.parse::<u64>().unwrap());
+    for (column, table) in [
+        ("attrs_str['e2e.number']", "spans"),
+        ("body", "logs"),
+        ("cast(value as bigint)", "metric_points"),
+    ] {
+        let csv = run_ok(&[
+            "sql",
+            "--data",
+            &data,
+            "--format",
+            "csv",
+            "--set",
+            "query.rows=100000000",
+            &format!("select {column}, count(*) from {table} group by 1"),
+        ]);
+        for line in csv.lines().skip(1) {
+            let (item, count) = line.split_once(',').unwrap();
+            assert_eq!(count, "1", "item {item} is in `{table}` more than once");
+            assert!(
+                found.insert(item.parse::<u64>().unwrap()),
+                "item {item} is in two tables"
+            );
+        }
     }
     let wanted: HashSet<u64> = sent
         .iter()
-        .flat_map(|request| request * SPANS_A_REQUEST..(request + 1) * SPANS_A_REQUEST)
+        .flat_map(|request| request * ITEMS_A_REQUEST..(request + 1) * ITEMS_A_REQUEST)
         .collect();
     let missing: Vec<_> = wanted.difference(&found).take(5).collect();
     assert!(missing.is_empty(), "acked and gone: {missing:?}");
@@ -142,5 +172,5 @@ fn every_acked_span_is_there_once_after_kills_under_load() {
     let rows = |csv: &str| csv.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
     assert!(rows(&stored).len() >= 7, "{stored}");
     assert_eq!(rows(&stored), rows(&counted), "stored, and counted in `red`");
-    eprintln!("{} requests, {} spans, {rounds} kills", sent.len(), found.len());
+    eprintln!("{} requests, {} items, {rounds} kills", sent.len(), found.len());
 }

@@ -1,9 +1,13 @@
 //! Requests for tests: protobuf by the reference crate, ids that count.
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
+use opentelemetry_proto::tonic::metrics::v1::{
+    Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, metric::Data, number_data_point,
+};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message;
@@ -92,4 +96,29 @@ pub fn record(body: &str) -> LogRecord {
         }),
         ..LogRecord::default()
     }
+}
+
+/// A metrics request: points of one gauge, with these values.
+pub fn gauge(service: &str, values: impl Iterator<Item = i64>) -> Vec<u8> {
+    let point = |value| NumberDataPoint {
+        time_unix_nano: now_ns(),
+        value: Some(number_data_point::Value::AsInt(value)),
+        ..NumberDataPoint::default()
+    };
+    let metric = Metric {
+        name: "e2e.gauge".into(),
+        data: Some(Data::Gauge(Gauge {
+            data_points: values.map(point).collect(),
+        })),
+        ..Metric::default()
+    };
+    let resource_metrics = vec![ResourceMetrics {
+        resource: resource(service),
+        scope_metrics: vec![ScopeMetrics {
+            metrics: vec![metric],
+            ..ScopeMetrics::default()
+        }],
+        ..ResourceMetrics::default()
+    }];
+    ExportMetricsServiceRequest { resource_metrics }.encode_to_vec()
 }
