@@ -257,6 +257,7 @@ fn wares() -> (u64, Arc<Source>) {
         // Small requests, as SDKs send them.
         fill: Fill::Traces(2),
         errors: 0.01,
+        latency: Default::default(),
         series: 240,
         // As many that a few of them fail.
         templates: 256,

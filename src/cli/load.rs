@@ -21,6 +21,7 @@ use super::{Common, print, small_runtime};
 use crate::load::client::{Compression, Protocol, Target};
 use crate::load::replay::{self, Counts, Replay};
 use crate::load::run::{self, Options, Rate};
+use crate::load::shop::Latency;
 use crate::load::stamp::Form;
 use crate::load::tally::Report;
 use crate::load::workload::{Fill, Shape, Workload};
@@ -60,6 +61,12 @@ pub struct LoadArgs {
     /// Share of traces that fail.
     #[arg(long, default_value = "1%", value_parser = share)]
     errors: f64,
+    /// Factor on how long operations take.
+    #[arg(long, default_value = "1", value_name = "FACTOR", value_parser = factor)]
+    latency: f64,
+    /// Factor on how far the times of one operation lie apart: 0 for always the same, 2 for a long tail.
+    #[arg(long, default_value = "1", value_name = "FACTOR", value_parser = factor)]
+    latency_spread: f64,
     /// Items a request.
     #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u16).range(1..))]
     batch: u16,
@@ -117,6 +124,11 @@ enum ReportFormat {
 fn signal(text: &str) -> Result<Signal, String> {
     let found = Signal::ALL.into_iter().find(|signal| signal.name() == text);
     found.ok_or_else(|| "want traces, metrics or logs".to_owned())
+}
+
+fn factor(text: &str) -> Result<f64, String> {
+    let factor = text.parse().ok().filter(|factor| (0.0..=1000.0).contains(factor));
+    factor.ok_or_else(|| "want a number from 0 to 1000".to_owned())
 }
 
 fn rate(text: &str) -> Result<Rate, String> {
@@ -191,6 +203,10 @@ async fn generate(args: &LoadArgs, stop: watch::Receiver<bool>, progress: impl F
         services: args.services.into(),
         fill: Fill::Items(args.batch.into()),
         errors: args.errors,
+        latency: Latency {
+            factor: args.latency,
+            spread: args.latency_spread,
+        },
         series: args.series as usize,
         templates: args.templates.into(),
         incident: None,

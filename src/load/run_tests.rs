@@ -99,6 +99,7 @@ fn source(form: Form) -> Arc<Source> {
         services: 8,
         fill: Fill::Items(100),
         errors: 0.0,
+        latency: Default::default(),
         series: 100,
         templates: 2,
         incident: None,

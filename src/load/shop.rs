@@ -260,6 +260,24 @@ pub struct Incident {
     pub errors: f64,
 }
 
+/// How long operations take, compared with the shop's usual day.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Latency {
+    /// Factor on the median of each.
+    pub factor: f64,
+    /// Factor on how far the times of one lie apart (sigma of a log-normal).
+    pub spread: f64,
+}
+
+impl Default for Latency {
+    fn default() -> Latency {
+        Latency {
+            factor: 1.0,
+            spread: 1.0,
+        }
+    }
+}
+
 /// Which side of a call a span shows; the OTLP span kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -292,7 +310,13 @@ pub struct ShopSpan {
 }
 
 /// Draws one trace. `errors` is the share of traces in which some call fails and takes its callers with it.
-pub fn draw(rng: &mut SmallRng, services: usize, errors: f64, incident: Option<Incident>) -> Vec<ShopSpan> {
+pub fn draw(
+    rng: &mut SmallRng,
+    services: usize,
+    errors: f64,
+    latency: Latency,
+    incident: Option<Incident>,
+) -> Vec<ShopSpan> {
     let total: u32 = PAGES.iter().map(|(_, weight)| weight).sum();
     let mut ticket = rng.random_range(0..total);
     let page = PAGES.iter().find(|(_, weight)| {
@@ -303,6 +327,7 @@ pub fn draw(rng: &mut SmallRng, services: usize, errors: f64, incident: Option<I
     let mut drawing = Drawing {
         rng,
         services: services.clamp(1, SERVICES.len()),
+        latency,
         incident,
         spans: Vec::with_capacity(64),
     };
@@ -328,6 +353,7 @@ pub fn draw(rng: &mut SmallRng, services: usize, errors: f64, incident: Option<I
 struct Drawing<'a> {
     rng: &'a mut SmallRng,
     services: usize,
+    latency: Latency,
     incident: Option<Incident>,
     spans: Vec<ShopSpan>,
 }
@@ -336,7 +362,9 @@ impl Drawing<'_> {
     /// Places an operation called at `start` and all it calls; returns when it ends, ns.
     fn place(&mut self, op: &'static Op, parent: Option<usize>, start: i64) -> i64 {
         let trouble = self.incident.filter(|incident| incident.service == op.service);
-        let own = log_normal(self.rng, op.own_us * 1_000.0, op.sigma) * trouble.map_or(1.0, |incident| incident.slower);
+        let Latency { factor, spread } = self.latency;
+        let own = log_normal(self.rng, op.own_us * 1_000.0 * factor, op.sigma * spread)
+            * trouble.map_or(1.0, |incident| incident.slower);
         let remote = op.work == Work::Rpc;
         let hop = if remote {
             log_normal(self.rng, 150_000.0, 0.3) as i64
@@ -403,7 +431,9 @@ mod tests {
 
     fn traces(services: usize, errors: f64, incident: Option<Incident>) -> Vec<Vec<ShopSpan>> {
         let mut rng = SmallRng::seed_from_u64(1);
-        (0..2_000).map(|_| draw(&mut rng, services, errors, incident)).collect()
+        (0..2_000)
+            .map(|_| draw(&mut rng, services, errors, Latency::default(), incident))
+            .collect()
     }
 
     #[test]
@@ -426,6 +456,30 @@ mod tests {
                 assert!(span.service < 8);
             }
         }
+    }
+
+    #[test]
+    fn latency_has_a_middle_and_a_spread() {
+        let durations = |latency: Latency| {
+            let mut rng = SmallRng::seed_from_u64(1);
+            let roots = (0..2_000).map(|_| draw(&mut rng, 1, 0.0, latency, None)[0]);
+            let mut durations: Vec<i64> = roots.map(|root| root.end_ns - root.start_ns).collect();
+            durations.sort_unstable();
+            (durations[1_000] as f64, durations[1_980] as f64)
+        };
+        let (usual, slow) = (
+            durations(Latency::default()),
+            durations(Latency {
+                factor: 3.0,
+                spread: 1.0,
+            }),
+        );
+        assert!((2.9..3.1).contains(&(slow.0 / usual.0)), "{usual:?} {slow:?}");
+        let tailed = durations(Latency {
+            factor: 1.0,
+            spread: 2.0,
+        });
+        assert!(tailed.1 / tailed.0 > 1.5 * usual.1 / usual.0, "{usual:?} {tailed:?}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use rand::{Rng, SeedableRng};
 use tailwater_model::signal::Signal;
 
 use super::draft::{ItemsDraft, LogDraft, MetricDraft, MetricShape, RequestDraft, ResourceDraft, SpanDraft, Value};
-use super::shop::{self, Incident, SERVICES, ShopSpan, Side, Work};
+use super::shop::{self, Incident, Latency, SERVICES, ShopSpan, Side, Work};
 use super::stamp::{Form, Template};
 use super::{json, proto};
 
@@ -43,6 +43,8 @@ pub struct Workload {
     pub fill: Fill,
     /// Share of traces (and of log records) that fail, 0 to 1.
     pub errors: f64,
+    /// How long operations take.
+    pub latency: Latency,
     /// Distinct metric series.
     pub series: usize,
     /// Templates of traces and of logs. More of them vary the requests more and take memory.
@@ -93,7 +95,7 @@ impl Workload {
             Fill::Traces(_) => usize::MAX,
         };
         while left > 0 && !matches!(self.fill, Fill::Traces(count) if traces.len() == count) {
-            let mut spans = shop::draw(&mut rng, self.base(), self.errors, self.incident);
+            let mut spans = shop::draw(&mut rng, self.base(), self.errors, self.latency, self.incident);
             spans.truncate(left);
             left -= spans.len();
             traces.push((rng.random_range(0..cells), spans));

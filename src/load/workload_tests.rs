@@ -23,6 +23,7 @@ fn workload(shape: Shape, form: Form) -> Workload {
         services: if shape == Shape::Sspan { 10 } else { 8 },
         fill: Fill::Items(512),
         errors: 0.01,
+        latency: Default::default(),
         series: 1_000,
         templates: 3,
         incident: None,
