@@ -157,7 +157,10 @@ pub fn open(directory: &Directory) -> Result<Opened, CollectorError> {
     report("outbox", &recovered);
     if let Some((first, last)) = recovered.lost().find(|(_, last)| *last > settled) {
         return Err(CollectorError::Outbox(format!(
-            "batches {first} to {last} are damaged and not in the checkpoint: rows and decisions in them cannot be told any more"
+            "batches {first} to {last} are damaged and not in the checkpoint, so nobody can tell what they settled. To go on without what is in the logs \
+             and in no table yet, move intake, outbox, checkpoint and log_id out of {} and {}: the lake stays as it is",
+            directory.data.display(),
+            directory.logs.display()
         )));
     }
     let mut heads = Vec::new();
