@@ -426,11 +426,7 @@ impl Road {
         let info = entry.info(&rejected);
         let pushed = match entry.signal {
             Signal::Traces => {
-                let weighed = upstream::weighed(payload, self.sampling());
-                let choice = match &weighed {
-                    Some(weighed) => weighed.choice(),
-                    None => Choice::All(self.sampling()),
-                };
+                let choice = Choice::Said(self.sampling(), upstream::by_sender);
                 match &self.red {
                     Some(red) => {
                         let mut red = red.lock();

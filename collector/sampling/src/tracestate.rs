@@ -77,7 +77,7 @@ pub enum Missing {
 }
 
 /// What a kept span carries out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
     /// `th`; `None`: erased, no weight.
     pub threshold: Option<Threshold>,

@@ -47,11 +47,16 @@ impl Sampling<'static> {
     };
 }
 
+/// What is said of a span of this id whose senders say so much in its tracestate, which is not empty; `None`: no more than of any.
+pub type BySender = fn(usual: Sampling<'static>, trace_id: &[u8], trace_state: &[u8]) -> Option<Sampling<'static>>;
+
 /// Which items of a request become rows, and what sampling says of them.
 #[derive(Debug, Clone, Copy)]
 pub enum Choice<'a> {
     /// All of them, with one statement.
     All(Sampling<'a>),
+    /// All of them, with one statement, but for spans whose tracestate says more. For logs the same as `All`.
+    Said(Sampling<'static>, BySender),
     /// The item with ordinal n becomes a row with statement `verdicts[of[n]]`; none if there is no such place or verdict.
     Each {
         /// The statements.
@@ -94,6 +99,7 @@ pub(super) struct SamplingStrings {
 pub(super) struct Chosen<'a> {
     each: Option<(&'a [Sampling<'a>], &'a [u32])>,
     first: u32,
+    said: Option<(Sampling<'static>, BySender)>,
 }
 
 impl<'a> Chosen<'a> {
@@ -109,19 +115,14 @@ impl<'a> Chosen<'a> {
     }
 }
 
+/// Statements of senders that are looked through for one that is there already.
+const SAID_RECENT: usize = 8;
+
 impl Samplings {
     pub(super) fn choose<'a>(&mut self, choice: Choice<'a>) -> Chosen<'a> {
         match choice {
-            Choice::All(sampling) => {
-                let entry = self.entry(&sampling);
-                if self.entries.last() != Some(&entry) {
-                    self.entries.push(entry);
-                }
-                Chosen {
-                    each: None,
-                    first: self.entries.len() as u32 - 1,
-                }
-            }
+            Choice::All(sampling) => self.all(&sampling, None),
+            Choice::Said(sampling, by_sender) => self.all(&sampling, Some((sampling, by_sender))),
             Choice::Each { verdicts, of } => {
                 let first = self.entries.len() as u32;
                 for sampling in verdicts {
@@ -131,9 +132,38 @@ impl Samplings {
                 Chosen {
                     each: Some((verdicts, of)),
                     first,
+                    said: None,
                 }
             }
         }
+    }
+
+    fn all<'a>(&mut self, sampling: &Sampling<'_>, said: Option<(Sampling<'static>, BySender)>) -> Chosen<'a> {
+        Chosen {
+            each: None,
+            first: self.known(sampling, 1),
+            said,
+        }
+    }
+
+    /// Entry of a span by what its senders say, if that is more than of any.
+    #[cold]
+    pub(super) fn said(&mut self, chosen: &Chosen<'_>, trace_id: &[u8], trace_state: &[u8]) -> Option<u32> {
+        let (usual, by_sender) = chosen.said?;
+        let sampling = by_sender(usual, trace_id, trace_state)?;
+        Some(self.known(&sampling, SAID_RECENT))
+    }
+
+    /// The entry of a statement, which may be among the last few.
+    fn known(&mut self, sampling: &Sampling<'_>, few: usize) -> u32 {
+        let entry = self.entry(sampling);
+        let from = self.entries.len().saturating_sub(few);
+        let found = self.entries[from..].iter().position(|known| *known == entry);
+        let at = found.map_or(self.entries.len(), |at| from + at);
+        if at == self.entries.len() {
+            self.entries.push(entry);
+        }
+        at as u32
     }
 
     fn entry(&mut self, sampling: &Sampling<'_>) -> Entry {

@@ -514,6 +514,11 @@ impl<'a> Visit<'a> for Push<'a, '_, '_> {
             shown.next = ordinal + 1;
         }
         self.pushed.tally.add(tally);
+        let said = match head.trace_state {
+            b"" => None,
+            said => to.samplings.said(&self.chosen, head.trace_id, said),
+        };
+        let sampling = said.unwrap_or(sampling);
         let head = SpanHead {
             trace_state: trace_state.unwrap_or(head.trace_state),
             ..head
