@@ -1,6 +1,7 @@
 //! House order: the arrows between crates as `ARCHITECTURE.md` draws them, and one version of what must be one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
 use std::process::Command;
 
 /// `crate: may use`. What is not listed is forbidden; the root package may use anything.
@@ -41,10 +42,15 @@ const ONE_VERSION: &[&str] = &[
     "deltalake-core",
 ];
 
+/// Of this platform: a machine that has built the tests has what that takes, and nothing for others.
 fn metadata() -> serde_json::Value {
+    let rustc = Command::new("rustc").arg("-vV").output().expect("rustc runs");
+    let version = String::from_utf8_lossy(&rustc.stdout);
+    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--offline", "--manifest-path"])
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
+        .args(["metadata", "--format-version", "1", "--offline"])
+        .args(["--filter-platform", host.expect("rustc names its host")])
+        .args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")])
         .output()
         .expect("cargo runs");
     assert!(
@@ -108,4 +114,24 @@ fn what_must_be_one_version_is_one() {
     );
     let doubled: Vec<_> = versions.iter().filter(|(_, versions)| versions.len() > 1).collect();
     assert!(doubled.is_empty(), "more than one version of {doubled:?}");
+}
+
+/// The unit is what systemd takes, whatever the program does.
+#[test]
+fn systemd_takes_the_unit() {
+    let unit = include_str!("../../deploy/tailwater.service");
+    let installed = "/usr/local/bin/tailwater";
+    assert!(unit.contains(installed));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tailwater.service");
+    std::fs::write(&path, unit.replace(installed, env!("CARGO_BIN_EXE_tailwater"))).unwrap();
+    let Ok(verified) = Command::new("systemd-analyze").arg("verify").arg(&path).output() else {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: there is no systemd-analyze");
+        return;
+    };
+    let said = String::from_utf8_lossy(&verified.stderr);
+    assert!(
+        verified.status.success() && !said.contains("tailwater.service:"),
+        "{said}"
+    );
 }
