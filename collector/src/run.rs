@@ -239,6 +239,7 @@ pub async fn run(
         outbox: opened.outbox.clone(),
         durable: durable.clone(),
     });
+        turn: Arc::default(),
     // Once the road has cut a batch, a checkpoint waits for it. If it is to find room at all, what is there now needs one first.
     if outbox::is_crowded(&opened.outbox)
         && let Err(error) = keeper.keep().await
@@ -384,6 +385,7 @@ pub async fn run(
     intake.closing.store(true, Ordering::Relaxed);
     if let Err(error) = end {
         keeping.abort();
+        keeper.rest().await;
         return Err(error);
     }
 
@@ -406,6 +408,9 @@ pub async fn run(
         Drained::Done(()) => info!("drained"),
         Drained::Cut(why) => warn!(why, "the drain was cut short; the next start goes on from the logs"),
     }
+    keeping.abort();
+    // The lock of the directory is not let go while a checkpoint is on its way to the disk.
+    keeper.rest().await;
     close(&opened.intake, &opened.outbox).await;
     if let Some(watching) = watching {
         watching.abort();

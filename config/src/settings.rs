@@ -341,7 +341,7 @@ section! {
         outbox: OutboxLog,
         /// Free space that is never used up: new data is refused before; `auto` is the larger of 5 % of the disk and 256MiB.
         disk_reserve: Auto<Size> = "auto" in "0B".."1PiB",
-        /// How often the collector notes what it has decided, so that old log segments can go and a restart is short.
+        /// How often the collector notes what it has decided, so that old log segments can go and a restart is short. While the outbox is more than half full it does so up to once a second.
         checkpoint_interval: Duration = "10s" in "100ms".."10m",
         /// When decided rows leave for the outbox.
         batch: Batch,
@@ -385,7 +385,7 @@ section! {
     pub struct OutboxLog {
         /// Size of one segment file; the largest batch must fit.
         segment: Size = "256MiB" in "64KiB".."4GiB",
-        /// Disk it may use; when that is full, because tables cannot be committed, requests are refused.
+        /// Disk it may use; when that is full, because tables cannot be committed, requests are refused. Up to three batches may go beyond it, and into the disk reserve, when tables have the others and a checkpoint that lets them go waits for these.
         budget: Size = "16GiB" in "128KiB".."1PiB",
     }
 }
