@@ -177,7 +177,8 @@ fn one_refusal_takes_back_everything_behind_it() {
 #[test]
 fn no_room_at_any_step_of_a_new_segment_is_a_refusal() {
     // Of a fresh file: create, preallocate, header, sync, rename. Of a recycled one: header, sync, rename.
-    for (recycle, step) in [(0, 1), (0, 2), (0, 5), (1, 3)] {
+    let steps = [(0, 1), (0, 2), (0, 5), (1, 3)].map(|(recycle, step)| (recycle, step, Fault::Enospc));
+    for (recycle, step, fault) in steps.into_iter().chain([(0, 1, Fault::Emfile)]) {
         let sim = Sim::new(1);
         sim.whole_writes();
         let options = Options {
@@ -189,7 +190,7 @@ fn no_room_at_any_step_of_a_new_segment_is_a_refusal() {
             append(&wal, 40_000).unwrap();
         }
         wal.trim_below(3).unwrap();
-        sim.fault_in(step, Fault::Enospc);
+        sim.fault_in(step, fault);
         assert_eq!(
             kind(append(&wal, 40_000)),
             Kind::Full(FullReason::Disk),
