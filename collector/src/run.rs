@@ -13,6 +13,7 @@ use tailwater_config::settings::Logs;
 use tailwater_config::{Config, Limits, Problems};
 use tailwater_model::ids::BatchSeq;
 use tailwater_model::table::Table;
+use tailwater_runtime::health::Parts;
 use tailwater_runtime::reload::{self, Part};
 use tailwater_runtime::run_dir::RunFile;
 use tailwater_runtime::shutdown::Drained;
@@ -238,8 +239,8 @@ pub async fn run(
         intake: opened.intake.clone(),
         outbox: opened.outbox.clone(),
         durable: durable.clone(),
-    });
         turn: Arc::default(),
+    });
     // Once the road has cut a batch, a checkpoint waits for it. If it is to find room at all, what is there now needs one first.
     if outbox::is_crowded(&opened.outbox)
         && let Err(error) = keeper.keep().await
@@ -302,8 +303,7 @@ pub async fn run(
         replayed: is_replayed,
         turn: Semaphore::new(1),
         stats: stats.clone(),
-        health: delivery_health,
-        damaged: AtomicBool::new(false),
+        health: Parts::new(delivery_health),
         fatal: fatal.clone(),
     });
     let mut tables = JoinSet::new();
