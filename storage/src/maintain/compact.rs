@@ -126,7 +126,6 @@ impl Keeper {
 
     /// Commits what `build` says for the newest snapshot; `None` from it means there is nothing to do any more.
     pub(super) async fn commit(&self, build: impl Fn(&Snapshot) -> Result<Option<Change>>) -> Result<Outcome, Failed> {
-        let log = self.lake.log(self.table);
         let mut tried: Vec<(u64, String)> = Vec::new();
         let mut last = None;
         for attempt in 0..ATTEMPTS_MAX {
@@ -142,7 +141,7 @@ impl Keeper {
                 Err(error) => return Err(Failed::Certain(error)),
             };
             for (version, mark) in &tried {
-                match is_marked(log, *version, mark).await {
+                match is_marked(&self.lake, self.table, *version, mark).await {
                     Ok(true) => return Ok(Outcome::Committed),
                     Ok(false) => {}
                     Err(error) => return Err(Failed::Doubtful(error)),
@@ -152,7 +151,7 @@ impl Keeper {
                 return Ok(Outcome::Moot);
             };
             let mark = change.mark.clone();
-            match commit_once(log, snapshot.version, change).await {
+            match commit_once(&self.lake, self.table, snapshot.version, change).await {
                 Attempt::Done(_) => return Ok(Outcome::Committed),
                 Attempt::Conflict => debug!(table = self.table.name(), "another commit came first"),
                 Attempt::Doubtful(error) => {
