@@ -449,7 +449,7 @@ section! {
     pub struct Compact {
         /// How often each table is looked at.
         interval: Duration = "60s" in "100ms".."24h",
-        /// Size that merged files aim at.
+        /// Size that merged files aim at. In a table of more than 600 times as much they aim at twice that, of more than 1200 times at four times, and so on, so that no table has more than 2000 files; a merge takes no more memory for it.
         target_file: Size = "128MiB" in "64KiB".."4GiB",
         /// A day's small files are merged when there are so many.
         min_files: u32 = "8" in "2".."1000",

@@ -35,7 +35,7 @@ impl Keeper {
             opened.push((file.path.clone(), files::open(&self.lake, self.table, file).await?));
         }
         let schema = without_date(&snapshot.schema);
-        let (date, target) = (group.date, self.target_bytes());
+        let (date, target) = (group.date, self.target_bytes(&snapshot));
         let order = sort_columns(self.table);
         let make = move |maker: &FileMaker, written: &mut Vec<Written>| {
             let sources = opened.into_iter().map(|(path, file)| file.rows(&path, &schema, None));
@@ -71,9 +71,10 @@ impl Keeper {
         self.turn.acquire().await.map_err(ending)
     }
 
-    /// Size at which files are cut.
-    pub(super) fn target_bytes(&self) -> u64 {
-        self.policy.target_bytes.max(self.policy.large_bytes)
+    /// Size at which files of the table are cut.
+    pub(super) fn target_bytes(&self, snapshot: &Snapshot) -> u64 {
+        let policy = self.policy_for(snapshot);
+        policy.target_bytes.max(policy.large_bytes)
     }
 
     /// One commit that removes `old` and adds `new`, which was made for the columns of `snapshot`. False, and the new files are gone, if
@@ -88,7 +89,7 @@ impl Keeper {
     ) -> Result<bool> {
         let data_change = new.iter().any(|file| file.add.data_change);
         let adds: Vec<Action> = new.iter().map(|file| Action::Add(file.add.clone())).collect();
-        let target_size = i64::try_from(self.target_bytes()).unwrap_or(i64::MAX);
+        let target_size = i64::try_from(self.target_bytes(snapshot)).unwrap_or(i64::MAX);
         let built = self
             .commit(|now| {
                 let same_columns = now.schema == snapshot.schema;
