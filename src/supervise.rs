@@ -167,8 +167,11 @@ impl Supervisor {
         let mut restarts = Restarts::new(self.pace);
         let mut hangup = signal(SignalKind::hangup())?;
         loop {
+            let mut child = tokio::select! {
+                child = self.start(role, &mut restarts) => child?,
+                () = shutdown.begun() => return Ok(Exit::Ok),
+            };
             let started = Instant::now();
-            let mut child = self.spawn(role)?;
             let pid = child.id();
             info!(role = role.name, pid, "started");
             let status = loop {
@@ -192,6 +195,20 @@ impl Supervisor {
                 () = tokio::time::sleep(wait) => {}
                 () = shutdown.begun() => return Ok(Exit::Ok),
             }
+        }
+    }
+
+    /// Starts a child. What cannot be started even once is told at once; later, processes or descriptors have run out for a while, which is no
+    /// reason to end the other roles.
+    async fn start(&self, role: Role, restarts: &mut Restarts) -> io::Result<Child> {
+        loop {
+            let error = match self.spawn(role) {
+                Err(error) if restarts.count > 0 => error,
+                other => return other,
+            };
+            let wait = restarts.after_end(Duration::ZERO);
+            warn!(role = role.name, %error, wait_ms = wait.as_millis() as u64, "cannot be started, trying again");
+            tokio::time::sleep(wait).await;
         }
     }
 
@@ -408,6 +425,28 @@ mod tests {
                 .count()
         };
         assert_eq!((starts("collector"), starts("query"), starts("maintain")), (1, 3, 1));
+    }
+
+    #[tokio::test]
+    async fn a_start_that_fails_is_final_the_first_time_and_tried_again_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut supervisor = supervisor("exit 7", dir.path());
+        supervisor.launch.exe = dir.path().join("gone");
+        let mut restarts = Restarts::new(supervisor.pace);
+        supervisor.start(ROLES[0], &mut restarts).await.unwrap_err();
+        restarts.after_end(Duration::ZERO);
+        {
+            let mut starting = std::pin::pin!(supervisor.start(ROLES[0], &mut restarts));
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            assert!(
+                starting.as_mut().poll(&mut context).is_pending(),
+                "it failed, and waits"
+            );
+            std::os::unix::fs::symlink("/bin/sh", dir.path().join("gone")).unwrap();
+            let status = starting.await.unwrap().wait().await.unwrap();
+            assert_eq!(status.code(), Some(7));
+        }
+        assert!(restarts.count > 1);
     }
 
     #[tokio::test]

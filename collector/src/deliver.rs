@@ -8,7 +8,6 @@
 //! the outbox, where queries read them, until the outbox's budget is used up and intake refuses.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
@@ -61,10 +60,8 @@ pub struct Delivery {
     pub turn: Semaphore,
     /// Counters.
     pub stats: Arc<Stats>,
-    /// Whether tables can be reached.
-    pub health: health::Handle,
-    /// Set once rows were lost to damage: readiness then stays degraded.
-    pub damaged: AtomicBool,
+    /// Whether each table can be reached. Part [`DAMAGE`] fails once rows were lost, and stays so.
+    pub health: health::Parts,
     /// The end.
     pub fatal: Fatal,
 }
@@ -89,6 +86,9 @@ impl Trouble {
     }
 }
 
+/// What is in trouble once rows were lost to damage.
+const DAMAGE: &str = "outbox";
+
 const LOOK: Duration = Duration::from_millis(250);
 /// How often a collector looks for the tables before it makes them itself.
 const MAINTAIN_LOOKS: u32 = 8;
@@ -107,16 +107,20 @@ impl Delivery {
         let mut flush = self.flush.clone();
         let mut durable = self.durable.clone();
         let (mut read, mut open) = (false, true);
+        let mut tried = None;
         self.let_replay().await;
         loop {
             let flushing = *flush.borrow_and_update();
             let step = match read {
-                true => self.step(&committer, flushing).await,
+                true => self.step(&committer, flushing, &mut tried).await,
                 false => self.read_version(&committer).await.map(|()| {
                     read = true;
                     Step::Again
                 }),
             };
+            if step.is_ok() {
+                self.health.works(table.name());
+            }
             let sleep = match step {
                 Ok(Step::Again) => {
                     pause = RETRY_MIN;
@@ -131,7 +135,7 @@ impl Delivery {
                         return;
                     }
                     warn!(table = table.name(), %error, "the table cannot be committed; its rows wait in the outbox");
-                    self.health.degraded(format!("table {}: {error}", table.name()));
+                    self.health.fails(table.name(), error.to_string());
                     pause = (pause * 2).min(RETRY_MAX);
                     pause
                 }
@@ -196,32 +200,46 @@ impl Delivery {
         Ok(self.lake.ensure_tables().await?)
     }
 
-    async fn step(&self, committer: &Committer, flush: bool) -> Result<Step, Trouble> {
-        let table = committer.table();
-        let durable = *self.durable.borrow();
-        let Some(plan) = self.journal.lock().plan_commit(table, durable) else {
-            return Ok(if flush { Step::Done } else { Step::Wait });
+    /// Commits what is due. A commit that failed is tried again as it was, whatever has come since: the committer knows then whether it arrived
+    /// after all.
+    async fn step(&self, committer: &Committer, flush: bool, tried: &mut Option<CommitPlan>) -> Result<Step, Trouble> {
+        let plan = match *tried {
+            Some(plan) => plan,
+            None => match self.due(committer.table(), flush) {
+                Ok(plan) => plan,
+                Err(step) => return Ok(step),
+            },
         };
-        let Some((bytes, since)) = self.waiting.of(table) else {
-            return Ok(Step::Wait);
-        };
-        if !flush && bytes < self.settings.bytes && since.elapsed() < self.settings.interval {
-            return Ok(Step::Wait);
-        }
         let _turn = self
             .turn
             .acquire()
             .await
             .map_err(|_| Trouble::Final("delivery has ended".into()))?;
+        *tried = Some(plan);
+        self.commit(committer, plan).await?;
+        *tried = None;
+        Ok(Step::Again)
+    }
+
+    /// What a commit takes now, or what to do if there is none to make.
+    fn due(&self, table: Table, flush: bool) -> Result<CommitPlan, Step> {
+        let durable = *self.durable.borrow();
+        let Some(plan) = self.journal.lock().plan_commit(table, durable) else {
+            return Err(if flush { Step::Done } else { Step::Wait });
+        };
+        let Some((bytes, since)) = self.waiting.of(table) else {
+            return Err(Step::Wait);
+        };
+        if !flush && bytes < self.settings.bytes && since.elapsed() < self.settings.interval {
+            return Err(Step::Wait);
+        }
         let most = self
             .waiting
             .through(table, self.settings.bytes.saturating_mul(COMMIT_TIMES_MAX));
-        let plan = CommitPlan {
+        Ok(CommitPlan {
             through: most.map_or(plan.through, |most| most.min(plan.through)),
             ..plan
-        };
-        self.commit(committer, plan).await?;
-        Ok(Step::Again)
+        })
     }
 
     async fn commit(&self, committer: &Committer, plan: CommitPlan) -> Result<(), Trouble> {
@@ -231,9 +249,6 @@ impl Delivery {
         self.journal.lock().committed(plan.table, plan.through);
         self.waiting.committed(plan.table, plan.through, committed.bytes);
         self.stats.committed(plan.table.name(), started.elapsed());
-        if !self.damaged.load(Ordering::Relaxed) {
-            self.health.ready();
-        }
         info!(
             table = plan.table.name(),
             version = committed.version,
@@ -295,10 +310,8 @@ impl Delivery {
             first, last, "outbox batches do not verify; their rows are lost"
         );
         self.stats.batches_lost(table.name(), last - first + 1);
-        self.damaged.store(true, Ordering::Relaxed);
-        self.health.degraded(format!(
-            "outbox batches {first} to {last} are damaged, their rows are lost"
-        ));
+        let reason = format!("batches {first} to {last} are damaged, their rows are lost");
+        self.health.fails(DAMAGE, reason);
     }
 
     /// The table's frames of a plan, in the order of their batches. Damaged batches are passed over, loudly.

@@ -13,6 +13,7 @@ use tailwater_config::settings::Logs;
 use tailwater_config::{Config, Limits, Problems};
 use tailwater_model::ids::BatchSeq;
 use tailwater_model::table::Table;
+use tailwater_runtime::health::Parts;
 use tailwater_runtime::reload::{self, Part};
 use tailwater_runtime::run_dir::RunFile;
 use tailwater_runtime::shutdown::Drained;
@@ -239,6 +240,7 @@ pub async fn run(
         intake: opened.intake.clone(),
         outbox: opened.outbox.clone(),
         durable: durable.clone(),
+        turn: Arc::default(),
     });
     // Once the road has cut a batch, a checkpoint waits for it. If it is to find room at all, what is there now needs one first.
     if outbox::is_crowded(&opened.outbox)
@@ -303,8 +305,7 @@ pub async fn run(
         replayed: is_replayed,
         turn: Semaphore::new(1),
         stats: stats.clone(),
-        health: delivery_health,
-        damaged: AtomicBool::new(false),
+        health: Parts::new(delivery_health),
         fatal: fatal.clone(),
     });
     let mut tables = JoinSet::new();
@@ -391,6 +392,7 @@ pub async fn run(
     intake.closing.store(true, Ordering::Relaxed);
     if let Err(error) = end {
         keeping.abort();
+        keeper.rest().await;
         return Err(error);
     }
 
@@ -413,6 +415,9 @@ pub async fn run(
         Drained::Done(()) => info!("drained"),
         Drained::Cut(why) => warn!(why, "the drain was cut short; the next start goes on from the logs"),
     }
+    keeping.abort();
+    // The lock of the directory is not let go while a checkpoint is on its way to the disk.
+    keeper.rest().await;
     close(&opened.intake, &opened.outbox).await;
     if let Some(watching) = watching {
         watching.abort();

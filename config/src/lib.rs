@@ -31,7 +31,7 @@ pub mod yaml;
 pub use limits::{Limits, Machine};
 pub use listeners::TlsFiles;
 pub use load::{Config, EXIT_CONFIG, RESERVED_VARIABLES, catalogue, environment};
-pub use page::{print, reference};
+pub use page::{annotated, print, reference};
 pub use problem::{Origin, Problem, Problems, nearest};
 pub use section::Setting;
 pub use settings::{Ack, Level, LogFormat, Settings};

@@ -73,11 +73,25 @@ fn table(out: &mut String, settings: &[&Setting]) {
 /// The effective configuration as YAML that loads again (secrets apart), each key with its sentence and, if somebody set it, where.
 #[must_use]
 pub fn print(config: &Config) -> String {
-    let origin = |key: &str| config.is_set(key).then(|| config.origin(key).to_string());
-    yaml(&catalogue(), &config.values(), &origin)
+    annotated(config, &[])
 }
 
-fn yaml(settings: &[Setting], values: &[(String, String)], origin: &dyn Fn(&str) -> Option<String>) -> String {
+/// As [`print`], with notes beside some keys.
+#[must_use]
+pub fn annotated(config: &Config, notes: &[(&str, String)]) -> String {
+    let remark = |key: &str| {
+        let origin = config.is_set(key).then(|| format!("from {}", config.origin(key)));
+        let notes = notes
+            .iter()
+            .filter(|(noted, _)| *noted == key)
+            .map(|(_, note)| note.clone());
+        let remarks: Vec<String> = origin.into_iter().chain(notes).collect();
+        (!remarks.is_empty()).then(|| remarks.join("; "))
+    };
+    yaml(&catalogue(), &config.values(), &remark)
+}
+
+fn yaml(settings: &[Setting], values: &[(String, String)], remark: &dyn Fn(&str) -> Option<String>) -> String {
     let mut out = String::new();
     for setting in settings {
         let indent = "  ".repeat(setting.key.matches('.').count());
@@ -97,8 +111,8 @@ fn yaml(settings: &[Setting], values: &[(String, String)], origin: &dyn Fn(&str)
             value
         };
         let value = quote(value, setting.nullable);
-        let _ = match origin(&setting.key) {
-            Some(origin) => writeln!(out, "{indent}{name}: {value}  # from {}", one_line(&origin)),
+        let _ = match remark(&setting.key) {
+            Some(remark) => writeln!(out, "{indent}{name}: {value}  # {}", one_line(&remark)),
             None => writeln!(out, "{indent}{name}: {value}"),
         };
     }

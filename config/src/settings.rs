@@ -341,7 +341,7 @@ section! {
         outbox: OutboxLog,
         /// Free space that is never used up: new data is refused before; `auto` is the larger of 5 % of the disk and 256MiB.
         disk_reserve: Auto<Size> = "auto" in "0B".."1PiB",
-        /// How often the collector notes what it has decided, so that old log segments can go and a restart is short.
+        /// How often the collector notes what it has decided, so that old log segments can go and a restart is short. While the outbox is more than half full it does so up to once a second.
         checkpoint_interval: Duration = "10s" in "100ms".."10m",
         /// When decided rows leave for the outbox.
         batch: Batch,
@@ -385,7 +385,7 @@ section! {
     pub struct OutboxLog {
         /// Size of one segment file; a larger batch gets one of its own. A request whose rows would take more is refused.
         segment: Size = "256MiB" in "64KiB".."4GiB",
-        /// Disk it may use; when that is full, because tables cannot be committed, requests are refused.
+        /// Disk it may use; when that is full, because tables cannot be committed, requests are refused. Up to three batches may go beyond it, and into the disk reserve, when tables have the others and a checkpoint that lets them go waits for these.
         budget: Size = "16GiB" in "128KiB".."1PiB",
     }
 }
@@ -449,7 +449,7 @@ section! {
     pub struct Compact {
         /// How often each table is looked at.
         interval: Duration = "60s" in "100ms".."24h",
-        /// Size that merged files aim at.
+        /// Size that merged files aim at. In a table of more than 600 times as much they aim at twice that, of more than 1200 times at four times, and so on, so that no table has more than 2000 files; a merge takes no more memory for it.
         target_file: Size = "128MiB" in "64KiB".."4GiB",
         /// A day's small files are merged when there are so many.
         min_files: u32 = "8" in "2".."1000",

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use tailwater_collector::Listeners;
-use tailwater_runtime::{Exit, Metrics, Shutdown};
+use tailwater_runtime::{Exit, Metrics, Shutdown, descriptors};
 
 use super::Common;
 use super::role::{self, Start};
@@ -19,6 +19,15 @@ pub struct CollectorArgs {}
 pub fn run(_: &CollectorArgs, common: &Common) -> anyhow::Result<Exit> {
     let mut start = Start::new("collector", common)?;
     let (intake, admin) = (start.config.intake.clone(), start.config.admin.clone());
+    let limit = descriptors::raise();
+    // Two listeners take so many each.
+    if let Some(missing) = descriptors::missing(limit, 2 * u64::from(intake.connections.total)) {
+        tracing::warn!(
+            limit,
+            missing,
+            "the hard limit of open files is too low for intake.connections.total: raise it or lower the setting"
+        );
+    }
     let listeners = Listeners {
         grpc: start.bind("intake.grpc.listen", intake.grpc.listen)?,
         http: start.bind("intake.http.listen", intake.http.listen)?,

@@ -1,6 +1,7 @@
 //! `tailwater config check|print|reference`.
 
 use clap::{Args, Subcommand};
+use tailwater_config::{Auto, Config, Machine, Size};
 use tailwater_runtime::{Exit, machine};
 
 use super::{Common, print, role};
@@ -18,7 +19,7 @@ enum What {
     /// Say what is wrong with the configuration; exit 78 if anything is.
     #[command(after_help = "Example:\n  tailwater config check --config /etc/tailwater.yaml")]
     Check,
-    /// Show the settings in effect and where each came from.
+    /// Show the settings in effect, where each came from, and what it comes to where that depends on the machine.
     #[command(after_help = "Example:\n  TAILWATER_LOG_LEVEL=debug tailwater config print | grep level")]
     Print,
     /// Write the reference page of all settings.
@@ -33,7 +34,13 @@ enum What {
 pub fn run(args: &ConfigArgs, common: &Common) -> anyhow::Result<Exit> {
     match args.what {
         What::Reference => print(&tailwater_config::reference())?,
-        What::Print => print(&tailwater_config::print(&common.load()?))?,
+        What::Print => {
+            let config = common.load()?;
+            let disk = rustix::fs::statvfs(&config.data);
+            let disk_bytes = disk.ok().map(|disk| disk.f_blocks.saturating_mul(disk.f_frsize));
+            let settled = settled(&config, machine::probe(), disk_bytes);
+            print(&tailwater_config::annotated(&config, &settled))?;
+        }
         What::Check => {
             let config = common.load()?;
             config.limits(machine::probe())?;
@@ -42,4 +49,76 @@ pub fn run(args: &ConfigArgs, common: &Common) -> anyhow::Result<Exit> {
         }
     }
     Ok(Exit::Ok)
+}
+
+/// What settings come to here, where they do not say it themselves. A disk that is not there yet has no size.
+fn settled(config: &Config, machine: Machine, disk_bytes: Option<u64>) -> Vec<(&'static str, String)> {
+    const MIB: u64 = 1 << 20;
+    let set = |size: &Auto<Size>| match size {
+        Auto::Auto => None,
+        Auto::Is(size) => Some(size.bytes()),
+    };
+    let mut settled = Vec::new();
+    let mut note = |key, bytes: u64, says: Option<u64>| {
+        if says != Some(bytes) {
+            // A share of a memory has odd bytes that nobody reads.
+            let size = Size::bytes_of(if bytes < MIB { bytes } else { bytes / MIB * MIB });
+            settled.push((key, format!("{size} here")));
+        }
+    };
+    // Settings that do not fit this machine may well fit the one that they are for.
+    if let Ok(limits) = config.limits(machine) {
+        let (intake, query) = (&config.intake, &config.query);
+        note("intake.memory", limits.intake_memory_bytes, set(&intake.memory));
+        note("intake.body", limits.body_bytes, Some(intake.body.bytes()));
+        note(
+            "intake.wire_body",
+            limits.wire_body_bytes,
+            Some(intake.wire_body.bytes()),
+        );
+        note("query.memory", limits.query_memory_bytes, Some(query.memory.bytes()));
+    }
+    if let Some(disk_bytes) = disk_bytes {
+        let reserve = &config.storage.disk_reserve;
+        note(
+            "storage.disk_reserve",
+            config.disk_reserve_bytes(disk_bytes),
+            set(reserve),
+        );
+    }
+    settled
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    fn notes(memory_bytes: u64, disk_bytes: Option<u64>, settings: &[(&str, &str)]) -> Vec<(&'static str, String)> {
+        let machine = Machine { memory_bytes, cpus: 2 };
+        settled(&Config::of(settings).unwrap(), machine, disk_bytes)
+    }
+
+    #[test]
+    fn what_depends_on_the_machine_is_told() {
+        let told = |key, size: &str| (key, format!("{size} here"));
+        let large = notes(64 * GIB + 1, Some(100 * GIB), &[]);
+        assert_eq!(
+            large,
+            [told("intake.memory", "2GiB"), told("storage.disk_reserve", "5GiB")]
+        );
+        let small = [
+            told("intake.memory", "64MiB"),
+            told("intake.body", "32MiB"),
+            told("query.memory", "128MiB"),
+        ];
+        assert_eq!(notes(GIB / 4 + 5, None, &[]), small);
+        let settings = [("intake.memory", "512MiB"), ("storage.disk_reserve", "1GiB")];
+        assert!(notes(64 * GIB, Some(100 * GIB), &settings).is_empty());
+        let config = Config::of(&[]).unwrap();
+        let page = tailwater_config::annotated(&config, &large);
+        assert!(page.contains("  memory: auto  # 2GiB here\n"), "{page}");
+    }
 }

@@ -11,7 +11,7 @@ use rustix::fs::{FlockOperation, flock};
 use tailwater_config::Config;
 use tailwater_config::settings::Retention;
 use tailwater_model::table::Table;
-use tailwater_runtime::health::Handle;
+use tailwater_runtime::health::{Handle, Parts};
 use tailwater_runtime::reload::{self, Part};
 use tailwater_runtime::run_dir::{self, RunFile};
 use tailwater_runtime::tls::{Speaks, Tls};
@@ -154,7 +154,7 @@ pub fn policy(config: &Config, table: Table) -> Policy {
             _ => None,
         },
         target_bytes,
-        // A file of half the target or more would only be copied.
+        // A file of half the target or more would only be copied. Both grow with the table.
         large_bytes: target_bytes / 2,
         merge_files_min: storage.compact.min_files as usize,
         merge_files_max: storage.compact.max_files as usize,
@@ -208,6 +208,7 @@ fn observer(metrics: &Metrics, tables: Handle) -> Observer {
         "data and log files removed from the disk",
         ["table"],
     );
+    let tables = Parts::new(tables);
     let failures = metrics.counters("tailwater_maintain_failures", "runs that failed", ["table"]);
     Arc::new(move |table, outcome| {
         let label = [table.name()];
@@ -223,11 +224,11 @@ fn observer(metrics: &Metrics, tables: Handle) -> Observer {
                 unlinked
                     .with(label)
                     .inc_by(report.vacuumed + report.orphans + report.log_files_removed);
-                tables.ready();
+                tables.works(table.name());
             }
             Err(error) => {
                 failures.with(label).inc();
-                tables.degraded(format!("{}: {error}", table.name()));
+                tables.fails(table.name(), error.to_string());
             }
         }
     })

@@ -3,7 +3,7 @@
 use anyhow::{Context, bail};
 use clap::Args;
 use tailwater_runtime::run_dir::{self, RunFile};
-use tailwater_runtime::{Exit, Shutdown, logs, machine};
+use tailwater_runtime::{Exit, Shutdown, descriptors, logs, machine};
 use tracing::info;
 
 use super::{Common, role, small_runtime};
@@ -24,6 +24,7 @@ pub fn run(_: &RunArgs, common: &Common) -> anyhow::Result<Exit> {
     config.limits(machine::probe())?;
     logs::init(&config.log, "run");
     role::check_guards(&config)?;
+    descriptors::raise();
     small_runtime()?.block_on(async {
         let shutdown = Shutdown::install().context("watch for signals")?;
         if let Some(other) = run_dir::read(&config.data, "run")? {

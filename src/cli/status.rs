@@ -7,6 +7,7 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
 use tailwater_config::Config;
+use tailwater_model::ledger::Account;
 use tailwater_runtime::{Exit, run_dir};
 use tailwater_storage::lake::Lake;
 
@@ -86,6 +87,46 @@ struct SignalStatus {
     bytes_per_second: f64,
     /// Items by account since the directory was made.
     items: BTreeMap<String, u64>,
+    /// Received and in no other account yet: on its way, or waiting for a decision.
+    in_flight: i64,
+}
+
+/// The accounts of the table, in the order of `lake verify`. What is received is in one of the others or in flight.
+const ACCOUNTS: [Account; 7] = [
+    Account::Received,
+    Account::Rejected,
+    Account::Deduplicated,
+    Account::SampledOut,
+    Account::Dropped,
+    Account::Stored,
+    Account::Lost,
+];
+
+impl SignalStatus {
+    fn head() -> [String; 12] {
+        let first = ["tenant", "signal", "items/s", "MB/s"].map(str::to_owned);
+        let accounts = ACCOUNTS.map(|account| account.name().replace('_', " "));
+        cells(first, accounts, "in flight".to_owned())
+    }
+
+    fn row(&self) -> [String; 12] {
+        let first = [
+            self.tenant.clone(),
+            self.signal.clone(),
+            format!("{:.0}", self.items_per_second),
+            format!("{:.2}", self.bytes_per_second / 1e6),
+        ];
+        let accounts = ACCOUNTS.map(|account| items_in(&self.items, account).to_string());
+        cells(first, accounts, self.in_flight.to_string())
+    }
+}
+
+fn cells([a, b, c, d]: [String; 4], [e, f, g, h, i, j, k]: [String; 7], last: String) -> [String; 12] {
+    [a, b, c, d, e, f, g, h, i, j, k, last]
+}
+
+fn items_in(items: &BTreeMap<String, u64>, account: Account) -> u64 {
+    items.get(account.name()).copied().unwrap_or(0)
 }
 
 #[derive(Debug, Serialize)]
@@ -229,8 +270,10 @@ fn signals_of(first: &Value, second: &Value, over: Duration) -> Vec<SignalStatus
                 .map_or((0, 0), |(items, bytes)| {
                     (items.get("received").copied().unwrap_or(0), *bytes)
                 });
-            let received = items.get("received").copied().unwrap_or(0);
+            let received = items_in(&items, Account::Received);
+            let ended: u64 = ACCOUNTS[1..].iter().map(|account| items_in(&items, *account)).sum();
             SignalStatus {
+                in_flight: received as i64 - ended as i64,
                 items_per_second: received.saturating_sub(was_items) as f64 / seconds,
                 bytes_per_second: bytes.saturating_sub(was_bytes) as f64 / seconds,
                 tenant,
@@ -286,32 +329,9 @@ impl Status {
             text.push_str(&format!("sampling: overload {overload}, {waiting} traces wait\n"));
         }
         if !self.signals.is_empty() {
-            let mut rows = vec![
-                [
-                    "tenant",
-                    "signal",
-                    "items/s",
-                    "MB/s",
-                    "received",
-                    "stored",
-                    "rejected",
-                    "deduplicated",
-                ]
-                .map(str::to_owned),
-            ];
-            for of in &self.signals {
-                let items = |account: &str| of.items.get(account).copied().unwrap_or(0).to_string();
-                rows.push([
-                    of.tenant.clone(),
-                    of.signal.clone(),
-                    format!("{:.0}", of.items_per_second),
-                    format!("{:.2}", of.bytes_per_second / 1e6),
-                    items("received"),
-                    items("stored"),
-                    items("rejected"),
-                    items("deduplicated"),
-                ]);
-            }
+            let rows: Vec<_> = std::iter::once(SignalStatus::head())
+                .chain(self.signals.iter().map(SignalStatus::row))
+                .collect();
             text.push_str(&format!("\n{}", align(&rows)));
         }
         if !self.refusals.is_empty() {
@@ -371,6 +391,10 @@ mod tests {
                 {"tenant": "t", "signal": "logs", "account": "received", "reason": "", "items": received, "bytes": received * 10},
                 {"tenant": "t", "signal": "logs", "account": "rejected", "reason": "a", "items": 1, "bytes": 1},
                 {"tenant": "t", "signal": "logs", "account": "rejected", "reason": "b", "items": 2, "bytes": 1},
+                {"tenant": "t", "signal": "logs", "account": "sampled_out", "reason": "rest", "items": 80, "bytes": 1},
+                {"tenant": "t", "signal": "logs", "account": "stored", "reason": "", "items": 10, "bytes": 1},
+                {"tenant": "t", "signal": "logs", "account": "lost", "reason": "", "items": 4, "bytes": 1},
+                {"tenant": "t", "signal": "logs", "account": "expired", "reason": "", "items": 9, "bytes": 1},
             ]})
         };
         let signals = signals_of(&look(100), &look(300), Duration::from_secs(2));
@@ -380,6 +404,14 @@ mod tests {
             (100.0, 1_000.0)
         );
         assert_eq!((signals[0].items["received"], signals[0].items["rejected"]), (300, 3));
+        assert_eq!(signals[0].in_flight, 300 - 3 - 80 - 10 - 4);
+        let text = align(&[SignalStatus::head(), signals[0].row()]);
+        let cells: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(
+            cells[1],
+            ["t", "logs", "100", "0.00", "300", "3", "0", "80", "0", "10", "4", "203"]
+        );
+        assert!(text.contains("sampled out") && text.contains("in flight"), "{text}");
         assert!(signals_of(&Value::Null, &Value::Null, Duration::ZERO).is_empty());
     }
 

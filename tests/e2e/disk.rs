@@ -325,6 +325,22 @@ const SMALL_BATCHES: [(&str, &str); 4] = [
     ("storage.batch.bytes", "1MiB"),
 ];
 
+/// Sends spans from `first` on, again until they are taken.
+fn send_text(server: &Server, first: u64) {
+    let text = "x".repeat(TEXT_BYTES);
+    let span = |number| {
+        let mut span = sample::span(number);
+        span.attributes.push(sample::text("text", &format!("{number}{text}")));
+        span
+    };
+    let body = sample::traces("cart", (first..first + SPANS_A_REQUEST).map(span).collect());
+    let headers = [("content-type", "application/x-protobuf")];
+    wait_for("a request to be taken", || {
+        let reply = try_http(server.http(), "POST", "/v1/traces", &headers, &body)?;
+        (reply.status == 200).then_some(())
+    });
+}
+
 #[test]
 fn an_outbox_that_is_full_takes_batches_again_once_tables_are_committed() {
     let data = tempfile::tempdir().unwrap();
@@ -338,20 +354,7 @@ fn an_outbox_that_is_full_takes_batches_again_once_tables_are_committed() {
         ("storage.checkpoint_interval", "100ms"),
     ]);
     let server = Server::start("collector", data.path(), &settings);
-    let text = "x".repeat(TEXT_BYTES);
-    let send = |first| {
-        let span = |number| {
-            let mut span = sample::span(number);
-            span.attributes.push(sample::text("text", &format!("{number}{text}")));
-            span
-        };
-        let body = sample::traces("cart", (first..first + SPANS_A_REQUEST).map(span).collect());
-        let headers = [("content-type", "application/x-protobuf")];
-        wait_for("a request to be taken", || {
-            let reply = try_http(server.http(), "POST", "/v1/traces", &headers, &body)?;
-            (reply.status == 200).then_some(())
-        });
-    };
+    let send = |first| send_text(&server, first);
     let mut firsts = (0..2000).step_by(SPANS_A_REQUEST as usize);
     // More than a segment, in a checkpoint.
     firsts.by_ref().take(35).for_each(send);
@@ -366,6 +369,27 @@ fn an_outbox_that_is_full_takes_batches_again_once_tables_are_committed() {
         (written > settled).then_some(())
     });
     firsts.for_each(send);
+    assert!(server.log().contains("the outbox is full"), "{}", server.log());
+    server.settle();
+    assert!(server.stop().success());
+    run_ok(&["lake", "verify", "--data", &data.path().display().to_string()]);
+}
+
+#[test]
+fn an_outbox_that_is_full_before_the_first_checkpoint_takes_batches_again() {
+    let data = tempfile::tempdir().unwrap();
+    // Every segment holds batches that no checkpoint has, and none comes by itself.
+    let mut settings = Vec::from(SMALL_BATCHES);
+    settings.extend([
+        ("storage.outbox.segment", "4MiB"),
+        ("storage.outbox.budget", "8MiB"),
+        ("storage.commit.interval", "2s"),
+        ("storage.commit.bytes", "8MiB"),
+        ("storage.checkpoint_interval", "10m"),
+    ]);
+    let server = Server::start("collector", data.path(), &settings);
+    let firsts = (0..1500).step_by(SPANS_A_REQUEST as usize);
+    firsts.for_each(|first| send_text(&server, first));
     assert!(server.log().contains("the outbox is full"), "{}", server.log());
     server.settle();
     assert!(server.stop().success());

@@ -3,10 +3,31 @@ use std::io::Write as _;
 
 use std::net::TcpListener;
 
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 use crate::harness::{Server, gone, http, run, signal, tailwater, wait_for};
 use crate::sample;
+
+#[test]
+fn the_collector_raises_its_limit_of_open_files() {
+    let data = tempfile::tempdir().unwrap();
+    let limit = getrlimit(Resource::Nofile);
+    let hard = limit.maximum.expect("Linux has a limit");
+    // What is started next inherits it.
+    let lower = Rlimit {
+        current: Some(hard - 1),
+        ..limit
+    };
+    setrlimit(Resource::Nofile, lower).unwrap();
+    let server = Server::start("collector", data.path(), &[("intake.connections.total", "1000000")]);
+    assert_eq!(server.counted("process_max_fds", &[]), hard as f64);
+    assert!(
+        server.log().contains("the hard limit of open files is too low"),
+        "{}",
+        server.log()
+    );
+    assert!(server.stop().success());
+}
 
 #[test]
 fn killing_the_query_child_leaves_ingest_untouched_and_it_comes_back() {

@@ -105,7 +105,7 @@ pub struct Checkpoint {
     pub log_id: LogId,
     /// B.
     pub batch: BatchSeq,
-    /// The largest LSN known when it was written; no later record may have one at or below it (P3).
+    /// The largest LSN known to be durable when it was written; no later record may have one at or below it (P3).
     pub lsn_high: Lsn,
     /// By shard.
     pub shards: Vec<ShardMarks>,

@@ -421,7 +421,7 @@ impl Journal {
     // ---- checkpoint and trim
 
     /// Encodes the settled state; the digests come afterwards, in pieces ([`Draft::digests`]), so that requests need not wait for a
-    /// register to be walked. `lsn_high` is the largest LSN given out so far.
+    /// register to be walked. `lsn_high` is the largest LSN known to be durable: what a restart does not find up to it counts as lost.
     pub fn draft_checkpoint(&self, lsn_high: Lsn) -> Draft {
         checkpoint::draft(self, lsn_high)
     }
@@ -457,6 +457,17 @@ impl Journal {
             intake_below: self.mark.low,
             outbox_below,
         }
+    }
+
+    /// Whether outbox batches wait for nothing but a newer checkpoint before they can be trimmed.
+    pub fn waits_for_checkpoint(&self) -> bool {
+        let next = BatchSeq(self.mark.batch.0 + 1);
+        self.batch >= next && self.is_delivered(next)
+    }
+
+    /// Whether every table has all it needs of the batches through this one.
+    pub fn is_delivered(&self, through: BatchSeq) -> bool {
+        self.tables.first_needed().is_none_or(|needed| needed > through)
     }
 
     // ---- what to look at

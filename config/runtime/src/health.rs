@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 
 /// How one condition, or the role as a whole, is.
@@ -118,9 +118,74 @@ impl Handle {
     }
 }
 
+/// A condition with several parts, such as tables: degraded while any of them is in trouble.
+#[derive(Debug)]
+pub struct Parts {
+    handle: Handle,
+    troubled: Mutex<BTreeMap<&'static str, String>>,
+}
+
+impl Parts {
+    /// No part is in trouble; the condition stays as it is until one is.
+    #[must_use]
+    pub fn new(handle: Handle) -> Self {
+        Parts {
+            handle,
+            troubled: Mutex::default(),
+        }
+    }
+
+    /// The part is as it should be.
+    pub fn works(&self, part: &'static str) {
+        let mut troubled = self.troubled.lock();
+        if troubled.remove(part).is_some() {
+            self.tell(&troubled);
+        }
+    }
+
+    /// The part is not as it should be.
+    pub fn fails(&self, part: &'static str, reason: impl Into<String>) {
+        let mut troubled = self.troubled.lock();
+        troubled.insert(part, reason.into());
+        self.tell(&troubled);
+    }
+
+    fn tell(&self, troubled: &BTreeMap<&'static str, String>) {
+        match troubled.is_empty() {
+            true => self.handle.ready(),
+            false => {
+                let reasons: Vec<String> = troubled.iter().map(|(part, why)| format!("{part}: {why}")).collect();
+                self.handle.degraded(reasons.join("; "));
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_part_that_works_does_not_speak_for_one_that_fails() {
+        let readiness = Readiness::new();
+        let tables = readiness.condition("tables");
+        tables.ready();
+        let parts = Parts::new(tables);
+        let now = || {
+            let condition = readiness.report().conditions["tables"].clone();
+            (condition.state, condition.reason)
+        };
+        parts.fails("spans", "no room");
+        parts.works("logs");
+        assert_eq!(now(), (State::Degraded, "spans: no room".to_owned()));
+        parts.fails("logs", "no room");
+        parts.fails("spans", "not there");
+        assert_eq!(now(), (State::Degraded, "logs: no room; spans: not there".to_owned()));
+        parts.works("logs");
+        assert_eq!(now(), (State::Degraded, "spans: not there".to_owned()));
+        parts.works("spans");
+        assert_eq!(now(), (State::Ready, String::new()));
+    }
 
     #[test]
     fn the_worst_counts() {

@@ -13,6 +13,7 @@
 
 pub mod access;
 pub mod admin;
+pub mod descriptors;
 pub mod exit;
 #[allow(unsafe_code)]
 mod fds;

@@ -14,7 +14,6 @@ use arrow::datatypes::{Date32Type, Schema, SchemaRef};
 use chrono::Utc;
 use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties, TransactionError};
 use deltalake_core::kernel::{Action, Transaction};
-use deltalake_core::logstore::LogStoreRef;
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use rand::Rng;
 use tailwater_model::ids::BatchSeq;
@@ -98,13 +97,15 @@ impl Committer {
         self.table
     }
 
-    /// The last outbox batch in the table (v of rule P6), 0 if there is none, from the log as it is now. Compare it with the
+    /// The last outbox batch in the table (v of rule P6), 0 if there is none, from the log as it is now, and durable. Compare it with the
     /// outbox's end: a table ahead of it belongs to another history, and the process must not start.
     ///
     /// # Errors
-    /// As [`Lake::snapshot`]; [`ErrorKind::Damaged`] for a negative number.
+    /// As [`Lake::snapshot`]; [`ErrorKind::Damaged`] for a negative number; [`ErrorKind::Store`] if the log cannot be synced.
     pub async fn version(&self) -> Result<u64> {
-        self.txn(&*self.lake.snapshot(self.table).await?)
+        let version = self.txn(&*self.lake.snapshot(self.table).await?)?;
+        self.lake.sync_log(self.table).await?;
+        Ok(version)
     }
 
     /// Puts the rows of batches `v + 1 ..= hi` into the table: all of the table's frames in that range, as
@@ -151,7 +152,6 @@ impl Committer {
 
     async fn attempt(&self, v: u64, hi: u64, batches: &[RecordBatch], slot: &mut Option<Pending>) -> Result<Committed> {
         let started = Instant::now();
-        let log = self.lake.log(self.table);
         let mut last_error = None;
         for attempt in 0..ATTEMPTS_MAX {
             if attempt > 0 {
@@ -169,7 +169,7 @@ impl Committer {
             if at != v {
                 if let Some(pending) = slot.as_ref()
                     && at >= hi
-                    && let Some(version) = landed(log, pending).await?
+                    && let Some(version) = self.landed(pending).await?
                 {
                     return Ok(committed(pending, version, attempt, started));
                 }
@@ -192,7 +192,7 @@ impl Committer {
             let Some(pending) = slot.as_mut() else { continue };
             let change = self.change(pending, snapshot.version + 1)?;
             pending.tried.push(snapshot.version + 1);
-            match commit_once(log, snapshot.version, change).await {
+            match commit_once(&self.lake, self.table, snapshot.version, change).await {
                 Attempt::Done(version) => return Ok(committed(pending, version, attempt + 1, started)),
                 Attempt::Conflict => {
                     debug!(
@@ -222,6 +222,16 @@ impl Committer {
         if pending.tried.iter().all(|version| *version <= snapshot.version) {
             self.maker.discard(&pending.written).await;
         }
+    }
+
+    /// The version whose entry is ours, if one is.
+    async fn landed(&self, pending: &Pending) -> Result<Option<u64>> {
+        for version in &pending.tried {
+            if is_marked(&self.lake, self.table, *version, &pending.mark).await? {
+                return Ok(Some(*version));
+            }
+        }
+        Ok(None)
     }
 
     fn txn(&self, snapshot: &Snapshot) -> Result<u64> {
@@ -295,20 +305,14 @@ fn committed(pending: &Pending, version: u64, attempts: u32, started: Instant) -
     }
 }
 
-/// The version whose entry is ours, if one is.
-async fn landed(log: &LogStoreRef, pending: &Pending) -> Result<Option<u64>> {
-    for version in &pending.tried {
-        if is_marked(log, *version, &pending.mark).await? {
-            return Ok(Some(*version));
-        }
+/// Whether the entry of this version carries the mark. If so it is durable: what was doubtful may have been the sync of its name.
+pub(crate) async fn is_marked(lake: &Lake, table: Table, version: u64, mark: &str) -> Result<bool> {
+    let entry = lake.log(table).read_commit_entry(version).await?;
+    let is_marked = entry.is_some_and(|entry| entry.windows(mark.len()).any(|window| window == mark.as_bytes()));
+    if is_marked {
+        lake.sync_log(table).await?;
     }
-    Ok(None)
-}
-
-/// Whether the entry of this version carries the mark.
-pub(crate) async fn is_marked(log: &LogStoreRef, version: u64, mark: &str) -> Result<bool> {
-    let entry = log.read_commit_entry(version).await?;
-    Ok(entry.is_some_and(|entry| entry.windows(mark.len()).any(|window| window == mark.as_bytes())))
+    Ok(is_marked)
 }
 
 /// What a log entry is to say.
@@ -333,7 +337,8 @@ pub(crate) enum Attempt {
 
 /// Puts the entry after version `on`, once. Neither lists the log nor loads a delta-rs snapshot: the caller has read the log
 /// up to `on`, and the entry's name decides the race.
-pub(crate) async fn commit_once(log: &LogStoreRef, on: u64, change: Change) -> Attempt {
+pub(crate) async fn commit_once(lake: &Lake, table: Table, on: u64, change: Change) -> Attempt {
+    let log = lake.log(table);
     let mark = change.mark;
     let mut properties = CommitProperties::default()
         .with_max_retries(0)
@@ -354,7 +359,7 @@ pub(crate) async fn commit_once(log: &LogStoreRef, on: u64, change: Change) -> A
     };
     match log.write_commit_entry(on + 1, entry, Uuid::new_v4()).await {
         Ok(()) => Attempt::Done(on + 1),
-        Err(TransactionError::VersionAlreadyExists(_)) => match is_marked(log, on + 1, &mark).await {
+        Err(TransactionError::VersionAlreadyExists(_)) => match is_marked(lake, table, on + 1, &mark).await {
             Ok(true) => Attempt::Done(on + 1),
             Ok(false) => Attempt::Conflict,
             Err(error) => Attempt::Doubtful(error),

@@ -210,6 +210,15 @@ impl Lake {
         &self.inner.syncs
     }
 
+    /// Syncs the names of a table's log entries: one that a process before this one put, or whose put failed at the end, can be read before it
+    /// is durable.
+    pub(crate) async fn sync_log(&self, table: Table) -> Result<()> {
+        let Some(directory) = self.local_table_dir(table) else {
+            return Ok(());
+        };
+        Ok(crate::store::sync_directory(directory.join("_delta_log"), self.syncs()).await?)
+    }
+
     fn state(&self, table: Table) -> &TableState {
         // Codes are dense from 1, in the order of `Table::ALL`; a test holds them to it.
         &self.inner.tables[table as usize - 1]

@@ -218,6 +218,28 @@ mod commits {
         }
     }
 
+    /// The entry can be read, and the power may still take its name: neither this process nor the next one counts it.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_entry_counts_once_its_name_is_synced() {
+        let is_broken = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let (dir, broken) = (tempfile::tempdir().unwrap(), is_broken.clone());
+        let syncs = Syncs::broken(move |directory| directory.ends_with("_delta_log") && broken.load(Ordering::SeqCst));
+        let lake = Lake::open_recorded(dir.path(), syncs).unwrap();
+        lake.ensure_tables().await.unwrap();
+        let committer = lake.committer(TABLE, APP);
+        let given = vec![lake_rows(TABLE, 40, 1, TODAY, 1)];
+        is_broken.store(true, Ordering::SeqCst);
+        let error = committer.commit(0, 1, given.clone()).await.unwrap_err();
+        assert!(error.is_retryable(), "{error}");
+        assert_eq!(lake.snapshot(TABLE).await.unwrap().txn(APP), Some(1), "it is there");
+        let error = lake.committer(TABLE, APP).version().await.unwrap_err();
+        assert!(error.is_retryable(), "{error}");
+        is_broken.store(false, Ordering::SeqCst);
+        assert_eq!(committer.commit(0, 1, given.clone()).await.unwrap().version, 1);
+        assert_eq!(committer.version().await.unwrap(), 1);
+        once(&lake, &given, 1).await;
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn after_ten_failures_the_same_call_takes_up_what_is_encoded() {
         for landed in [false, true] {

@@ -35,7 +35,7 @@ impl Keeper {
             opened.push((file.path.clone(), files::open(&self.lake, self.table, file).await?));
         }
         let schema = without_date(&snapshot.schema);
-        let (date, target) = (group.date, self.target_bytes());
+        let (date, target) = (group.date, self.target_bytes(&snapshot));
         let order = sort_columns(self.table);
         let make = move |maker: &FileMaker, written: &mut Vec<Written>| {
             let sources = opened.into_iter().map(|(path, file)| file.rows(&path, &schema, None));
@@ -71,9 +71,10 @@ impl Keeper {
         self.turn.acquire().await.map_err(ending)
     }
 
-    /// Size at which files are cut.
-    pub(super) fn target_bytes(&self) -> u64 {
-        self.policy.target_bytes.max(self.policy.large_bytes)
+    /// Size at which files of the table are cut.
+    pub(super) fn target_bytes(&self, snapshot: &Snapshot) -> u64 {
+        let policy = self.policy_for(snapshot);
+        policy.target_bytes.max(policy.large_bytes)
     }
 
     /// One commit that removes `old` and adds `new`, which was made for the columns of `snapshot`. False, and the new files are gone, if
@@ -88,7 +89,7 @@ impl Keeper {
     ) -> Result<bool> {
         let data_change = new.iter().any(|file| file.add.data_change);
         let adds: Vec<Action> = new.iter().map(|file| Action::Add(file.add.clone())).collect();
-        let target_size = i64::try_from(self.target_bytes()).unwrap_or(i64::MAX);
+        let target_size = i64::try_from(self.target_bytes(snapshot)).unwrap_or(i64::MAX);
         let built = self
             .commit(|now| {
                 let same_columns = now.schema == snapshot.schema;
@@ -126,7 +127,6 @@ impl Keeper {
 
     /// Commits what `build` says for the newest snapshot; `None` from it means there is nothing to do any more.
     pub(super) async fn commit(&self, build: impl Fn(&Snapshot) -> Result<Option<Change>>) -> Result<Outcome, Failed> {
-        let log = self.lake.log(self.table);
         let mut tried: Vec<(u64, String)> = Vec::new();
         let mut last = None;
         for attempt in 0..ATTEMPTS_MAX {
@@ -142,7 +142,7 @@ impl Keeper {
                 Err(error) => return Err(Failed::Certain(error)),
             };
             for (version, mark) in &tried {
-                match is_marked(log, *version, mark).await {
+                match is_marked(&self.lake, self.table, *version, mark).await {
                     Ok(true) => return Ok(Outcome::Committed),
                     Ok(false) => {}
                     Err(error) => return Err(Failed::Doubtful(error)),
@@ -152,7 +152,7 @@ impl Keeper {
                 return Ok(Outcome::Moot);
             };
             let mark = change.mark.clone();
-            match commit_once(log, snapshot.version, change).await {
+            match commit_once(&self.lake, self.table, snapshot.version, change).await {
                 Attempt::Done(_) => return Ok(Outcome::Committed),
                 Attempt::Conflict => debug!(table = self.table.name(), "another commit came first"),
                 Attempt::Doubtful(error) => {

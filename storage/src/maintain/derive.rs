@@ -116,7 +116,7 @@ impl Keeper {
             opened.push((part, file));
         }
         let schema = without_date(&own.schema);
-        let (target, order, width) = (self.target_bytes(), sort_columns(self.table), slice_s as i32);
+        let (target, order, width) = (self.target_bytes(own), sort_columns(self.table), slice_s as i32);
         let make = move |maker: &FileMaker, written: &mut Vec<Written>| {
             let sources = opened.into_iter().map(|(part, file)| {
                 let rows = file.rows(&part.file.path, &schema, None)?;

@@ -66,7 +66,7 @@ impl Keeper {
             opened.push((file.path.clone(), files::open(&self.lake, self.table, file).await?));
         }
         let schema = without_date(&snapshot.schema);
-        let (date, target, order) = (group.date, self.target_bytes(), sort_columns(self.table));
+        let (date, target, order) = (group.date, self.target_bytes(&snapshot), sort_columns(self.table));
         let make = move |maker: &FileMaker, written: &mut Vec<Written>| {
             let sources = opened.into_iter().map(|(path, file)| {
                 let rows = file.rows(&path, &schema, None)?;

@@ -26,7 +26,7 @@ use tailwater_model::table::Table;
 use tokio::sync::{Semaphore, watch};
 use tracing::{info, warn};
 
-use crate::lake::Lake;
+use crate::lake::{Lake, Snapshot};
 use crate::{ErrorKind, Result};
 
 pub use expire::{expired, expired_app_id, expired_through};
@@ -38,6 +38,9 @@ pub(crate) use files::open as open_data_file;
 
 /// Merges, and folds, in one run, so that checkpoints and retention are never far behind.
 const MERGES_MAX: u32 = 32;
+/// A table is to have about so many files of the size aimed at: with those that are smaller, and one at least of each day, it stays
+/// below 2,000.
+const FILES_AIM: u64 = 600;
 const MIB: u64 = 1 << 20;
 const HOUR_MS: i64 = 3_600_000;
 pub(crate) const DAY_MS: i64 = 24 * HOUR_MS;
@@ -54,15 +57,15 @@ pub struct Policy {
     pub fold_after_ms: Option<i64>,
     /// An hour is derived so long after its end: most rows have come by then.
     pub settle_ms: i64,
-    /// Sorted files of this many bytes are never rewritten.
+    /// Sorted files of this many bytes are not rewritten, while the table is small.
     pub large_bytes: u64,
-    /// Files that compaction writes are about this large, at most.
+    /// Files that compaction writes are about this large, at most, while the table is small: see [`Policy::for_table`].
     pub target_bytes: u64,
     /// This many files of about one size are merged.
     pub merge_files_min: usize,
     /// At most this many at once: each costs memory for its pages.
     pub merge_files_max: usize,
-    /// With more active files than this, two of a day are enough to be merged.
+    /// With more files than this that merging could spare, two of a day are enough to be merged.
     pub crowded_files: usize,
     /// A day that is over and has seen no new file for so long is merged into as few files as can be. A day of a derived table is not
     /// made anew sooner than so long after the last time.
@@ -111,6 +114,20 @@ impl Policy {
             sweep_every_ms: HOUR_MS,
             conflict_wait: Duration::from_secs(1),
             reserve_bytes: 256 * MIB,
+        }
+    }
+}
+
+impl Policy {
+    /// The policy of a table of so many bytes: what files aim at doubles as often as it takes to keep their number down. A merge holds a row group
+    /// of its result and a page of each source and column, whatever their sizes.
+    pub fn for_table(&self, bytes: u64) -> Policy {
+        let least = self.target_bytes.saturating_mul(FILES_AIM).max(1);
+        let times = bytes.div_ceil(least).max(1).next_power_of_two();
+        Policy {
+            large_bytes: self.large_bytes.saturating_mul(times),
+            target_bytes: self.target_bytes.saturating_mul(times),
+            ..self.clone()
         }
     }
 }
@@ -219,7 +236,8 @@ impl Keeper {
             MERGES_MAX
         }) {
             let snapshot = self.lake.snapshot(self.table).await?;
-            let Some(group) = plan(snapshot.files(), now_ms, &self.policy).into_iter().next() else {
+            let policy = self.policy_for(&snapshot);
+            let Some(group) = plan(snapshot.files(), now_ms, &policy).into_iter().next() else {
                 break;
             };
             if !self.has_room(group.files.iter().map(|file| file.size).sum()) {
@@ -234,12 +252,24 @@ impl Keeper {
         let snapshot = self.lake.snapshot(self.table).await?;
         report.version = snapshot.version;
         report.files = snapshot.files().len() as u64;
-        report.bytes = snapshot.files().iter().map(|file| file.size).sum();
+        report.bytes = bytes_of(&snapshot);
         Ok(report)
     }
 }
 
+fn bytes_of(snapshot: &Snapshot) -> u64 {
+    snapshot.files().iter().map(|file| file.size).sum()
+}
+
 impl Keeper {
+    /// How the table is kept as large as it is now. Elsewhere than on a local disk files are fetched whole, so they do not grow.
+    fn policy_for(&self, snapshot: &Snapshot) -> Policy {
+        match self.lake.local_table_dir(self.table) {
+            Some(_) => self.policy.for_table(bytes_of(snapshot)),
+            None => self.policy.clone(),
+        }
+    }
+
     /// Whether a merge of so many bytes leaves the reserve alone. A store that is no local disk has room.
     fn has_room(&self, bytes: u64) -> bool {
         let Some(directory) = self.lake.local_table_dir(self.table) else {

@@ -1,7 +1,9 @@
 //! Which files to merge. Pure.
 //!
-//! Files of a day fall into classes by size, each four times the one below. A class with enough files is merged into one
-//! of the next class, so a row is rewritten about three times in its life. A day that is over and quiet is merged whole.
+//! Files of a day fall into classes by size, each four times the one below. A class with enough files, or with enough bytes for a file
+//! that is left alone afterwards, is merged into one of a higher class, so a row is rewritten about three times in its life. A day that is
+//! over and quiet is merged whole. The sizes aimed at grow with the table ([`Policy::for_table`]), and with them days that were done are
+//! merged once more.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,7 +22,6 @@ pub struct Group {
 
 /// What is worth merging now, most urgent first. No file is in two groups.
 pub fn plan(files: &[Arc<FileEntry>], now_ms: i64, policy: &Policy) -> Vec<Group> {
-    let crowded = files.len() > policy.crowded_files;
     let mut days: BTreeMap<i32, Vec<&Arc<FileEntry>>> = BTreeMap::new();
     for file in files {
         // Unsorted files are not ours: another engine wrote them, and merging needs sorted runs.
@@ -28,6 +29,9 @@ pub fn plan(files: &[Arc<FileEntry>], now_ms: i64, policy: &Policy) -> Vec<Group
             days.entry(file.date).or_default().push(file);
         }
     }
+    // Only what merging can make fewer counts: neither large files nor the last one of a day.
+    let crowd: usize = days.values().map(|day| day.len() - 1).sum();
+    let crowded = crowd > policy.crowded_files;
     let mut groups = Vec::new();
     for (date, mut day) in days {
         day.sort_by_key(|file| file.modified_ms);
@@ -49,28 +53,30 @@ pub fn plan(files: &[Arc<FileEntry>], now_ms: i64, policy: &Policy) -> Vec<Group
     groups
 }
 
-/// Groups of at least `min` files that together stay below the target size.
+/// Groups that together stay below the target size, of at least `min` files or so many bytes that the result is large.
 fn fill(date: i32, files: &[&Arc<FileEntry>], min: usize, policy: &Policy) -> Vec<Group> {
     // Below `large_bytes` a file cut at the target could be merged again.
     let target = policy.target_bytes.max(policy.large_bytes);
     let mut groups = Vec::new();
     let mut group: Vec<Arc<FileEntry>> = Vec::new();
     let mut bytes = 0;
-    let mut close = |group: &mut Vec<Arc<FileEntry>>| {
+    let mut close = |group: &mut Vec<Arc<FileEntry>>, min: usize| {
         let files = std::mem::take(group);
         if files.len() >= min.max(2) {
             groups.push(Group { date, files });
         }
     };
     for file in files {
-        if group.len() >= policy.merge_files_max || bytes + file.size > target {
-            close(&mut group);
+        let is_full = bytes + file.size > target;
+        if group.len() >= policy.merge_files_max || is_full {
+            // What is full will not become more files by waiting.
+            close(&mut group, if is_full && bytes >= policy.large_bytes { 2 } else { min });
             bytes = 0;
         }
         bytes += file.size;
         group.push(Arc::clone(file));
     }
-    close(&mut group);
+    close(&mut group, min);
     groups
 }
 
@@ -112,10 +118,37 @@ mod tests {
     fn today_waits_for_enough_of_one_size() {
         let policy = Policy::of(Table::Spans);
         let mut files: Vec<_> = (0..7).map(|n| file(n, 100 << 10, 20_779, 1000)).collect();
-        files.extend((7..14).map(|n| file(n, 20 * MIB, 20_779, 1000)));
+        files.extend((7..13).map(|n| file(n, 20 * MIB, 20_779, 1000)));
         assert!(plan(&files, NOW, &policy).is_empty());
         files.push(file(14, 300 << 10, 20_779, 0));
         assert_eq!(sizes(&plan(&files, NOW, &policy)), [8]);
+    }
+
+    #[test]
+    fn today_does_not_wait_for_more_files_than_fit_into_one() {
+        let policy = Policy::of(Table::Spans);
+        let mut files: Vec<_> = (0..3).map(|n| file(n, 40 * MIB, 20_779, 1000)).collect();
+        assert!(plan(&files, NOW, &policy).is_empty());
+        files.push(file(3, 40 * MIB, 20_779, 0));
+        assert_eq!(
+            sizes(&plan(&files, NOW, &policy)),
+            [3],
+            "120 MiB of 128, and no room for the fourth"
+        );
+    }
+
+    #[test]
+    fn only_files_that_merging_makes_fewer_are_a_crowd() {
+        let policy = Policy::of(Table::Spans);
+        // Large ones, and one small one on each of many days.
+        let mut files: Vec<_> = (0..2000).map(|n| file(n, 64 * MIB, 20_700, DAY_MS)).collect();
+        files.extend((0..2000).map(|n| file(2000 + n, MIB, 18_000 + n as i32, DAY_MS)));
+        files.extend((0..2).map(|n| file(4000 + n, MIB, 20_779, 0)));
+        assert!(plan(&files, NOW, &policy).is_empty(), "two of today wait as ever");
+        // Small ones of days that are not quiet yet.
+        let crowd = (0..2400).map(|n| file(5000 + n, (4 * MIB) << (2 * (n % 2)), 20_400 + n as i32 / 8, 0));
+        files.extend(crowd);
+        assert_eq!(plan(&files, NOW, &policy).len(), 301);
     }
 
     #[test]
@@ -169,6 +202,47 @@ mod tests {
             })
             .collect();
         assert!(plan(&files, NOW, &policy).is_empty());
+    }
+
+    /// A table that comes to 1 TB in a month, and is kept at that size.
+    #[test]
+    fn a_table_of_any_size_stays_below_2000_files() {
+        const FLUSHES: i64 = 96;
+        const FLUSHED: u64 = 360 * MIB;
+        let policy = Policy::of(Table::Spans);
+        let (mut files, mut number, mut written, mut rewritten, mut most) = (Vec::new(), 0, 0, 0, 0);
+        let mut add = |files: &mut Vec<Arc<FileEntry>>, now: i64, date, size| {
+            number += 1;
+            files.push(Arc::new(FileEntry {
+                modified_ms: now,
+                ..(*file(number, size, date, 0)).clone()
+            }));
+        };
+        for flush in 0..45 * FLUSHES {
+            let date = 20_700 + (flush / FLUSHES) as i32;
+            let now = 20_700 * DAY_MS + flush * DAY_MS / FLUSHES;
+            files.retain(|file: &Arc<FileEntry>| file.date > date - 30);
+            for _ in 0..12 {
+                add(&mut files, now, date, FLUSHED / 12);
+            }
+            written += FLUSHED;
+            // As many as one run makes.
+            for _ in 0..32 {
+                let policy = policy.for_table(files.iter().map(|file| file.size).sum());
+                let Some(group) = plan(&files, now, &policy).into_iter().next() else {
+                    break;
+                };
+                let size: u64 = group.files.iter().map(|file| file.size).sum();
+                files.retain(|file| !group.files.contains(file));
+                add(&mut files, now, group.date, size);
+                rewritten += size;
+            }
+            most = most.max(files.len());
+        }
+        let bytes: u64 = files.iter().map(|file| file.size).sum();
+        assert!(bytes > 1_000_000_000_000, "{bytes} bytes");
+        assert!(most < 1200, "{most} files");
+        assert!(rewritten < 4 * written, "{rewritten} bytes rewritten for {written}");
     }
 
     /// A commit every 30 s with one file, maintained after each: how many files and how often a row is rewritten.

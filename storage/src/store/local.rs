@@ -74,10 +74,7 @@ pub(super) fn create_dir(directory: &Path, syncs: &Syncs) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => {}
         Err(error) => return Err(error),
     }
-    let parent = parent.unwrap_or(Path::new("."));
-    File::open(parent)?.sync_all()?;
-    syncs.tell(|| SyncEvent::Directory(parent.to_path_buf()));
-    Ok(())
+    syncs.directory(parent.unwrap_or(Path::new(".")))
 }
 
 pub(super) fn sync_file(path: &Path, syncs: &Syncs) -> object_store::Result<()> {
@@ -89,13 +86,7 @@ pub(super) fn sync_file(path: &Path, syncs: &Syncs) -> object_store::Result<()> 
 }
 
 pub(super) fn sync_directory(directory: &Path, syncs: &Syncs) -> object_store::Result<()> {
-    match File::open(directory).and_then(|file| file.sync_all()) {
-        Ok(()) => {
-            syncs.tell(|| SyncEvent::Directory(directory.to_path_buf()));
-            Ok(())
-        }
-        Err(source) => Err(io_error(directory, source)),
-    }
+    syncs.directory(directory).map_err(|source| io_error(directory, source))
 }
 
 fn sync_parent(path: &Path, syncs: &Syncs) -> object_store::Result<()> {

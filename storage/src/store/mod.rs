@@ -48,6 +48,9 @@ pub type Recorder = Arc<dyn Fn(SyncEvent) + Send + Sync>;
 #[derive(Clone, Default)]
 pub struct Syncs {
     recorder: Option<Recorder>,
+    /// Directories whose sync fails.
+    #[cfg(test)]
+    broken: Option<Arc<dyn Fn(&FsPath) -> bool + Send + Sync>>,
 }
 
 impl fmt::Debug for Syncs {
@@ -63,7 +66,27 @@ impl Syncs {
     pub fn recorded(recorder: Recorder) -> Syncs {
         Syncs {
             recorder: Some(recorder),
+            ..Syncs::default()
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn broken(broken: impl Fn(&FsPath) -> bool + Send + Sync + 'static) -> Syncs {
+        Syncs {
+            broken: Some(Arc::new(broken)),
+            ..Syncs::default()
+        }
+    }
+
+    /// Syncs the names in a directory.
+    fn directory(&self, directory: &FsPath) -> std::io::Result<()> {
+        #[cfg(test)]
+        if self.broken.as_ref().is_some_and(|broken| broken(directory)) {
+            return Err(std::io::Error::other("the test said so"));
+        }
+        std::fs::File::open(directory)?.sync_all()?;
+        self.tell(|| SyncEvent::Directory(directory.to_path_buf()));
+        Ok(())
     }
 
     fn tell(&self, event: impl FnOnce() -> SyncEvent) {
@@ -251,6 +274,15 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|source| object_store::Error::JoinError { source })?
+}
+
+/// Syncs the names in a directory, once more if need be.
+///
+/// # Errors
+/// Whatever the file system says.
+pub async fn sync_directory(directory: PathBuf, syncs: &Syncs) -> Result<()> {
+    let syncs = syncs.clone();
+    blocking(move || local::sync_directory(&directory, &syncs)).await
 }
 
 /// Makes a directory and what is missing above it, each name synced in its parent.

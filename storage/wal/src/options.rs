@@ -58,7 +58,7 @@ pub struct Options {
     /// Trimmed segments kept for reuse; they count for the budget and are used up first, so the disk taken stays at the largest ever
     /// needed. First writes into fresh segments cost several times as much. 0 for a log that other processes map.
     pub recycle: usize,
-    /// Most bytes of disk the log takes, free segments included. At least two segments.
+    /// Most bytes of disk the log takes, free segments included, those of [`Wal::lend`](crate::Wal::lend) apart. At least two segments.
     pub budget_bytes: u64,
     /// Free bytes of the file system that are left alone.
     pub reserve_bytes: u64,
@@ -119,7 +119,12 @@ impl Options {
 
     /// Length of a segment that is to hold `need` planned bytes.
     pub(crate) fn segment_len(&self, need: u64) -> u64 {
-        crate::format::align_up(self.segment_bytes.max(self.data_start() + need), BLOCK)
+        crate::format::align_up(self.segment_bytes, BLOCK).max(self.least_segment_len(need))
+    }
+
+    /// Length of a segment that holds nothing but `need` planned bytes.
+    pub(crate) fn least_segment_len(&self, need: u64) -> u64 {
+        crate::format::align_up(self.data_start() + need, BLOCK)
     }
 
     pub(crate) fn check(&self) -> Result<()> {

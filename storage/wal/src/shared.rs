@@ -41,6 +41,8 @@ pub(crate) struct Inner {
     pub(crate) queue_bytes: u64,
     pub(crate) queue_planned: u64,
     pub(crate) next_seq: u64,
+    /// Records through this one may go beyond the budget and into the reserve.
+    pub(crate) lent_through: u64,
     /// Planned bytes still free in the segment that the last accepted record goes to.
     pub(crate) room: u64,
     /// Segments promised to queued records and not made yet.
@@ -200,34 +202,46 @@ impl Shared {
         if inner.free.len() > promised && inner.free.iter().all(|f| f.len >= len) {
             return Ok(Plan { len, recycled: true });
         }
+        match self.has_room(inner, len) {
+            Ok(()) => Ok(Plan { len, recycled: false }),
+            // No longer than the record: what is lent is not there for others.
+            Err(_) if inner.next_seq <= inner.lent_through => Ok(Plan {
+                len: options.least_segment_len(need),
+                recycled: false,
+            }),
+            Err((reason, error)) => {
+                inner.counts.refused[reason as usize] += 1;
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether budget and reserve allow another `len` bytes.
+    fn has_room(&self, inner: &Inner, len: u64) -> std::result::Result<(), (FullReason, Error)> {
+        let options = &self.options;
+        let refuse = |reason, why: String| Err((reason, Error::new(Kind::Full(reason), why)));
         let planned: u64 = inner.planned.iter().filter(|p| !p.recycled).map(|p| p.len).sum();
         let used = inner.disk_bytes() + planned;
         if used.saturating_add(len) > options.budget_bytes {
-            return Err(inner.refuse(FullReason::Budget, || {
-                format!(
-                    "the log takes {used} bytes, another {len} would exceed its budget of {}",
-                    options.budget_bytes
-                )
-            }));
+            let budget = options.budget_bytes;
+            return refuse(
+                FullReason::Budget,
+                format!("the log takes {used} bytes, another {len} would exceed its budget of {budget}"),
+            );
         }
         match self.disk.free_bytes(&options.dir) {
-            Ok(free) if free >= planned.saturating_add(len).saturating_add(options.reserve_bytes) => {
-                Ok(Plan { len, recycled: false })
-            }
-            Ok(free) => Err(inner.refuse(FullReason::Reserve, || {
-                format!(
-                    "{free} bytes are free, another {len} would touch the reserve of {}",
-                    options.reserve_bytes
+            Ok(free) if free >= planned.saturating_add(len).saturating_add(options.reserve_bytes) => Ok(()),
+            Ok(free) => {
+                let reserve = options.reserve_bytes;
+                refuse(
+                    FullReason::Reserve,
+                    format!("{free} bytes are free, another {len} would touch the reserve of {reserve}"),
                 )
-            })),
+            }
             Err(error) => {
-                inner.counts.refused[FullReason::Disk as usize] += 1;
-                let kind = Kind::Full(FullReason::Disk);
-                Err(Error::with(
-                    kind,
-                    format!("asking for free space of {}", options.dir.display()),
-                    error,
-                ))
+                let message = format!("asking for free space of {}", options.dir.display());
+                let reason = FullReason::Disk;
+                Err((reason, Error::with(Kind::Full(reason), message, error)))
             }
         }
     }

@@ -27,6 +27,8 @@ pub(crate) enum Fault {
     Eio,
     /// This one fails with ENOSPC.
     Enospc,
+    /// This one fails with EMFILE; only a file that is made can.
+    Emfile,
     /// This one and all later ones fail and do nothing: the process is gone.
     Gone,
     /// This one panics: a fault of ours.
@@ -129,6 +131,7 @@ impl World {
     fn simple_op(&mut self) -> io::Result<()> {
         self.op().map_err(|fault| match fault {
             Fault::Enospc => os_error(rustix::io::Errno::NOSPC),
+            Fault::Emfile => os_error(rustix::io::Errno::MFILE),
             Fault::Eio | Fault::Gone | Fault::Panic => eio(),
         })
     }

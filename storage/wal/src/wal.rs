@@ -145,6 +145,13 @@ impl Wal {
         self.core.shared.append(head.into(), body.into())
     }
 
+    /// Records through `seq` are taken even when budget or reserve leave no room for a segment, each in one of no more than its own length:
+    /// for those that must be in before [`Wal::trim_below`] can make room.
+    pub fn lend(&self, seq: u64) {
+        let mut inner = self.core.shared.inner.lock();
+        inner.lent_through = inner.lent_through.max(seq);
+    }
+
     /// A ticket that completes when everything up to `seq` is durable; of use in [`Ack::Write`], where an append's ticket says less.
     pub fn until_durable(&self, seq: u64) -> Ticket {
         let shared = &self.core.shared;

@@ -596,7 +596,7 @@ impl<'w> Process<'w> {
 
     /// Requests do not wait for a register to be walked: if `busy`, some arrive meanwhile.
     fn checkpoint(&mut self, busy: bool) -> Result<(), Stop> {
-        let mut draft = self.journal.draft_checkpoint(Lsn(self.next_lsn - 1));
+        let mut draft = self.journal.draft_checkpoint(Lsn(self.world.disk.intake.durable));
         while !draft.digests(&self.register, 3) {
             match self.world.rng.random_range(0..4) {
                 0 if busy => self.receive()?,

@@ -72,6 +72,45 @@ fn the_reserve_is_left_alone_and_the_log_heals_when_others_free_space() {
     assert_eq!(read(&wal, 1), vec![1, 2, 3]);
 }
 
+/// Beyond the budget and into the reserve go the records that are named, in segments of their own size, and nothing else does.
+#[test]
+fn what_is_lent_is_taken_when_there_is_no_room() {
+    let limits = [
+        (2 * (64 << 10), 0, FullReason::Budget),
+        (16 << 20, 72 << 10, FullReason::Reserve),
+    ];
+    for ((budget_bytes, reserve_bytes, reason), io) in limits
+        .into_iter()
+        .flat_map(|limit| [(limit, Io::Buffered), (limit, Io::Direct)])
+    {
+        let sim = Sim::new(1);
+        sim.set_capacity(200 << 10);
+        let options = Options {
+            budget_bytes,
+            reserve_bytes,
+            io,
+            ..options(Path::new("/log"))
+        };
+        let wal = inline(&sim, &options);
+        append(&wal, 40_000).unwrap();
+        append(&wal, 40_000).unwrap();
+        assert_eq!(kind(append(&wal, 40_000)), Kind::Full(reason));
+        wal.lend(3);
+        assert_eq!(append(&wal, 30_000).unwrap(), 3);
+        let lent = wal.stats().disk_bytes - 2 * (64 << 10);
+        assert!(
+            (30_000..64 << 10).contains(&lent),
+            "{lent} bytes for a record of 30,000"
+        );
+        assert_eq!(kind(append(&wal, 40_000)), Kind::Full(reason));
+        wal.trim_below(3).unwrap();
+        append(&wal, 40_000).unwrap();
+        drop(wal);
+        sim.power_cut();
+        assert_eq!(read(&inline(&sim, &options), 1), vec![3, 4]);
+    }
+}
+
 #[test]
 fn recycled_segments_need_no_free_space() {
     let sim = Sim::new(1);
@@ -139,7 +178,8 @@ fn one_refusal_takes_back_everything_behind_it() {
 #[test]
 fn no_room_at_any_step_of_a_new_segment_is_a_refusal() {
     // Of a fresh file: create, preallocate, header, sync, rename. Of a recycled one: header, sync, rename.
-    for (recycle, step) in [(0, 1), (0, 2), (0, 5), (1, 3)] {
+    let steps = [(0, 1), (0, 2), (0, 5), (1, 3)].map(|(recycle, step)| (recycle, step, Fault::Enospc));
+    for (recycle, step, fault) in steps.into_iter().chain([(0, 1, Fault::Emfile)]) {
         let sim = Sim::new(1);
         sim.whole_writes();
         let options = Options {
@@ -151,7 +191,7 @@ fn no_room_at_any_step_of_a_new_segment_is_a_refusal() {
             append(&wal, 40_000).unwrap();
         }
         wal.trim_below(3).unwrap();
-        sim.fault_in(step, Fault::Enospc);
+        sim.fault_in(step, fault);
         assert_eq!(
             kind(append(&wal, 40_000)),
             Kind::Full(FullReason::Disk),
