@@ -485,7 +485,7 @@ impl Road {
     fn cut(&mut self) -> Result<(), RoadError> {
         self.since = None;
         let walked = self.walked.take();
-        let (fresh, ticks) = self.tail.as_ref().map(|tail| tail.lock().cut()).unwrap_or_default();
+        let (fresh, ticks, wire_bytes) = self.tail.as_ref().map(|tail| tail.lock().cut()).unwrap_or_default();
         if walked.is_none() && self.rows() == 0 && self.ledger.is_empty() && ticks.is_empty() {
             return Ok(());
         }
@@ -550,6 +550,7 @@ impl Road {
             cut,
             encoded: batch.finish(),
             rows: frames.into_iter().map(|(_, rows)| rows).collect(),
+            wire_bytes,
             places: std::mem::take(&mut self.places),
         };
         self.outbox.send(sealed).map_err(|_| RoadError::OutboxEnded)
@@ -559,6 +560,8 @@ impl Road {
 /// Reason of items that were accepted and cannot be decoded.
 pub const LOST_UNDECODABLE: &str = "undecodable";
 
+#[cfg(test)]
+mod budget_tests;
 #[cfg(test)]
 mod crash_tests;
 #[cfg(test)]

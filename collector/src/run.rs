@@ -165,7 +165,7 @@ pub async fn run(
         deliver::COMMIT_TIMES_MAX * config.storage.commit.bytes.bytes(),
     ));
     for (seq, head) in &opened.heads {
-        waiting.add(*seq, head, Vec::new(), std::time::Instant::now());
+        waiting.add(*seq, head, Vec::new(), None, std::time::Instant::now());
     }
     let (durable_sender, durable) = watch::channel(BatchSeq(opened.outbox.durable()));
     let outbox_health = readiness.condition("outbox");

@@ -69,6 +69,10 @@ pub struct Settings {
 pub trait Behind: Send {
     /// Bytes of rows decided and not yet committed, bytes of rows committed since start: both as stored.
     fn drain(&self) -> Drain;
+    /// Stored bytes that a byte of protobuf took, in what was committed since the last answer; `None` if nothing was.
+    fn stored_per_byte(&self) -> Option<f64> {
+        None
+    }
     /// Queue to the writer and space of the intake log, as parts of their limits.
     fn pressure(&self) -> (f64, f64);
     /// These records of the intake log, which ascend.
@@ -152,15 +156,10 @@ pub struct Tail {
     fresh: AHashSet<TraceId>,
     settled: Vec<Settle>,
     ticks: Vec<TickRow>,
-    calibration: Calibration,
+    /// Of the kept traces of the open batch.
+    wire_bytes: u64,
+    calibrated_ns: u64,
     durations: Durations,
-}
-
-#[derive(Debug, Default)]
-struct Calibration {
-    at_ns: u64,
-    expected: f64,
-    stored: f64,
 }
 
 impl Tail {
@@ -199,7 +198,8 @@ impl Tail {
             fresh: AHashSet::new(),
             settled: Vec::new(),
             ticks: Vec::new(),
-            calibration: Calibration::default(),
+            wire_bytes: 0,
+            calibrated_ns: 0,
             durations: Durations::default(),
         })
     }
@@ -367,7 +367,7 @@ impl Tail {
         let governed = self.governor.rate(now_ns, drain);
         let budget = self.sampler.policy().budget.bytes_per_sec;
         let rate = if budget.is_finite() { governed } else { f64::INFINITY };
-        self.calibrate(now_ns, drain);
+        self.calibrate(now_ns);
         self.sampler.tick(Tick { now_ns, rate }, &mut self.out);
         let (queue, log) = self.behind.pressure();
         let is_cramped = self.sampler.is_cramped();
@@ -418,9 +418,13 @@ impl Tail {
         (self.sampler.waiting(), bytes)
     }
 
-    /// The open batch is cut: whether its rows of a trace are the trace's first, what it settled, and its ticks.
-    pub fn cut(&mut self) -> (AHashSet<TraceId>, Vec<TickRow>) {
-        (std::mem::take(&mut self.fresh), std::mem::take(&mut self.ticks))
+    /// The open batch is cut: the traces that have their first part in it, its ticks, and the protobuf bytes of the spans that verdicts put into it.
+    pub fn cut(&mut self) -> (AHashSet<TraceId>, Vec<TickRow>, u64) {
+        (
+            std::mem::take(&mut self.fresh),
+            std::mem::take(&mut self.ticks),
+            std::mem::take(&mut self.wire_bytes),
+        )
     }
 
     /// What was settled since the last call.
@@ -449,20 +453,15 @@ impl Tail {
         }
     }
 
-    fn calibrate(&mut self, now_ns: u64, drain: Drain) {
-        let Some(stored) = drain.drained else { return };
-        let last = &mut self.calibration;
-        if now_ns.saturating_sub(last.at_ns) < CALIBRATE_NS {
+    /// While nothing is committed nothing is known, however long that takes.
+    fn calibrate(&mut self, now_ns: u64) {
+        if now_ns.saturating_sub(self.calibrated_ns) < CALIBRATE_NS {
             return;
         }
-        if last.at_ns > 0 {
-            self.sampler.calibrate(None, last.expected, stored - last.stored);
+        if let Some(stored_per_byte) = self.behind.stored_per_byte() {
+            self.sampler.calibrate(None, stored_per_byte);
+            self.calibrated_ns = now_ns;
         }
-        *last = Calibration {
-            at_ns: now_ns,
-            expected: 0.0,
-            stored,
-        };
     }
 
     fn tenant(&mut self, name: &Arc<str>) -> u32 {
@@ -512,7 +511,7 @@ impl Tail {
                 continue;
             }
             self.fresh.insert(key);
-            self.calibration.expected += verdict.cost;
+            self.wire_bytes += verdict.bytes;
             for at in &out.spans[verdict.spans.clone()] {
                 let of_record = ready.entry(at.lsn).or_insert_with(|| (tenant.clone(), Vec::new()));
                 of_record.1.push(Take {

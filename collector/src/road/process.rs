@@ -13,6 +13,7 @@ use tailwater_sampling::policy::{self, Policy};
 
 use super::tests::{NOW, SECOND, journal_settings, parts};
 use super::*;
+use crate::outbox::Waiting;
 use crate::tail::{self, Behind, Picked, Picks};
 
 /// An intake log.
@@ -26,8 +27,8 @@ pub(super) trait Log: Clone + Send + 'static {
     }
 }
 
-/// A log behind which nothing is short and no policy changes.
-struct Calm<L>(L);
+/// A log behind which nothing is short and no policy changes; what commits took, if there are any.
+pub(super) struct Calm<L>(pub L, pub Option<Arc<Waiting>>);
 
 impl<L: Log> Behind for Calm<L> {
     fn drain(&self) -> Drain {
@@ -35,6 +36,9 @@ impl<L: Log> Behind for Calm<L> {
             queued: 0.0,
             drained: Some(0.0),
         }
+    }
+    fn stored_per_byte(&self) -> Option<f64> {
+        self.1.as_ref()?.stored_per_byte()
     }
     fn pressure(&self) -> (f64, f64) {
         (0.0, 0.0)
@@ -104,7 +108,7 @@ impl Process<'_> {
     pub fn run(self, settled: &[Bytes], log: &impl Log, new: std::ops::Range<u64>) -> Vec<Sealed> {
         let journal = recovered(settled);
         let log_id = journal.lock().log_id();
-        let behind = Box::new(Calm(log.clone()));
+        let behind = Box::new(Calm(log.clone(), None));
         let (tail, leftover) = match self.policy {
             Some(policy) => {
                 let policy = policy::read(Path::new("p.yaml"), policy).unwrap();

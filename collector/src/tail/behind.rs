@@ -53,6 +53,10 @@ impl Behind for Logs {
         }
     }
 
+    fn stored_per_byte(&self) -> Option<f64> {
+        self.waiting.stored_per_byte()
+    }
+
     fn pressure(&self) -> (f64, f64) {
         let stats = self.intake.stats();
         let part = |of: u64, limit: u64| of as f64 / limit.max(1) as f64;

@@ -124,7 +124,7 @@ fn a_restart_goes_on_where_it_was() {
         let traces = traffic.second(second, &mut random);
         ours.second(second, &traces, f64::INFINITY);
     }
-    ours.sampler().calibrate(None, 1.0, 1.5);
+    ours.sampler().calibrate(None, 0.15);
     let decided: Vec<_> = ours
         .output()
         .verdicts
