@@ -204,6 +204,7 @@ pub async fn run(
         follow_logs: config.sampling.logs == Logs::FollowTrace,
         log_bytes: LOG_WAIT_BYTES,
         memory: LATE_MEMORY,
+        delay: config.storage.batch.delay,
         commit: config.storage.commit.interval,
     };
     let log_id = journal.lock().log_id();

@@ -61,6 +61,8 @@ pub struct Settings {
     pub log_bytes: u64,
     /// How long decisions are remembered, ns of the arrival clock.
     pub memory: Memory,
+    /// Longest wait of a decided row for its batch.
+    pub delay: Duration,
     /// Longest time between two commits of a table.
     pub commit: Duration,
 }
@@ -175,7 +177,12 @@ impl Tail {
         behind: Box<dyn Behind>,
         now_ns: u64,
     ) -> Result<Tail, String> {
-        let governor = governor_of(policy.budget.bytes_per_sec, settings.commit);
+        let governor = Governor::new(governor::Settings {
+            budget: policy.budget.bytes_per_sec,
+            // A tick, the wait for the batch, and its way into the outbox.
+            lag: settings.delay.max(Duration::from_secs(1)),
+            commit: settings.commit,
+        });
         let mut sampler = Sampler::new(policy, settings.memory, now_ns)?;
         if let Some(saved) = saved
             && let Err(error) = sampler.restore(saved)
@@ -364,9 +371,8 @@ impl Tail {
             self.sampler.limit_live(number as u32, most);
         }
         let drain = self.behind.drain();
-        let governed = self.governor.rate(now_ns, drain);
+        let rate = self.governor.rate(now_ns, drain);
         let budget = self.sampler.policy().budget.bytes_per_sec;
-        let rate = if budget.is_finite() { governed } else { f64::INFINITY };
         self.calibrate(now_ns);
         self.sampler.tick(Tick { now_ns, rate }, &mut self.out);
         let (queue, log) = self.behind.pressure();
@@ -377,7 +383,7 @@ impl Tail {
                 queue,
                 log,
                 memory: f64::from(u8::from(is_cramped)),
-                is_governed: budget.is_finite() && governed < budget,
+                is_governed: rate < budget,
                 is_squeezed: self.sampler.squeezed().next().is_some(),
                 is_admitting: self.sampler.admission() != Threshold::ALWAYS,
             },
@@ -443,7 +449,7 @@ impl Tail {
         match self.sampler.reload(policy) {
             Ok(()) => {
                 self.keys = self.sampler.keys();
-                self.governor = governor_of(budget, self.settings.commit);
+                self.governor.set_budget(budget);
                 info!(
                     epoch,
                     "sampling policy taken up; traces that wait are decided by theirs"
@@ -536,17 +542,6 @@ impl Tail {
 
 /// Reason of late spans of traces that were not kept, once it is forgotten why.
 const LATE: &str = "late";
-
-/// What a budget of no limit is to the governor, bytes a second.
-const UNLIMITED: f64 = 1e12;
-
-fn governor_of(budget: f64, commit: Duration) -> Governor {
-    Governor::new(governor::Settings {
-        budget: if budget.is_finite() { budget } else { UNLIMITED },
-        lag: commit,
-        commit,
-    })
-}
 
 /// Why something is sampled out, as the ledger says it.
 fn reason_of(decision: &Decision) -> &'static str {

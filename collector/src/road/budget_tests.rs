@@ -1,4 +1,4 @@
-//! B2 with real files: what a budget in bytes lets through takes so many bytes of Parquet.
+//! Budgets and what lies behind: B2 with real files, and backpressure without a budget.
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
@@ -10,6 +10,7 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tailwater_model::ids::BatchSeq;
+use tailwater_sampling::governor::{Drain, Rung};
 use tailwater_sampling::policy::{self, Policy};
 use tailwater_storage::lake::{Committer, Lake};
 use tailwater_storage::outbox::{Head, with_batch_id};
@@ -18,6 +19,7 @@ use super::process::{self, Calm, Log as _, recovered, tail_settings};
 use super::tests::{NOW, SECOND, parts, request_of};
 use super::*;
 use crate::outbox::Waiting;
+use crate::tail::{Behind, Picks};
 
 /// Five requests a second, each with these traces of five spans.
 const REQUESTS: u64 = 5;
@@ -128,4 +130,61 @@ fn what_is_kept_takes_the_budget_in_parquet() {
     println!("of the budget, every half minute: {stored:.3?}");
     let used = stored[20..].iter().sum::<f64>() / 20.0;
     assert!((used - 1.0).abs() <= 0.05, "{used}");
+}
+
+/// Nothing arrives; what lies behind is what it says.
+struct Sink(Arc<Mutex<Drain>>);
+
+impl Behind for Sink {
+    fn drain(&self) -> Drain {
+        *self.0.lock()
+    }
+    fn pressure(&self) -> (f64, f64) {
+        (0.0, 0.0)
+    }
+    fn records(&self, _: Vec<Lsn>) -> Box<dyn Picks> {
+        unreachable!("nothing is kept")
+    }
+    fn policy(&mut self) -> Option<Policy> {
+        None
+    }
+}
+
+/// A backlog is felt whatever the budget counts, and if there is none.
+#[test]
+fn a_backlog_governs_a_policy_without_a_budget_in_bytes() {
+    let strata = "strata: [{name: rest, target: all}]";
+    for budget in [
+        "",
+        "budget: {spans_per_sec: 1000}\n",
+        "budget: {stored_bytes_per_day: 1TiB}\n",
+    ] {
+        let drain = Arc::new(Mutex::new(Drain {
+            queued: 0.0,
+            drained: Some(0.0),
+            commits: 0,
+        }));
+        let journal = recovered(&[]);
+        let log_id = journal.lock().log_id();
+        let (policy, behind) = (read(&format!("{budget}{strata}")), Box::new(Sink(drain.clone())));
+        let mut tail = Tail::new(tail_settings(0), policy, None, log_id, behind, NOW).unwrap();
+        let mut spans = SpanColumns::asking(Caps::default(), Arc::default());
+        let mut logs = LogColumns::new(Caps::default());
+        let mut rungs = Vec::new();
+        for second in 0..600 {
+            {
+                let mut drain = drain.lock();
+                drain.commits = second.min(300) / 30;
+                drain.drained = Some(drain.commits as f64 * 30_000.0);
+                drain.queued = if second > 300 {
+                    (second - 300) as f64 * 1500.0
+                } else {
+                    0.0
+                };
+            }
+            tail.tick(NOW + second * SECOND, &mut journal.lock(), &mut spans, &mut logs);
+            rungs.push(tail.rung());
+        }
+        assert_eq!((rungs[300], rungs[599]), (Rung::Normal, Rung::Rest), "{budget}");
+    }
 }

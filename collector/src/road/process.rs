@@ -35,6 +35,7 @@ impl<L: Log> Behind for Calm<L> {
         Drain {
             queued: 0.0,
             drained: Some(0.0),
+            commits: 0,
         }
     }
     fn stored_per_byte(&self) -> Option<f64> {
@@ -91,6 +92,7 @@ pub(super) fn tail_settings(recent_bytes: u64) -> tail::Settings {
         follow_logs: false,
         log_bytes: 0,
         memory: Memory::default(),
+        delay: Duration::from_millis(200),
         commit: Duration::from_secs(30),
     }
 }

@@ -50,6 +50,7 @@ impl Behind for Logs {
         Drain {
             queued: figures.waiting.saturating_sub(self.commit_bytes) as f64 * ratio,
             drained: Some(figures.stored as f64),
+            commits: figures.commits,
         }
     }
 
