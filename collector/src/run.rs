@@ -41,7 +41,7 @@ use crate::outbox::{self, Waiting};
 use crate::road::{self, Road};
 use crate::settings;
 use crate::stats::Stats;
-use crate::tail::{self, Tail};
+use crate::tail::{self, PolicyFile, Tail};
 use crate::tenants::Tenants;
 
 /// The sockets of the role, bound by whoever starts it.
@@ -209,26 +209,22 @@ pub async fn run(
     };
     let log_id = journal.lock().log_id();
     let wrong = |error| CollectorError::Fatal(format!("sampling.policy: {error}"));
-    let (tail, leftover) = match &config.sampling.policy {
+    let (tail, leftover, policy_file) = match &config.sampling.policy {
         // What is left of a policy refuses nothing and has no limits of tenants.
         None => {
             let behind = behind(Arc::new(Gate::default()), Box::new(|_| None));
             let leftover = Tail::leftover(settings, log_id, behind, unix_ns()).map_err(wrong)?;
-            (None, Some(leftover))
+            (None, Some(leftover), None)
         }
         Some(path) => {
-            let policy = tail::read(path).map_err(CollectorError::Policy)?;
+            let (file, policy) = PolicyFile::open(path).map_err(CollectorError::Policy)?;
             let saved = opened.sampler.as_deref();
             let behind = behind(gate.clone(), settings::live_traces(config, &access));
             let tail = Tail::new(settings, policy, saved, log_id, behind, unix_ns()).map_err(wrong)?;
-            (Some(Arc::new(Mutex::new(tail))), None)
+            (Some(Arc::new(Mutex::new(tail))), None, Some(file))
         }
     };
-    let watching = config
-        .sampling
-        .policy
-        .clone()
-        .map(|path| tokio::spawn(tail::watch(path, policy_slot)));
+    let watching = policy_file.map(|file| tokio::spawn(file.watch(policy_slot)));
     let keeper = Arc::new(Keeper {
         data: directory.data.clone(),
         interval: config.storage.checkpoint_interval,

@@ -37,7 +37,7 @@ use tailwater_sampling::{
 };
 use tracing::{error, info, warn};
 
-pub use self::behind::{LiveTraces, Logs, read, watch};
+pub use self::behind::{LiveTraces, Logs, PolicyFile};
 pub use self::durations::Durations;
 use self::follow::Followers;
 pub use self::follow::UNDECIDED;
