@@ -38,6 +38,8 @@ pub struct Sealed {
     pub encoded: Encoded,
     /// The rows in it, in the order of its frames.
     pub rows: Vec<RecordBatch>,
+    /// Protobuf bytes of the spans that verdicts put into it. Late spans are in none: what they take counts to what traces take.
+    pub wire_bytes: u64,
     /// Places in the backlog of the requests in it.
     pub places: Vec<OwnedSemaphorePermit>,
 }
@@ -56,6 +58,17 @@ struct Inner {
     /// Bytes of frames with traces that were committed, and what they took in the tables.
     drained: u64,
     stored: u64,
+    /// Commits of spans.
+    commits: u64,
+    /// By place in [`TRACES`].
+    measured: [Measured; TRACES.len()],
+}
+
+/// What commits of a table took, and what came to be in them; since it was last asked.
+#[derive(Debug, Default)]
+struct Measured {
+    wire: u64,
+    stored: u64,
 }
 
 /// How the rows of traces fare, bytes since start.
@@ -67,6 +80,8 @@ pub struct Traces {
     pub drained: u64,
     /// What those took in the tables.
     pub stored: u64,
+    /// Commits of spans, which take most.
+    pub commits: u64,
 }
 
 const TRACES: [Table; 2] = [Table::Spans, Table::Traces];
@@ -75,6 +90,8 @@ const TRACES: [Table; 2] = [Table::Spans, Table::Traces];
 struct Frame {
     seq: BatchSeq,
     bytes: u64,
+    /// [`Sealed::wire_bytes`] of its batch, unless a process before this one made it.
+    wire: Option<u64>,
     since: Instant,
     rows: Option<RecordBatch>,
 }
@@ -88,8 +105,8 @@ impl Waiting {
         }
     }
 
-    /// A batch is durable, with the frames its head lists; `rows` are theirs, or none at all.
-    pub fn add(&self, seq: BatchSeq, head: &Head, rows: Vec<RecordBatch>, since: Instant) {
+    /// A batch is durable, with the frames its head lists; `rows` are theirs, or none at all. `wire` is [`Sealed::wire_bytes`], if it is known.
+    pub fn add(&self, seq: BatchSeq, head: &Head, rows: Vec<RecordBatch>, wire: Option<u64>, since: Instant) {
         let mut rows = rows.into_iter();
         let mut inner = self.inner.lock();
         for frame in &head.frames {
@@ -98,6 +115,7 @@ impl Waiting {
             inner.tables[index(frame.table)].push_back(Frame {
                 seq,
                 bytes: frame.len,
+                wire,
                 since,
                 rows,
             });
@@ -112,15 +130,38 @@ impl Waiting {
         frames.map(|frame| (frame.seq, frame.rows.clone())).collect()
     }
 
-    /// The table has committed through `seq`; `stored` bytes of files came of it.
+    /// The table has committed through `seq`; `stored` bytes of files came of it, 0 if that is not known.
     pub fn committed(&self, table: Table, seq: BatchSeq, stored: u64) {
         let inner = &mut *self.inner.lock();
-        let is_of_traces = TRACES.contains(&table);
-        inner.stored += if is_of_traces { stored } else { 0 };
+        let (mut drained, mut wire) = (0, Some(0));
         while let Some(frame) = inner.tables[index(table)].pop_front_if(|front| front.seq <= seq) {
             inner.kept -= frame.rows.map_or(0, |_| frame.bytes);
-            inner.drained += if is_of_traces { frame.bytes } else { 0 };
+            drained += frame.bytes;
+            wire = wire.and_then(|sum: u64| Some(sum + frame.wire?));
         }
+        let place = TRACES.iter().position(|of_traces| *of_traces == table);
+        let Some(place) = place.filter(|_| stored > 0) else {
+            return;
+        };
+        inner.drained += drained;
+        inner.stored += stored;
+        inner.commits += u64::from(table == Table::Spans);
+        // Of a commit that is not known in whole nothing is known.
+        if let Some(wire) = wire {
+            inner.measured[place].wire += wire;
+            inner.measured[place].stored += stored;
+        }
+    }
+
+    /// What a byte of protobuf took in the tables, by the commits since the last answer; `None` until each table has had one.
+    pub fn stored_per_byte(&self) -> Option<f64> {
+        let inner = &mut *self.inner.lock();
+        if inner.measured.iter().any(|table| table.wire == 0) {
+            return None;
+        }
+        // Every table has its part of all that came to be in its commits, so that one which commits more often weighs no more.
+        let tables = std::mem::take(&mut inner.measured);
+        Some(tables.iter().map(|table| table.stored as f64 / table.wire as f64).sum())
     }
 
     /// How the rows of traces fare.
@@ -131,6 +172,7 @@ impl Waiting {
             waiting: waiting.map(|frame| frame.bytes).sum(),
             drained: inner.drained,
             stored: inner.stored,
+            commits: inner.commits,
         }
     }
 
@@ -192,7 +234,8 @@ pub fn start(
                 return;
             }
             let head = Head::decode(batch.encoded.head.clone()).expect("a head that was just encoded decodes");
-            waiting.add(batch.cut.seq, &head, std::mem::take(&mut batch.rows), Instant::now());
+            let rows = std::mem::take(&mut batch.rows);
+            waiting.add(batch.cut.seq, &head, rows, Some(batch.wire_bytes), Instant::now());
             stats.batch(batch.encoded.rows, batch.encoded.body_len);
             stats.settled(batch.cut.ledger.iter().map(|(key, amount)| (key, amount)));
             durable.send_replace(batch.cut.seq);
@@ -234,6 +277,114 @@ fn append(wal: &Wal, batch: &Sealed, health: &health::Handle) -> Result<(), tail
                 std::thread::sleep(RETRY);
             }
             Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::path::Path;
+
+    use tailwater_sampling::policy;
+    use tailwater_sampling::sim::{Ours, Random, SPAN_BYTES, STORED_PER_BYTE, Traffic};
+    use tailwater_storage::outbox::FrameHead;
+
+    use super::*;
+
+    /// A batch of spans that were so many bytes of protobuf.
+    fn add(waiting: &Waiting, seq: u64, wire: u64, is_known: bool) {
+        let frame = |table, len| FrameHead {
+            table,
+            rows: 1,
+            times: None,
+            services: None,
+            traces: None,
+            offset: 0,
+            len,
+            crc: 0,
+        };
+        let head = Head {
+            settlement: bytes::Bytes::new(),
+            frames: vec![frame(Table::Spans, 2 * wire), frame(Table::Traces, wire / 4)],
+        };
+        let wire = is_known.then_some(wire);
+        waiting.add(BatchSeq(seq), &head, Vec::new(), wire, Instant::now());
+    }
+
+    #[test]
+    fn what_a_byte_took_is_told_by_whole_commits_of_this_process() {
+        let waiting = Waiting::new(0);
+        assert_eq!(waiting.stored_per_byte(), None);
+        // The table has had batch 1 since before the start; 2 comes out of the file.
+        (1..=2).for_each(|seq| add(&waiting, seq, 1000, false));
+        (3..=6).for_each(|seq| add(&waiting, seq, 1000, true));
+        waiting.committed(Table::Spans, BatchSeq(1), 0);
+        waiting.committed(Table::Spans, BatchSeq(3), 7000);
+        waiting.committed(Table::Traces, BatchSeq(3), 500);
+        assert_eq!(waiting.stored_per_byte(), None, "half of each is of the process before");
+        waiting.committed(Table::Spans, BatchSeq(4), 80);
+        waiting.committed(Table::Spans, BatchSeq(5), 120);
+        assert_eq!(waiting.stored_per_byte(), None, "nothing is known of the other table");
+        waiting.committed(Table::Traces, BatchSeq(6), 60);
+        assert_eq!(waiting.stored_per_byte(), Some(0.1 + 0.02));
+        assert_eq!(waiting.stored_per_byte(), None, "it was told");
+        let traces = waiting.traces();
+        assert_eq!(
+            (traces.stored, traces.commits),
+            (7760, 3),
+            "what had no size is no commit"
+        );
+        assert_eq!((traces.waiting, traces.drained), (2000, 8000 + 1500));
+    }
+
+    /// B2, with a store that stands for ten minutes and commits that come less often than what they took is asked for: what is kept takes what the
+    /// budget says, before, meanwhile and after.
+    #[test]
+    fn the_budget_in_bytes_holds_whenever_commits_come() {
+        let budget = 100.0 * f64::from(SPAN_BYTES) * STORED_PER_BYTE;
+        // Of spans and of traces: together a third of what an uncalibrated sampler expects.
+        let truth = [0.028, 0.005];
+        for interval in [5, 30, 200] {
+            let text = format!("budget: {{stored_bytes_per_sec: {budget}}}");
+            let policy = policy::read(Path::new("p.yaml"), &text).unwrap_or_else(|problems| panic!("{problems}"));
+            let mut ours = Ours::new(policy).unwrap();
+            let (traffic, mut random) = (Traffic::default(), Random::new(4));
+            let waiting = Waiting::new(0);
+            let mut kept = Vec::new();
+            let mut since = [0; 2];
+            for second in 1..=4500u64 {
+                let traces = traffic.second(second, &mut random);
+                ours.second(second, &traces, f64::INFINITY);
+                let verdicts = ours.output().verdicts.iter().filter(|verdict| verdict.keep);
+                let wire: u64 = verdicts.map(|verdict| verdict.bytes).sum();
+                add(&waiting, second, wire, true);
+                kept.push(wire);
+                let is_up = !(2600..3200).contains(&second);
+                let tables = [(Table::Spans, interval), (Table::Traces, interval * 3 / 2)];
+                for (at, (table, every)) in tables.into_iter().enumerate() {
+                    if is_up && second - since[at] >= every {
+                        let wire: u64 = kept[since[at] as usize..].iter().sum();
+                        waiting.committed(table, BatchSeq(second), (wire as f64 * truth[at]) as u64);
+                        since[at] = second;
+                    }
+                }
+                if second % 60 == 0
+                    && let Some(stored_per_byte) = waiting.stored_per_byte()
+                {
+                    ours.sampler().calibrate(None, stored_per_byte);
+                }
+            }
+            let used = |from: usize, to: usize| {
+                let wire: u64 = kept[from..to].iter().sum();
+                wire as f64 * (truth[0] + truth[1]) / (to - from) as f64 / budget
+            };
+            let used = [used(2400, 2600), used(2600, 3200), used(3200, 3400), used(3400, 4500)];
+            println!("a commit every {interval} s: {used:.3?} of the budget");
+            assert!(
+                used.iter().all(|part| (part - 1.0).abs() <= 0.05),
+                "{interval} s: {used:?}"
+            );
         }
     }
 }

@@ -516,7 +516,7 @@ impl Road {
     fn cut(&mut self) -> Result<(), RoadError> {
         self.since = None;
         let walked = self.walked.take();
-        let (fresh, ticks) = self.tail.as_ref().map(|tail| tail.lock().cut()).unwrap_or_default();
+        let (fresh, ticks, wire_bytes) = self.tail.as_ref().map(|tail| tail.lock().cut()).unwrap_or_default();
         if walked.is_none() && self.rows() == 0 && self.ledger.is_empty() && ticks.is_empty() {
             return Ok(());
         }
@@ -581,6 +581,7 @@ impl Road {
             cut,
             encoded: batch.finish(),
             rows: frames.into_iter().map(|(_, rows)| rows).collect(),
+            wire_bytes,
             places: std::mem::take(&mut self.places),
         };
         self.outbox.send(sealed).map_err(|_| RoadError::OutboxEnded)
@@ -594,6 +595,8 @@ pub const LOST_DAMAGED: &str = "damaged";
 
 mod upstream;
 
+#[cfg(test)]
+mod budget_tests;
 #[cfg(test)]
 mod crash_tests;
 #[cfg(test)]

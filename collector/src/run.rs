@@ -42,7 +42,7 @@ use crate::outbox::{self, Waiting};
 use crate::road::{self, Road};
 use crate::settings;
 use crate::stats::Stats;
-use crate::tail::{self, Tail};
+use crate::tail::{self, PolicyFile, Tail};
 use crate::tenants::Tenants;
 
 /// The sockets of the role, bound by whoever starts it.
@@ -166,7 +166,7 @@ pub async fn run(
         deliver::COMMIT_TIMES_MAX * config.storage.commit.bytes.bytes(),
     ));
     for (seq, head) in &opened.heads {
-        waiting.add(*seq, head, Vec::new(), std::time::Instant::now());
+        waiting.add(*seq, head, Vec::new(), None, std::time::Instant::now());
     }
     let (durable_sender, durable) = watch::channel(BatchSeq(opened.outbox.durable()));
     let outbox_health = readiness.condition("outbox");
@@ -205,31 +205,28 @@ pub async fn run(
         follow_logs: config.sampling.logs == Logs::FollowTrace,
         log_bytes: LOG_WAIT_BYTES,
         memory: LATE_MEMORY,
+        delay: config.storage.batch.delay,
         commit: config.storage.commit.interval,
         batch_bytes: config.storage.batch.bytes.bytes(),
     };
     let log_id = journal.lock().log_id();
     let wrong = |error| CollectorError::Fatal(format!("sampling.policy: {error}"));
-    let (tail, leftover) = match &config.sampling.policy {
+    let (tail, leftover, policy_file) = match &config.sampling.policy {
         // What is left of a policy refuses nothing and has no limits of tenants.
         None => {
             let behind = behind(Arc::new(Gate::default()), Box::new(|_| None));
             let leftover = Tail::leftover(settings, log_id, behind, unix_ns()).map_err(wrong)?;
-            (None, Some(leftover))
+            (None, Some(leftover), None)
         }
         Some(path) => {
-            let policy = tail::read(path).map_err(CollectorError::Policy)?;
+            let (file, policy) = PolicyFile::open(path).map_err(CollectorError::Policy)?;
             let saved = opened.sampler.as_deref();
             let behind = behind(gate.clone(), settings::live_traces(config, &access));
             let tail = Tail::new(settings, policy, saved, log_id, behind, unix_ns()).map_err(wrong)?;
-            (Some(Arc::new(Mutex::new(tail))), None)
+            (Some(Arc::new(Mutex::new(tail))), None, Some(file))
         }
     };
-    let watching = config
-        .sampling
-        .policy
-        .clone()
-        .map(|path| tokio::spawn(tail::watch(path, policy_slot)));
+    let watching = policy_file.map(|file| tokio::spawn(file.watch(policy_slot)));
     let keeper = Arc::new(Keeper {
         data: directory.data.clone(),
         interval: config.storage.checkpoint_interval,

@@ -37,7 +37,7 @@ use tailwater_sampling::{
 };
 use tracing::{error, info, warn};
 
-pub use self::behind::{LiveTraces, Logs, read, watch};
+pub use self::behind::{LiveTraces, Logs, PolicyFile};
 pub use self::durations::Durations;
 use self::follow::Followers;
 pub use self::follow::UNDECIDED;
@@ -61,6 +61,8 @@ pub struct Settings {
     pub log_bytes: u64,
     /// How long decisions are remembered, ns of the arrival clock.
     pub memory: Memory,
+    /// Longest wait of a decided row for its batch.
+    pub delay: Duration,
     /// Longest time between two commits of a table.
     pub commit: Duration,
     /// Bytes of spans kept, as received, that one batch takes of a tick's decisions.
@@ -71,6 +73,10 @@ pub struct Settings {
 pub trait Behind: Send {
     /// Bytes of rows decided and not yet committed, bytes of rows committed since start: both as stored.
     fn drain(&self) -> Drain;
+    /// Stored bytes that a byte of protobuf took, in what was committed since the last answer; `None` if nothing was.
+    fn stored_per_byte(&self) -> Option<f64> {
+        None
+    }
     /// Queue to the writer and space of the intake log, as parts of their limits.
     fn pressure(&self) -> (f64, f64);
     /// These records of the intake log, which ascend.
@@ -160,16 +166,11 @@ pub struct Tail {
     fresh: AHashSet<TraceId>,
     settled: Vec<Settle>,
     ticks: Vec<TickRow>,
-    calibration: Calibration,
+    /// Of the kept traces of the open batch.
+    wire_bytes: u64,
+    calibrated_ns: u64,
     durations: Durations,
     failed: Option<tailwater_wal::Error>,
-}
-
-#[derive(Debug, Default)]
-struct Calibration {
-    at_ns: u64,
-    expected: f64,
-    stored: f64,
 }
 
 /// The clock that waiting is measured by: arrivals, but that it goes on where the system's clock is set back. Else nothing would be due until that
@@ -208,7 +209,12 @@ impl Tail {
         behind: Box<dyn Behind>,
         now_ns: u64,
     ) -> Result<Tail, String> {
-        let governor = governor_of(policy.budget.bytes_per_sec, settings.commit);
+        let governor = Governor::new(governor::Settings {
+            budget: policy.budget.bytes_per_sec,
+            // A tick, the wait for the batch, and its way into the outbox.
+            lag: settings.delay.max(Duration::from_secs(1)),
+            commit: settings.commit,
+        });
         let mut sampler = Sampler::new(policy, settings.memory, now_ns)?;
         if let Some(saved) = saved
             && let Err(error) = sampler.restore(saved)
@@ -233,7 +239,8 @@ impl Tail {
             fresh: AHashSet::new(),
             settled: Vec::new(),
             ticks: Vec::new(),
-            calibration: Calibration::default(),
+            wire_bytes: 0,
+            calibrated_ns: 0,
             durations: Durations::default(),
             failed: None,
         })
@@ -402,10 +409,9 @@ impl Tail {
             self.sampler.limit_live(number as u32, most);
         }
         let drain = self.behind.drain();
-        let governed = self.governor.rate(now_ns, drain);
+        let rate = self.governor.rate(now_ns, drain);
         let budget = self.sampler.policy().budget.bytes_per_sec;
-        let rate = if budget.is_finite() { governed } else { f64::INFINITY };
-        self.calibrate(now_ns, drain);
+        self.calibrate(now_ns);
         self.sampler.tick(Tick { now_ns, rate }, &mut self.out);
         let (queue, log) = self.behind.pressure();
         let is_cramped = self.sampler.is_cramped();
@@ -415,7 +421,7 @@ impl Tail {
                 queue,
                 log,
                 memory: f64::from(u8::from(is_cramped)),
-                is_governed: budget.is_finite() && governed < budget,
+                is_governed: rate < budget,
                 is_squeezed: self.sampler.squeezed().next().is_some(),
                 is_admitting: self.sampler.admission() != Threshold::ALWAYS,
             },
@@ -466,9 +472,13 @@ impl Tail {
         (self.sampler.waiting(), bytes)
     }
 
-    /// The open batch is cut: whether its rows of a trace are the trace's first, what it settled, and its ticks.
-    pub fn cut(&mut self) -> (AHashSet<TraceId>, Vec<TickRow>) {
-        (std::mem::take(&mut self.fresh), std::mem::take(&mut self.ticks))
+    /// The open batch is cut: the traces that have their first part in it, its ticks, and the protobuf bytes of the spans that verdicts put into it.
+    pub fn cut(&mut self) -> (AHashSet<TraceId>, Vec<TickRow>, u64) {
+        (
+            std::mem::take(&mut self.fresh),
+            std::mem::take(&mut self.ticks),
+            std::mem::take(&mut self.wire_bytes),
+        )
     }
 
     /// What was settled since the last call.
@@ -492,7 +502,7 @@ impl Tail {
         match self.sampler.reload(policy) {
             Ok(()) => {
                 self.keys = self.sampler.keys();
-                self.governor = governor_of(budget, self.settings.commit);
+                self.governor.set_budget(budget);
                 info!(
                     epoch,
                     "sampling policy taken up; traces that wait are decided by theirs"
@@ -502,20 +512,15 @@ impl Tail {
         }
     }
 
-    fn calibrate(&mut self, now_ns: u64, drain: Drain) {
-        let Some(stored) = drain.drained else { return };
-        let last = &mut self.calibration;
-        if now_ns.saturating_sub(last.at_ns) < CALIBRATE_NS {
+    /// While nothing is committed nothing is known, however long that takes.
+    fn calibrate(&mut self, now_ns: u64) {
+        if now_ns.saturating_sub(self.calibrated_ns) < CALIBRATE_NS {
             return;
         }
-        if last.at_ns > 0 {
-            self.sampler.calibrate(None, last.expected, stored - last.stored);
+        if let Some(stored_per_byte) = self.behind.stored_per_byte() {
+            self.sampler.calibrate(None, stored_per_byte);
+            self.calibrated_ns = now_ns;
         }
-        *last = Calibration {
-            at_ns: now_ns,
-            expected: 0.0,
-            stored,
-        };
     }
 
     fn tenant(&mut self, name: &Arc<str>) -> u32 {
@@ -578,7 +583,7 @@ impl Tail {
                 continue;
             }
             self.fresh.insert(key);
-            self.calibration.expected += verdict.cost;
+            self.wire_bytes += verdict.bytes;
             for at in &out.spans[verdict.spans.clone()] {
                 let of_record = ready.entry(at.lsn).or_insert_with(|| (tenant.clone(), Vec::new()));
                 of_record.1.push(Take {
@@ -607,17 +612,6 @@ impl Tail {
 
 /// Reason of late spans of traces that were not kept, once it is forgotten why.
 const LATE: &str = "late";
-
-/// What a budget of no limit is to the governor, bytes a second.
-const UNLIMITED: f64 = 1e12;
-
-fn governor_of(budget: f64, commit: Duration) -> Governor {
-    Governor::new(governor::Settings {
-        budget: if budget.is_finite() { budget } else { UNLIMITED },
-        lag: commit,
-        commit,
-    })
-}
 
 /// Why something is sampled out, as the ledger says it.
 fn reason_of(decision: &Decision) -> &'static str {

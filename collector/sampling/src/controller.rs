@@ -84,9 +84,10 @@ struct Bucket {
 }
 
 impl Bucket {
-    fn fill(&mut self, now_ns: u64, rate: f64, burst_ns: u64) {
+    /// Whatever time went by without it being asked for, there is no more in it than a burst, or a tick that is longer.
+    fn fill(&mut self, now_ns: u64, rate: f64, burst_s: f64) {
         let dt_ns = now_ns.saturating_sub(self.filled_ns);
-        let most = rate * (burst_ns.max(dt_ns) as f64 / 1e9);
+        let most = rate * burst_s;
         self.tokens = (self.tokens + rate * (dt_ns as f64 / 1e9)).min(most);
         self.filled_ns = now_ns;
     }
@@ -263,7 +264,8 @@ impl Controller {
                 self.granted[index].1[resource] = granted;
             }
             let part = claim.weight / weights;
-            let entitled = (full * part).max(granted);
+            // What others leave counts, what was saved does not.
+            let entitled = (full * part).max(granted.min(full));
             let shared = cells[own.clone()].iter().filter(|cell| is_shared(policy, cell));
             let shared: f64 = shared.map(|cell| wanted(policy, items, cell, resource)).sum();
             let aimed = runs(&cells[own.clone()], |cell| u32::from(cell.stratum))
@@ -310,16 +312,16 @@ impl Controller {
                 .enumerate()
                 .filter(|(_, (rate, is_set))| *is_set && rate.is_finite())
             {
-                let burst_ns = policy.budget.burst_ns;
+                let burst_s = (policy.budget.burst_ns as f64 / 1e9).max(grant.seconds);
                 let full = Bucket {
-                    tokens: rate * (burst_ns as f64 / 1e9),
+                    tokens: rate * burst_s,
                     filled_ns: now_ns,
                 };
                 let bucket = self
                     .buckets
                     .entry((tenant, number, 2 * resource + kind))
                     .or_insert(full);
-                bucket.fill(now_ns, rate, burst_ns);
+                bucket.fill(now_ns, rate, burst_s);
                 let tick = rate * grant.seconds;
                 let own = &items[cells[0].items.start..cells[cells.len() - 1].items.end];
                 let usable = at_hand(bucket.tokens, tick, mean_cost(policy, own, resource));

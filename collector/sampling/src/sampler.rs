@@ -186,7 +186,7 @@ impl<M: Copy> Sampler<M> {
             fault: Fault::None,
         };
         sampler.reload(policy)?;
-        sampler.service.push(Service::new());
+        sampler.service.push(Service::new(STORED_PER_BYTE));
         Ok(sampler)
     }
 
@@ -375,11 +375,7 @@ impl<M: Copy> Sampler<M> {
     /// Adds a new span to what is known of its trace. Answers whether its deadline may have come nearer.
     #[inline]
     fn take_in(&mut self, place: u32, span: &SpanPeek<'_, '_>, at: SpanAt, is_new: bool) -> bool {
-        let (service, is_unknown) = self.services.number(span.service_name);
-        if is_unknown {
-            self.service.push(Service::new());
-            self.service_shares.push(self.service_share(service));
-        }
+        let service = self.service_number(span.service_name);
         let ratio = self.service[service as usize].ratio;
         let upstream = Upstream::parse(span.head.trace_state);
         let trace = self.table.get_mut(place);
@@ -489,20 +485,34 @@ impl<M: Copy> Sampler<M> {
         Stamp::of(upstream, trace, decision.threshold, decision.is_hashed, missing)
     }
 
-    /// Says what spans of a service have taken when stored, against the `cost` of their verdicts. Without a service it holds for all. Call it
-    /// about once a minute; a measurement moves what is expected by half of what it says.
-    pub fn calibrate(&mut self, service: Option<&str>, expected: f64, stored: f64) {
-        if !(expected > 0.0 && stored >= 0.0 && stored.is_finite()) {
+    /// Says what a byte of protobuf of a service took when it was stored. Without a service it holds for all, also for those that come later.
+    /// Call it about once a minute, if anything was stored; a measurement moves what is expected by half of what it says, at most to twice.
+    pub fn calibrate(&mut self, service: Option<&str>, stored_per_byte: f64) {
+        if !(stored_per_byte > 0.0 && stored_per_byte.is_finite()) {
             return;
         }
-        let number = service.map(|name| self.services.number(name.as_bytes()).0 as usize);
-        let factor = (1.0 + (stored / expected - 1.0) / 2.0).clamp(0.5, 2.0);
+        let number = service.map(|name| self.service_number(name.as_bytes()) as usize);
         let services = self
             .service
             .iter_mut()
             .enumerate()
             .filter(|(at, _)| number.is_none_or(|number| number == *at));
-        services.for_each(|(_, service)| service.ratio = (service.ratio * factor).clamp(1e-4, 100.0));
+        for (_, Service { ratio, .. }) in services {
+            // The measurement does not depend on what was expected, so one that comes late corrects nothing twice.
+            *ratio = ((*ratio + stored_per_byte) / 2.0).min(2.0 * *ratio).clamp(1e-4, 100.0);
+        }
+    }
+
+    /// The number of a service.
+    #[inline]
+    fn service_number(&mut self, name: &[u8]) -> u32 {
+        let (number, is_new) = self.services.number(name);
+        if is_new {
+            // What holds for all is kept with number 0, which has no name.
+            self.service.push(Service::new(self.service[0].ratio));
+            self.service_shares.push(self.service_share(number));
+        }
+        number
     }
 
     /// Memory of what waits, bytes.
@@ -594,10 +604,10 @@ impl<M: Copy> Sampler<M> {
 }
 
 impl Service {
-    fn new() -> Service {
+    fn new(ratio: f64) -> Service {
         Service {
             audit: Audit::default(),
-            ratio: STORED_PER_BYTE,
+            ratio,
         }
     }
 }

@@ -13,6 +13,7 @@ use tailwater_sampling::policy::{self, Policy};
 
 use super::tests::{NOW, SECOND, journal_settings, parts};
 use super::*;
+use crate::outbox::Waiting;
 use crate::tail::{self, Behind, Picked, Picks};
 
 /// An intake log.
@@ -26,15 +27,19 @@ pub(super) trait Log: Clone + Send + 'static {
     }
 }
 
-/// A log behind which nothing is short and no policy changes.
-struct Calm<L>(L);
+/// A log behind which nothing is short and no policy changes; what commits took, if there are any.
+pub(super) struct Calm<L>(pub L, pub Option<Arc<Waiting>>);
 
 impl<L: Log> Behind for Calm<L> {
     fn drain(&self) -> Drain {
         Drain {
             queued: 0.0,
             drained: Some(0.0),
+            commits: 0,
         }
+    }
+    fn stored_per_byte(&self) -> Option<f64> {
+        self.1.as_ref()?.stored_per_byte()
     }
     fn pressure(&self) -> (f64, f64) {
         (0.0, 0.0)
@@ -87,6 +92,7 @@ pub(super) fn tail_settings(recent_bytes: u64) -> tail::Settings {
         follow_logs: false,
         log_bytes: 0,
         memory: Memory::default(),
+        delay: Duration::from_millis(200),
         commit: Duration::from_secs(30),
         // A few spans: a tick may need several batches.
         batch_bytes: 4000,
@@ -106,7 +112,7 @@ impl Process<'_> {
     pub fn run(self, settled: &[Bytes], log: &impl Log, new: std::ops::Range<u64>) -> Vec<Sealed> {
         let journal = recovered(settled);
         let log_id = journal.lock().log_id();
-        let behind = Box::new(Calm(log.clone()));
+        let behind = Box::new(Calm(log.clone(), None));
         let (tail, leftover) = match self.policy {
             Some(policy) => {
                 let policy = policy::read(Path::new("p.yaml"), policy).unwrap();

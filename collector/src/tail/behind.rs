@@ -12,6 +12,7 @@ use tailwater_sampling::governor::{Drain, Rung};
 use tailwater_sampling::policy::{self, Policy};
 use tailwater_wal::Wal;
 use tracing::{error, info, warn};
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::{Behind, Picked, Picks};
 use crate::gate::{Cause, Gate};
@@ -50,7 +51,12 @@ impl Behind for Logs {
         Drain {
             queued: figures.waiting.saturating_sub(self.commit_bytes) as f64 * ratio,
             drained: Some(figures.stored as f64),
+            commits: figures.commits,
         }
+    }
+
+    fn stored_per_byte(&self) -> Option<f64> {
+        self.waiting.stored_per_byte()
     }
 
     fn pressure(&self) -> (f64, f64) {
@@ -109,15 +115,68 @@ impl Picks for FromLog {
     }
 }
 
-/// Reads the policy of a file. Its epoch is the time of its last change, unix s: it grows with every edit and survives a restart.
-///
-/// # Errors
-/// Everything that is wrong with it, or that it cannot be read.
-pub fn read(path: &Path) -> Result<Policy, Problems> {
-    let text = std::fs::read_to_string(path).map_err(|error| Problems::unreadable(path, &error))?;
-    let mut policy = policy::read(path, &text)?;
-    policy.epoch = modified(path).unwrap_or(0);
-    Ok(policy)
+/// The file of a policy, as it was read last. The epoch of what it says is the time of its last change, unix s, or more than that: it grows
+/// with every edit, also where two come in a second, and survives a restart.
+#[derive(Debug)]
+pub struct PolicyFile {
+    path: PathBuf,
+    /// Of the text; `None` after one that cannot be read.
+    digest: Option<u128>,
+    epoch: u64,
+}
+
+impl PolicyFile {
+    /// Reads the policy of a file.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, or that it cannot be read.
+    pub fn open(path: &Path) -> Result<(PolicyFile, Policy), Problems> {
+        let mut file = PolicyFile {
+            path: path.to_path_buf(),
+            digest: None,
+            epoch: 0,
+        };
+        let policy = file.take(std::fs::read_to_string(path))?;
+        Ok((file, policy))
+    }
+
+    /// Reads it again, if it says anything else than before.
+    pub fn look(&mut self) -> Option<Result<Policy, Problems>> {
+        let text = std::fs::read_to_string(&self.path);
+        let digest = text.as_ref().ok().map(|text| digest(text));
+        (digest != self.digest).then(|| self.take(text))
+    }
+
+    fn take(&mut self, text: std::io::Result<String>) -> Result<Policy, Problems> {
+        self.digest = text.as_ref().ok().map(|text| digest(text));
+        let text = text.map_err(|error| Problems::unreadable(&self.path, &error))?;
+        let mut policy = policy::read(&self.path, &text)?;
+        self.epoch = modified(&self.path).unwrap_or(0).max(self.epoch + 1);
+        policy.epoch = self.epoch;
+        Ok(policy)
+    }
+
+    /// Puts what it says into the slot whenever that changes, until dropped. A file that is wrong changes nothing.
+    pub async fn watch(mut self, slot: Arc<Mutex<Option<Policy>>>) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            match self.look() {
+                Some(Ok(policy)) => {
+                    info!(policy = %self.path.display(), epoch = policy.epoch, "sampling policy read again");
+                    *slot.lock() = Some(policy);
+                }
+                Some(Err(problems)) => warn!("the sampling policy stays as it was:\n{problems}"),
+                None => {}
+            }
+        }
+    }
+}
+
+/// How often the file is looked at. It is read each time: its time says too little, where edits come fast or a copy brings its own.
+const LOOK: Duration = Duration::from_secs(2);
+
+fn digest(text: &str) -> u128 {
+    xxh3_128(text.as_bytes())
 }
 
 fn modified(path: &Path) -> Option<u64> {
@@ -125,24 +184,41 @@ fn modified(path: &Path) -> Option<u64> {
     Some(time.duration_since(UNIX_EPOCH).ok()?.as_secs())
 }
 
-const LOOK: Duration = Duration::from_secs(2);
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
 
-/// Reads the file again whenever it changes, until dropped. A file that is wrong changes nothing.
-pub async fn watch(path: PathBuf, slot: Arc<Mutex<Option<Policy>>>) {
-    let mut known = modified(&path);
-    loop {
-        tokio::time::sleep(LOOK).await;
-        let now = modified(&path);
-        if now == known {
-            continue;
+    /// Two edits of one length within a second, which leave the file's time as it was; a wrong one; one that is taken back.
+    #[test]
+    fn every_edit_of_a_policy_is_taken_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("policy.yaml");
+        let long_ago = UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        let write = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            let file = std::fs::File::options().write(true).open(&path).unwrap();
+            file.set_modified(long_ago).unwrap();
+        };
+        let text = |share: u32| format!("strata: [{{name: rest, target: {share}%}}]\n");
+        write(&text(10));
+        let (mut file, first) = PolicyFile::open(&path).unwrap();
+        assert_eq!(first.epoch, 1_000_000_000);
+        assert!(file.look().is_none());
+        for (share, epoch) in [(20, 1_000_000_001), (30, 1_000_000_002)] {
+            write(&text(share));
+            let policy = file.look().unwrap().unwrap();
+            let target = policy::Target::Probability(f64::from(share) / 100.0);
+            assert_eq!((policy.epoch, &policy.strata[0].target), (epoch, &target));
+            assert!(file.look().is_none());
         }
-        known = now;
-        match read(&path) {
-            Ok(policy) => {
-                info!(policy = %path.display(), epoch = policy.epoch, "sampling policy read again");
-                *slot.lock() = Some(policy);
-            }
-            Err(problems) => warn!("the sampling policy stays as it was:\n{problems}"),
-        }
+        write("strata: 7\n");
+        assert!(file.look().unwrap().is_err());
+        assert!(file.look().is_none(), "it is said once");
+        std::fs::remove_file(&path).unwrap();
+        assert!(file.look().unwrap().is_err());
+        assert!(file.look().is_none());
+        write(&text(30));
+        assert_eq!(file.look().unwrap().unwrap().epoch, 1_000_000_003);
     }
 }

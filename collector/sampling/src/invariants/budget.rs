@@ -56,25 +56,23 @@ fn calibration_brings_the_budget_in_bytes_to_what_is_stored() {
     let mut ours = Ours::new(goal(400.0, "")).unwrap();
     let (traffic, mut random) = (Traffic::default(), Random::new(9));
     let (mut stored, mut last_ten) = ([0.0; 7], 0.0);
-    let mut expected = [0.0; 7];
+    let mut wire = [0.0; 7];
     for second in 0..1500 {
         let traces = traffic.second(second, &mut random);
         let choices = ours.second(second, &traces, f64::INFINITY);
-        let costs: Vec<f64> = ours.output().verdicts.iter().map(|verdict| verdict.cost).collect();
-        for (choice, cost) in choices.iter().zip(costs).filter(|(choice, _)| choice.is_kept) {
+        for choice in choices.iter().filter(|choice| choice.is_kept) {
             let service = (choice.key % 7) as usize;
             let size = f64::from(choice.spans * SPAN_BYTES) * (0.03 + 0.04 * service as f64);
             stored[service] += size;
-            expected[service] += cost;
+            wire[service] += f64::from(choice.spans * SPAN_BYTES);
             last_ten += if second >= 900 { size } else { 0.0 };
         }
         if second % 60 == 59 {
             for service in 0..7 {
                 let name = format!("service-{service}");
-                ours.sampler()
-                    .calibrate(Some(&name), expected[service], stored[service]);
+                ours.sampler().calibrate(Some(&name), stored[service] / wire[service]);
             }
-            (stored, expected) = ([0.0; 7], [0.0; 7]);
+            (stored, wire) = ([0.0; 7], [0.0; 7]);
         }
     }
     let used = last_ten / 600.0 / budget;
@@ -144,4 +142,53 @@ fn every_kind_of_budget_holds() {
     assert!((day / 10_000.0 - 1.0).abs() < 0.03, "{day}");
     let (both, _) = kept(policy("budget: {spans_per_sec: 10, stored_bytes_per_sec: 1GiB}"), 200);
     assert!((both / 10.0 - 1.0).abs() < 0.03, "{both}");
+}
+
+/// Without a budget in bytes the governor's rate is the budget for as long as it governs: the last strata get less first, and weights say so.
+#[test]
+fn a_governed_rate_holds_without_a_budget() {
+    let strata = r#"
+strata:
+  - {name: error, when: any(span.status == error), target: all}
+  - {name: rest, target: 50%}
+"#;
+    let governed = 150.0 * f64::from(SPAN_BYTES) * STORED_PER_BYTE;
+    let traffic = Traffic {
+        errors: 0.05,
+        ..Traffic::default()
+    };
+    for budget in [
+        "",
+        "budget: {spans_per_sec: 100000}\n",
+        "budget: {stored_bytes_per_day: 1TiB}\n",
+    ] {
+        let (mut ours, mut random) = (Ours::new(policy(&format!("{budget}{strata}"))).unwrap(), Random::new(7));
+        // By part, of others and of errors: seen, kept, and what the kept ones stand for.
+        let mut of = [[(0.0, 0.0, 0.0); 2]; 3];
+        let mut cost = [0.0; 3];
+        for second in 0..900 {
+            let traces = traffic.second(second, &mut random);
+            let part = second as usize / 300;
+            let rate = if part == 1 { governed } else { f64::INFINITY };
+            for choice in ours.second(second, &traces, rate) {
+                let (seen, kept, sum) = &mut of[part][usize::from(choice.error)];
+                *seen += 1.0;
+                if choice.is_kept {
+                    (*kept, *sum) = (*kept + 1.0, *sum + choice.weight);
+                }
+            }
+            let kept = ours.output().verdicts.iter().filter(|verdict| verdict.keep);
+            cost[part] += kept.map(|verdict| verdict.cost).sum::<f64>();
+        }
+        for (part, [others, errors]) in of.into_iter().enumerate() {
+            let least = if part == 1 { 0.94 } else { 1.0 };
+            assert!(errors.1 >= least * errors.0, "{budget} part {part}: errors {errors:?}");
+            for (seen, _, sum) in [others, errors] {
+                assert!((sum / seen - 1.0).abs() < 0.1, "{budget} part {part}: {sum} of {seen}");
+            }
+        }
+        let [free, held, again] = cost.map(|cost| cost / 300.0 / governed);
+        assert!((held - 1.0).abs() < 0.03, "{budget} {held}");
+        assert!(free > 3.0 && again > 3.0, "{budget} {free} {again}");
+    }
 }

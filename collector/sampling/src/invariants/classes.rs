@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::estimates::Group;
-use super::{ERRORS_AND_REST, goal, policy};
+use super::estimates::{BUSY, Group, bias_of};
+use super::{ERRORS_AND_REST, goal, policy, sampler};
+use crate::fault::Fault;
 use crate::sim::{Burst, Made, Ours, Random, Traffic};
 use crate::threshold::Threshold;
 
@@ -42,6 +43,88 @@ fn errors_are_kept_up_to_their_cap() {
         "{estimate:?}"
     );
     assert!((volume - 1.0).abs() < 0.05, "{volume}");
+}
+
+/// E1, when all of it is errors and twenty times the budget: the budget holds from the third second on, with a cap the cap does, and what is kept
+/// counts all.
+#[test]
+fn a_storm_of_errors_keeps_the_budget_and_counts_right() {
+    let storm = Traffic {
+        errors: 1.0,
+        burst: Burst::Scale,
+        burst_s: (60, 120),
+        ..BUSY
+    };
+    let errors = |cap: &str| {
+        let error = format!("{{name: error, when: any(span.status == error), target: all{cap}}}");
+        goal(
+            1000.0,
+            &format!("strata: [{error}, {{name: rest, share: by(fingerprint)}}]"),
+        )
+    };
+    for (cap, part) in [("", 1.0), (", cap: 50%", 0.5)] {
+        for seed in 0..3 {
+            let mut ours = Ours::new(errors(cap)).unwrap();
+            let mut random = Random::new(seed);
+            let mut kept = Vec::new();
+            for second in 0..180 {
+                let traces = storm.second(second, &mut random);
+                let choices = ours.second(second, &traces, f64::INFINITY);
+                let spans = choices.iter().filter(|choice| choice.is_kept);
+                kept.push(spans.map(|choice| f64::from(choice.spans)).sum::<f64>() / 1000.0 / part);
+            }
+            // A root settles for two seconds, and the burst takes two to show.
+            for ten in kept[64..120].windows(10).chain(kept[130..].windows(10)) {
+                let mean = ten.iter().sum::<f64>() / 10.0;
+                assert!((mean - 1.0).abs() <= 0.1, "{cap} seed {seed}: {mean}");
+            }
+            let minute = kept[62..122].iter().sum::<f64>() / 60.0;
+            assert!((minute - 1.0).abs() <= 0.02, "{cap} seed {seed}: {minute}");
+        }
+        let short = Traffic {
+            burst_s: (6, 12),
+            ..storm
+        };
+        let found = bias_of("errors", || sampler(errors(cap), Fault::None), &short, 40, 16);
+        println!(
+            "{cap}: {:.4} +- {:.4}, covered {}",
+            found.mean, found.error, found.covered
+        );
+        assert!(!found.is_there(), "{cap}: {} {}", found.mean, found.error);
+        assert!(
+            found.error < 0.02 && found.covered >= 0.85,
+            "{cap}: {} {}",
+            found.error,
+            found.covered
+        );
+    }
+}
+
+/// A cap holds from the first second also where its stratum was quiet for long: nobody saves up for a storm.
+#[test]
+fn a_cap_is_not_saved_up() {
+    let strata = r#"
+strata:
+  - {name: error, when: any(span.status == error), target: all, cap: 20%}
+  - {name: rest, share: all}
+"#;
+    let (mut ours, mut random) = (Ours::new(goal(400.0, strata)).unwrap(), Random::new(5));
+    let mut kept = 0.0;
+    for second in 0..630 {
+        let is_storm = second == 0 || second >= 600;
+        let traffic = Traffic {
+            errors: f64::from(u8::from(is_storm)),
+            ..Traffic::default()
+        };
+        let traces = traffic.second(second, &mut random);
+        let choices = ours.second(second, &traces, f64::INFINITY);
+        let errors = choices
+            .iter()
+            .filter(|choice| choice.is_kept && choice.error && second > 600);
+        kept += errors.map(|choice| f64::from(choice.spans)).sum::<f64>();
+    }
+    let part = kept / 27.0 / 400.0;
+    assert!(part < 0.25, "{part}");
 }
 
 /// F1: what a tenant sends ten times as much moves what others keep by less than 2 %.

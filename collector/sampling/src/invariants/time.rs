@@ -1,11 +1,11 @@
 //! A trace is decided once, and a restart or a new policy goes on where things were.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{ERRORS_AND_REST, SECOND_NS, goal, policy, sampler};
 use crate::fault::Fault;
 use crate::sampler::{Offer, Output, Tick};
-use crate::sim::{Ours, Random, START_NS, Traffic};
+use crate::sim::{Burst, Ours, Random, START_NS, Traffic};
 
 /// A trace may be known better twice in a moment, each time with the same deadline.
 #[test]
@@ -57,6 +57,64 @@ fn a_root_that_settles_when_its_trace_is_idle_decides_it_once() {
     }
 }
 
+/// What spans say of the time moves nothing but durations: with clocks that are hours off, each service's by others, every trace is decided at the same
+/// tick, for the same reason and with the same T.
+#[test]
+fn clocks_that_are_hours_off_change_no_decision() {
+    const HOUR_NS: i64 = 3600 * SECOND_NS as i64;
+    let decided = |seed: u64, skew: fn(u32) -> i64| {
+        let traffic = Traffic {
+            errors: 0.05,
+            burst: Burst::Scale,
+            burst_s: (10, 20),
+            ..Traffic::default()
+        };
+        let mut sampler = sampler(goal(300.0, ERRORS_AND_REST), Fault::None);
+        let (tenant, mut output, mut random) = (sampler.tenant("a"), Output::default(), Random::new(seed));
+        let mut found = Vec::new();
+        for second in 0..40 {
+            for made in traffic.second(second, &mut random) {
+                let services = [made.key % 7, made.key % 5 + 7];
+                for (at, service) in services.into_iter().enumerate() {
+                    let name = format!("service-{service}");
+                    let (mut span, mut at_log) = made.span(name.as_bytes(), b"GET");
+                    // The call comes first, then the root.
+                    let ids: [&[u8]; 2] = [&[1; 8], &[2; 8]];
+                    (span.head.span_id, span.head.parent_span_id) = (ids[at], if at == 0 { ids[1] } else { &[] });
+                    (at_log.ordinal, at_log.len) = (at as u32, at_log.len / 2);
+                    for time in [&mut span.head.start, &mut span.head.end] {
+                        *time = time.saturating_add_signed(skew(service));
+                    }
+                    sampler.offer(made.at_ns, tenant, &span, at_log, || (), &mut output);
+                }
+            }
+            let (now_ns, rate) = (START_NS + (second + 1) * SECOND_NS, f64::INFINITY);
+            sampler.tick(Tick { now_ns, rate }, &mut output);
+            for verdict in output.verdicts.drain(..) {
+                found.push((second, verdict.trace, verdict.keep, verdict.decision, verdict.trigger));
+            }
+            output.clear();
+        }
+        found
+    };
+    for seed in 0..3 {
+        let right = decided(seed, |_| 0);
+        let reasons: BTreeSet<&str> = right.iter().map(|(_, _, _, decision, _)| &*decision.reason).collect();
+        assert_eq!(reasons.len(), 3, "{reasons:?}");
+        let wrong: [fn(u32) -> i64; 3] = [
+            |service| i64::from(service) % 5 * HOUR_NS,
+            |service| -(i64::from(service) % 5) * 7 * HOUR_NS,
+            |service| if service % 2 == 0 { i64::MAX } else { -HOUR_NS },
+        ];
+        for (number, skew) in wrong.into_iter().enumerate() {
+            let skewed = decided(seed, skew);
+            assert_eq!(skewed.len(), right.len());
+            let differs = skewed.iter().zip(&right).find(|(skewed, right)| skewed != right);
+            assert_eq!(differs, None, "seed {seed}, skew {number}");
+        }
+    }
+}
+
 /// The state of a checkpoint brings back debt, calibration, audits and what became of traces.
 #[test]
 fn a_restart_goes_on_where_it_was() {
@@ -66,7 +124,7 @@ fn a_restart_goes_on_where_it_was() {
         let traces = traffic.second(second, &mut random);
         ours.second(second, &traces, f64::INFINITY);
     }
-    ours.sampler().calibrate(None, 1.0, 1.5);
+    ours.sampler().calibrate(None, 0.15);
     let decided: Vec<_> = ours
         .output()
         .verdicts

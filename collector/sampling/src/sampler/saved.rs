@@ -5,7 +5,7 @@
 
 use tailwater_model::ids::TraceId;
 
-use super::{Sampler, Service};
+use super::Sampler;
 use crate::late::Late;
 use crate::state::{Malformed, Reader, put_bytes, put_f64, put_u32, put_u64};
 use crate::verdict::Decision;
@@ -51,11 +51,7 @@ impl<M: Copy> Sampler<M> {
         reader.end()?;
         self.late = late;
         for (name, ratio, has_failed) in services {
-            let (number, is_new) = self.services.number(name);
-            if is_new {
-                self.service.push(Service::new());
-                self.service_shares.push(self.service_share(number));
-            }
+            let number = self.service_number(name);
             let service = &mut self.service[number as usize];
             service.ratio = ratio.clamp(1e-4, 100.0);
             service.audit.failed = has_failed;
