@@ -120,7 +120,7 @@ section! {
         tenant_share: Percent = "50%" in "1%".."100%",
         /// How much one tenant may send.
         rate: Rate,
-        /// How long a request may take, from its head to its answer.
+        /// How long a request may take, from its head to its answer; beyond, it is answered 503 with a time to come back, and what it waited for.
         request_timeout: Duration = "30s" in "100ms".."10m",
         /// Limits of connections, against slow and hostile clients.
         connections: Connections,
