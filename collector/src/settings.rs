@@ -13,6 +13,7 @@ use tailwater_runtime::run_dir;
 use tracing::warn;
 
 use crate::declared;
+use crate::intake::connection::Patience;
 use crate::intake::{self, inflate, serve};
 use crate::open::{Directory, LogOptions};
 use crate::run::CollectorError;
@@ -118,10 +119,17 @@ pub fn connection_limits(config: &Config) -> serve::Limits {
         connections: connections.total as usize,
         per_peer: connections.per_peer as usize,
         streams: connections.streams,
+        pending_resets: connections.pending_resets as usize,
+        header_bytes: connections.header_bytes.as_usize(),
+        headers: connections.headers as usize,
         handshake_timeout: connections.handshake_timeout,
-        header_timeout: connections.header_timeout,
+        patience: Patience {
+            header: connections.header_timeout,
+            idle: connections.idle,
+            age: connections.max_age,
+        },
         keepalive: connections.keepalive,
         keepalive_timeout: connections.keepalive_timeout,
-        max_age: connections.max_age,
+        grace: connections.max_age_grace,
     }
 }

@@ -184,25 +184,26 @@ section! {
         streams: u32 = "100" in "1".."10000",
         /// HTTP/2 streams reset by the client that may wait for clean-up before the connection is closed.
         pending_resets: u32 = "20" in "1".."10000",
-        /// Largest head of a request.
-        header_bytes: Size = "16KiB" in "1KiB".."1MiB",
+        /// Largest head of a request. HTTP/2 counts 32 bytes more for each field.
+        header_bytes: Size = "16KiB" in "1KiB".."256KiB",
         /// Most header fields of a request.
         headers: u32 = "100" in "10".."1000",
         /// Time to finish a handshake.
         handshake_timeout: Duration = "5s" in "100ms".."5m",
-        /// Time for the head of a request to arrive.
+        /// Time for the head of a request to arrive; the first bytes of a connection are expected within it, too.
         header_timeout: Duration = "10s" in "100ms".."5m",
         /// Longest pause inside a body.
         body_idle: Duration = "10s" in "100ms".."5m",
-        /// A connection without a request is closed after this.
-        idle: Duration = "60s" in "1s".."1h",
-        /// Pause after which an HTTP/2 ping asks whether the client is still there.
+        /// A connection without a request is closed after this. More than the pause between two exports, which for metrics is often 60s: who sends
+        /// while the connection closes has to send again.
+        idle: Duration = "90s" in "1s".."1h",
+        /// Pause after which an HTTP/2 ping, and a TCP probe, asks whether the client is still there.
         keepalive: Duration = "30s" in "1s".."1h",
         /// Time for the answer to that ping.
         keepalive_timeout: Duration = "10s" in "100ms".."5m",
         /// A connection is asked to end after this, so that load spreads again.
         max_age: Duration = "30m" in "1s".."24h",
-        /// Time for requests under way on a connection that was asked to end.
+        /// Time for requests under way on a connection that was asked to end; then it is cut off.
         max_age_grace: Duration = "30s" in "0s".."10m",
     }
 }
@@ -455,8 +456,6 @@ section! {
         min_files: u32 = "8" in "2".."1000",
         /// Files merged in one go.
         max_files: u32 = "64" in "2".."1000",
-        /// Memory of one merge.
-        memory: Size = "256MiB" in "8MiB".."1TiB",
     }
 }
 
