@@ -211,23 +211,34 @@ section! {
 section! {
     /// Limits of one item (span, log record, metric point); what exceeds them is cut or rejected, and counted.
     pub struct Caps {
-        /// Largest item, as encoded.
+        /// Largest item, as encoded; larger ones are rejected, and with a resource or scope of such a size all of its items.
         item: Size = "1MiB" in "1KiB".."64MiB",
-        /// Attributes of one resource, scope, item, event or link.
+        /// Attributes of one item; more are cut.
         attributes: u32 = "512" in "1".."65536",
-        /// Largest text or bytes of one attribute or log body.
+        /// Attributes of one resource or scope, which every row of theirs repeats; more are cut.
+        origin_attributes: u32 = "128" in "1".."65536",
+        /// Attributes of one event, link or exemplar; more are cut.
+        nested_attributes: u32 = "128" in "0".."65536",
+        /// Largest value of one attribute: longer texts are cut, other values left out.
         value: Size = "64KiB" in "16B".."16MiB",
-        /// Longest attribute key.
+        /// Largest body of a log record: a longer text is cut, another body left out.
+        body: Size = "1MiB" in "16B".."64MiB",
+        /// Longest name, unit, description, status message, trace state or schema URL; more is cut.
+        text: Size = "64KiB" in "16B".."16MiB",
+        /// Longest attribute key; more is cut.
         key: Size = "256B" in "16B".."64KiB",
-        /// Deepest nesting of a value.
+        /// Deepest nesting of a value; items that go deeper are rejected.
         depth: u32 = "16" in "1".."64",
-        /// Events of one span.
+        /// Events of one span; more are cut.
         events: u32 = "128" in "0".."65536",
-        /// Links of one span.
+        /// Links of one span; more are cut.
         links: u32 = "128" in "0".."65536",
-        /// How far ahead of the clock an item's time may be; beyond, the row is stored under its arrival date.
+        /// Exemplars of one metric point; more are cut.
+        exemplars: u32 = "128" in "0".."65536",
+        /// How far ahead of the clock an item's time may be; beyond, spans and log records are stored under their arrival date with a flag
+        /// (`ts_flag`), and metric points are rejected.
         future: Duration = "10m" in "0s".."36500d",
-        /// How far back an item's time may be; beyond, the row is stored under its arrival date.
+        /// How far back an item's time may be; beyond, as `intake.caps.future` says.
         past: Duration = "30d" in "1m".."36500d",
     }
 }
