@@ -127,7 +127,8 @@ section! {
         /// Takes byte-identical requests of a tenant within `intake.dedup_window` as retries: answered like the first, stored once.
         /// So two identical requests made by hand count as one; `off` stores both.
         dedup: bool = "true",
-        /// How long a request is remembered for `intake.dedup`.
+        /// How long a request is remembered for `intake.dedup`. At most 1048576 are, of 15 minutes those at 1165 a second; the oldest beyond that are
+        /// forgotten sooner, and `tailwater_digests_evicted_total` counts them.
         dedup_window: Duration = "15m" in "1s".."24h",
         /// Limits of one item (span, log record, metric point); what exceeds them is cut or rejected, and counted.
         caps: Caps,
