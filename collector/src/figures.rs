@@ -5,6 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tailwater_journal::Journal;
+use tailwater_journal::dedup::Register;
 use tailwater_model::table::Table;
 use tailwater_runtime::{Metrics, Readiness};
 use tailwater_wal::Wal;
@@ -63,6 +64,13 @@ impl Figures {
         for (name, help, read) in gauges {
             let intake = intake.clone();
             metrics.gauge_fn(&format!("tailwater_{name}"), help, move || read(&intake) as f64);
+        }
+        if let Some(dedup) = intake.dedup.clone() {
+            metrics.counter_fn(
+                "tailwater_digests_evicted",
+                "requests that intake.dedup forgot before intake.dedup_window was over, because more came than it remembers",
+                move || dedup.with(Register::evicted),
+            );
         }
         for (log, wal) in [("intake_log", intake_log), ("outbox", outbox)] {
             type Read = fn(&tailwater_wal::Stats) -> u64;
@@ -188,7 +196,7 @@ impl Figures {
                     "policy_epoch": tail.epoch(), "waiting_traces": traces, "waiting_bytes": bytes, "overload": tail.rung().name(),
                 })
             }),
-            "digests": intake.dedup.as_ref().map(|dedup| dedup.with(tailwater_journal::dedup::Register::len)),
+            "digests": intake.dedup.as_ref().map(|dedup| dedup.with(Register::len)),
         })
     }
 }

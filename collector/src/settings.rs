@@ -13,6 +13,7 @@ use tailwater_runtime::run_dir;
 use tracing::warn;
 
 use crate::declared;
+use crate::intake::connection::Patience;
 use crate::intake::{self, inflate, serve};
 use crate::open::{Directory, LogOptions};
 use crate::run::CollectorError;
@@ -69,13 +70,17 @@ pub fn caps(config: &Config) -> Caps {
         item_bytes: caps.item.as_usize(),
         depth: caps.depth as usize,
         attributes: caps.attributes as usize,
+        origin_attributes: caps.origin_attributes as usize,
+        nested_attributes: caps.nested_attributes as usize,
         value_bytes: caps.value.as_usize(),
+        text_bytes: caps.text.as_usize(),
+        body_bytes: caps.body.as_usize(),
         key_bytes: caps.key.as_usize(),
         events: caps.events as usize,
         links: caps.links as usize,
+        exemplars: caps.exemplars as usize,
         future_ns: caps.future.as_nanos() as u64,
         past_ns: u64::try_from(caps.past.as_nanos()).unwrap_or(u64::MAX),
-        ..Caps::default()
     }
 }
 
@@ -119,10 +124,61 @@ pub fn connection_limits(config: &Config) -> serve::Limits {
         connections: connections.total as usize,
         per_peer: connections.per_peer as usize,
         streams: connections.streams,
+        pending_resets: connections.pending_resets as usize,
+        header_bytes: connections.header_bytes.as_usize(),
+        headers: connections.headers as usize,
         handshake_timeout: connections.handshake_timeout,
-        header_timeout: connections.header_timeout,
+        patience: Patience {
+            header: connections.header_timeout,
+            idle: connections.idle,
+            age: connections.max_age,
+        },
         keepalive: connections.keepalive,
         keepalive_timeout: connections.keepalive_timeout,
-        max_age: connections.max_age,
+        grace: connections.max_age_grace,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn every_cap_has_its_setting_and_defaults_are_those_of_the_model() {
+        assert_eq!(caps(&Config::of(&[]).unwrap()), Caps::default());
+        let set = Config::of(&[
+            ("intake.caps.item", "1025B"),
+            ("intake.caps.depth", "2"),
+            ("intake.caps.attributes", "3"),
+            ("intake.caps.origin_attributes", "4"),
+            ("intake.caps.nested_attributes", "5"),
+            ("intake.caps.value", "16B"),
+            ("intake.caps.text", "17B"),
+            ("intake.caps.body", "18B"),
+            ("intake.caps.key", "19B"),
+            ("intake.caps.events", "6"),
+            ("intake.caps.links", "7"),
+            ("intake.caps.exemplars", "8"),
+            ("intake.caps.future", "9s"),
+            ("intake.caps.past", "10m"),
+        ]);
+        let expected = Caps {
+            item_bytes: 1025,
+            depth: 2,
+            attributes: 3,
+            origin_attributes: 4,
+            nested_attributes: 5,
+            value_bytes: 16,
+            text_bytes: 17,
+            body_bytes: 18,
+            key_bytes: 19,
+            events: 6,
+            links: 7,
+            exemplars: 8,
+            future_ns: 9_000_000_000,
+            past_ns: 600_000_000_000,
+        };
+        assert_eq!(caps(&set.unwrap()), expected);
     }
 }

@@ -36,6 +36,17 @@ pub struct Stats {
     totals: Mutex<AHashMap<(Arc<str>, Signal), Totals>>,
 }
 
+/// How an export request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is durable.
+    Ok,
+    /// Nothing of it is stored, for this reason.
+    Refused(&'static str),
+    /// It may be durable: nobody waited for that, for this reason.
+    Unknown(&'static str),
+}
+
 /// Accounts of one tenant and signal.
 #[derive(Default)]
 struct Totals {
@@ -49,7 +60,8 @@ impl Stats {
         Arc::new(Stats {
             requests: metrics.counters(
                 "tailwater_requests",
-                "export requests answered, by protocol, signal and outcome (ok or the reason of the refusal)",
+                "export requests whose head was accepted, by protocol, signal and outcome: ok, the reason of the refusal, or deadline and cancelled, \
+                 when the client stopped waiting",
                 ["protocol", "signal", "outcome"],
             ),
             refused: metrics.counters(
@@ -63,7 +75,7 @@ impl Stats {
                 "strings that were not UTF-8 (sanitized) or beyond a cap (truncated)",
                 ["signal", "change"],
             ),
-            connections_refused: metrics.counters("tailwater_connections_refused", "connections not served", ["reason"]),
+            connections_refused: metrics.counters("tailwater_connections_refused", "connections not served, or cut off", ["reason"]),
             items: metrics.counters(
                 "tailwater_items",
                 "spans, data points and log records by the account they are in; received is the sum of the others and of in flight",
@@ -77,7 +89,7 @@ impl Stats {
             in_flight: metrics.gauges("tailwater_items_in_flight", "items received and not yet in a durable batch", ["tenant", "signal"]),
             ack_seconds: metrics.histograms(
                 "tailwater_ack_seconds",
-                "time from the head of a request to its durable record",
+                "time from the head of a request to its durable record, or until nobody waited for it any more",
                 ["signal"],
                 &SECONDS,
             ),
@@ -98,16 +110,21 @@ impl Stats {
         })
     }
 
-    /// A request was answered.
-    pub fn request(&self, packed: Packed, wire_bytes: u64, refused: Option<&'static str>, took: Duration) {
+    /// A request has ended.
+    pub fn request(&self, packed: Packed, wire_bytes: u64, outcome: Outcome, took: Duration) {
         let (protocol, signal) = (if packed.framed { "grpc" } else { "http" }, packed.signal.name());
-        self.requests.with([protocol, signal, refused.unwrap_or("ok")]).inc();
+        let name = match outcome {
+            Outcome::Ok => "ok",
+            Outcome::Refused(reason) | Outcome::Unknown(reason) => reason,
+        };
+        self.requests.with([protocol, signal, name]).inc();
         self.wire_bytes.with([signal]).inc_by(wire_bytes);
-        match refused {
-            Some(reason) => {
+        match outcome {
+            Outcome::Refused(reason) => {
                 self.refused.with([protocol, signal, reason]).inc();
             }
-            None => self.ack_seconds.with([signal]).observe(took.as_secs_f64()),
+            // Who gave up waited, too: without them a slow disk would look fast.
+            Outcome::Ok | Outcome::Unknown(_) => self.ack_seconds.with([signal]).observe(took.as_secs_f64()),
         }
     }
 

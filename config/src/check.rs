@@ -194,6 +194,27 @@ fn intake(config: &Config, rule: &mut Rule<'_>) {
             )
         },
     );
+    // The defaults of these two bind nothing in a small item, so only what was set can be a mistake.
+    rule(
+        intake.caps.body > intake.caps.item && config.is_set("intake.caps.body"),
+        &["intake.caps.body", "intake.caps.item"],
+        &|| {
+            format!(
+                "intake.caps.body ({}) is larger than intake.caps.item ({}), the item it is in",
+                intake.caps.body, intake.caps.item
+            )
+        },
+    );
+    rule(
+        intake.caps.text > intake.caps.item && config.is_set("intake.caps.text"),
+        &["intake.caps.text", "intake.caps.item"],
+        &|| {
+            format!(
+                "intake.caps.text ({}) is larger than intake.caps.item ({}), the item it is in",
+                intake.caps.text, intake.caps.item
+            )
+        },
+    );
     rule(
         intake.caps.key > intake.caps.item,
         &["intake.caps.key", "intake.caps.item"],
@@ -327,9 +348,14 @@ fn lake(config: &Config, rule: &mut Rule<'_>) {
     ];
     for (key, kept) in rows {
         rule(config.intake.caps.past > kept, &[key, "intake.caps.past"], &|| {
+            let instead = if key.contains("metric") {
+                "rejected"
+            } else {
+                "stored under their arrival date"
+            };
             format!(
                 "intake.caps.past ({}) is longer than {key} ({}): rows older than that would be stored and removed at once; \
-                 with a lower intake.caps.past they are stored under their arrival date",
+                 with a lower intake.caps.past they are {instead}",
                 format_duration(config.intake.caps.past),
                 format_duration(kept)
             )

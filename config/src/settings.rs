@@ -120,14 +120,15 @@ section! {
         tenant_share: Percent = "50%" in "1%".."100%",
         /// How much one tenant may send.
         rate: Rate,
-        /// How long a request may take, from its head to its answer.
+        /// How long a request may take, from its head to its answer; beyond, it is answered 503 with a time to come back, and what it waited for.
         request_timeout: Duration = "30s" in "100ms".."10m",
         /// Limits of connections, against slow and hostile clients.
         connections: Connections,
         /// Takes byte-identical requests of a tenant within `intake.dedup_window` as retries: answered like the first, stored once.
         /// So two identical requests made by hand count as one; `off` stores both.
         dedup: bool = "true",
-        /// How long a request is remembered for `intake.dedup`.
+        /// How long a request is remembered for `intake.dedup`. At most 1048576 are, of 15 minutes those at 1165 a second; the oldest beyond that are
+        /// forgotten sooner, and `tailwater_digests_evicted_total` counts them.
         dedup_window: Duration = "15m" in "1s".."24h",
         /// Limits of one item (span, log record, metric point); what exceeds them is cut or rejected, and counted.
         caps: Caps,
@@ -184,25 +185,26 @@ section! {
         streams: u32 = "100" in "1".."10000",
         /// HTTP/2 streams reset by the client that may wait for clean-up before the connection is closed.
         pending_resets: u32 = "20" in "1".."10000",
-        /// Largest head of a request.
-        header_bytes: Size = "16KiB" in "1KiB".."1MiB",
+        /// Largest head of a request. HTTP/2 counts 32 bytes more for each field.
+        header_bytes: Size = "16KiB" in "1KiB".."256KiB",
         /// Most header fields of a request.
         headers: u32 = "100" in "10".."1000",
         /// Time to finish a handshake.
         handshake_timeout: Duration = "5s" in "100ms".."5m",
-        /// Time for the head of a request to arrive.
+        /// Time for the head of a request to arrive; the first bytes of a connection are expected within it, too.
         header_timeout: Duration = "10s" in "100ms".."5m",
         /// Longest pause inside a body.
         body_idle: Duration = "10s" in "100ms".."5m",
-        /// A connection without a request is closed after this.
-        idle: Duration = "60s" in "1s".."1h",
-        /// Pause after which an HTTP/2 ping asks whether the client is still there.
+        /// A connection without a request is closed after this. More than the pause between two exports, which for metrics is often 60s: who sends
+        /// while the connection closes has to send again.
+        idle: Duration = "90s" in "1s".."1h",
+        /// Pause after which an HTTP/2 ping, and a TCP probe, asks whether the client is still there.
         keepalive: Duration = "30s" in "1s".."1h",
         /// Time for the answer to that ping.
         keepalive_timeout: Duration = "10s" in "100ms".."5m",
         /// A connection is asked to end after this, so that load spreads again.
         max_age: Duration = "30m" in "1s".."24h",
-        /// Time for requests under way on a connection that was asked to end.
+        /// Time for requests under way on a connection that was asked to end; then it is cut off.
         max_age_grace: Duration = "30s" in "0s".."10m",
     }
 }
@@ -210,23 +212,34 @@ section! {
 section! {
     /// Limits of one item (span, log record, metric point); what exceeds them is cut or rejected, and counted.
     pub struct Caps {
-        /// Largest item, as encoded.
+        /// Largest item, as encoded; larger ones are rejected, and with a resource or scope of such a size all of its items.
         item: Size = "1MiB" in "1KiB".."64MiB",
-        /// Attributes of one resource, scope, item, event or link.
+        /// Attributes of one item; more are cut.
         attributes: u32 = "512" in "1".."65536",
-        /// Largest text or bytes of one attribute or log body.
+        /// Attributes of one resource or scope, which every row of theirs repeats; more are cut.
+        origin_attributes: u32 = "128" in "1".."65536",
+        /// Attributes of one event, link or exemplar; more are cut.
+        nested_attributes: u32 = "128" in "0".."65536",
+        /// Largest value of one attribute: longer texts are cut, other values left out.
         value: Size = "64KiB" in "16B".."16MiB",
-        /// Longest attribute key.
+        /// Largest body of a log record: a longer text is cut, another body left out.
+        body: Size = "1MiB" in "16B".."64MiB",
+        /// Longest name, unit, description, status message, trace state or schema URL; more is cut.
+        text: Size = "64KiB" in "16B".."16MiB",
+        /// Longest attribute key; more is cut.
         key: Size = "256B" in "16B".."64KiB",
-        /// Deepest nesting of a value.
+        /// Deepest nesting of a value; items that go deeper are rejected.
         depth: u32 = "16" in "1".."64",
-        /// Events of one span.
+        /// Events of one span; more are cut.
         events: u32 = "128" in "0".."65536",
-        /// Links of one span.
+        /// Links of one span; more are cut.
         links: u32 = "128" in "0".."65536",
-        /// How far ahead of the clock an item's time may be; beyond, the row is stored under its arrival date.
+        /// Exemplars of one metric point; more are cut.
+        exemplars: u32 = "128" in "0".."65536",
+        /// How far ahead of the clock an item's time may be; beyond, spans and log records are stored under their arrival date with a flag
+        /// (`ts_flag`), and metric points are rejected.
         future: Duration = "10m" in "0s".."36500d",
-        /// How far back an item's time may be; beyond, the row is stored under its arrival date.
+        /// How far back an item's time may be; beyond, as `intake.caps.future` says.
         past: Duration = "30d" in "1m".."36500d",
     }
 }
@@ -455,8 +468,6 @@ section! {
         min_files: u32 = "8" in "2".."1000",
         /// Files merged in one go.
         max_files: u32 = "64" in "2".."1000",
-        /// Memory of one merge.
-        memory: Size = "256MiB" in "8MiB".."1TiB",
     }
 }
 

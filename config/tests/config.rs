@@ -252,6 +252,21 @@ fn limits_that_contradict_each_other() {
         "the item it is in",
     );
     contradicts(
+        "intake: {caps: {body: 2MiB}}",
+        "t.yaml:1:23: intake.caps.body",
+        "the item it is in",
+    );
+    contradicts(
+        "intake: {caps: {text: 2MiB}}",
+        "t.yaml:1:23: intake.caps.text",
+        "the item it is in",
+    );
+    contradicts(
+        "storage: {retention: {metric_points: 7d}}",
+        "t.yaml:1:38: storage.retention.metric_points",
+        "with a lower intake.caps.past they are rejected",
+    );
+    contradicts(
         "intake: {caps: {item: 1KiB, key: 2KiB}}",
         "t.yaml:1:34: intake.caps.key",
         "the item it is in",

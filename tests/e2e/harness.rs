@@ -340,8 +340,43 @@ impl Reply {
     }
 }
 
+/// A gRPC answer.
+#[derive(Debug)]
+pub struct GrpcReply {
+    pub http: u16,
+    pub headers: http::HeaderMap,
+    /// Unknown if there was none.
+    pub status: tonic::Status,
+    /// The message, without its prefix.
+    pub message: Vec<u8>,
+}
+
+impl GrpcReply {
+    /// Whether the client is told when to come back.
+    pub fn says_when(&self) -> bool {
+        let details = self.status.details();
+        details.windows(9).any(|window| window == b"RetryInfo")
+    }
+}
+
+/// A gRPC message with its prefix.
+pub fn framed(compressed: bool, message: &[u8]) -> Vec<u8> {
+    let mut frame = vec![u8::from(compressed)];
+    frame.extend_from_slice(&(message.len() as u32).to_be_bytes());
+    frame.extend_from_slice(message);
+    frame
+}
+
 /// A unary gRPC call: its status, and whether there were details.
 pub fn grpc(address: SocketAddr, method: &str, token: Option<&str>, message: &[u8]) -> (String, bool) {
+    let token: Vec<_> = token.map(|token| ("authorization", token)).into_iter().collect();
+    let reply = grpc_call(address, method, &token, framed(false, message));
+    let details = !reply.status.details().is_empty();
+    ((reply.status.code() as i32).to_string(), details)
+}
+
+/// A gRPC call with these headers and this body, whatever it is.
+pub fn grpc_call(address: SocketAddr, method: &str, headers: &[(&str, &str)], body: Vec<u8>) -> GrpcReply {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -353,26 +388,24 @@ pub fn grpc(address: SocketAddr, method: &str, token: Option<&str>, message: &[u
                 .await
                 .unwrap();
         tokio::spawn(connection);
-        let mut request = http::Request::post(format!("http://{address}/{method}"))
-            .header("content-type", "application/grpc")
-            .header("te", "trailers");
-        if let Some(token) = token {
-            request = request.header("authorization", token);
+        let mut request = http::Request::post(format!("http://{address}/{method}")).header("te", "trailers");
+        if !headers.iter().any(|(name, _)| *name == "content-type") {
+            request = request.header("content-type", "application/grpc");
         }
-        let mut body = vec![0];
-        body.extend_from_slice(&(message.len() as u32).to_be_bytes());
-        body.extend_from_slice(message);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         let request = request.body(Full::new(bytes::Bytes::from(body))).unwrap();
         let (parts, body) = sender.send_request(request).await.unwrap().into_parts();
-        let trailers = body
-            .collect()
-            .await
-            .unwrap()
-            .trailers()
-            .cloned()
-            .unwrap_or(parts.headers);
-        let status = trailers["grpc-status"].to_str().unwrap().to_owned();
-        (status, trailers.contains_key("grpc-status-details-bin"))
+        let body = body.collect().await.unwrap();
+        let trailers = body.trailers().unwrap_or(&parts.headers);
+        let status = tonic::Status::from_header_map(trailers);
+        GrpcReply {
+            http: parts.status.as_u16(),
+            status: status.unwrap_or_else(|| tonic::Status::unknown("no status")),
+            headers: parts.headers,
+            message: body.to_bytes().get(5..).unwrap_or_default().to_vec(),
+        }
     })
 }
 

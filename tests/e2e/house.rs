@@ -1,8 +1,11 @@
-//! House order: the arrows between crates as `ARCHITECTURE.md` draws them, and one version of what must be one.
+//! House order: the arrows between crates as `ARCHITECTURE.md` draws them, one version of what must be one, and no setting that nobody reads.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
+use std::path::Path;
 use std::process::Command;
+
+use tailwater_config::catalogue;
 
 /// `crate: may use`. What is not listed is forbidden; the root package may use anything.
 const ARROWS: &[(&str, &[&str])] = &[
@@ -134,4 +137,85 @@ fn systemd_takes_the_unit() {
         verified.status.success() && !said.contains("tailwater.service:"),
         "{said}"
     );
+}
+
+/// Settings, by the end of their key, that the config crate itself turns into what others read, and the words by which they read it.
+const WORKED_OUT: &[(&str, &str)] = &[
+    ("tls.cert", "tls_of("),
+    ("tls.key", "tls_of("),
+    ("tls.client_ca", "tls_of("),
+    ("intake.wire_body", "limits.wire_body_bytes"),
+    ("intake.body", "limits.body_bytes"),
+    ("intake.tenant_share", "limits.tenant_memory_bytes"),
+    ("rate.bytes_per_sec", "Quotas::of("),
+    ("rate.burst", "Quotas::of("),
+    ("rate.points_per_sec", "Quotas::of("),
+    ("rate.points_burst", "Quotas::of("),
+    ("rate.series", "Quotas::of("),
+    ("rate.live_traces", "Quotas::of("),
+    ("storage.wal_dir", "wal_dir()"),
+    ("storage.disk_reserve", "disk_reserve_bytes("),
+    ("retention.red_10s", "keep.red_10s"),
+    ("retention.edges_10s", "keep.edges_10s"),
+    ("query.memory", "query_memory_bytes"),
+    ("query.tenant_concurrency", "Quotas::of("),
+];
+
+/// It loosens a rule of the config crate, and that is all.
+const FOR_CONFIG_ALONE: &str = "allow_insecure";
+
+/// The code of a folder: without tests, comments and texts, and with no space before a dot.
+fn code(folder: &Path, out: &mut String) {
+    for entry in std::fs::read_dir(folder).expect("a folder of sources") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if path.is_dir() && !["tests", "target", "benches", "fuzz"].contains(&name) {
+            code(&path, out);
+        } else if name.ends_with(".rs") && !name.ends_with("tests.rs") {
+            let text = std::fs::read_to_string(&path).expect("UTF-8");
+            let lines = text.lines().map(str::trim).take_while(|line| *line != "#[cfg(test)]");
+            for line in lines.filter(|line| !line.starts_with("//")) {
+                if !line.starts_with('.') {
+                    out.push('\n');
+                }
+                // Every other piece between quotes is a text; one that goes over lines turns this around for its own lines alone.
+                out.extend(line.split('"').step_by(2));
+            }
+        }
+    }
+}
+
+#[test]
+fn every_setting_is_read_outside_of_the_config_crate() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut read = String::new();
+    for folder in ["src", "collector", "query", "storage", "config/runtime"] {
+        code(&root.join(folder), &mut read);
+    }
+    let is_read = |words: &str| {
+        read.match_indices(words).any(|(at, _)| {
+            let part = |c: char| c.is_alphanumeric() || c == '_';
+            let begins_before = words.starts_with(part) && read[..at].ends_with(part);
+            let ends_behind = words.ends_with(part) && read[at + words.len()..].starts_with(part);
+            !begins_before && !ends_behind
+        })
+    };
+    let settings = catalogue();
+    let unread: Vec<&str> = settings
+        .iter()
+        .filter(|setting| setting.default.is_some() && setting.key != FOR_CONFIG_ALONE)
+        .map(|setting| setting.key.as_str())
+        .filter(|key| {
+            // `connections.idle`: a name alone would be found anywhere.
+            let last_two = match key.rmatch_indices('.').nth(1) {
+                Some((at, _)) => key[at + 1..].to_owned(),
+                None if key.contains('.') => (*key).to_owned(),
+                None => format!("config.{key}"),
+            };
+            let worked_out = WORKED_OUT.iter().find(|(end, _)| key.ends_with(*end));
+            !is_read(worked_out.map_or(&last_two, |(_, words)| *words))
+        })
+        .collect();
+    assert!(settings.len() > 100, "only {} settings", settings.len());
+    assert!(unread.is_empty(), "settings that do nothing: {unread:#?}");
 }

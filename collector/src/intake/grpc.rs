@@ -55,26 +55,15 @@ pub async fn answer(intake: Arc<Intake>, request: Request<Incoming>) -> Response
         .and_then(|value| parse_timeout(value.to_str().ok()?));
     let (parts, body) = request.into_parts();
     let length = content_length(&parts.headers);
-    let accepted = intake.accept(
-        &tenant,
-        Packed {
-            signal,
-            form: Form::Protobuf,
-            encoding,
-            length,
-            framed: true,
-        },
-        body,
-    );
-    let outcome = match deadline {
-        // The work goes on if the deadline passes: what is in the log stays accepted, and a retry is a duplicate.
-        Some(deadline) => match tokio::time::timeout(deadline, accepted).await {
-            Ok(outcome) => outcome,
-            Err(_) => return failure(&Status::new(Code::DeadlineExceeded, "deadline of the call passed")),
-        },
-        None => accepted.await,
+    let packed = Packed {
+        signal,
+        form: Form::Protobuf,
+        encoding,
+        length,
+        framed: true,
+        deadline,
     };
-    match outcome {
+    match intake.accept(&tenant, packed, body).await {
         Ok(partial) => success(&reply::success(signal, Form::Protobuf, partial.as_ref())),
         Err(refusal) => refuse(&refusal),
     }

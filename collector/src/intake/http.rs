@@ -28,6 +28,7 @@ pub async fn answer(intake: Arc<Intake>, request: Request<Incoming>) -> Response
                 encoding,
                 length,
                 framed: false,
+                deadline: None,
             };
             let outcome = intake.accept(&tenant, packed, body).await;
             outcome.map(|partial| respond(StatusCode::OK, form, reply::success(signal, form, partial.as_ref())))

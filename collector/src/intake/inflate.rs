@@ -105,9 +105,7 @@ fn drain(
             return Err(Refusal::TooLarge { limit: limits.body });
         }
         if size > RATIO_FREE && size / wire.max(1) > limits.ratio {
-            return Err(Refusal::TooLarge {
-                limit: wire * limits.ratio,
-            });
+            return Err(Refusal::Bomb { ratio: limits.ratio });
         }
         if read == 0 {
             return Ok(Bytes::from(plain));
@@ -118,6 +116,9 @@ fn drain(
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+
+    use rand::rngs::SmallRng;
+    use rand::{RngCore, SeedableRng};
 
     use super::*;
     use crate::admit::Budget;
@@ -173,9 +174,11 @@ mod tests {
 
     #[test]
     fn bombs_truncation_and_rubbish_are_refused() {
-        let zeros = vec![0u8; 9 << 20];
+        let zeros = vec![0u8; 8 << 20];
+        let mut large = vec![0u8; 9 << 20];
+        SmallRng::seed_from_u64(9).fill_bytes(&mut large);
         for encoding in [Encoding::Gzip, Encoding::Deflate, Encoding::Zstd] {
-            check(encoding, pack(encoding, &zeros), 64 << 20, Err("larger than"));
+            check(encoding, pack(encoding, &large), 64 << 20, Err("larger than 8388608"));
             check(encoding, pack(encoding, &zeros[..1 << 20]), 512 << 10, Err("memory"));
             check(
                 encoding,
@@ -191,6 +194,11 @@ mod tests {
             check(encoding, cut, 1 << 20, Err("cannot be inflated"));
         }
         check(Encoding::Identity, vec![0; (8 << 20) + 1], 64 << 20, Err("larger than"));
+        let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        bomb.write_all(&zeros).unwrap();
+        let ratio = "inflates to more than 200 times its size (intake.inflate_ratio)";
+        check(Encoding::Gzip, bomb.finish().unwrap(), 64 << 20, Err(ratio));
+        check(Encoding::Zstd, pack(Encoding::Zstd, &zeros), 64 << 20, Err(ratio));
     }
 
     #[test]

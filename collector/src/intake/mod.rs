@@ -9,6 +9,7 @@
 //! road even when the client has gone; a refused request leaves nothing behind. The tenant is the token's
 //! ([`crate::tenants`]); nothing in a payload is asked for it.
 
+pub mod connection;
 pub mod grpc;
 pub mod http;
 pub mod inflate;
@@ -34,12 +35,12 @@ use tailwater_model::otlp::series;
 use tailwater_model::signal::Signal;
 
 use self::inflate::Encoding;
-use self::refusal::{MEMORY, Refusal, jittered};
+use self::refusal::{MEMORY, Refusal, Stage, jittered};
 use crate::admit::{Backlog, Budget, Held, Tenant};
 use crate::dedup::{Admitted, Dedup};
 use crate::gate::Gate;
 use crate::log::{Appended, Entry, Log, Refused};
-use crate::stats::Stats;
+use crate::stats::{Outcome, Stats};
 use crate::tenants::Tenants;
 
 /// How a request is packed, as its head says.
@@ -55,6 +56,8 @@ pub struct Packed {
     pub length: Option<u64>,
     /// Whether the body is one gRPC message with its prefix.
     pub framed: bool,
+    /// How long the client waits for the answer, if it says so.
+    pub deadline: Option<Duration>,
 }
 
 /// Limits of one request.
@@ -113,24 +116,17 @@ impl Intake {
         body: Incoming,
     ) -> Result<Option<PartialSuccess>, Refusal> {
         let arrival_ns = (self.now)();
-        let started = Instant::now();
-        let mut wire_bytes = 0;
-        let outcome = match tokio::time::timeout(
-            self.limits.request,
-            self.take(tenant, packed, body, arrival_ns, &mut wire_bytes),
-        )
-        .await
-        {
-            Ok(outcome) => outcome,
-            Err(_) => Err(Refusal::Stalled),
+        let mut told = Told::new(&self.stats, packed);
+        let limit = self.limits.request;
+        let patience = packed.deadline.map_or(limit, |deadline| deadline.min(limit));
+        // What is in the log stays accepted whoever stops waiting, and a retry of it is a duplicate.
+        let taking = self.take(tenant, packed, body, arrival_ns, &mut told.progress);
+        let outcome = match tokio::time::timeout(patience, taking).await {
+            Ok(outcome) => outcome.map_err(|refusal| self.spread(refusal, arrival_ns)),
+            Err(_) if patience < limit => Err(Refusal::Deadline),
+            Err(_) => Err(self.timed_out(told.progress.waits_for, arrival_ns)),
         };
-        let outcome = outcome.map_err(|refusal| self.spread(refusal, arrival_ns));
-        self.stats.request(
-            packed,
-            wire_bytes,
-            outcome.as_ref().err().map(Refusal::reason),
-            started.elapsed(),
-        );
+        told.outcome = outcome.as_ref().map_or_else(Refusal::outcome, |_| Outcome::Ok);
         outcome.map(|answer| partial_success(&answer))
     }
 
@@ -145,7 +141,7 @@ impl Intake {
         packed: Packed,
         body: Incoming,
         arrival_ns: u64,
-        wire_bytes: &mut u64,
+        progress: &mut Progress,
     ) -> Result<Answer, Refusal> {
         if self.closing.load(Ordering::Relaxed) {
             return Err(self.overloaded("shutting_down", RETRY_SOON, arrival_ns));
@@ -154,7 +150,8 @@ impl Intake {
             return Err(Refusal::Overloaded { what, retry_after });
         }
         let (wire, mut held) = self.read(tenant, packed, body).await?;
-        *wire_bytes = wire.len() as u64;
+        progress.wire_bytes = wire.len() as u64;
+        progress.waits_for = Stage::Decoding;
         let payload = self.unpack(tenant, packed, wire, &mut held).await?;
         held.shrink_to(payload.len() as u64);
         let over = |what: &'static str| {
@@ -194,8 +191,8 @@ impl Intake {
             held,
         };
         match &self.dedup {
-            Some(dedup) => self.store_once(dedup, tenant, request).await,
-            None => self.store(tenant, request, None).await,
+            Some(dedup) => self.store_once(dedup, tenant, request, progress).await,
+            None => self.store(tenant, request, None, progress).await,
         }
     }
 
@@ -280,11 +277,19 @@ impl Intake {
     }
 
     /// Stores a request unless it repeats a recent one, whose answer it then gets.
-    async fn store_once(&self, dedup: &Arc<Dedup>, tenant: &Tenant, mut request: Request) -> Result<Answer, Refusal> {
+    async fn store_once(
+        &self,
+        dedup: &Arc<Dedup>,
+        tenant: &Tenant,
+        mut request: Request,
+        progress: &mut Progress,
+    ) -> Result<Answer, Refusal> {
         let digest = digest(&tenant.name, request.packed.signal, &request.payload);
+        progress.waits_for = Stage::FirstCopy;
         match dedup.admit(digest, request.arrival_ns).await {
-            Admitted::First(ticket) => self.store(tenant, request, Some(ticket)).await,
+            Admitted::First(ticket) => self.store(tenant, request, Some(ticket), progress).await,
             Admitted::Repeat(answer) => {
+                progress.waits_for = Stage::Disk;
                 let entry = Entry {
                     duplicate: true,
                     digest: Some(digest),
@@ -313,6 +318,7 @@ impl Intake {
         tenant: &Tenant,
         request: Request,
         ticket: Option<crate::dedup::Ticket>,
+        progress: &mut Progress,
     ) -> Result<Answer, Refusal> {
         let answer = request.rejected.answer();
         let entry = Entry {
@@ -322,6 +328,7 @@ impl Intake {
         // A wholly rejected request leaves its facts in the log, not its bytes.
         let wholly_rejected = answer.rejected() == request.items;
         let payload = if wholly_rejected { Bytes::new() } else { request.payload };
+        progress.waits_for = Stage::Backlog;
         let place = match self.backlog.enter(payload.len() as u64).await {
             Some(place) => place,
             None => return Err(self.overloaded("backlog", RETRY_SOON, request.arrival_ns)),
@@ -333,6 +340,7 @@ impl Intake {
             held: request.held,
             place: Some(place),
         };
+        progress.waits_for = Stage::Disk;
         self.append(request.arrival_ns, appended).await?;
         Ok(answer)
     }
@@ -359,6 +367,19 @@ impl Intake {
         Refusal::Overloaded { what, retry_after }
     }
 
+    /// A request that took longer than a request may.
+    fn timed_out(&self, waits_for: Stage, seed: u64) -> Refusal {
+        let base = match waits_for {
+            Stage::Disk => RETRY_DISK,
+            _ => RETRY_SOON,
+        };
+        Refusal::TimedOut {
+            waits_for,
+            limit: self.limits.request,
+            retry_after: self.later(base, seed),
+        }
+    }
+
     fn later(&self, base: Duration, seed: u64) -> Duration {
         let scale = 1 + (4 * self.backlog.used() / self.backlog.limit().max(1)) as u32;
         jittered(base * scale, seed)
@@ -380,6 +401,47 @@ impl Intake {
             },
             other => other,
         }
+    }
+}
+
+/// How far a request is.
+struct Progress {
+    wire_bytes: u64,
+    waits_for: Stage,
+}
+
+/// Counts a request when it goes, however it ends: a client that hangs up takes the future with it.
+struct Told<'s> {
+    stats: &'s Stats,
+    packed: Packed,
+    started: Instant,
+    progress: Progress,
+    outcome: Outcome,
+}
+
+impl Told<'_> {
+    fn new(stats: &Stats, packed: Packed) -> Told<'_> {
+        Told {
+            stats,
+            packed,
+            started: Instant::now(),
+            progress: Progress {
+                wire_bytes: 0,
+                waits_for: Stage::Body,
+            },
+            outcome: Outcome::Unknown("cancelled"),
+        }
+    }
+}
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        let outcome = match self.outcome {
+            Outcome::Unknown(_) if std::thread::panicking() => Outcome::Unknown("panicked"),
+            outcome => outcome,
+        };
+        self.stats
+            .request(self.packed, self.progress.wire_bytes, outcome, self.started.elapsed());
     }
 }
 
@@ -478,7 +540,12 @@ fn partial_success(answer: &Answer) -> Option<PartialSuccess> {
 }
 
 #[cfg(test)]
+mod serve_tests;
+
+#[cfg(test)]
 mod tests {
+    use tailwater_runtime::Metrics;
+
     use super::*;
 
     #[test]
@@ -492,6 +559,44 @@ mod tests {
         ];
         assert_eq!(all.iter().collect::<std::collections::HashSet<_>>().len(), all.len());
         assert_eq!(digest("a", Signal::Traces, b"x"), all[0]);
+    }
+
+    #[test]
+    fn a_request_that_is_dropped_is_counted_like_any_other() {
+        let metrics = Metrics::new();
+        let stats = Stats::new(&metrics);
+        let packed = Packed {
+            signal: Signal::Logs,
+            form: Form::Protobuf,
+            encoding: Encoding::Identity,
+            length: None,
+            framed: true,
+            deadline: None,
+        };
+        for outcome in [
+            None,
+            Some(Refusal::Deadline.outcome()),
+            Some(Refusal::malformed("x").outcome()),
+            Some(Outcome::Ok),
+        ] {
+            let mut told = Told::new(&stats, packed);
+            told.outcome = outcome.unwrap_or(told.outcome);
+        }
+        let panicking = std::panic::AssertUnwindSafe(|| {
+            let _told = Told::new(&stats, packed);
+            panic!("in the middle of a request");
+        });
+        assert!(std::panic::catch_unwind(panicking).is_err());
+        let text = metrics.encode();
+        for outcome in ["cancelled", "deadline", "malformed", "ok", "panicked"] {
+            let counted = format!("outcome=\"{outcome}\"}} 1");
+            assert!(text.contains(&counted), "{outcome} in {text}");
+        }
+        assert!(
+            text.contains("tailwater_ack_seconds_count{signal=\"logs\"} 4"),
+            "all but what was refused took their time: {text}"
+        );
+        assert!(text.contains("reason=\"malformed\"} 1") && !text.contains("reason=\"deadline\""));
     }
 
     #[test]

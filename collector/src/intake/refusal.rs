@@ -9,11 +9,39 @@ use tailwater_model::otlp::reply::{Code, Status};
 use tailwater_runtime::access::Denied;
 
 use crate::admit::Exhausted;
+use crate::stats::Outcome;
 
 /// What is full when the budget of request bytes is.
 pub const MEMORY: &str = "memory";
 
-/// A request that was not accepted. Nothing of it is stored.
+/// What a request is waiting for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// The rest of its body: the client or the network is slow. All others are the server's.
+    Body,
+    /// A core to inflate and decode it.
+    Decoding,
+    /// The outcome of an identical request.
+    FirstCopy,
+    /// A place in the backlog.
+    Backlog,
+    /// The sync of its record.
+    Disk,
+}
+
+impl Stage {
+    fn name(self) -> &'static str {
+        match self {
+            Stage::Body => "its body",
+            Stage::Decoding => "decoding",
+            Stage::FirstCopy => "an identical request under way",
+            Stage::Backlog => "a place in the backlog",
+            Stage::Disk => "the disk",
+        }
+    }
+}
+
+/// A request that was not accepted. Nothing of it is stored, unless [`Refusal::outcome`] is unknown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
     /// The server cannot take it now; the same request may pass later.
@@ -44,6 +72,16 @@ pub enum Refusal {
         /// The limit in bytes.
         limit: u64,
     },
+    /// Compressed too well to be honest, final.
+    Bomb {
+        /// `intake.inflate_ratio`.
+        ratio: u64,
+    },
+    /// Too many fields in its head, final.
+    TooManyHeaders {
+        /// Their limit.
+        limit: usize,
+    },
     /// Cannot be decoded, final.
     Malformed(String),
     /// A content type we do not speak.
@@ -56,6 +94,17 @@ pub enum Refusal {
     MethodNotAllowed,
     /// The body stopped coming.
     Stalled,
+    /// It took longer than a request may; the same request may pass later.
+    TimedOut {
+        /// What took the time, at the end.
+        waits_for: Stage,
+        /// `intake.request_timeout`.
+        limit: Duration,
+        /// When to come back.
+        retry_after: Duration,
+    },
+    /// The client's own deadline passed.
+    Deadline,
     /// The log failed under us; the process is about to stop. Outcome unknown: retry.
     LogFailed,
 }
@@ -76,13 +125,35 @@ impl Refusal {
             Refusal::OverQuota { .. } => "over_quota_memory",
             Refusal::TooLarge { .. } => "too_large",
             Refusal::TooManyRows { .. } => "too_many_rows",
+            Refusal::Bomb { .. } => "inflate_ratio",
+            Refusal::TooManyHeaders { .. } => "too_many_headers",
             Refusal::Malformed(_) => "malformed",
             Refusal::UnsupportedType(_) => "unsupported_type",
             Refusal::UnsupportedEncoding(_) => "unsupported_encoding",
             Refusal::UnknownPath(_) => "unknown_path",
             Refusal::MethodNotAllowed => "method_not_allowed",
             Refusal::Stalled => "stalled",
+            Refusal::TimedOut { waits_for, .. } => match waits_for {
+                Stage::Body => "timeout_body",
+                Stage::Decoding => "timeout_decoding",
+                Stage::FirstCopy => "timeout_first_copy",
+                Stage::Backlog => "timeout_backlog",
+                Stage::Disk => "timeout_disk",
+            },
+            Refusal::Deadline => "deadline",
             Refusal::LogFailed => "log_failed",
+        }
+    }
+
+    /// What is known of the request's end: a record that was appended becomes durable whether or not anybody still waits for it.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Refusal::TimedOut {
+                waits_for: Stage::Disk, ..
+            }
+            | Refusal::Deadline
+            | Refusal::LogFailed => Outcome::Unknown(self.reason()),
+            _ => Outcome::Refused(self.reason()),
         }
     }
 
@@ -90,10 +161,17 @@ impl Refusal {
     pub fn http_status(&self) -> http::StatusCode {
         use http::StatusCode;
         match self {
-            Refusal::Overloaded { .. } | Refusal::LogFailed | Refusal::Stalled => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::Overloaded { .. } | Refusal::TimedOut { .. } | Refusal::LogFailed | Refusal::Stalled => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            // Only gRPC has one.
+            Refusal::Deadline => StatusCode::GATEWAY_TIMEOUT,
             Refusal::Denied(denied) => denied.http_status(),
             Refusal::OverQuota { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Refusal::TooLarge { .. } | Refusal::TooManyRows { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Refusal::TooLarge { .. } | Refusal::TooManyRows { .. } | Refusal::Bomb { .. } => {
+                StatusCode::PAYLOAD_TOO_LARGE
+            }
+            Refusal::TooManyHeaders { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Refusal::Malformed(_) => StatusCode::BAD_REQUEST,
             Refusal::UnsupportedType(_) | Refusal::UnsupportedEncoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Refusal::UnknownPath(_) => StatusCode::NOT_FOUND,
@@ -101,16 +179,18 @@ impl Refusal {
         }
     }
 
-    /// gRPC status. RESOURCE_EXHAUSTED is retryable only with RetryInfo, so `TooLarge` carries none.
+    /// gRPC status. RESOURCE_EXHAUSTED is retryable only with RetryInfo, so what is too large carries none.
     pub fn grpc_code(&self) -> Code {
         match self {
-            Refusal::Overloaded { .. } | Refusal::LogFailed => Code::Unavailable,
+            Refusal::Overloaded { .. } | Refusal::TimedOut { .. } | Refusal::LogFailed => Code::Unavailable,
             Refusal::Denied(denied) if denied.is_forbidden() => Code::PermissionDenied,
             Refusal::Denied(_) => Code::Unauthenticated,
-            Refusal::Stalled => Code::DeadlineExceeded,
-            Refusal::OverQuota { .. } | Refusal::TooLarge { .. } | Refusal::TooManyRows { .. } => {
-                Code::ResourceExhausted
-            }
+            Refusal::Stalled | Refusal::Deadline => Code::DeadlineExceeded,
+            Refusal::OverQuota { .. }
+            | Refusal::TooLarge { .. }
+            | Refusal::TooManyRows { .. }
+            | Refusal::Bomb { .. }
+            | Refusal::TooManyHeaders { .. } => Code::ResourceExhausted,
             Refusal::Malformed(_) => Code::InvalidArgument,
             Refusal::UnsupportedType(_)
             | Refusal::UnsupportedEncoding(_)
@@ -131,7 +211,9 @@ impl Refusal {
     /// When the client should come back, for refusals that pass by themselves.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Refusal::Overloaded { retry_after, .. } | Refusal::OverQuota { retry_after, .. } => Some(*retry_after),
+            Refusal::Overloaded { retry_after, .. }
+            | Refusal::OverQuota { retry_after, .. }
+            | Refusal::TimedOut { retry_after, .. } => Some(*retry_after),
             Refusal::LogFailed => Some(Duration::from_secs(1)),
             _ => None,
         }
@@ -176,6 +258,18 @@ impl fmt::Display for Refusal {
                 f,
                 "the items of this request take about {bytes} bytes as rows, more than storage.outbox.segment ({limit}): send fewer at a time"
             ),
+            Refusal::Bomb { ratio } => {
+                write!(
+                    f,
+                    "the body inflates to more than {ratio} times its size (intake.inflate_ratio)"
+                )
+            }
+            Refusal::TooManyHeaders { limit } => {
+                write!(
+                    f,
+                    "more than {limit} fields in the head of the request (intake.connections.headers)"
+                )
+            }
             Refusal::Malformed(message) => f.write_str(message),
             Refusal::UnsupportedType(got) => {
                 write!(
@@ -198,6 +292,20 @@ impl fmt::Display for Refusal {
             }
             Refusal::MethodNotAllowed => f.write_str("method not allowed; OTLP requests are POST"),
             Refusal::Stalled => f.write_str("the request body stopped coming"),
+            Refusal::TimedOut {
+                waits_for,
+                limit,
+                retry_after,
+            } => {
+                write!(
+                    f,
+                    "not done after {} ms (intake.request_timeout), waiting for {}; try again in {} ms",
+                    limit.as_millis(),
+                    waits_for.name(),
+                    retry_after.as_millis()
+                )
+            }
+            Refusal::Deadline => f.write_str("deadline of the call passed"),
             Refusal::LogFailed => f.write_str("the intake log failed; the server is restarting"),
         }
     }
@@ -217,6 +325,11 @@ mod tests {
     #[test]
     fn only_what_passes_by_itself_is_retryable() {
         let later = Duration::from_secs(3);
+        let timed_out = |waits_for| Refusal::TimedOut {
+            waits_for,
+            limit: Duration::from_secs(30),
+            retry_after: later,
+        };
         for (refusal, http, grpc, retry) in [
             (
                 Refusal::Overloaded {
@@ -245,6 +358,19 @@ mod tests {
                 None,
             ),
             (Refusal::TooLarge { limit: 1 }, 413, Code::ResourceExhausted, None),
+            (Refusal::Bomb { ratio: 200 }, 413, Code::ResourceExhausted, None),
+            (
+                Refusal::TooManyHeaders { limit: 100 },
+                431,
+                Code::ResourceExhausted,
+                None,
+            ),
+            // The server's own slowness is its own to tell; a body that stops is the client's.
+            (timed_out(Stage::Decoding), 503, Code::Unavailable, Some(later)),
+            (timed_out(Stage::Disk), 503, Code::Unavailable, Some(later)),
+            (Refusal::Stalled, 503, Code::DeadlineExceeded, None),
+            (Refusal::Deadline, 504, Code::DeadlineExceeded, None),
+            (Refusal::LogFailed, 503, Code::Unavailable, Some(Duration::from_secs(1))),
             (Refusal::malformed("x"), 400, Code::InvalidArgument, None),
             (Refusal::UnsupportedType("x".into()), 415, Code::Unimplemented, None),
             (Refusal::UnsupportedEncoding("x".into()), 415, Code::Unimplemented, None),
@@ -254,6 +380,28 @@ mod tests {
             assert_eq!(refusal.http_status().as_u16(), http, "{refusal}");
             assert_eq!(refusal.grpc_code(), grpc, "{refusal}");
             assert_eq!(refusal.retry_after(), retry, "{refusal}");
+        }
+    }
+
+    #[test]
+    fn a_timeout_names_what_it_waited_for() {
+        let refusal = |waits_for| Refusal::TimedOut {
+            waits_for,
+            limit: Duration::from_millis(500),
+            retry_after: Duration::from_secs(5),
+        };
+        let disk = refusal(Stage::Disk);
+        assert_eq!(
+            disk.to_string(),
+            "not done after 500 ms (intake.request_timeout), waiting for the disk; try again in 5000 ms"
+        );
+        assert_eq!(
+            disk.outcome(),
+            Outcome::Unknown("timeout_disk"),
+            "it may be durable all the same"
+        );
+        for stage in [Stage::Body, Stage::Decoding, Stage::FirstCopy, Stage::Backlog] {
+            assert!(matches!(refusal(stage).outcome(), Outcome::Refused(_)), "{stage:?}");
         }
     }
 
