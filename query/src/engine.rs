@@ -28,7 +28,7 @@ use datafusion::sql::parser::Statement;
 use futures::StreamExt;
 use parking_lot::Mutex;
 use tailwater_model::table::Table;
-use tailwater_openslo::ResolvedSlo;
+use tailwater_openslo::{ResolvedObjective, ResolvedSlo};
 use tailwater_storage::lake::Lake;
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -312,9 +312,12 @@ impl Engine {
         let _ = self.shared.slos.set(slos);
     }
 
-    /// The SLOs that were declared.
-    pub(crate) fn slos(&self) -> &[ResolvedSlo] {
-        self.shared.slos.get().map_or(&[], Vec::as_slice)
+    /// The objectives that were declared, as far as they are for whoever asks: those whose selectors name tenants are for these alone.
+    pub(crate) fn objectives(&self) -> impl Iterator<Item = (&ResolvedSlo, &ResolvedObjective)> {
+        let tenant = self.asker.scope.tenant();
+        let slos = self.shared.slos.get().into_iter().flatten();
+        slos.flat_map(|slo| slo.objectives.iter().map(move |objective| (slo, objective)))
+            .filter(move |(_, objective)| tenant.is_none_or(|tenant| objective.indicator.admits(tenant)))
     }
 
     /// The limits it was opened with.

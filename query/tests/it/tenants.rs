@@ -1,5 +1,6 @@
 //! Two tenants: what one has changes no answer of the other, by no road. And who has no token gets no answer.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::*;
@@ -12,7 +13,8 @@ use tailwater_model::exphist::ExpHist;
 use tailwater_model::ids::{LogId, SpanId, TraceId};
 use tailwater_model::red::{Exemplar, RedKey, RedRow, WEIGHT_ONE, red_batch};
 use tailwater_model::table::{Table, frame_schema};
-use tailwater_query::{Engine, ErrorKind, Scope, http};
+use tailwater_openslo::{ResolvedSlo, read, resolve};
+use tailwater_query::{Engine, EngineConfig, ErrorKind, Limits, Scope, http};
 use tailwater_runtime::Metrics;
 use tailwater_runtime::access::{Access, hash, hex};
 use tailwater_storage::lake::app_id;
@@ -102,6 +104,39 @@ fn red(tenant: &str) -> RedRow {
     }
 }
 
+/// SLOs of an operator: for everybody, for `b`, and those that only others may see, of which a window, a name and a mistake would be seen if
+/// anything was.
+fn declared(others: bool) -> Vec<ResolvedSlo> {
+    let text = |name: &str, tenants: &str, window: &str| {
+        let text = document_text("7").replace("name: pay", &format!("name: {name}"));
+        let text = text.replace("red: {service: '7'", &format!("red: {{{tenants}service: '7'"));
+        text.replace("service: checkout", &format!("service: of-{name}"))
+            .replace("duration: 1h", &format!("duration: {window}"))
+    };
+    let mut all = vec![
+        text("everybodys", "", "1h"),
+        text("of-b", "tenant: b, ", "2h"),
+        text("of-b-and-c", "tenant: [b, c], ", "1h"),
+        text("not-of-a", "not: {tenant: a}, ", "1h"),
+    ];
+    if others {
+        all.push(text("secret-of-a", "tenant: a, ", "45d"));
+        all.push(text("secret-of-a-and-c", "tenant: [a, c], ", "46d"));
+        all.push(text("secret-of-all-but-b", "not: {tenant: b}, ", "47d"));
+        let total = "tenant: a, service: '7'}}}}, bad: {metricSource: {type: tailwater, spec: {red: {service: '7', statusClass: 5xx}}}}}";
+        let ratio =
+            format!("ratioMetric: {{counter: false, total: {{metricSource: {{type: tailwater, spec: {{red: {{{total}");
+        let pair = text("secret-of-a-pair", "", "48d");
+        let metric = pair.lines().find(|line| line.contains("ratioMetric")).unwrap().trim();
+        all.push(pair.replace(metric, &ratio));
+    }
+    let reading = read(Path::new("slos.yaml"), &all.join("---\n"));
+    let resolved = resolve(&reading.documents);
+    assert_eq!((reading.problems, resolved.problems), (Vec::new(), Vec::new()));
+    assert_eq!(resolved.slos.len(), all.len());
+    resolved.slos
+}
+
 /// A lake in which `b` has the same rows whoever else is there: in files shared with others, in files of its own, in frames.
 async fn lake(others: bool) -> Fixture {
     let mut fixture = Fixture::with_outbox().await;
@@ -127,6 +162,7 @@ async fn lake(others: bool) -> Fixture {
     if others {
         fixture.append_rows(Table::Spans, &some(Table::Spans, &["a", "c"]));
     }
+    fixture.engine.declare(declared(others));
     fixture
 }
 
@@ -258,6 +294,17 @@ async fn what_others_have_changes_no_answer() {
         format!("series?match[]={{service=%22secret-of-a%22}}&{from_to}"),
         format!("metadata?{from_to}"),
         format!("query_exemplars?query={{__name__!=%22%22}}&{from_to}"),
+        format!("query?query={{__name__=~%22slo:.*%22}}&time={}", t0 + 60),
+        format!("query_range?query=slo:period_burn_rate:ratio&{from_to}"),
+        format!("query?query=tailwater_slo_info&time={}", t0 + 60),
+        format!(
+            "query?query=slo:objective:ratio{{slo=%22secret-of-a%22}}&time={}",
+            t0 + 60
+        ),
+        format!("series?match[]=tailwater_slo_info&{from_to}"),
+        format!("label/slo/values?{from_to}"),
+        format!("label/window/values?{from_to}"),
+        format!("label/definition/values?{from_to}"),
         "rules".into(),
         "alerts".into(),
         "status/buildinfo".into(),
@@ -324,6 +371,28 @@ async fn what_others_have_changes_no_answer() {
         .await,
     );
     assert!(of_a.contains("secret-of-a") && !of_a.contains("secret-of-c"), "{of_a}");
+    let slos = async |token| {
+        ask(
+            &crowded.engine,
+            &tokens,
+            Some(token),
+            get("/prometheus/api/v1/label/slo/values"),
+        )
+        .await
+        .2
+    };
+    let (of_a, of_b) = (slos("read-a").await, slos("read-b").await);
+    let all = [
+        "everybodys",
+        "secret-of-a\"",
+        "secret-of-a-and-c",
+        "secret-of-all-but-b",
+        "secret-of-a-pair",
+    ];
+    assert!(all.iter().all(|name| of_a.contains(name)), "{of_a}");
+    assert!(!of_a.contains("of-b\"") && !of_a.contains("not-of-a"), "{of_a}");
+    let all = ["everybodys", "of-b\"", "of-b-and-c", "not-of-a"];
+    assert!(all.iter().all(|name| of_b.contains(name)), "{of_b}");
     let seven = ask(
         &crowded.engine,
         &tokens,
