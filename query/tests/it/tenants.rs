@@ -194,6 +194,9 @@ fn tokens() -> Tokens {
 
 type Reply = (StatusCode, HeaderMap, String);
 
+/// Makes a request, which can be sent once.
+type Make = Box<dyn Fn() -> Request<Body>>;
+
 async fn ask(engine: &Engine, tokens: &Tokens, token: Option<&str>, mut request: Request<Body>) -> Reply {
     if let Some(token) = token {
         let value = format!("Bearer {token}").parse().unwrap();
@@ -274,7 +277,6 @@ async fn what_others_have_changes_no_answer() {
     let (alone, crowded) = (lake(false).await, lake(true).await);
     let tokens = tokens();
     let t0 = MIDNIGHT / 1_000_000;
-    type Make = Box<dyn Fn() -> Request<Body>>;
     let mut requests: Vec<(String, Make)> = Vec::new();
     for text in questions() {
         requests.push((text.clone(), Box::new(move || sql(&text))));
@@ -514,25 +516,28 @@ async fn who_may_ask() {
 async fn a_tenant_has_as_many_queries_at_once_as_it_may() {
     let fixture = lake(true).await;
     let tokens = tokens();
+    let request = || fixture.engine.for_tenant("a".into(), Some(1), false);
     // An answer that nobody reads on holds its place.
-    let one = fixture.engine.for_tenant("a".into(), Some(1), false);
     let endless = "select a.value from generate_series(1, 100000) a, generate_series(1, 100000) b";
-    let held = one.query(endless).await.unwrap();
-    assert_eq!(one.query("select 1").await.unwrap_err().kind(), ErrorKind::OverQuota);
-    let (status, headers, body) = ask(&fixture.engine, &tokens, Some("read-a"), sql("select 1")).await;
+    let held = request().query(endless).await.unwrap();
     assert_eq!(
-        (status.as_u16(), headers.contains_key(header::RETRY_AFTER)),
-        (429, true),
-        "{body}"
+        request().query("select 1").await.unwrap_err().kind(),
+        ErrorKind::OverQuota
     );
-    let prometheus = || get("/prometheus/api/v1/query?query=1");
-    let (status, headers, body) = ask(&fixture.engine, &tokens, Some("read-a"), prometheus()).await;
-    assert_eq!(
-        (status.as_u16(), headers.contains_key(header::RETRY_AFTER)),
-        (429, true),
-        "{body}"
-    );
-    assert!(body.contains("too_many_requests"), "{body}");
+    for (what, made) in asked_by_a() {
+        let (status, headers, body) = ask(&fixture.engine, &tokens, Some("read-a"), made()).await;
+        assert_eq!(
+            (status.as_u16(), headers.contains_key(header::RETRY_AFTER)),
+            (429, true),
+            "{what}: {body}"
+        );
+        let kind = if what.starts_with("PromQL") {
+            "too_many_requests"
+        } else {
+            "over_quota"
+        };
+        assert!(body.contains(kind), "{what}: {body}");
+    }
     assert_eq!(
         ask(&fixture.engine, &tokens, Some("read-b"), sql("select 1")).await.0,
         StatusCode::OK
@@ -540,7 +545,72 @@ async fn a_tenant_has_as_many_queries_at_once_as_it_may() {
     assert!(fixture.engine.stats().failed_total(ErrorKind::OverQuota) >= 2);
     drop(held);
     // The place is given back when the query has really ended.
-    while one.query("select 1").await.is_err() {
+    while request().query("select 1").await.is_err() {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// What the tenant that may ask one thing at a time asks: answers of one query, and of many.
+fn asked_by_a() -> Vec<(&'static str, Make)> {
+    let t0 = MIDNIGHT / 1_000_000;
+    let range = format!(
+        "/prometheus/api/v1/query_range?query=count({{__name__!=%22%22}})%2Bcount({{service!=%22%22}})&start={t0}&end={}&step=10",
+        t0 + 300
+    );
+    let report = || {
+        let uri = "/api/v1/slo/report?at=2026-11-22T00:01:00Z&window=1h,30d";
+        let documents = [
+            document_text("secret-of-a"),
+            document_text("other").replace("pay", "other"),
+        ];
+        Request::post(uri).body(Body::from(documents.join("---\n"))).unwrap()
+    };
+    vec![
+        ("SQL", Box::new(|| sql("select 1"))),
+        ("PromQL", Box::new(move || get(&range))),
+        (
+            "PromQL of nothing",
+            Box::new(|| get("/prometheus/api/v1/query?query=1")),
+        ),
+        ("PromQL labels", Box::new(|| get("/prometheus/api/v1/labels"))),
+        ("report", Box::new(report)),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_of_many_queries_counts_once() {
+    let fixture = lake(true).await;
+    let tokens = tokens();
+    for (what, made) in asked_by_a() {
+        // An engine of its own: the last query of another answer may not have ended yet.
+        let engine = Engine::open(EngineConfig {
+            lake: fixture.lake.clone(),
+            outbox: None,
+            temp: None,
+            limits: Limits::default(),
+        })
+        .unwrap();
+        let (status, _, body) = ask(&engine, &tokens, Some("read-a"), made()).await;
+        assert_eq!(status, StatusCode::OK, "{what}: {body}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_still_sent_holds_its_place() {
+    let fixture = lake(true).await;
+    let tokens = tokens();
+    let settings = Config::of(&[]).unwrap().query.clone();
+    let desk = http::Desk::new(fixture.engine.clone(), tokens.access.clone(), settings);
+    let text = format!("select '{}' || value from generate_series(1, 10000)", "x".repeat(1000));
+    let mut long = sql(&text);
+    let token = "Bearer read-a".parse().unwrap();
+    long.headers_mut().insert(header::AUTHORIZATION, token);
+    let sending = http::router(desk).oneshot(long).await.unwrap();
+    assert_eq!(sending.status(), StatusCode::OK);
+    let second = async || ask(&fixture.engine, &tokens, Some("read-a"), sql("select 1")).await.0;
+    assert_eq!(second().await, StatusCode::TOO_MANY_REQUESTS);
+    drop(sending);
+    while second().await != StatusCode::OK {
         tokio::task::yield_now().await;
     }
 }
