@@ -209,7 +209,6 @@ fn counts(sums: &Sums) -> Counts {
         good_most: number(sums.good_most),
         bad: number(sums.total - sums.good),
         total: number(sums.total),
-        lost: number(sums.lost),
     }
 }
 

@@ -55,8 +55,7 @@ pub enum Evidence {
     /// The confidence interval of the share: the claim is about the service.
     #[default]
     Interval,
-    /// The counts as they are, widened only by what is unknown about them (cut buckets, lost events): the claim is about the requests
-    /// that happened.
+    /// The counts as they are, widened only by what is unknown about them (cut buckets): the claim is about the requests that happened.
     Counts,
 }
 
@@ -154,7 +153,7 @@ pub fn judge(facts: &Facts) -> Judgement {
             Some(false) => says(Verdict::Missed, "the counts miss the target".into()),
             None => says(
                 Verdict::Undetermined,
-                "lost events or a threshold inside a bucket leave it open".into(),
+                "a threshold inside a bucket leaves it open".into(),
             ),
         },
     }

@@ -540,7 +540,7 @@ async fn the_route_reports_and_refuses() {
     let (status, verdict, body) = post(&fixture, &format!("?{at}"), text("0.99")).await;
     assert_eq!((status, verdict.as_deref()), (200, Some("missed")), "{body}");
     let json: serde_json::Value = serde_json::from_str(&body).unwrap();
-    assert_eq!(json["format"], "tailwater.slo.report/1");
+    assert_eq!(json["format"], "tailwater.slo.report/2");
     assert_eq!(json["objectives"][0]["windows"][0]["counts"]["total"], 59_000);
     let (_, verdict, body) = post(&fixture, &format!("?{at}&format=text&window=30m,1h"), text("0.9")).await;
     assert_eq!(verdict.as_deref(), Some("met"));
