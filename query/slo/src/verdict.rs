@@ -59,6 +59,25 @@ pub enum Evidence {
     Counts,
 }
 
+impl Evidence {
+    /// The name that [`Evidence::parse`] reads.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Interval => "interval",
+            Self::Counts => "counts",
+        }
+    }
+
+    /// The evidence of this name: `interval` or `counts`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Interval, Self::Counts]
+            .into_iter()
+            .find(|evidence| evidence.word() == text)
+    }
+}
+
 /// A verdict with its reason as a sentence.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Judgement {

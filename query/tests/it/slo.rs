@@ -545,6 +545,33 @@ async fn the_route_reports_and_refuses() {
     let (_, verdict, body) = post(&fixture, &format!("?{at}&format=text&window=30m,1h"), text("0.9")).await;
     assert_eq!(verdict.as_deref(), Some("met"));
     assert!(body.contains("30m") && !body.contains('\u{1b}'), "{body}");
+    // 100 of 5,900 fail, where 1.7 % may.
+    let few = lake(
+        &(0..60)
+            .map(|minute| Requests {
+                at: DAY + minute * 60,
+                ns: vec![MS; 100],
+                error: minute == 58,
+                ..Requests::default()
+            })
+            .collect::<Vec<_>>(),
+    )
+    .await;
+    for (more, verdict, interval) in [
+        ("", "undetermined", "wilson"),
+        ("&interval=clopper-pearson", "undetermined", "clopper-pearson"),
+        ("&evidence=counts", "met", "wilson"),
+    ] {
+        let (_, found, body) = post(&few, &format!("?{at}{more}"), text("0.983")).await;
+        assert_eq!(found.as_deref(), Some(verdict), "{more}: {body}");
+        let json: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let window = &json["objectives"][0]["windows"][0];
+        assert_eq!(window["interval_method"], interval);
+        assert_eq!(
+            window["evidence"],
+            if more.contains("counts") { "counts" } else { "interval" }
+        );
+    }
     for (format, begins) in [("md", "#"), ("html", "<!doctype html>")] {
         let (_, _, body) = post(&fixture, &format!("?{at}&format={format}"), text("0.9")).await;
         assert!(body.to_lowercase().starts_with(begins), "{format}: {}", &body[..80]);
@@ -554,6 +581,8 @@ async fn the_route_reports_and_refuses() {
         ("?at=noon", text("0.9"), "noon"),
         ("?window=1s", text("0.9"), "window"),
         ("?pony=1", text("0.9"), "pony"),
+        ("?interval=wald", text("0.9"), "clopper-pearson"),
+        ("?evidence=hearsay", text("0.9"), "counts"),
         ("", text("1.5"), "spec.objectives[0].target"),
         ("", "kind: [".to_owned(), "body"),
         ("", String::new(), "no SLO"),

@@ -12,7 +12,8 @@ use tailwater_openslo::{Period, write};
 use tailwater_query::slo::{self, parse_time};
 use tailwater_query::{Engine, EngineConfig, ErrorKind};
 use tailwater_runtime::{Exit, machine};
-use tailwater_slo::{Settings, Time, Verdict, render};
+use tailwater_slo::interval::IntervalMethod;
+use tailwater_slo::{Settings, Time, Verdict, render, verdict};
 use tailwater_storage::lake::Lake;
 
 use super::super::client::{ClientArgs, Peer};
@@ -63,6 +64,12 @@ struct Asked {
     /// Rolling windows instead of those of the documents, as in 7d,30d,90d.
     #[arg(long, value_name = "LENGTHS", value_delimiter = ',', value_parser = window)]
     window: Vec<Period>,
+    /// How far a counted share may lie from the true one.
+    #[arg(long, value_enum, default_value_t = Interval::Wilson)]
+    interval: Interval,
+    /// What decides between met and missed.
+    #[arg(long, value_enum, default_value_t = Evidence::Interval)]
+    evidence: Evidence,
     /// The moment to report about, as in 2026-11-22T20:00:00Z; now if not given.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     at: Option<Time>,
@@ -71,6 +78,42 @@ struct Asked {
     endpoint: Option<Uri>,
     #[command(flatten)]
     client: ClientArgs,
+}
+
+/// An interval of a share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Interval {
+    /// Right on average.
+    Wilson,
+    /// Exact: never less sure than 95 %, and wider.
+    ClopperPearson,
+}
+
+impl Interval {
+    const fn method(self) -> IntervalMethod {
+        match self {
+            Self::Wilson => IntervalMethod::Wilson,
+            Self::ClopperPearson => IntervalMethod::ClopperPearson,
+        }
+    }
+}
+
+/// What decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Evidence {
+    /// The whole interval: the claim is about the service, and few events leave it open.
+    Interval,
+    /// The counts as they are: the claim is about the requests that happened, as in a contract.
+    Counts,
+}
+
+impl Evidence {
+    const fn decides(self) -> verdict::Evidence {
+        match self {
+            Self::Interval => verdict::Evidence::Interval,
+            Self::Counts => verdict::Evidence::Counts,
+        }
+    }
 }
 
 /// Form of a report.
@@ -221,6 +264,8 @@ async fn read(
     })?;
     let settings = Settings {
         windows: asked.window.clone(),
+        interval: asked.interval.method(),
+        evidence: asked.evidence.decides(),
         ..Settings::default()
     };
     match slo::report(&engine, &checked.slos, &settings, at).await {
@@ -247,8 +292,10 @@ async fn ask(
     let authority = &peer.authority;
     let windows: Vec<String> = asked.window.iter().map(ToString::to_string).collect();
     let mut path = format!(
-        "/api/v1/slo/report?format={}&at={at}&colour={colour}",
-        asked.format.word()
+        "/api/v1/slo/report?format={}&at={at}&colour={colour}&interval={}&evidence={}",
+        asked.format.word(),
+        asked.interval.method().word(),
+        asked.evidence.decides().word()
     );
     if !windows.is_empty() {
         path.push_str(&format!("&window={}", windows.join(",")));
