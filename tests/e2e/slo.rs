@@ -19,15 +19,15 @@ const MIDNIGHT: u64 = 20_779 * 86_400;
 const AT: &str = "2026-11-22T01:00:00Z";
 const MS: u64 = 1_000_000;
 
-/// Requests of `checkout` in the hour from midnight: 1,000 a minute of 1 to 100 ms, of which 20 fail.
-fn rows() -> RecordBatch {
-    let row = |minute: u64, is_error: bool, n: u64| {
+/// Requests of `checkout` in the hour from midnight: for each tenant 1,000 a minute of 1 to 100 ms, of which 20 fail.
+fn rows(tenants: &[&str]) -> RecordBatch {
+    let row = |tenant: &str, minute: u64, is_error: bool, n: u64| {
         let mut sketch = ExpHist::new();
         let durations = || (0..n).map(|i| (i % 100 + 1) * MS);
         durations().for_each(|ns| sketch.record(ns as f64));
         RedRow {
             key: Arc::new(RedKey {
-                tenant: "default".into(),
+                tenant: tenant.into(),
                 service_name: "checkout".into(),
                 operation: "POST /pay".into(),
                 service_namespace: "".into(),
@@ -53,8 +53,11 @@ fn rows() -> RecordBatch {
             exemplar: None,
         }
     };
-    let rows: Vec<RedRow> = (0..60)
-        .flat_map(|minute| [row(minute, false, 980), row(minute, true, 20)])
+    let minutes = tenants
+        .iter()
+        .flat_map(|tenant| (0..60).map(move |minute| (tenant, minute)));
+    let rows: Vec<RedRow> = minutes
+        .flat_map(|(tenant, minute)| [row(tenant, minute, false, 980), row(tenant, minute, true, 20)])
         .collect();
     let frame = red_batch(&rows);
     let table = schema(Table::Red);
@@ -66,6 +69,10 @@ fn rows() -> RecordBatch {
 }
 
 fn lake(data: &Path) {
+    lake_of(data, &["default"]);
+}
+
+fn lake_of(data: &Path, tenants: &[&str]) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -74,7 +81,7 @@ fn lake(data: &Path) {
         let lake = Lake::open(&data.join("lake")).unwrap();
         lake.ensure_tables().await.unwrap();
         let committer = lake.committer(Table::Red, "collector/test/red");
-        Box::pin(committer.commit(0, 1, vec![rows()])).await.unwrap();
+        Box::pin(committer.commit(0, 1, vec![rows(tenants)])).await.unwrap();
     });
 }
 

@@ -73,6 +73,9 @@ struct Asked {
     /// The moment to report about, as in 2026-11-22T20:00:00Z; now if not given.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     at: Option<Time>,
+    /// Of a data directory, count this tenant's data alone; those of all tenants without it. A server takes the tenant from the token.
+    #[arg(long, value_name = "NAME", conflicts_with = "endpoint")]
+    tenant: Option<String>,
     /// Server to ask, as `http://host:port`.
     #[arg(long)]
     endpoint: Option<Uri>,
@@ -213,6 +216,10 @@ fn answer(asked: &Asked, common: &Common, colour: bool) -> anyhow::Result<Result
         eprintln!("tailwater: there is no SLO in the files");
         return Ok(Err(Exit::Trouble));
     }
+    if asked.tenant.is_some() && common.data.is_none() {
+        eprintln!("tailwater: --tenant goes with --data: a server takes the tenant from the token");
+        return Ok(Err(Exit::Trouble));
+    }
     let config = common.load()?;
     let at = asked.at.unwrap_or_else(|| Time(chrono::Utc::now().timestamp()));
     let got = small_runtime()?.block_on(async {
@@ -262,6 +269,10 @@ async fn read(
         temp: None,
         limits: tailwater_query::role::limits(config, limits.query_memory_bytes, machine.cpus),
     })?;
+    let engine = match &asked.tenant {
+        Some(tenant) => engine.for_tenant(tenant.as_str().into(), None, false),
+        None => engine,
+    };
     let settings = Settings {
         windows: asked.window.clone(),
         interval: asked.interval.method(),
