@@ -34,6 +34,8 @@ struct Requests<'a> {
     dims: Vec<(Arc<str>, Arc<str>)>,
     ns: Vec<u64>,
     registers: &'a [u64],
+    /// How many each stands for, by what was sampled upstream.
+    weight: u64,
 }
 
 impl Default for Requests<'_> {
@@ -49,6 +51,7 @@ impl Default for Requests<'_> {
             dims: Vec::new(),
             ns: vec![MS],
             registers: &[],
+            weight: 1,
         }
     }
 }
@@ -84,7 +87,7 @@ fn row(of: &Requests<'_>) -> RedRow {
             .iter()
             .map(|threshold| (*threshold, of.ns.iter().filter(|ns| *ns <= threshold).count() as u64))
             .collect(),
-        n_weighted: of.ns.len() as u64 * WEIGHT_ONE,
+        n_weighted: of.ns.len() as u64 * of.weight * WEIGHT_ONE,
         exemplar: None,
     }
 }
@@ -591,6 +594,57 @@ async fn the_route_reports_and_refuses() {
         assert_eq!((status, verdict), (400, None), "{query}: {answer}");
         assert!(answer.contains(says), "{query}: {answer}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_sampled_upstream_is_said() {
+    let minute = |minute: i64, weight: u64| Requests {
+        at: DAY + minute * 60,
+        ns: vec![MS; 10],
+        weight,
+        ..Requests::default()
+    };
+    // The last half hour at one in five; the hour before would count with any window that holds it.
+    let rows: Vec<_> = (-60..60)
+        .map(|at| {
+            minute(
+                at,
+                if at < 0 {
+                    100
+                } else if at < 30 {
+                    1
+                } else {
+                    5
+                },
+            )
+        })
+        .collect();
+    let fixture = lake(&rows).await;
+    let pair = document(
+        "ratioMetric: {counter: false, bad: {metricSource: {type: tailwater, spec: {red: {service: checkout, statusClass: 5xx}}}}, \
+         total: {metricSource: {type: tailwater, spec: {red: {service: checkout}}}}}",
+        "Occurrences",
+        "target: 0.5",
+    );
+    let raw = slo("red: {service: checkout, good: {errors: exclude}}", "0.5");
+    for slos in [&raw, &pair] {
+        let report = one(&fixture, slos, DAY + 3600).await;
+        assert_eq!(counted(&report), (600, 600, 600), "figures are of what was received");
+        // From 23:59 to 00:59.
+        let expected = 10 * (100 + 30 + 29 * 5);
+        let said = format!("600 events received in the main window, which stand for {expected}");
+        assert!(
+            report.notes.iter().any(|note| note.contains(&said)),
+            "{said}: {:?}",
+            report.notes
+        );
+    }
+    let plain = one(&lake(&hour(10, 30)).await, &raw, DAY + 3600).await;
+    assert!(
+        !plain.notes.iter().any(|note| note.contains("upstream")),
+        "{:?}",
+        plain.notes
+    );
 }
 
 /// Values of a query over time, as Grafana's graph gets them.

@@ -598,6 +598,7 @@ proptest! {
             latency: Vec::new(),
             observed: Observed::Spans(spans.into_iter().map(|(from, to)| Span::new(Time(from), Time(to))).collect()),
             begins: begins.map(Time),
+            ..Data::default()
         };
         let report = crate::Report::new(NOON, vec![evaluate(&plan, data)]);
         for (_, format) in crate::Format::ALL {
