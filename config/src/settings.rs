@@ -496,7 +496,8 @@ section! {
         terms: u32 = "500" in "10".."5000",
         /// Queries at once; more wait, then are refused.
         concurrency: u32 = "4" in "1".."1000",
-        /// Queries of one tenant at once; more are refused. The file of tokens can say something else of a tenant.
+        /// Queries of one tenant at once; more are refused. What one request asks, such as the queries of a report, counts once. The file of tokens can
+        /// say something else of a tenant.
         tenant_concurrency: Limit<u32> = "off" in "1".."1000",
     }
 }

@@ -8,7 +8,7 @@
 //! Guarantees: a query sees one cut; it ends when its time is up, when its [`Answer`] or the future of [`Engine::query`] is dropped, or when
 //! a limit is reached; memory that DataFusion accounts for stays within one pool for all queries. Assumes: planning is bounded by the
 //! limits on the text (it cannot be interrupted; the caller gets its timeout nevertheless). An engine shows the rows of its
-//! [`Scope`] alone. Leaves out: who may ask ([`crate::http`]), how answers
+//! [`Scope`] alone, and all that a tenant's engine runs counts as one of the queries that the tenant may have. Leaves out: who may ask ([`crate::http`]), how answers
 //! are written ([`crate::format`]).
 
 mod answer;
@@ -28,7 +28,7 @@ use datafusion::sql::parser::Statement;
 use futures::StreamExt;
 use parking_lot::Mutex;
 use tailwater_model::table::Table;
-use tailwater_openslo::ResolvedSlo;
+use tailwater_openslo::{ResolvedObjective, ResolvedSlo};
 use tailwater_storage::lake::Lake;
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -103,11 +103,15 @@ pub struct Engine {
 #[derive(Debug, Clone, Default)]
 struct Asker {
     scope: Scope,
-    /// Queries of the tenant at once; `None` is no limit of its own.
+    /// Requests of the tenant that ask at once; `None` is no limit of its own.
     queries: Option<u32>,
     /// Plans name files and count rows that are not the tenant's alone.
     no_plans: bool,
+    /// Of this request: empty until it asks, then shared by all that it asks, so that a report of many queries is never refused half-way.
+    seat: SharedSeat,
 }
+
+type SharedSeat = Arc<Mutex<Option<Seat>>>;
 
 struct Shared {
     limits: Limits,
@@ -116,7 +120,7 @@ struct Shared {
     base: SessionState,
     permits: Arc<Semaphore>,
     waiting: AtomicUsize,
-    /// Queries that tenants run or wait for.
+    /// Requests of tenants that ask.
     tenants: Mutex<HashMap<Arc<str>, u32>>,
     stats: Stats,
     slos: OnceLock<Vec<ResolvedSlo>>,
@@ -185,8 +189,9 @@ impl Engine {
         })
     }
 
-    /// The same engine for one tenant: it shows that tenant's rows and no others, whatever is asked. `queries` is how many may run at once;
-    /// `plans` whether EXPLAIN is answered, which names files and counts rows of all tenants.
+    /// The same engine for one request of a tenant: it shows that tenant's rows and no others, whatever is asked. `queries` is how many of the
+    /// tenant's requests may ask at once: this one does from its first query until the engine and its answers are dropped. `plans` says whether EXPLAIN
+    /// is answered, which names files and counts rows of all tenants.
     #[must_use]
     pub fn for_tenant(&self, tenant: Arc<str>, queries: Option<u32>, plans: bool) -> Engine {
         Engine {
@@ -194,6 +199,7 @@ impl Engine {
                 scope: Scope::Tenant(tenant),
                 queries,
                 no_plans: !plans,
+                seat: SharedSeat::default(),
             },
             ..self.clone()
         }
@@ -312,9 +318,12 @@ impl Engine {
         let _ = self.shared.slos.set(slos);
     }
 
-    /// The SLOs that were declared.
-    pub(crate) fn slos(&self) -> &[ResolvedSlo] {
-        self.shared.slos.get().map_or(&[], Vec::as_slice)
+    /// The objectives that were declared, as far as they are for whoever asks: those whose selectors name tenants are for these alone.
+    pub(crate) fn objectives(&self) -> impl Iterator<Item = (&ResolvedSlo, &ResolvedObjective)> {
+        let tenant = self.asker.scope.tenant();
+        let slos = self.shared.slos.get().into_iter().flatten();
+        slos.flat_map(|slo| slo.objectives.iter().map(move |objective| (slo, objective)))
+            .filter(move |(_, objective)| tenant.is_none_or(|tenant| objective.indicator.admits(tenant)))
     }
 
     /// The limits it was opened with.
@@ -383,32 +392,47 @@ struct Notes {
 /// A place among the queries that run; given back on drop.
 struct Permit {
     _place: tokio::sync::OwnedSemaphorePermit,
-    _seat: Option<Seat>,
+    _seat: SharedSeat,
 }
 
-/// One of the queries that a tenant may have.
+/// One of the requests that a tenant may have.
 struct Seat {
     shared: Arc<Shared>,
     tenant: Arc<str>,
 }
 
+impl std::fmt::Debug for Seat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Seat")
+            .field("tenant", &self.tenant)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Asker {
+    /// Sits down, unless the request does already or the tenant has no limit.
+    fn sit(&self, shared: &Arc<Shared>) -> Result<SharedSeat> {
+        let mut seat = self.seat.lock();
+        if let (None, Some(tenant), Some(most)) = (&*seat, self.scope.tenant(), self.queries) {
+            *seat = Some(Seat::take(shared, tenant, most)?);
+        }
+        Ok(self.seat.clone())
+    }
+}
+
 impl Seat {
-    /// `None` where the tenant has no limit.
-    fn take(shared: &Arc<Shared>, asker: &Asker) -> Result<Option<Seat>> {
-        let (Some(tenant), Some(most)) = (asker.scope.tenant(), asker.queries) else {
-            return Ok(None);
-        };
+    fn take(shared: &Arc<Shared>, tenant: &Arc<str>, most: u32) -> Result<Seat> {
         let mut taken = shared.tenants.lock();
-        let count = taken.entry(tenant.clone()).or_insert(0);
-        if *count >= most {
+        let count = taken.get(tenant).copied().unwrap_or(0);
+        if count >= most {
             let message = format!("as many queries run as this tenant may have at once ({most})");
             return Err(Error::new(ErrorKind::OverQuota, message));
         }
-        *count += 1;
-        Ok(Some(Seat {
+        taken.insert(tenant.clone(), count + 1);
+        Ok(Seat {
             shared: shared.clone(),
             tenant: tenant.clone(),
-        }))
+        })
     }
 }
 
@@ -425,9 +449,9 @@ impl Drop for Seat {
 }
 
 impl Shared {
-    /// A place among the queries that run, of those the tenant may have.
+    /// A place among the queries that run, for a request that the tenant may have.
     async fn permit(self: &Arc<Self>, asker: &Asker, deadline: Deadline) -> Result<Permit> {
-        let _seat = Seat::take(self, asker)?;
+        let _seat = asker.sit(self)?;
         let _place = self.place(deadline).await?;
         Ok(Permit { _place, _seat })
     }

@@ -1,7 +1,7 @@
 //! `tailwater slo`: OpenSLO documents checked, formatted, converted, and reported against what was measured.
 //!
-//! Exit codes: 0 done, or all objectives hold; 1 one is broken, or a file is not formatted; 2 a document is wrong; 3 undetermined or no data;
-//! 69 nobody to ask.
+//! Exit codes: 0 done, or all objectives hold; 1 one is broken, or a file is not formatted; 2 a document is wrong, a token is refused, or it failed;
+//! 3 undetermined or no data; 69 nobody to ask, or too busy.
 
 mod files;
 mod report;

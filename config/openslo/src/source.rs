@@ -108,6 +108,16 @@ impl RedSelector {
         };
         self.any_of.iter().all(holds) && !self.none_of.iter().any(holds)
     }
+
+    /// Whether rows of a tenant can be meant.
+    #[must_use]
+    pub fn admits(&self, tenant: &str) -> bool {
+        let named = |keys: &BTreeMap<RedKey, Vec<String>>| {
+            let tenants = keys.get(&RedKey::Tenant)?;
+            Some(tenants.iter().any(|name| name == tenant))
+        };
+        named(&self.any_of).unwrap_or(true) && !named(&self.none_of).unwrap_or(false)
+    }
 }
 
 impl fmt::Display for RedSelector {
@@ -189,4 +199,67 @@ pub enum Indicator {
         /// With what.
         limit: Decimal,
     },
+}
+
+impl Indicator {
+    /// Whether it is for a tenant to see: selectors that name tenants are for those alone, everything else for whoever counts by it.
+    #[must_use]
+    pub fn admits(&self, tenant: &str) -> bool {
+        let of = |source: &Source| match source {
+            Source::Red(of) => of.admits(tenant),
+            Source::Sql(_) | Source::Foreign { .. } => true,
+        };
+        match self {
+            Self::Requests { of, .. } => of.admits(tenant),
+            Self::Ratio { part, total, .. } => of(part) && of(total),
+            Self::Raw { source, .. } | Self::Threshold { source, .. } => of(source),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_see_an_indicator() {
+        let tenants = |names: &[&str]| -> BTreeMap<RedKey, Vec<String>> {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            let service = (RedKey::Service, vec!["cart".to_owned()]);
+            let tenant = (!names.is_empty()).then_some((RedKey::Tenant, names));
+            tenant.into_iter().chain([service]).collect()
+        };
+        let check = |any: &[&str], none: &[&str], expected: [bool; 2]| {
+            let (any_of, mut none_of) = (tenants(any), tenants(none));
+            none_of.remove(&RedKey::Service);
+            let of = RedSelector { any_of, none_of };
+            let all = || Source::Red(RedSelector::default());
+            let ratio = |part, total| Indicator::Ratio {
+                part_is: Part::Bad,
+                part,
+                total,
+                counter: false,
+            };
+            let good = Good {
+                exclude_errors: true,
+                max_duration_ns: None,
+            };
+            for indicator in [
+                ratio(Source::Red(of.clone()), all()),
+                ratio(all(), Source::Red(of.clone())),
+                Indicator::Requests { of, good },
+            ] {
+                assert_eq!(
+                    ["a", "b"].map(|tenant| indicator.admits(tenant)),
+                    expected,
+                    "{indicator:?}"
+                );
+            }
+        };
+        check(&[], &[], [true, true]);
+        check(&["a"], &[], [true, false]);
+        check(&["a", "b"], &[], [true, true]);
+        check(&[], &["a"], [false, true]);
+        check(&["a"], &["a"], [false, false]);
+    }
 }

@@ -33,6 +33,17 @@ pub struct Data {
     pub observed: Observed,
     /// First time the source has data of at all: before it there is nothing to cover.
     pub begins: Option<Time>,
+    /// Events of the main window, where a source knows of sampling before it.
+    pub upstream: Upstream,
+}
+
+/// What was received, and what it stands for by what samplers before us say. Figures are of what was received.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Upstream {
+    /// Events that were received.
+    pub received: u64,
+    /// Events that they stand for, rounded.
+    pub stand_for: u64,
 }
 
 /// When a source was watched, so that silence can be told from blindness.
@@ -56,6 +67,7 @@ pub fn evaluate(plan: &Plan, data: Data) -> SloReport {
         latency,
         observed,
         begins,
+        upstream,
     } = data;
     let series = Series::new(plan, slices, &observed);
     let windows: Vec<WindowReport> = (0..plan.windows.len())
@@ -68,6 +80,12 @@ pub fn evaluate(plan: &Plan, data: Data) -> SloReport {
         .map(|(period, span)| burn(plan, &series, &period.to_string(), *span))
         .collect();
     let mut notes = series.notes();
+    if upstream.received != upstream.stand_for {
+        let Upstream { received, stand_for } = upstream;
+        notes.push(format!(
+            "sampled upstream: figures are of the {received} events received in the main window, which stand for {stand_for} (ot=th)"
+        ));
+    }
     notes.extend(windows.iter().flat_map(|window| window.notes.iter().cloned()));
     notes.dedup();
     SloReport {
@@ -209,7 +227,6 @@ fn counts(sums: &Sums) -> Counts {
         good_most: number(sums.good_most),
         bad: number(sums.total - sums.good),
         total: number(sums.total),
-        lost: number(sums.lost),
     }
 }
 

@@ -119,6 +119,7 @@ pub fn read(plan: &Plan, minute: impl Fn(Time) -> (u64, u64)) -> Data {
         latency: Vec::new(),
         observed: Observed::Spans(vec![all]),
         begins: None,
+        ..Data::default()
     }
 }
 

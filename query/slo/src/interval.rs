@@ -75,13 +75,39 @@ impl IntervalMethod {
         }
     }
 
-    /// The interval of the probability of an event seen `k` times in `n` trials. Both are counts; `k <= n`. A fractional `n` (an
-    /// effective number of trials) is fine for Wilson; Clopper-Pearson rounds both down.
+    /// The name that [`IntervalMethod::parse`] reads.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Wilson => "wilson",
+            Self::ClopperPearson => "clopper-pearson",
+        }
+    }
+
+    /// The method of this name: `wilson` or `clopper-pearson`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Wilson, Self::ClopperPearson]
+            .into_iter()
+            .find(|method| method.word() == text)
+    }
+
+    /// The interval of the probability of an event seen `k` times in `n` trials; `k <= n`. Both may be fractional (an effective number of
+    /// trials). Clopper-Pearson's takes whole ones, so each end is that of the whole counts next to these that put it farthest out: never
+    /// narrower than promised.
     #[must_use]
     pub fn bounds(self, k: f64, n: f64, confidence: Confidence) -> Interval {
         match self {
             Self::Wilson => wilson(k, n, confidence),
-            Self::ClopperPearson => clopper_pearson(k.floor(), n.floor(), confidence),
+            Self::ClopperPearson => {
+                // The lower end falls with fewer events and with more of the others, the upper one rises with the opposite.
+                let others = n - k;
+                let end = |k: f64, others: f64| clopper_pearson(k, k + others, confidence);
+                Interval {
+                    lo: end(k.floor(), others.ceil()).lo,
+                    hi: end(k.ceil(), others.floor()).hi,
+                }
+            }
         }
     }
 }

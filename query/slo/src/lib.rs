@@ -30,7 +30,7 @@ pub mod tally;
 pub mod time;
 pub mod verdict;
 
-pub use evaluate::{Data, Observed, Rates, Track, TrackPoint, Wanted, evaluate, track};
+pub use evaluate::{Data, Observed, Rates, Track, TrackPoint, Upstream, Wanted, evaluate, track};
 pub use plan::{AsOf, Need, Plan, PlanError, Settings, What, plan};
 pub use render::{Format, render};
 pub use report::{Report, SloReport};

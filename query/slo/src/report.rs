@@ -15,7 +15,7 @@ use crate::verdict::{Evidence, Verdict};
 pub use crate::evaluate::{Column, Heat};
 
 /// Version of the JSON form; grows when a field changes its meaning or goes.
-pub const FORMAT: &str = "tailwater.slo.report/1";
+pub const FORMAT: &str = "tailwater.slo.report/2";
 
 /// Objectives, worst first.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -280,8 +280,6 @@ pub struct Counts {
     pub bad: u64,
     /// All that were counted.
     pub total: u64,
-    /// Those known to be lost.
-    pub lost: u64,
 }
 
 /// Slices of some time.

@@ -24,8 +24,6 @@ pub struct Slice {
     pub good_most: u64,
     /// All events that were counted.
     pub total: u64,
-    /// Events known to have happened but not counted (telemetry loss): each may have been good or bad.
-    pub lost: u64,
 }
 
 /// Parts of a ready ratio: a slice of a `raw` indicator counts as this many events.
@@ -41,7 +39,6 @@ impl Slice {
             good,
             good_most: good,
             total,
-            lost: 0,
         }
     }
 
@@ -54,7 +51,6 @@ impl Slice {
             good: good.0,
             good_most: good.1,
             total,
-            lost: 0,
         }
     }
 
@@ -91,8 +87,6 @@ pub struct Sums {
     pub good_most: u128,
     /// Events counted.
     pub total: u128,
-    /// Events lost.
-    pub lost: u128,
     /// Slices with events.
     pub measured: u128,
     /// Of them surely good.
@@ -116,7 +110,6 @@ impl Sums {
     pub fn of(slice: &Slice, budgeting: &Budgeting) -> Self {
         let mut sums = Self {
             seconds: slice.width.into(),
-            lost: slice.lost.into(),
             ..Self::default()
         };
         if slice.total == 0 {
@@ -131,10 +124,8 @@ impl Sums {
         match budgeting {
             Budgeting::Occurrences => {}
             Budgeting::Timeslices { target, .. } => {
-                // What was lost may have been bad, or good.
-                let (all, lost) = (total + sums.lost, sums.lost);
-                sums.slices_good = reached(*target, good, all).into();
-                sums.slices_good_most = reached(*target, most + lost, all).into();
+                sums.slices_good = reached(*target, good, total).into();
+                sums.slices_good_most = reached(*target, most, total).into();
             }
             Budgeting::RatioTimeslices { .. } => {
                 let share = |part: u128| (part * UNIT + total / 2) / total;
@@ -169,7 +160,6 @@ impl Sums {
         if self.shares_most > 0 || self.inverse > 0 {
             (self.shares, self.shares_most) = (self.measured * UNIT, self.measured * UNIT);
         }
-        self.lost = 0;
         self
     }
 
@@ -195,12 +185,6 @@ impl Sums {
                 (self.shares, self.shares_most, self.measured * UNIT, trials)
             }
         };
-        // Slices already weighed what they lost; events have not.
-        let lost = if matches!(budgeting, Budgeting::Occurrences) {
-            self.lost
-        } else {
-            0
-        };
         let parts = if matches!(budgeting, Budgeting::RatioTimeslices { .. }) {
             UNIT as u64
         } else {
@@ -210,7 +194,6 @@ impl Sums {
             bad: total - good,
             bad_least: total - best,
             total,
-            lost,
             trials,
             parts,
         }
@@ -230,7 +213,6 @@ impl AddAssign for Sums {
         self.good += other.good;
         self.good_most += other.good_most;
         self.total += other.total;
-        self.lost += other.lost;
         self.measured += other.measured;
         self.slices_good += other.slices_good;
         self.slices_good_most += other.slices_good_most;
@@ -250,7 +232,6 @@ impl Sub for Sums {
             good: self.good - earlier.good,
             good_most: self.good_most - earlier.good_most,
             total: self.total - earlier.total,
-            lost: self.lost - earlier.lost,
             measured: self.measured - earlier.measured,
             slices_good: self.slices_good - earlier.slices_good,
             slices_good_most: self.slices_good_most - earlier.slices_good_most,
@@ -272,8 +253,6 @@ pub struct Tally {
     pub bad_least: u128,
     /// All that were counted.
     pub total: u128,
-    /// Lost ones, which may be either.
-    pub lost: u128,
     /// How many independent trials this is worth to a confidence interval.
     pub trials: f64,
     /// How many parts make one event or slice, for people: 1, or more where ratios of slices are summed.
@@ -299,27 +278,25 @@ impl Tally {
         self.total - self.bad
     }
 
-    /// The share that lies between the ends of what is known, telemetry loss included: one number unless a bucket was cut or events
-    /// were lost.
+    /// The share that lies between the ends of what is known: one number unless a bucket was cut.
     #[must_use]
     pub fn known(&self) -> Option<Interval> {
-        let all = self.total + self.lost;
+        let all = self.total as f64;
         (self.total > 0).then(|| Interval {
-            lo: self.good() as f64 / all as f64,
-            hi: (all - self.bad_least) as f64 / all as f64,
+            lo: self.good() as f64 / all,
+            hi: (self.total - self.bad_least) as f64 / all,
         })
     }
 
     /// Whether the counts as they are reach a target whatever is unknown (`Some(true)`), miss it (`Some(false)`), or leave it open.
     #[must_use]
     pub fn reaches(&self, target: Decimal) -> Option<bool> {
-        let all = self.total + self.lost;
         if self.total == 0 {
             return None;
         }
         match (
-            reached(target, self.good(), all),
-            reached(target, all - self.bad_least, all),
+            reached(target, self.good(), self.total),
+            reached(target, self.total - self.bad_least, self.total),
         ) {
             (true, _) => Some(true),
             (false, false) => Some(false),
@@ -347,11 +324,11 @@ impl Tally {
     /// The interval of the share of good: from the worst reading to the best one, each widened by chance.
     #[must_use]
     pub fn interval(&self, method: IntervalMethod, confidence: Confidence) -> Interval {
-        let all = (self.total + self.lost) as f64;
+        let all = self.total as f64;
         if self.total == 0 {
             return Interval::ALL;
         }
-        let trials = self.trials + self.lost as f64;
+        let trials = self.trials;
         let bad = |count: u128| {
             // Counted in events this is the count itself; in parts of slices it is scaled to the trials.
             let k = if trials == all {
@@ -362,7 +339,7 @@ impl Tally {
             method.bounds(k, trials, confidence).flipped()
         };
         Interval {
-            lo: bad(self.bad + self.lost).lo,
+            lo: bad(self.bad).lo,
             hi: bad(self.bad_least).hi,
         }
     }

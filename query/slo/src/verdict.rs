@@ -55,9 +55,27 @@ pub enum Evidence {
     /// The confidence interval of the share: the claim is about the service.
     #[default]
     Interval,
-    /// The counts as they are, widened only by what is unknown about them (cut buckets, lost events): the claim is about the requests
-    /// that happened.
+    /// The counts as they are, widened only by what is unknown about them (cut buckets): the claim is about the requests that happened.
     Counts,
+}
+
+impl Evidence {
+    /// The name that [`Evidence::parse`] reads.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Interval => "interval",
+            Self::Counts => "counts",
+        }
+    }
+
+    /// The evidence of this name: `interval` or `counts`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Interval, Self::Counts]
+            .into_iter()
+            .find(|evidence| evidence.word() == text)
+    }
 }
 
 /// A verdict with its reason as a sentence.
@@ -154,7 +172,7 @@ pub fn judge(facts: &Facts) -> Judgement {
             Some(false) => says(Verdict::Missed, "the counts miss the target".into()),
             None => says(
                 Verdict::Undetermined,
-                "lost events or a threshold inside a bucket leave it open".into(),
+                "a threshold inside a bucket leaves it open".into(),
             ),
         },
     }

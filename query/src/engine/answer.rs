@@ -28,12 +28,34 @@ pub struct Answer {
     deadline: Deadline,
     rows_read: usize,
     bytes_read: usize,
-    rows_max: usize,
-    bytes_max: usize,
+    rows_max: Most,
+    bytes_max: Most,
     ended: bool,
     engine: Engine,
     started: Instant,
     _stop: AbortOnDrop,
+}
+
+/// A limit, and the setting that it comes from.
+#[derive(Clone, Copy)]
+struct Most {
+    most: usize,
+    key: Option<&'static str>,
+}
+
+impl Most {
+    fn set(most: usize, key: &'static str) -> Most {
+        Most { most, key: Some(key) }
+    }
+
+    fn fixed(most: usize) -> Most {
+        Most { most, key: None }
+    }
+
+    /// For a message.
+    fn by(self) -> String {
+        self.key.map(|key| format!(" ({key})")).unwrap_or_default()
+    }
 }
 
 impl std::fmt::Debug for Answer {
@@ -62,8 +84,8 @@ impl Answer {
             deadline,
             rows_read: 0,
             bytes_read: 0,
-            rows_max: engine.limits().rows_max,
-            bytes_max: engine.limits().answer_bytes_max,
+            rows_max: Most::set(engine.limits().rows_max, "query.rows"),
+            bytes_max: Most::set(engine.limits().answer_bytes_max, "query.result"),
             ended: false,
             engine,
             started,
@@ -73,7 +95,7 @@ impl Answer {
 
     /// For rows that are not shown but computed with: what they take counts, not how many they are.
     pub(super) fn with_bytes_max(mut self, bytes: usize) -> Answer {
-        (self.rows_max, self.bytes_max) = (usize::MAX, bytes);
+        (self.rows_max, self.bytes_max) = (Most::fixed(usize::MAX), Most::set(bytes, "part of query.memory"));
         self
     }
 
@@ -90,7 +112,7 @@ impl Answer {
 
     /// Another limit of rows, for what is not an answer to people. Bytes and time stay limited.
     pub(crate) fn with_rows_max(mut self, rows_max: usize) -> Answer {
-        self.rows_max = rows_max;
+        self.rows_max = Most::fixed(rows_max);
         self
     }
 
@@ -108,16 +130,18 @@ impl Answer {
             Ok(Some(Ok(batch))) => {
                 self.rows_read += batch.num_rows();
                 self.bytes_read += batch_bytes(&batch);
-                Some(if self.rows_read > self.rows_max {
+                Some(if self.rows_read > self.rows_max.most {
                     let message = format!(
-                        "the answer has more than {} rows: aggregate, or add a LIMIT",
-                        self.rows_max
+                        "the answer has more than {} rows{}: aggregate, or add a LIMIT",
+                        self.rows_max.most,
+                        self.rows_max.by()
                     );
                     Err(Error::new(ErrorKind::AnswerTooLarge, message))
-                } else if self.bytes_read > self.bytes_max {
+                } else if self.bytes_read > self.bytes_max.most {
                     let message = format!(
-                        "the answer has more than {} bytes: ask for fewer columns or rows",
-                        self.bytes_max
+                        "the answer has more than {} bytes{}: ask for fewer columns or rows",
+                        self.bytes_max.most,
+                        self.bytes_max.by()
                     );
                     Err(Error::new(ErrorKind::AnswerTooLarge, message))
                 } else {

@@ -1,7 +1,8 @@
 //! `POST /api/v1/slo/report`.
 //!
 //! Body: OpenSLO documents as YAML, at most [`tailwater_openslo::BOUNDS`]. Parameters, all optional: `window=30d,90d` instead of the windows of the
-//! documents, `at=2026-11-22T20:00:00Z` (now), `format=json|text|md|html` (json), `colour=true` for text.
+//! documents, `at=2026-11-22T20:00:00Z` (now), `interval=wilson|clopper-pearson` (wilson), `evidence=interval|counts` (interval: what decides a
+//! verdict), `format=json|text|md|html` (json), `colour=true` for text.
 //!
 //! The answer is the report. Header `tailwater-verdict` is the worst verdict (`missed`, `no_data`, `undetermined`, `met`; objectives that
 //! cannot be evaluated here count as `no_data`), `tailwater-notes` says which those are. Documents with mistakes are 400 with
@@ -19,6 +20,8 @@ use serde::Deserialize;
 use serde_json::json;
 use tailwater_config::Problem;
 use tailwater_openslo::{BOUNDS, Period, read, resolve_beside};
+use tailwater_slo::interval::IntervalMethod;
+use tailwater_slo::verdict::Evidence;
 use tailwater_slo::{Format, Settings, Time, Verdict, render};
 
 use super::desk::Asked;
@@ -33,6 +36,8 @@ const BODY: &str = "body";
 pub(super) struct Wanted {
     window: Option<String>,
     at: Option<String>,
+    interval: Option<String>,
+    evidence: Option<String>,
     format: Option<String>,
     #[serde(default)]
     colour: bool,
@@ -60,8 +65,21 @@ pub(super) async fn report(
     let windows: Result<Vec<Period>> = windows
         .map(|window| Period::parse(window.trim()).map_err(|message| bad(format!("window: {message}"))))
         .collect();
+    let interval = match wanted.interval.as_deref() {
+        Some(name) => IntervalMethod::parse(name)
+            .ok_or_else(|| bad(format!("no interval {name:?}: there are wilson and clopper-pearson")))?,
+        None => IntervalMethod::default(),
+    };
+    let evidence = match wanted.evidence.as_deref() {
+        Some(name) => {
+            Evidence::parse(name).ok_or_else(|| bad(format!("no evidence {name:?}: there are interval and counts")))?
+        }
+        None => Evidence::default(),
+    };
     let settings = Settings {
         windows: windows?,
+        interval,
+        evidence,
         ..Settings::default()
     };
     let body = body.map_err(|error| match error.status().as_u16() {

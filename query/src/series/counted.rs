@@ -6,6 +6,9 @@
 //! [`super::grid`] says at which moments it is sampled. It lives to the end of the window; only while its newest slices may still be on their
 //! way ([`LIVE_MS`]) it ends with the newest of the need, so that a rate at the right edge extrapolates instead of falling.
 //!
+//! Calls are weighted: one that a client or a collector before us has sampled (`ot=th`) counts for all that it stands for. Durations count as they were
+//! received. Where that makes a difference, an info says so with both figures; another one says that a counter was asked for by itself.
+//!
 //! Durations are seconds. Classic buckets have the bounds 2^17 to 2^36 ns (0.13 ms to 69 s), which are bounds of the sketch too: their counts are exact.
 //! Native histograms have schema 5 like the sketch; the bounds in seconds lie elsewhere than those in ns, so a bucket counts where its middle
 //! lies, at most half a bucket (1.1 %) off.
@@ -17,7 +20,8 @@ mod samples;
 use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
-use tailwater_promql::{Labels, METRIC_NAME, Matcher, Need, Series};
+use tailwater_model::red::WEIGHT_ONE;
+use tailwater_promql::{Hints, Labels, METRIC_NAME, Matcher, Need, Series};
 
 use super::grid::{Grid, Piece};
 use super::{Found, FoundLabels, Metadata, Sql, Window, may_be, samples_max, table, too_much};
@@ -66,6 +70,7 @@ async fn one(
     let grid = Grid::new(need, lookback_ms);
     let mut numbers: Vec<&str> = metrics.iter().filter_map(|metric| metric.part.number()).collect();
     let mut sketches: Vec<&str> = metrics.iter().filter_map(|metric| metric.part.sketch()).collect();
+    numbers.extend(family.weights.iter().flat_map(|of| [of.received, of.weighted]));
     for columns in [&mut numbers, &mut sketches] {
         columns.sort_unstable();
         columns.dedup();
@@ -140,6 +145,9 @@ async fn one(
     for (text, deltas) in groups {
         by_labels.entry(key.labels(&text)).or_default().absorb(deltas);
     }
+    let number = |column: &str| numbers.iter().position(|one| *one == column).unwrap_or_default();
+    let sketch = |column: &str| sketches.iter().position(|one| *one == column).unwrap_or_default();
+    let mut shown: BTreeMap<&str, Shown> = BTreeMap::new();
     for (pairs, mut deltas) in by_labels {
         deltas.sort();
         for metric in metrics {
@@ -148,14 +156,15 @@ async fn one(
                 let labels = metric.labels(&pairs, le);
                 Matcher::all(&need.matchers, &labels).then_some(labels)
             };
-            let number = |column: &str| numbers.iter().position(|one| *one == column).unwrap_or_default();
-            let sketch = |column: &str| sketches.iter().position(|one| *one == column).unwrap_or_default();
             let unreadable =
                 |error| Error::new(ErrorKind::Damaged, format!("a histogram of {}: {error}", family.table));
             match metric.part {
                 Part::Count(column) => found
                     .series
                     .extend(labels(None).map(|labels| deltas.counter(labels, &span, number(column), 1.0))),
+                Part::Weighted(column) => found.series.extend(
+                    labels(None).map(|labels| deltas.counter(labels, &span, number(column), WEIGHT_ONE as f64)),
+                ),
                 Part::Seconds(column) => found
                     .series
                     .extend(labels(None).map(|labels| deltas.counter(labels, &span, number(column), 1e9))),
@@ -189,9 +198,78 @@ async fn one(
             if found.samples > samples_max(engine) {
                 return Err(too_much(engine));
             }
+            if found.series.len() > before {
+                let shown = shown.entry(metric.name).or_default();
+                shown.is_weighted = matches!(metric.part, Part::Weighted(_));
+                if let Some(weights) = &family.weights {
+                    shown.received += deltas.total(number(weights.received));
+                    shown.weighted += deltas.total(number(weights.weighted));
+                }
+            }
         }
     }
+    found.infos.extend(infos(&shown, &need.hints));
     Ok(())
+}
+
+/// What was shown of a metric: how many were received, and for how many they stand in units of 1/[`WEIGHT_ONE`].
+#[derive(Default)]
+struct Shown {
+    is_weighted: bool,
+    received: i128,
+    weighted: i128,
+}
+
+/// What a reader of these metrics should know.
+fn infos(shown: &BTreeMap<&str, Shown>, hints: &Hints) -> Vec<String> {
+    let mut infos = Vec::new();
+    for (name, of) in shown {
+        let one = i128::from(WEIGHT_ONE);
+        if of.weighted == of.received * one {
+            continue;
+        }
+        let (received, stand_for) = (of.received, (of.weighted + one / 2) / one);
+        infos.push(if of.is_weighted {
+            format!("{name}: {received} were received and count as the {stand_for} that upstream sampling (ot=th) says they stand for")
+        } else {
+            format!("{name}: the {received} received are shown, upstream sampling (ot=th) says that they stand for {stand_for}")
+        });
+    }
+    if let (Some((name, _)), true) = (shown.first_key_value(), looks_at_values(hints)) {
+        infos.push(format!(
+            "{name} counts from the beginning of the window of this query, so its value says nothing by itself: use increase() or rate()"
+        ));
+    }
+    infos
+}
+
+/// Whether more is asked of a counter than what it gained, or that it is there.
+fn looks_at_values(hints: &Hints) -> bool {
+    const OF_GAINS: [&str; 9] = [
+        "rate",
+        "increase",
+        "irate",
+        "idelta",
+        "delta",
+        "deriv",
+        "resets",
+        "changes",
+        "predict_linear",
+    ];
+    const OF_BEING: [&str; 7] = [
+        "count",
+        "group",
+        "absent",
+        "count_over_time",
+        "present_over_time",
+        "absent_over_time",
+        "timestamp",
+    ];
+    match hints.function {
+        Some(function) => !(OF_BEING.contains(&function) || hints.range_ms > 0 && OF_GAINS.contains(&function)),
+        // What is made of a subquery is not known here.
+        None => !hints.nested,
+    }
 }
 
 /// The label sets that these matchers select.

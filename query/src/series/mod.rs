@@ -44,7 +44,10 @@ pub(crate) struct Found {
     pub series: Vec<Series>,
     /// Samples of all of them.
     pub samples: usize,
+    /// What is missing or wrong.
     pub notes: BTreeSet<String>,
+    /// What is easily misread.
+    pub infos: BTreeSet<String>,
 }
 
 /// Label sets, likewise.

@@ -9,7 +9,7 @@
 //! | `slo:period_error_budget_remaining:ratio` | `1 - slo:period_burn_rate:ratio` |
 //! | `tailwater_slo_info` | 1; labels `target`, `window`, `method`, `definition` |
 //!
-//! Labels of all: `slo`, `service`, `objective`. There is a sample at every moment of a graph, and every minute where a function looks at more than one. Where
+//! Labels of all: `slo`, `service`, `objective`. A tenant has the series of the objectives that are for it ([`Engine::objectives`]). There is a sample at every moment of a graph, and every minute where a function looks at more than one. Where
 //! a report would have no number the series has ended, while Sloth's would be NaN.
 
 use std::collections::BTreeMap;
@@ -154,13 +154,11 @@ pub(super) async fn select(engine: &Engine, need: &Need, lookback_ms: i64, found
     }
     // What is selected, by objective.
     let mut selected: Vec<Selected<'_>> = Vec::new();
-    for slo in engine.slos() {
-        for objective in &slo.objectives {
-            let mut of_objective = series(slo, objective);
-            of_objective.retain(|(_, labels)| Matcher::all(&need.matchers, labels));
-            if !of_objective.is_empty() {
-                selected.push((slo, objective, of_objective));
-            }
+    for (slo, objective) in engine.objectives() {
+        let mut of_objective = series(slo, objective);
+        of_objective.retain(|(_, labels)| Matcher::all(&need.matchers, labels));
+        if !of_objective.is_empty() {
+            selected.push((slo, objective, of_objective));
         }
     }
     if selected.is_empty() {
@@ -271,11 +269,7 @@ fn sampled(labels: Labels, moments: &[i64], value: impl Fn(usize) -> Option<f64>
 
 /// The label sets that these matchers select. An SLO has its series whether there are data for it or not.
 pub(super) fn labels(engine: &Engine, matchers: &[Matcher], found: &mut FoundLabels) {
-    let objectives = engine
-        .slos()
-        .iter()
-        .flat_map(|slo| slo.objectives.iter().map(move |objective| (slo, objective)));
-    let all = objectives.flat_map(|(slo, objective)| series(slo, objective));
+    let all = engine.objectives().flat_map(|(slo, objective)| series(slo, objective));
     let selected = all.map(|(_, labels)| labels).filter(|labels| {
         // The name first: it leaves most out.
         may_be(matchers, labels.metric()) && Matcher::all(matchers, labels)
@@ -286,17 +280,15 @@ pub(super) fn labels(engine: &Engine, matchers: &[Matcher], found: &mut FoundLab
 /// What the metrics of the declared SLOs are.
 pub(super) fn metadata(engine: &Engine) -> Vec<(String, Metadata)> {
     let mut all: BTreeMap<String, &str> = BTreeMap::new();
-    for slo in engine.slos() {
-        let objectives = slo.objectives.iter().flat_map(|objective| series(slo, objective));
-        for (figure, labels) in objectives {
-            let plain = PLAIN.iter().find(|(plain, ..)| *plain == figure);
-            let help = match (plain, figure) {
-                (Some((_, _, help)), _) => help,
-                (None, Figure::Info) => "SLOs and what they say.",
-                (None, _) => "Share of bad events of the window.",
-            };
-            all.insert(labels.metric().to_owned(), help);
-        }
+    let every = engine.objectives().flat_map(|(slo, objective)| series(slo, objective));
+    for (figure, labels) in every {
+        let plain = PLAIN.iter().find(|(plain, ..)| *plain == figure);
+        let help = match (plain, figure) {
+            (Some((_, _, help)), _) => help,
+            (None, Figure::Info) => "SLOs and what they say.",
+            (None, _) => "Share of bad events of the window.",
+        };
+        all.insert(labels.metric().to_owned(), help);
     }
     let described = all.into_iter().map(|(name, help)| {
         let metadata = Metadata {

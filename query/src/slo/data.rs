@@ -6,7 +6,7 @@ use tailwater_slo::{Data, Observed, Plan, Span, Time};
 
 use super::pieces::earlier;
 use super::reader::Reader;
-use super::rows::cell;
+use super::rows::{Received, cell};
 use super::select::Text;
 use super::source::{unwrapped, wrap};
 use crate::error::Result;
@@ -21,10 +21,12 @@ impl Reader<'_> {
             },
             ..Data::default()
         };
+        let main = plan.windows[0].span;
+        let mut received = Received::within(main);
         for need in &plan.needs {
             match (need.what, &plan.indicator) {
                 (What::Counts, Indicator::Requests { of, good }) => {
-                    self.requests(of, *good, need, &mut data.slices).await?;
+                    self.requests(of, *good, need, &mut received, &mut data.slices).await?;
                 }
                 (What::Durations, Indicator::Requests { of, .. }) => {
                     self.durations(of, need, &mut data.latency).await?;
@@ -35,8 +37,8 @@ impl Reader<'_> {
                         part, total, counter, ..
                     },
                 ) => {
-                    let part = self.counts(part, *counter, need).await?;
-                    let mut total = self.counts(total, *counter, need).await?;
+                    let part = self.counts(part, *counter, need, &mut Received::within(main)).await?;
+                    let mut total = self.counts(total, *counter, need, &mut received).await?;
                     for (start, width) in part.keys() {
                         total.entry((*start, *width)).or_default();
                     }
@@ -56,6 +58,7 @@ impl Reader<'_> {
                 (What::Durations, _) => {}
             }
         }
+        data.upstream = received.upstream();
         let first = data.slices.iter().map(|slice| slice.start).min();
         let read = plan
             .needs

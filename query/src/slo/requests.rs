@@ -11,7 +11,7 @@ use tailwater_slo::{Need, Slice, Span, Time};
 
 use super::pieces::{Piece, pieces};
 use super::reader::Reader;
-use super::rows::{cell, count, damaged, histogram, integers, sketches, times};
+use super::rows::{Received, cell, count, damaged, histogram, integers, sketches, times};
 use super::select::{Text, bin, from_red};
 use crate::error::Result;
 
@@ -21,10 +21,11 @@ impl Reader<'_> {
         of: &RedSelector,
         good: Good,
         need: &Need,
+        received: &mut Received,
         into: &mut Vec<Slice>,
     ) -> Result<()> {
         for piece in pieces(&need.spans, need.width) {
-            self.requests_of(of, good, need, &piece, into).await?;
+            self.requests_of(of, good, need, &piece, received, into).await?;
         }
         Ok(())
     }
@@ -35,11 +36,13 @@ impl Reader<'_> {
         good: Good,
         need: &Need,
         piece: &Piece,
+        received: &mut Received,
         into: &mut Vec<Slice>,
     ) -> Result<()> {
         let threshold = limit_of(good);
         for rows in self.ask(requests(of, good, piece)).await?.iter() {
             let (starts, total, good) = (times(rows, "at")?, integers(rows, "total")?, integers(rows, "good")?);
+            let weighted = integers(rows, "weighted")?;
             let rest = match threshold {
                 Some(ns) => Some((ns, sketches(rows, "rest")?)),
                 None => None,
@@ -48,6 +51,7 @@ impl Reader<'_> {
                 let Some((start, width)) = start.and_then(|start| cell(&need.spans, need.width, start)) else {
                     continue;
                 };
+                received.add(start, count(&total, row)?, count(&weighted, row)?);
                 let known = count(&good, row)?;
                 let mut range = (known, known);
                 if let Some((ns, rest)) = rest.as_ref().filter(|(_, rest)| rest.is_valid(row)) {
@@ -90,7 +94,7 @@ pub(super) fn limit_of(good: Good) -> Option<i64> {
     good.max_duration_ns.map(|ns| i64::try_from(ns).unwrap_or(i64::MAX))
 }
 
-/// Counts of a piece: `at`, `total`, `good`, and `rest` where there is a limit.
+/// Counts of a piece: `at`, `total`, `weighted`, `good`, and `rest` where there is a limit.
 pub(super) fn requests(of: &RedSelector, good: Good, piece: &Piece) -> Text {
     requests_and(of, good, piece, "")
 }
@@ -112,9 +116,9 @@ fn requests_and(of: &RedSelector, good: Good, piece: &Piece, more: &str) -> Text
     text
 }
 
-/// `total` and `good`; with a limit of the duration, good are those that a register counts, and `rest` are the histograms of rows without one.
+/// `total`, `weighted` and `good`; with a limit of the duration, good are those that a register counts, and `rest` are the histograms of rows without one.
 pub(super) fn good_of(text: &mut Text, exclude_errors: bool, limit: Option<impl Fn(&mut Text)>) {
-    text.push("sum(n) as total, ");
+    text.push("sum(n) as total, sum(n_weighted) as weighted, ");
     let Some(limit) = limit else {
         text.push("sum(n - errors) as good");
         return;

@@ -6,8 +6,9 @@ use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, Float64Array, Int64Arr
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit};
 use tailwater_model::exphist::View;
+use tailwater_model::red::WEIGHT_ONE;
 use tailwater_slo::latency::{Bucket, Histogram};
-use tailwater_slo::{Span, Time};
+use tailwater_slo::{Span, Time, Upstream};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -66,6 +67,40 @@ pub(super) fn count(of: &Int64Array, row: usize) -> Result<u64> {
     }
     u64::try_from(of.value(row))
         .map_err(|_| Error::new(ErrorKind::Damaged, format!("a count in `red` is {}", of.value(row))))
+}
+
+/// What a window received, and what that stands for.
+pub(super) struct Received {
+    window: Span,
+    events: u64,
+    /// In units of 1/[`WEIGHT_ONE`].
+    weighted: u128,
+}
+
+impl Received {
+    pub(super) fn within(window: Span) -> Received {
+        Received {
+            window,
+            events: 0,
+            weighted: 0,
+        }
+    }
+
+    /// Adds what a slice received, if it begins in the window.
+    pub(super) fn add(&mut self, start: Time, events: u64, weighted: u64) {
+        if self.window.holds(start) {
+            self.events = self.events.saturating_add(events);
+            self.weighted += u128::from(weighted);
+        }
+    }
+
+    pub(super) fn upstream(&self) -> Upstream {
+        let one = u128::from(WEIGHT_ONE);
+        Upstream {
+            received: self.events,
+            stand_for: u64::try_from((self.weighted + one / 2) / one).unwrap_or(u64::MAX),
+        }
+    }
 }
 
 /// What a stored sketch counted, as ranges.

@@ -7,7 +7,7 @@ use tailwater_slo::{Need, Span, Time};
 
 use super::pieces::pieces;
 use super::reader::Reader;
-use super::rows::{cell, count, integers, numbers, times};
+use super::rows::{Received, cell, count, integers, numbers, times};
 use super::select::{Text, bin, from_red};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -21,6 +21,7 @@ impl Reader<'_> {
         source: &Source,
         counter: bool,
         need: &Need,
+        received: &mut Received,
     ) -> Result<BTreeMap<(Time, u32), u64>> {
         let mut counts: BTreeMap<(Time, u32), u64> = BTreeMap::new();
         let mut add = |time: Time, events: u64| {
@@ -35,13 +36,14 @@ impl Reader<'_> {
                     let mut text = Text::default();
                     text.push("select ");
                     bin(&mut text, piece.seconds, "ts");
-                    text.push(" as at, sum(n) as total");
+                    text.push(" as at, sum(n) as total, sum(n_weighted) as weighted");
                     from_red(&mut text, of, &piece);
                     for rows in self.ask(text).await?.iter() {
-                        let total = integers(rows, "total")?;
+                        let (total, weighted) = (integers(rows, "total")?, integers(rows, "weighted")?);
                         for (row, start) in times(rows, "at")?.into_iter().enumerate() {
                             if let Some(start) = start {
                                 add(start, count(&total, row)?);
+                                received.add(start, count(&total, row)?, count(&weighted, row)?);
                             }
                         }
                     }

@@ -40,12 +40,15 @@ async fn rows_and_bytes_of_an_answer() {
             .len(),
         100
     );
-    assert_eq!(
-        kind(&fixture, "select * from generate_series(1, 101)").await,
-        ErrorKind::AnswerTooLarge
-    );
     let wide = format!("select '{}' || value from generate_series(1, 100)", "x".repeat(5000));
-    assert_eq!(kind(&fixture, &wide).await, ErrorKind::AnswerTooLarge);
+    for (sql, says) in [
+        ("select * from generate_series(1, 101)", "100 rows (query.rows)"),
+        (&*wide, "100000 bytes (query.result)"),
+    ] {
+        let error = fixture.ask(sql).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AnswerTooLarge);
+        assert!(error.to_string().contains(says), "{error}");
+    }
 }
 
 #[tokio::test]

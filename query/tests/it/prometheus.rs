@@ -676,6 +676,76 @@ async fn calls_between_services_are_a_graph() {
     );
 }
 
+#[tokio::test]
+async fn what_was_sampled_upstream_counts_for_all_that_it_stands_for() {
+    let mut fixture = Fixture::new().await;
+    let sampled = key("cart", "GET /", false);
+    let rows: Vec<RedRow> = (0..6)
+        .flat_map(|slice| {
+            let one_in_ten = RedRow {
+                n_weighted: 30 * WEIGHT_ONE,
+                ..red(&sampled, slice, &[20; 3])
+            };
+            [one_in_ten, red(&key("mail", "send", false), slice, &[1])]
+        })
+        .collect();
+    fixture.commit_rows(Table::Red, &red_batch(&rows)).await;
+    let edges: Vec<EdgeRow> = (0..6)
+        .map(|slice| EdgeRow {
+            n_weighted: 40 * WEIGHT_ONE,
+            errors_weighted: 10 * WEIGHT_ONE,
+            ..edge("cart", "mail", "", None, slice, 4, 1)
+        })
+        .collect();
+    fixture.commit_rows(Table::Edges, &edge_batch(&edges)).await;
+    let at = (T0 + 60).to_string();
+    let check = async |query: &str, value: f64, says: Option<&str>| {
+        let (_, answer) = get(&fixture, "query", &[("query", query), ("time", &at)]).await;
+        let found: f64 = answer["data"]["result"][0]["value"][1]
+            .as_str()
+            .unwrap()
+            .parse()
+            .unwrap();
+        assert!((found - value).abs() < 0.01 * value, "{query}: {answer}");
+        match says {
+            Some(says) => assert!(answer["infos"].to_string().contains(says), "{query}: {says}: {answer}"),
+            None => assert_eq!(answer["infos"], json!([]), "{query}"),
+        }
+    };
+    let sum = |of: &str| format!("sum(increase({of}[1m]))");
+    let calls = |service: &str| sum(&format!("traces_spanmetrics_calls_total{{service=\"{service}\"}}"));
+    check(&calls("cart"), 180.0, Some("18 were received and count as the 180")).await;
+    check(&calls("mail"), 6.0, None).await;
+    check(
+        &sum("traces_spanmetrics_calls_total"),
+        186.0,
+        Some("24 were received and count as the 186"),
+    )
+    .await;
+    check(&sum("traces_spanmetrics_calls_total{service!~\"cart\"}"), 6.0, None).await;
+    // Histograms are of what was received.
+    check(
+        &sum("traces_spanmetrics_latency_count"),
+        24.0,
+        Some("the 24 received are shown"),
+    )
+    .await;
+    let count = "histogram_count(sum(increase(traces_spanmetrics_latency[1m])))";
+    check(count, 24.0, Some("they stand for 186")).await;
+    check(
+        &sum("traces_service_graph_request_total"),
+        240.0,
+        Some("count as the 240"),
+    )
+    .await;
+    check(
+        &sum("traces_service_graph_request_failed_total"),
+        60.0,
+        Some("24 were received"),
+    )
+    .await;
+}
+
 /// Series id, name, type, temporality, unit, labels.
 type StoredSeries = (
     i64,

@@ -34,6 +34,8 @@ struct Requests<'a> {
     dims: Vec<(Arc<str>, Arc<str>)>,
     ns: Vec<u64>,
     registers: &'a [u64],
+    /// How many each stands for, by what was sampled upstream.
+    weight: u64,
 }
 
 impl Default for Requests<'_> {
@@ -49,6 +51,7 @@ impl Default for Requests<'_> {
             dims: Vec::new(),
             ns: vec![MS],
             registers: &[],
+            weight: 1,
         }
     }
 }
@@ -84,7 +87,7 @@ fn row(of: &Requests<'_>) -> RedRow {
             .iter()
             .map(|threshold| (*threshold, of.ns.iter().filter(|ns| *ns <= threshold).count() as u64))
             .collect(),
-        n_weighted: of.ns.len() as u64 * WEIGHT_ONE,
+        n_weighted: of.ns.len() as u64 * of.weight * WEIGHT_ONE,
         exemplar: None,
     }
 }
@@ -540,11 +543,38 @@ async fn the_route_reports_and_refuses() {
     let (status, verdict, body) = post(&fixture, &format!("?{at}"), text("0.99")).await;
     assert_eq!((status, verdict.as_deref()), (200, Some("missed")), "{body}");
     let json: serde_json::Value = serde_json::from_str(&body).unwrap();
-    assert_eq!(json["format"], "tailwater.slo.report/1");
+    assert_eq!(json["format"], "tailwater.slo.report/2");
     assert_eq!(json["objectives"][0]["windows"][0]["counts"]["total"], 59_000);
     let (_, verdict, body) = post(&fixture, &format!("?{at}&format=text&window=30m,1h"), text("0.9")).await;
     assert_eq!(verdict.as_deref(), Some("met"));
     assert!(body.contains("30m") && !body.contains('\u{1b}'), "{body}");
+    // 100 of 5,900 fail, where 1.7 % may.
+    let few = lake(
+        &(0..60)
+            .map(|minute| Requests {
+                at: DAY + minute * 60,
+                ns: vec![MS; 100],
+                error: minute == 58,
+                ..Requests::default()
+            })
+            .collect::<Vec<_>>(),
+    )
+    .await;
+    for (more, verdict, interval) in [
+        ("", "undetermined", "wilson"),
+        ("&interval=clopper-pearson", "undetermined", "clopper-pearson"),
+        ("&evidence=counts", "met", "wilson"),
+    ] {
+        let (_, found, body) = post(&few, &format!("?{at}{more}"), text("0.983")).await;
+        assert_eq!(found.as_deref(), Some(verdict), "{more}: {body}");
+        let json: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let window = &json["objectives"][0]["windows"][0];
+        assert_eq!(window["interval_method"], interval);
+        assert_eq!(
+            window["evidence"],
+            if more.contains("counts") { "counts" } else { "interval" }
+        );
+    }
     for (format, begins) in [("md", "#"), ("html", "<!doctype html>")] {
         let (_, _, body) = post(&fixture, &format!("?{at}&format={format}"), text("0.9")).await;
         assert!(body.to_lowercase().starts_with(begins), "{format}: {}", &body[..80]);
@@ -554,6 +584,8 @@ async fn the_route_reports_and_refuses() {
         ("?at=noon", text("0.9"), "noon"),
         ("?window=1s", text("0.9"), "window"),
         ("?pony=1", text("0.9"), "pony"),
+        ("?interval=wald", text("0.9"), "clopper-pearson"),
+        ("?evidence=hearsay", text("0.9"), "counts"),
         ("", text("1.5"), "spec.objectives[0].target"),
         ("", "kind: [".to_owned(), "body"),
         ("", String::new(), "no SLO"),
@@ -562,6 +594,57 @@ async fn the_route_reports_and_refuses() {
         assert_eq!((status, verdict), (400, None), "{query}: {answer}");
         assert!(answer.contains(says), "{query}: {answer}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_sampled_upstream_is_said() {
+    let minute = |minute: i64, weight: u64| Requests {
+        at: DAY + minute * 60,
+        ns: vec![MS; 10],
+        weight,
+        ..Requests::default()
+    };
+    // The last half hour at one in five; the hour before would count with any window that holds it.
+    let rows: Vec<_> = (-60..60)
+        .map(|at| {
+            minute(
+                at,
+                if at < 0 {
+                    100
+                } else if at < 30 {
+                    1
+                } else {
+                    5
+                },
+            )
+        })
+        .collect();
+    let fixture = lake(&rows).await;
+    let pair = document(
+        "ratioMetric: {counter: false, bad: {metricSource: {type: tailwater, spec: {red: {service: checkout, statusClass: 5xx}}}}, \
+         total: {metricSource: {type: tailwater, spec: {red: {service: checkout}}}}}",
+        "Occurrences",
+        "target: 0.5",
+    );
+    let raw = slo("red: {service: checkout, good: {errors: exclude}}", "0.5");
+    for slos in [&raw, &pair] {
+        let report = one(&fixture, slos, DAY + 3600).await;
+        assert_eq!(counted(&report), (600, 600, 600), "figures are of what was received");
+        // From 23:59 to 00:59.
+        let expected = 10 * (100 + 30 + 29 * 5);
+        let said = format!("600 events received in the main window, which stand for {expected}");
+        assert!(
+            report.notes.iter().any(|note| note.contains(&said)),
+            "{said}: {:?}",
+            report.notes
+        );
+    }
+    let plain = one(&lake(&hour(10, 30)).await, &raw, DAY + 3600).await;
+    assert!(
+        !plain.notes.iter().any(|note| note.contains("upstream")),
+        "{:?}",
+        plain.notes
+    );
 }
 
 /// Values of a query over time, as Grafana's graph gets them.

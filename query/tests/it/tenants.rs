@@ -1,5 +1,6 @@
 //! Two tenants: what one has changes no answer of the other, by no road. And who has no token gets no answer.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::*;
@@ -12,7 +13,8 @@ use tailwater_model::exphist::ExpHist;
 use tailwater_model::ids::{LogId, SpanId, TraceId};
 use tailwater_model::red::{Exemplar, RedKey, RedRow, WEIGHT_ONE, red_batch};
 use tailwater_model::table::{Table, frame_schema};
-use tailwater_query::{Engine, ErrorKind, Scope, http};
+use tailwater_openslo::{ResolvedSlo, read, resolve};
+use tailwater_query::{Engine, EngineConfig, ErrorKind, Limits, Scope, http};
 use tailwater_runtime::Metrics;
 use tailwater_runtime::access::{Access, hash, hex};
 use tailwater_storage::lake::app_id;
@@ -102,6 +104,39 @@ fn red(tenant: &str) -> RedRow {
     }
 }
 
+/// SLOs of an operator: for everybody, for `b`, and those that only others may see, of which a window, a name and a mistake would be seen if
+/// anything was.
+fn declared(others: bool) -> Vec<ResolvedSlo> {
+    let text = |name: &str, tenants: &str, window: &str| {
+        let text = document_text("7").replace("name: pay", &format!("name: {name}"));
+        let text = text.replace("red: {service: '7'", &format!("red: {{{tenants}service: '7'"));
+        text.replace("service: checkout", &format!("service: of-{name}"))
+            .replace("duration: 1h", &format!("duration: {window}"))
+    };
+    let mut all = vec![
+        text("everybodys", "", "1h"),
+        text("of-b", "tenant: b, ", "2h"),
+        text("of-b-and-c", "tenant: [b, c], ", "1h"),
+        text("not-of-a", "not: {tenant: a}, ", "1h"),
+    ];
+    if others {
+        all.push(text("secret-of-a", "tenant: a, ", "45d"));
+        all.push(text("secret-of-a-and-c", "tenant: [a, c], ", "46d"));
+        all.push(text("secret-of-all-but-b", "not: {tenant: b}, ", "47d"));
+        let total = "tenant: a, service: '7'}}}}, bad: {metricSource: {type: tailwater, spec: {red: {service: '7', statusClass: 5xx}}}}}";
+        let ratio =
+            format!("ratioMetric: {{counter: false, total: {{metricSource: {{type: tailwater, spec: {{red: {{{total}");
+        let pair = text("secret-of-a-pair", "", "48d");
+        let metric = pair.lines().find(|line| line.contains("ratioMetric")).unwrap().trim();
+        all.push(pair.replace(metric, &ratio));
+    }
+    let reading = read(Path::new("slos.yaml"), &all.join("---\n"));
+    let resolved = resolve(&reading.documents);
+    assert_eq!((reading.problems, resolved.problems), (Vec::new(), Vec::new()));
+    assert_eq!(resolved.slos.len(), all.len());
+    resolved.slos
+}
+
 /// A lake in which `b` has the same rows whoever else is there: in files shared with others, in files of its own, in frames.
 async fn lake(others: bool) -> Fixture {
     let mut fixture = Fixture::with_outbox().await;
@@ -127,6 +162,7 @@ async fn lake(others: bool) -> Fixture {
     if others {
         fixture.append_rows(Table::Spans, &some(Table::Spans, &["a", "c"]));
     }
+    fixture.engine.declare(declared(others));
     fixture
 }
 
@@ -157,6 +193,9 @@ fn tokens() -> Tokens {
 }
 
 type Reply = (StatusCode, HeaderMap, String);
+
+/// Makes a request, which can be sent once.
+type Make = Box<dyn Fn() -> Request<Body>>;
 
 async fn ask(engine: &Engine, tokens: &Tokens, token: Option<&str>, mut request: Request<Body>) -> Reply {
     if let Some(token) = token {
@@ -238,7 +277,6 @@ async fn what_others_have_changes_no_answer() {
     let (alone, crowded) = (lake(false).await, lake(true).await);
     let tokens = tokens();
     let t0 = MIDNIGHT / 1_000_000;
-    type Make = Box<dyn Fn() -> Request<Body>>;
     let mut requests: Vec<(String, Make)> = Vec::new();
     for text in questions() {
         requests.push((text.clone(), Box::new(move || sql(&text))));
@@ -258,6 +296,17 @@ async fn what_others_have_changes_no_answer() {
         format!("series?match[]={{service=%22secret-of-a%22}}&{from_to}"),
         format!("metadata?{from_to}"),
         format!("query_exemplars?query={{__name__!=%22%22}}&{from_to}"),
+        format!("query?query={{__name__=~%22slo:.*%22}}&time={}", t0 + 60),
+        format!("query_range?query=slo:period_burn_rate:ratio&{from_to}"),
+        format!("query?query=tailwater_slo_info&time={}", t0 + 60),
+        format!(
+            "query?query=slo:objective:ratio{{slo=%22secret-of-a%22}}&time={}",
+            t0 + 60
+        ),
+        format!("series?match[]=tailwater_slo_info&{from_to}"),
+        format!("label/slo/values?{from_to}"),
+        format!("label/window/values?{from_to}"),
+        format!("label/definition/values?{from_to}"),
         "rules".into(),
         "alerts".into(),
         "status/buildinfo".into(),
@@ -324,6 +373,28 @@ async fn what_others_have_changes_no_answer() {
         .await,
     );
     assert!(of_a.contains("secret-of-a") && !of_a.contains("secret-of-c"), "{of_a}");
+    let slos = async |token| {
+        ask(
+            &crowded.engine,
+            &tokens,
+            Some(token),
+            get("/prometheus/api/v1/label/slo/values"),
+        )
+        .await
+        .2
+    };
+    let (of_a, of_b) = (slos("read-a").await, slos("read-b").await);
+    let all = [
+        "everybodys",
+        "secret-of-a\"",
+        "secret-of-a-and-c",
+        "secret-of-all-but-b",
+        "secret-of-a-pair",
+    ];
+    assert!(all.iter().all(|name| of_a.contains(name)), "{of_a}");
+    assert!(!of_a.contains("of-b\"") && !of_a.contains("not-of-a"), "{of_a}");
+    let all = ["everybodys", "of-b\"", "of-b-and-c", "not-of-a"];
+    assert!(all.iter().all(|name| of_b.contains(name)), "{of_b}");
     let seven = ask(
         &crowded.engine,
         &tokens,
@@ -445,25 +516,28 @@ async fn who_may_ask() {
 async fn a_tenant_has_as_many_queries_at_once_as_it_may() {
     let fixture = lake(true).await;
     let tokens = tokens();
+    let request = || fixture.engine.for_tenant("a".into(), Some(1), false);
     // An answer that nobody reads on holds its place.
-    let one = fixture.engine.for_tenant("a".into(), Some(1), false);
     let endless = "select a.value from generate_series(1, 100000) a, generate_series(1, 100000) b";
-    let held = one.query(endless).await.unwrap();
-    assert_eq!(one.query("select 1").await.unwrap_err().kind(), ErrorKind::OverQuota);
-    let (status, headers, body) = ask(&fixture.engine, &tokens, Some("read-a"), sql("select 1")).await;
+    let held = request().query(endless).await.unwrap();
     assert_eq!(
-        (status.as_u16(), headers.contains_key(header::RETRY_AFTER)),
-        (429, true),
-        "{body}"
+        request().query("select 1").await.unwrap_err().kind(),
+        ErrorKind::OverQuota
     );
-    let prometheus = || get("/prometheus/api/v1/query?query=1");
-    let (status, headers, body) = ask(&fixture.engine, &tokens, Some("read-a"), prometheus()).await;
-    assert_eq!(
-        (status.as_u16(), headers.contains_key(header::RETRY_AFTER)),
-        (429, true),
-        "{body}"
-    );
-    assert!(body.contains("too_many_requests"), "{body}");
+    for (what, made) in asked_by_a() {
+        let (status, headers, body) = ask(&fixture.engine, &tokens, Some("read-a"), made()).await;
+        assert_eq!(
+            (status.as_u16(), headers.contains_key(header::RETRY_AFTER)),
+            (429, true),
+            "{what}: {body}"
+        );
+        let kind = if what.starts_with("PromQL") {
+            "too_many_requests"
+        } else {
+            "over_quota"
+        };
+        assert!(body.contains(kind), "{what}: {body}");
+    }
     assert_eq!(
         ask(&fixture.engine, &tokens, Some("read-b"), sql("select 1")).await.0,
         StatusCode::OK
@@ -471,7 +545,72 @@ async fn a_tenant_has_as_many_queries_at_once_as_it_may() {
     assert!(fixture.engine.stats().failed_total(ErrorKind::OverQuota) >= 2);
     drop(held);
     // The place is given back when the query has really ended.
-    while one.query("select 1").await.is_err() {
+    while request().query("select 1").await.is_err() {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// What the tenant that may ask one thing at a time asks: answers of one query, and of many.
+fn asked_by_a() -> Vec<(&'static str, Make)> {
+    let t0 = MIDNIGHT / 1_000_000;
+    let range = format!(
+        "/prometheus/api/v1/query_range?query=count({{__name__!=%22%22}})%2Bcount({{service!=%22%22}})&start={t0}&end={}&step=10",
+        t0 + 300
+    );
+    let report = || {
+        let uri = "/api/v1/slo/report?at=2026-11-22T00:01:00Z&window=1h,30d";
+        let documents = [
+            document_text("secret-of-a"),
+            document_text("other").replace("pay", "other"),
+        ];
+        Request::post(uri).body(Body::from(documents.join("---\n"))).unwrap()
+    };
+    vec![
+        ("SQL", Box::new(|| sql("select 1"))),
+        ("PromQL", Box::new(move || get(&range))),
+        (
+            "PromQL of nothing",
+            Box::new(|| get("/prometheus/api/v1/query?query=1")),
+        ),
+        ("PromQL labels", Box::new(|| get("/prometheus/api/v1/labels"))),
+        ("report", Box::new(report)),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_of_many_queries_counts_once() {
+    let fixture = lake(true).await;
+    let tokens = tokens();
+    for (what, made) in asked_by_a() {
+        // An engine of its own: the last query of another answer may not have ended yet.
+        let engine = Engine::open(EngineConfig {
+            lake: fixture.lake.clone(),
+            outbox: None,
+            temp: None,
+            limits: Limits::default(),
+        })
+        .unwrap();
+        let (status, _, body) = ask(&engine, &tokens, Some("read-a"), made()).await;
+        assert_eq!(status, StatusCode::OK, "{what}: {body}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_still_sent_holds_its_place() {
+    let fixture = lake(true).await;
+    let tokens = tokens();
+    let settings = Config::of(&[]).unwrap().query.clone();
+    let desk = http::Desk::new(fixture.engine.clone(), tokens.access.clone(), settings);
+    let text = format!("select '{}' || value from generate_series(1, 10000)", "x".repeat(1000));
+    let mut long = sql(&text);
+    let token = "Bearer read-a".parse().unwrap();
+    long.headers_mut().insert(header::AUTHORIZATION, token);
+    let sending = http::router(desk).oneshot(long).await.unwrap();
+    assert_eq!(sending.status(), StatusCode::OK);
+    let second = async || ask(&fixture.engine, &tokens, Some("read-a"), sql("select 1")).await.0;
+    assert_eq!(second().await, StatusCode::TOO_MANY_REQUESTS);
+    drop(sending);
+    while second().await != StatusCode::OK {
         tokio::task::yield_now().await;
     }
 }

@@ -10,9 +10,10 @@ use tailwater_config::Config;
 use tailwater_openslo::files::{self, Checked};
 use tailwater_openslo::{Period, write};
 use tailwater_query::slo::{self, parse_time};
-use tailwater_query::{Engine, EngineConfig, ErrorKind};
+use tailwater_query::{Engine, EngineConfig};
 use tailwater_runtime::{Exit, machine};
-use tailwater_slo::{Settings, Time, Verdict, render};
+use tailwater_slo::interval::IntervalMethod;
+use tailwater_slo::{Settings, Time, Verdict, render, verdict};
 use tailwater_storage::lake::Lake;
 
 use super::super::client::{ClientArgs, Peer};
@@ -23,7 +24,8 @@ use super::files::{put, say};
 /// Say whether objectives hold and how fast their budgets burn.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit code: 0 reported, whatever the verdicts; 2 a document is wrong; 69 nobody to ask.\n\nExamples:\n  \
+    after_help = "Exit code: 0 reported, whatever the verdicts; 2 bad input, a token that is refused, or a failure; 69 nobody to ask, or \
+    too busy: ask again later.\n\nExamples:\n  \
     tailwater slo report checkout.yaml\n  \
     tailwater slo report slo/ --window 7d,30d,90d --format html -o slo.html\n  \
     tailwater slo report checkout.yaml --data ./my-data --at 2026-11-22T20:00:00Z --format json"
@@ -39,8 +41,9 @@ pub struct ReportArgs {
 /// Say whether objectives hold, in the exit code.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit code: 0 all objectives hold; 1 one is broken; 2 bad input; 3 none is broken, but one is undetermined or \
-    has no data; 69 nobody to ask. With several windows the first one decides.\n\nExamples:\n  \
+    after_help = "Exit code: 0 all objectives hold; 1 one is broken; 2 bad input, a token that is refused, or a failure; 3 none is broken, \
+    but one is undetermined or has no data; 69 nobody to ask, or too busy: ask again later. With several windows the first one \
+    decides.\n\nExamples:\n  \
     tailwater slo check slo/ && ./deploy.sh\n  \
     tailwater slo check checkout.yaml --window 1h --data ./my-data"
 )]
@@ -63,14 +66,59 @@ struct Asked {
     /// Rolling windows instead of those of the documents, as in 7d,30d,90d.
     #[arg(long, value_name = "LENGTHS", value_delimiter = ',', value_parser = window)]
     window: Vec<Period>,
+    /// How far a counted share may lie from the true one.
+    #[arg(long, value_enum, default_value_t = Interval::Wilson)]
+    interval: Interval,
+    /// What decides between met and missed.
+    #[arg(long, value_enum, default_value_t = Evidence::Interval)]
+    evidence: Evidence,
     /// The moment to report about, as in 2026-11-22T20:00:00Z; now if not given.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     at: Option<Time>,
+    /// Of a data directory, count this tenant's data alone; those of all tenants without it. A server takes the tenant from the token.
+    #[arg(long, value_name = "NAME", conflicts_with = "endpoint")]
+    tenant: Option<String>,
     /// Server to ask, as `http://host:port`.
     #[arg(long)]
     endpoint: Option<Uri>,
     #[command(flatten)]
     client: ClientArgs,
+}
+
+/// An interval of a share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Interval {
+    /// Right on average.
+    Wilson,
+    /// Exact: never less sure than 95 %, and wider.
+    ClopperPearson,
+}
+
+impl Interval {
+    const fn method(self) -> IntervalMethod {
+        match self {
+            Self::Wilson => IntervalMethod::Wilson,
+            Self::ClopperPearson => IntervalMethod::ClopperPearson,
+        }
+    }
+}
+
+/// What decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Evidence {
+    /// The whole interval: the claim is about the service, and few events leave it open.
+    Interval,
+    /// The counts as they are: the claim is about the requests that happened, as in a contract.
+    Counts,
+}
+
+impl Evidence {
+    const fn decides(self) -> verdict::Evidence {
+        match self {
+            Self::Interval => verdict::Evidence::Interval,
+            Self::Counts => verdict::Evidence::Counts,
+        }
+    }
 }
 
 /// Form of a report.
@@ -122,11 +170,24 @@ struct Answer {
 }
 
 /// Why there is none.
+#[derive(Debug)]
 enum Refused {
-    /// Said already, or to be said now.
-    Input(String),
+    /// The documents, the question or the token are wrong, or it failed: asking again changes nothing.
+    Trouble(String),
+    /// Too busy, or not ready: ask again later.
+    Later(String),
     /// No server.
     Unreachable(Unreachable),
+}
+
+impl Refused {
+    /// By the HTTP status, which an error of the engine has as well.
+    fn of(status: u16, why: String) -> Refused {
+        match status {
+            429 | 503 | 504 => Refused::Later(why),
+            _ => Refused::Trouble(why),
+        }
+    }
 }
 
 /// `slo report`.
@@ -170,6 +231,10 @@ fn answer(asked: &Asked, common: &Common, colour: bool) -> anyhow::Result<Result
         eprintln!("tailwater: there is no SLO in the files");
         return Ok(Err(Exit::Trouble));
     }
+    if asked.tenant.is_some() && common.data.is_none() {
+        eprintln!("tailwater: --tenant goes with --data: a server takes the tenant from the token");
+        return Ok(Err(Exit::Trouble));
+    }
     let config = common.load()?;
     let at = asked.at.unwrap_or_else(|| Time(chrono::Utc::now().timestamp()));
     let got = small_runtime()?.block_on(async {
@@ -186,9 +251,13 @@ fn answer(asked: &Asked, common: &Common, colour: bool) -> anyhow::Result<Result
             }
             Ok(answer)
         }
-        Err(Refused::Input(why)) => {
+        Err(Refused::Trouble(why)) => {
             eprintln!("tailwater: {why}");
             Err(Exit::Trouble)
+        }
+        Err(Refused::Later(why)) => {
+            eprintln!("tailwater: {why}");
+            Err(Exit::Unavailable)
         }
         Err(Refused::Unreachable(why)) => {
             eprintln!(
@@ -219,8 +288,14 @@ async fn read(
         temp: None,
         limits: tailwater_query::role::limits(config, limits.query_memory_bytes, machine.cpus),
     })?;
+    let engine = match &asked.tenant {
+        Some(tenant) => engine.for_tenant(tenant.as_str().into(), None, false),
+        None => engine,
+    };
     let settings = Settings {
         windows: asked.window.clone(),
+        interval: asked.interval.method(),
+        evidence: asked.evidence.decides(),
         ..Settings::default()
     };
     match slo::report(&engine, &checked.slos, &settings, at).await {
@@ -229,10 +304,7 @@ async fn read(
             worst: reported.worst(),
             notes: reported.skipped,
         })),
-        Err(error) if matches!(error.kind(), ErrorKind::BadQuery | ErrorKind::NotAllowed) => {
-            Ok(Err(Refused::Input(error.to_string())))
-        }
-        Err(error) => Err(error.into()),
+        Err(error) => Ok(Err(Refused::of(error.kind().http_status(), error.to_string()))),
     }
 }
 
@@ -247,8 +319,10 @@ async fn ask(
     let authority = &peer.authority;
     let windows: Vec<String> = asked.window.iter().map(ToString::to_string).collect();
     let mut path = format!(
-        "/api/v1/slo/report?format={}&at={at}&colour={colour}",
-        asked.format.word()
+        "/api/v1/slo/report?format={}&at={at}&colour={colour}&interval={}&evidence={}",
+        asked.format.word(),
+        asked.interval.method().word(),
+        asked.evidence.decides().word()
     );
     if !windows.is_empty() {
         path.push_str(&format!("&window={}", windows.join(",")));
@@ -264,9 +338,10 @@ async fn ask(
     };
     if !got.status.is_success() {
         return match serde_json::from_slice::<serde_json::Value>(&got.body) {
-            Ok(body) if body["error"].is_string() => Ok(Err(Refused::Input(
-                body["error"].as_str().unwrap_or_default().to_owned(),
-            ))),
+            Ok(body) if body["error"].is_string() => {
+                let why = body["error"].as_str().unwrap_or_default();
+                Ok(Err(Refused::of(got.status.as_u16(), why.to_owned())))
+            }
             _ => bail!("{authority} answers {}: is it a Tailwater query port?", got.status),
         };
     }
@@ -294,6 +369,22 @@ mod tests {
         assert_eq!(window("30d").map(|period| period.to_string()), Ok("30d".into()));
         for wrong in ["", "0d", "30", "1s"] {
             assert!(window(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_may_go_better_later_is_no_bad_input() {
+        for status in [400, 401, 403, 413, 422, 500] {
+            assert!(
+                matches!(Refused::of(status, String::new()), Refused::Trouble(_)),
+                "{status}"
+            );
+        }
+        for status in [429, 503, 504] {
+            assert!(
+                matches!(Refused::of(status, String::new()), Refused::Later(_)),
+                "{status}"
+            );
         }
     }
 }

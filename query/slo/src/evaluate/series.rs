@@ -52,7 +52,6 @@ impl<'a> Series<'a> {
                 kept.good = kept.good.saturating_add(next.good);
                 kept.good_most = kept.good_most.saturating_add(next.good_most);
                 kept.total = kept.total.saturating_add(next.total);
-                kept.lost = kept.lost.saturating_add(next.lost);
             }
             same
         });

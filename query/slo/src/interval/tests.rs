@@ -110,6 +110,39 @@ fn clopper_pearson_never_covers_less_than_promised() {
     }
 }
 
+#[test]
+fn fractions_of_events_are_not_dropped() {
+    let (share, whole) = (
+        IntervalMethod::ClopperPearson.bounds(1.9, 100.5, P95),
+        IntervalMethod::ClopperPearson.bounds(2.0, 100.0, P95),
+    );
+    assert!(share.hi >= whole.hi && share.lo < whole.lo, "{share:?} {whole:?}");
+    assert_eq!(IntervalMethod::ClopperPearson.bounds(0.4, 0.9, P95), Interval::ALL);
+}
+
+proptest! {
+    /// Of an effective number of trials: no whole counts next to it have an end that lies farther out, and whole ones have their own interval.
+    #[test]
+    fn clopper_pearson_is_never_narrower_than_promised(
+        k in prop_oneof![0.0..5.0_f64, 0.0..3000.0_f64], others in prop_oneof![0.0..5.0_f64, 0.0..3000.0_f64],
+        confidence in prop::sample::select(vec![P90, P95, P99]),
+    ) {
+        let method = IntervalMethod::ClopperPearson;
+        let n = k + others;
+        let found = method.bounds(k, n, confidence);
+        prop_assert!(n == 0.0 || found.holds(k / n), "{found:?}");
+        let near = |number: f64| [number.floor(), number.ceil()];
+        for k_near in near(k) {
+            for others in near(n - k).into_iter().filter(|others| k_near + others > 0.0) {
+                let whole = clopper_pearson(k_near, k_near + others, confidence);
+                prop_assert!(found.lo <= whole.lo + 1e-9 && whole.hi - 1e-9 <= found.hi, "{found:?} {whole:?}");
+            }
+        }
+        let (k, n) = (k.round(), k.round() + others.round());
+        prop_assert_eq!(method.bounds(k, n, confidence), clopper_pearson(k, n, confidence));
+    }
+}
+
 /// Largest lower and smallest upper rank by summing SciPy 1.17.1's `binom.cdf`; n = 1,000, 5,000 and 10,000 at P99 are also those of
 /// design/slo.md 2g.
 #[test]

@@ -179,16 +179,11 @@ pub(super) fn events(window: &WindowReport) -> String {
     } else {
         format!("{} to {}", count(counts.total - counts.good_most), count(counts.bad))
     };
-    let lost = if counts.lost > 0 {
-        format!(", {} more lost", count(counts.lost))
-    } else {
-        String::new()
-    };
     let slices = window
         .slices
         .map(|slices| format!("{} bad of {} slices; ", amount(slices.bad), count(slices.measured)));
     format!(
-        "{}{bad} bad of {} events{lost}",
+        "{}{bad} bad of {} events",
         slices.unwrap_or_default(),
         count(counts.total)
     )

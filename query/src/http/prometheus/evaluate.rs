@@ -3,6 +3,8 @@
 //! Parameters of `query`: `query`, `time` (now). Of `query_range`: `query`, `start`, `end`, `step`. Of both: `timeout`, `lookback_delta`, `limit` (most
 //! series). `stats` is understood and not answered.
 
+use std::collections::BTreeSet;
+
 use axum::response::Response;
 use tailwater_promql::{self as promql, LOOKBACK_MS, Limits, Need, Value, api};
 
@@ -68,9 +70,11 @@ async fn evaluate(
     };
     let (query, needs) = engine.compute(read).await??;
     let (mut data, mut warnings) = (Vec::with_capacity(needs.len()), Vec::new());
+    let mut infos = BTreeSet::new();
     for need in &needs {
         let found = select(engine, need, times.lookback_ms, now).await?;
         warnings.extend(found.notes);
+        infos.extend(found.infos);
         data.push(found.series);
     }
     let evaluated = move |stop: &dyn Fn() -> bool| -> Result<(String, Vec<String>, Vec<String>), promql::Error> {
@@ -81,8 +85,9 @@ async fn evaluate(
         }
         Ok((api::data(&value), warned, answer.infos))
     };
-    let (data, warned, infos) = engine.compute(evaluated).await??;
+    let (data, warned, informed) = engine.compute(evaluated).await??;
     warnings.extend(warned);
+    let infos: Vec<String> = infos.into_iter().chain(informed).collect();
     warnings.sort();
     warnings.dedup();
     Ok(written(&data, &warnings, &infos))

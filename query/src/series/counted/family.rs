@@ -16,10 +16,24 @@ pub(crate) struct Family {
     pub has_dims: bool,
     /// Has a span behind its numbers.
     pub has_exemplars: bool,
+    /// Columns that count what was received, and for how many upstream sampling says it stands.
+    pub weights: Option<Weights>,
     /// A further condition on rows.
     pub only: &'static str,
     pub metrics: &'static [Metric],
 }
+
+/// Columns that say how much upstream sampling has left out.
+pub(crate) struct Weights {
+    pub received: &'static str,
+    /// In units of 1/[`WEIGHT_ONE`](tailwater_model::red::WEIGHT_ONE).
+    pub weighted: &'static str,
+}
+
+const WEIGHTS: Option<Weights> = Some(Weights {
+    received: "n",
+    weighted: "n_weighted",
+});
 
 /// A metric.
 pub(crate) struct Metric {
@@ -35,6 +49,8 @@ pub(crate) struct Metric {
 pub(crate) enum Part {
     /// A number.
     Count(&'static str),
+    /// A number, weighted by upstream sampling.
+    Weighted(&'static str),
     /// ns, as seconds.
     Seconds(&'static str),
     /// How many values are in a sketch.
@@ -48,7 +64,9 @@ pub(crate) enum Part {
 impl Part {
     pub fn number(self) -> Option<&'static str> {
         match self {
-            Part::Count(column) | Part::Seconds(column) | Part::Native(column, _) => Some(column),
+            Part::Count(column) | Part::Weighted(column) | Part::Seconds(column) | Part::Native(column, _) => {
+                Some(column)
+            }
             Part::Counted(_) | Part::Buckets(_) => None,
         }
     }
@@ -56,7 +74,7 @@ impl Part {
     pub fn sketch(self) -> Option<&'static str> {
         match self {
             Part::Counted(column) | Part::Buckets(column) | Part::Native(_, column) => Some(column),
-            Part::Count(_) | Part::Seconds(_) => None,
+            Part::Count(_) | Part::Weighted(_) | Part::Seconds(_) => None,
         }
     }
 }
@@ -92,13 +110,14 @@ pub(crate) static FAMILIES: [Family; 3] = [
         ],
         has_dims: true,
         has_exemplars: true,
+        weights: WEIGHTS,
         only: "",
         metrics: &[
             metric(
                 "traces_spanmetrics_calls_total",
-                Part::Count("n"),
+                Part::Weighted("n_weighted"),
                 "counter",
-                "Spans received, counted before sampling.",
+                "Spans received, counted before sampling; one that was sampled upstream counts for all that it stands for.",
             ),
             metric(
                 "traces_spanmetrics_latency",
@@ -130,20 +149,21 @@ pub(crate) static FAMILIES: [Family; 3] = [
         ],
         has_dims: false,
         has_exemplars: true,
+        weights: WEIGHTS,
         // A call of which nobody says who made or answered it is no edge of a graph.
         only: " and (client_service is not null or unpaired = 'root') and (server_service is not null or peer is not null)",
         metrics: &[
             metric(
                 "traces_service_graph_request_total",
-                Part::Count("n"),
+                Part::Weighted("n_weighted"),
                 "counter",
-                "Calls between two services, counted before sampling.",
+                "Calls between two services, counted before sampling; one that was sampled upstream counts for all that it stands for.",
             ),
             metric(
                 "traces_service_graph_request_failed_total",
-                Part::Count("errors"),
+                Part::Weighted("errors_weighted"),
                 "counter",
-                "Calls that either side counts as an error.",
+                "Calls that either side counts as an error, likewise.",
             ),
             metric(
                 "traces_service_graph_request_server_seconds",
@@ -207,6 +227,7 @@ pub(crate) static FAMILIES: [Family; 3] = [
         ],
         has_dims: false,
         has_exemplars: false,
+        weights: None,
         only: "",
         metrics: &[
             metric(

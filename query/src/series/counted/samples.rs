@@ -54,6 +54,13 @@ impl Deltas {
         self.numbers[bin * (self.numbers.len() / self.bins.len()) + column]
     }
 
+    /// A number over all bins.
+    pub fn total(&self, column: usize) -> i128 {
+        (0..self.bins.len())
+            .map(|bin| i128::from(self.number(bin, column)))
+            .sum()
+    }
+
     fn sketch(&self, bin: usize, column: usize) -> &[u8] {
         &self.sketches[bin * (self.sketches.len() / self.bins.len()) + column]
     }
