@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, any_value::Value};
+use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
 use tonic::Code;
@@ -43,7 +44,11 @@ fn bad_requests_are_refused_with_the_code_of_their_row_and_neighbours_live() {
     let server = Server::start(
         "run",
         data.path(),
-        &[("intake.wire_body", "1MiB"), ("intake.body", "4MiB")],
+        &[
+            ("intake.wire_body", "1MiB"),
+            ("intake.body", "4MiB"),
+            ("storage.outbox.segment", "64MiB"),
+        ],
     );
     let address = server.http();
     let good = sample::traces("cart", vec![sample::span(1)]);
@@ -109,6 +114,15 @@ fn bad_requests_are_refused_with_the_code_of_their_row_and_neighbours_live() {
         "/v1/traces",
         &[PROTOBUF],
         &vec![0; (1 << 20) + 1],
+        413,
+    );
+    // Two bytes each, and a row.
+    check(
+        "row 20: too large as rows",
+        "POST",
+        "/v1/logs",
+        &[PROTOBUF],
+        &sample::logs("cart", vec![LogRecord::default(); 300_000]),
         413,
     );
     check(
@@ -228,6 +242,7 @@ fn bad_requests_are_refused_with_the_code_of_their_row_and_neighbours_live() {
         ("unknown_path", "http"),
         ("unsupported_type", "http"),
         ("too_large", "http"),
+        ("too_many_rows", "http"),
         ("inflate_ratio", "http"),
         ("malformed", "http"),
     ] {

@@ -360,6 +360,12 @@ mod tests {
             (Refusal::TooLarge { limit: 1 }, 413, Code::ResourceExhausted, None),
             (Refusal::Bomb { ratio: 200 }, 413, Code::ResourceExhausted, None),
             (
+                Refusal::TooManyRows { bytes: 2, limit: 1 },
+                413,
+                Code::ResourceExhausted,
+                None,
+            ),
+            (
                 Refusal::TooManyHeaders { limit: 100 },
                 431,
                 Code::ResourceExhausted,

@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::serve::{Protocol, serve};
 use super::*;
 use crate::dedup::Ticket;
+use crate::fatal::Fatal;
 use crate::log::Accepted;
 use crate::settings;
 
@@ -50,7 +51,7 @@ impl Fixture {
         let metrics = Metrics::new();
         let stats = Stats::new(&metrics);
         let (sender, road) = mpsc::channel();
-        let (log, _) = Log::start(Arc::new(wal), sender, stats.clone()).unwrap();
+        let (log, _) = Log::start(Arc::new(wal), sender, stats.clone(), Fatal::new().0).unwrap();
         let intake = Arc::new(Intake {
             limits: settings::request_limits(&config, &limits, settings::caps(&config)),
             tenants: Tenants::new(

@@ -388,6 +388,14 @@ impl Evaluator<'_> {
         for track in &mut tracks {
             let value = Arc::clone(track.labels.value(source).unwrap_or(&Arc::from("")));
             if let Some(captures) = regex.captures(&value) {
+                // As if each sign of it stood for the whole value.
+                fits(replacement.len().saturating_mul(value.len().max(1))).or_else(|error| {
+                    if replacement.contains('$') {
+                        Err(error)
+                    } else {
+                        fits(replacement.len())
+                    }
+                })?;
                 let mut expanded = String::new();
                 captures.expand(replacement, &mut expanded);
                 relabel(track, target, &expanded);
@@ -412,10 +420,23 @@ impl Evaluator<'_> {
         let mut tracks = self.vector(&args[0], steps)?;
         for track in &mut tracks {
             let values: Vec<&str> = sources.iter().map(|source| track.labels.get(source)).collect();
+            fits(values.iter().map(|value| value.len() + separator.len()).sum())?;
             let joined = values.join(separator);
             relabel(track, target, &joined);
         }
         merged(tracks)
+    }
+}
+
+/// The longest value that a label may be given. Functions in functions could otherwise double one again and again.
+const VALUE_BYTES_MAX: usize = 1 << 20;
+
+fn fits(bytes: usize) -> Result<(), Error> {
+    match bytes <= VALUE_BYTES_MAX {
+        true => Ok(()),
+        false => Err(Error::execution(format!(
+            "a label would have a value of more than {VALUE_BYTES_MAX} bytes"
+        ))),
     }
 }
 

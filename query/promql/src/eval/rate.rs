@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::select::{Ranged, Sampled};
 use super::window::{Place, Window};
 use super::{Evaluator, Steps, Track};
+use crate::error::Error;
 use crate::histogram::{Histogram, ResetHint};
 use crate::notes::{Notes, Operation};
 use crate::value::Point;
@@ -62,7 +63,7 @@ impl Evaluator<'_> {
         steps: Steps,
         place: Place<'_>,
         track: &mut Track,
-    ) {
+    ) -> Result<(), Error> {
         let counter = function != "delta";
         let per = if function == "rate" {
             seconds(ranged.range_ms)
@@ -124,7 +125,7 @@ impl Evaluator<'_> {
                 factor /= per;
             }
             track.values[window.step] = increase * factor;
-        });
+        })
     }
 }
 

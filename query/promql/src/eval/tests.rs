@@ -484,3 +484,38 @@ proptest! {
         let _ = ask(&words.join(" "), &example(), Params::range(0, 60_000, 30_000));
     }
 }
+
+#[test]
+fn labels_do_not_grow_without_end() {
+    let nested =
+        |open: &str, close: &str, depth: usize| format!("{}hits_total{}", open.repeat(depth), close.repeat(depth));
+    let check = |query: String, fits: bool| {
+        let answer = ask_with(&query, &example(), Params::instant(120_000));
+        match answer {
+            Ok(_) => assert!(fits, "{query}"),
+            Err(error) => assert!(!fits && error.to_string().contains("bytes"), "{query}: {error}"),
+        }
+    };
+    check(nested("label_join(", ", \"job\", \"\", \"job\", \"job\")", 10), true);
+    check(nested("label_join(", ", \"job\", \"\", \"job\", \"job\")", 40), false);
+    let many = format!(", \"job\", \"{}\", \"job\", \"(.*)\")", "$1".repeat(1000));
+    check(nested("label_replace(", &many, 1), true);
+    check(nested("label_replace(", &many, 3), false);
+}
+
+/// One series can have more windows than anybody waits for.
+#[test]
+fn a_long_series_is_not_gone_through_for_nobody() {
+    let samples: Vec<(i64, f64)> = (0..3000).map(|second| (second * 1000, 1.0)).collect();
+    let all = [named("hits", &[], &samples)];
+    let query = Query::parse("sum_over_time(hits[3000s])").unwrap();
+    let plan = query.plan(Params::range(0, 3_000_000, 1000)).unwrap();
+    let data: Vec<_> = plan.needs().iter().map(|need| fetch(&all, need)).collect();
+    // Once for the series, and not many times more.
+    let asked = std::cell::Cell::new(0);
+    let answer = plan.evaluate(&data, &|| {
+        asked.set(asked.get() + 1);
+        asked.get() > 3
+    });
+    assert!(matches!(answer, Err(Error::Cancelled)), "asked {} times", asked.get());
+}

@@ -12,6 +12,9 @@ use crate::notes::Position;
 use crate::number::is_stale;
 use crate::value::Point;
 
+/// Samples that are looked at between two questions whether anybody still waits.
+const SAMPLES_UNASKED: usize = 1 << 20;
+
 /// The samples of one series that one step looks at: after `from_ms`, up to and including `to_ms`. Never empty.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Window<'a> {
@@ -85,7 +88,7 @@ impl Evaluator<'_> {
             };
             match function {
                 "rate" | "increase" | "delta" => {
-                    self.extrapolated(function, series, &ranged, steps, place, &mut track);
+                    self.extrapolated(function, series, &ranged, steps, place, &mut track)?;
                     let counter = function != "delta" && track.values.iter().any(|value| !is_stale(*value));
                     if counter && !place.metric.is_empty() && !looks_like_a_counter(place.metric) {
                         self.notes.borrow_mut().maybe_not_a_counter(place.metric, at);
@@ -114,7 +117,7 @@ impl Evaluator<'_> {
                         if let Some(point) = point {
                             track.set(window.step, point);
                         }
-                    });
+                    })?;
                     if let Some(error) = failed {
                         return Err(error);
                     }
@@ -128,13 +131,17 @@ impl Evaluator<'_> {
     }
 
     /// Calls `each` for every step whose window has a sample.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`]: one long series can have a day's work.
     pub(super) fn windows<'s>(
         &self,
         series: &'s Sampled<'_>,
         ranged: &Ranged<'_>,
         steps: Steps,
         mut each: impl FnMut(Window<'s>),
-    ) {
+    ) -> Result<(), Error> {
+        let mut seen = 0;
         let (mut first, mut last, mut first_histogram, mut last_histogram) = (0, 0, 0, 0);
         for step in 0..steps.count {
             let step_ms = steps.time(step);
@@ -147,6 +154,11 @@ impl Evaluator<'_> {
             if first == last && first_histogram == last_histogram {
                 continue;
             }
+            seen += last - first + last_histogram - first_histogram;
+            if seen >= SAMPLES_UNASKED {
+                seen = 0;
+                self.hold(0)?;
+            }
             each(Window {
                 times: &series.times[first..last],
                 values: &series.values[first..last],
@@ -158,13 +170,14 @@ impl Evaluator<'_> {
                 step_ms,
             });
         }
+        Ok(())
     }
 
     fn absent_over_time(&self, node: &Node, ranged: &Ranged<'_>, steps: Steps) -> Result<Vec<Track>, Error> {
         let mut present = vec![false; steps.count];
         for series in &ranged.series {
             self.hold(0)?;
-            self.windows(series, ranged, steps, |window| present[window.step] = true);
+            self.windows(series, ranged, steps, |window| present[window.step] = true)?;
         }
         let labels = match &node.bare().expr {
             Expr::Range { selector, .. } => selector.absent_labels(),

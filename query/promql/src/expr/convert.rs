@@ -48,7 +48,8 @@ pub(crate) fn parse(query: &str) -> Result<(Node, usize), Error> {
             return Err(too_deep(query, token.at));
         }
     }
-    let tree = theirs::parse(&without_trims(query, &tokens)).map_err(|message| explain(query, &tokens, message))?;
+    let readable = with_small_durations(without_trims(query, &tokens), &tokens)?;
+    let tree = theirs::parse(&readable).map_err(|message| explain(query, &tokens, message))?;
     let mut walk = Walk {
         query,
         tokens: &tokens,
@@ -79,6 +80,75 @@ fn without_trims<'q>(query: &'q str, tokens: &[Token<'_>]) -> Cow<'q, str> {
     text
 }
 
+/// `promql-parser` panics on a number of seconds that no duration holds, and takes a part of a duration beyond 32 bits for nothing. Refuses the one, and
+/// writes the other in days and milliseconds, which are small.
+fn with_small_durations<'q>(query: Cow<'q, str>, tokens: &[Token<'_>]) -> Result<Cow<'q, str>, Error> {
+    let mut text = query;
+    // From the back, so that places before are right.
+    for (number, token) in tokens.iter().enumerate().rev() {
+        let range = token.at..token.at + token.text.len();
+        if let Some(parts) = duration_parts(token.text).filter(|_| token.kind == TokenKind::Number) {
+            if parts.iter().all(|(count, _)| *count <= u128::from(u32::MAX)) {
+                continue;
+            }
+            let sum = parts.iter().try_fold(0_u128, |sum, (count, unit_ms)| {
+                sum.checked_add(count.checked_mul(*unit_ms)?)
+            });
+            let most = u128::from(DURATION_MS_MAX.unsigned_abs());
+            let ms = sum.filter(|ms| *ms <= most).ok_or_else(out_of_range)?;
+            let (days, rest) = (ms / DAY_MS, ms % DAY_MS);
+            text.to_mut().replace_range(range, &format!("{days}d{rest}ms"));
+        } else if is_duration(tokens, number) {
+            let seconds: f64 = token.text.parse().unwrap_or_default();
+            if seconds.is_nan() || seconds * 1000.0 > DURATION_MS_MAX as f64 {
+                return Err(out_of_range());
+            }
+        }
+    }
+    Ok(text)
+}
+
+const DAY_MS: u128 = 86_400_000;
+
+/// `1h30m` as counts and units in ms; nothing if it is not written so.
+fn duration_parts(text: &str) -> Option<Vec<(u128, u128)>> {
+    let mut parts = Vec::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).filter(|digits| *digits > 0)?;
+        let count = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let units = [
+            ("ms", 1),
+            ("s", 1000),
+            ("m", 60_000),
+            ("h", 3_600_000),
+            ("d", DAY_MS),
+            ("w", 7 * DAY_MS),
+            ("y", 365 * DAY_MS),
+        ];
+        let (unit, unit_ms) = units.into_iter().find(|(unit, _)| rest.starts_with(unit))?;
+        parts.push((count, unit_ms));
+        rest = &rest[unit.len()..];
+    }
+    Some(parts)
+}
+
+/// Whether a token stands where a duration does: within brackets, or behind `offset`.
+fn is_duration(tokens: &[Token<'_>], number: usize) -> bool {
+    let is_sign = |token: &&Token<'_>| token.kind == TokenKind::Sign && matches!(token.text, "+" | "-");
+    let before = tokens[..number].iter().rev().find(|token| !is_sign(token));
+    let bracket = tokens[..number]
+        .iter()
+        .rfind(|token| token.kind == TokenKind::Sign && matches!(token.text, "[" | "]"));
+    let is_within = bracket.is_some_and(|token| token.text == "[");
+    is_within || before.is_some_and(|token| token.text.eq_ignore_ascii_case("offset"))
+}
+
+fn out_of_range() -> Error {
+    Error::BadParameter("a duration in the query is out of range".into())
+}
+
 fn too_deep(query: &str, at: usize) -> Error {
     let (line, column) = line_and_column(query, at);
     Error::Parse {
@@ -92,7 +162,7 @@ fn ms(duration: Duration) -> Result<i64, Error> {
     i64::try_from(duration.as_millis())
         .ok()
         .filter(|ms| *ms <= DURATION_MS_MAX)
-        .ok_or_else(|| Error::BadParameter("a duration in the query is out of range".into()))
+        .ok_or_else(out_of_range)
 }
 
 /// The walk over both: the tree decides what comes next, the tokens say where it is.
@@ -481,6 +551,46 @@ mod tests {
         check("x @ start() offset 5m - y", 24);
         check("round(-x, 5)", 6);
         check("# sum\nabs(x)", 10);
+    }
+
+    #[test]
+    fn durations_have_bounds_and_parts_of_any_size() {
+        let refused = [
+            "inf",
+            "nan",
+            "Inf",
+            "NaN",
+            "1e20",
+            "1e300",
+            "1e11",
+            "99999999999y",
+            "400y",
+        ];
+        for duration in refused {
+            for query in [
+                format!("x offset {duration}"),
+                format!("x offset -{duration}"),
+                format!("rate(x[{duration}])"),
+                format!("max_over_time(x[5m:{duration}])"),
+            ] {
+                let error = parse(&query).unwrap_err().to_string();
+                let kinds = ["out of range", "parse error", "unsupported"];
+                assert!(kinds.iter().any(|kind| error.contains(kind)), "{query}: {error}");
+            }
+        }
+        let check = |range: &str, ms: i64| {
+            let (node, _) = parse(&format!("x[{range}]")).unwrap();
+            let Expr::Range { range_ms, .. } = node.bare().expr else {
+                panic!("{range}");
+            };
+            assert_eq!(range_ms, ms, "{range}");
+        };
+        check("5000000000ms", 5_000_000_000);
+        check("1d5000000000ms", 5_086_400_000);
+        check("4294967296s", 4_294_967_296_000);
+        check("90", 90_000);
+        check("1m30s", 90_000);
+        assert!(parse("x * inf + nan - 1e300").is_ok());
     }
 
     #[test]
