@@ -38,6 +38,7 @@ pub async fn lake(directory: &Path, spans: usize, hours: u64) -> Lake {
         services: 10,
         fill: Fill::Items(REQUEST_SPANS),
         errors: 0.01,
+        latency: Default::default(),
         series: 1,
         templates: 400,
         incident: None,

@@ -50,8 +50,11 @@ pub struct Syncs {
     recorder: Option<Recorder>,
     /// Directories whose sync fails.
     #[cfg(test)]
-    broken: Option<Arc<dyn Fn(&FsPath) -> bool + Send + Sync>>,
+    broken: Option<Broken>,
 }
+
+#[cfg(test)]
+type Broken = Arc<dyn Fn(&FsPath) -> bool + Send + Sync>;
 
 impl fmt::Debug for Syncs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
