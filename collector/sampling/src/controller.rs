@@ -1,7 +1,7 @@
 //! From the demand of a due batch and a token bucket with debt to a threshold per stratum, or per key of a shared one.
 //!
 //! ```text
-//!   tokens <- min(burst * B, tokens + min(B, r) dt)          B: the rate of the budget, or what is left of the day over its time
+//!   tokens <- min(burst min(B, r), tokens + min(B, r) dt)          B: the rate of the budget, or what is left of the day over its time
 //!   tenants: weighted max-min of tokens                      r: what the governor allows
 //!     strata in order, each up to its caps, into a bounded debt     -> a_s
 //!     what is left: by keys, demand^alpha, floors first             -> a_k
@@ -161,8 +161,9 @@ impl Controller {
             }
         });
         self.rates = rates;
-        for ((tokens, per_s), rate) in self.tokens.iter_mut().zip(self.budgets).zip(rates) {
-            let most = per_s * (budget.burst_ns.max(dt_ns) as f64 / 1e9);
+        for (tokens, rate) in self.tokens.iter_mut().zip(rates) {
+            // What was saved is not for when the governor says that there is less.
+            let most = rate * (budget.burst_ns.max(dt_ns) as f64 / 1e9);
             // Endless tokens stay so only while the budget is endless.
             let before = if tokens.is_finite() { *tokens } else { 0.0 };
             *tokens = (before + rate * dt).min(most);
