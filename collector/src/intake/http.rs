@@ -91,7 +91,7 @@ pub fn refuse(refusal: &Refusal, form: Form) -> Response<Full<Bytes>> {
     let headers = response.headers_mut();
     if let Some(wait) = refusal.retry_after() {
         // The header counts whole seconds: rounded up, so that nobody comes back early.
-        let seconds = wait.as_millis().div_ceil(1000).max(1) as u64;
+        let seconds = wait.as_nanos().div_ceil(1_000_000_000).max(1) as u64;
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     if matches!(refusal, Refusal::Denied(denied) if !denied.is_forbidden()) {
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn retry_after_is_in_whole_seconds_rounded_up() {
-        let wait = std::time::Duration::from_millis(1200);
+        let wait = std::time::Duration::from_nanos(1_000_515_823);
         let response = refuse(
             &Refusal::Overloaded {
                 what: "memory",
