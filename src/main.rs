@@ -1,7 +1,7 @@
 //! The `tailwater` binary: command line in, exit code out.
 //!
 //! Exit codes: 0 yes or done, 1 no, 2 trouble, 3 undetermined or no data, 69 something needed is not there, 78 bad configuration. A reader that closes its end of
-//! our output has what it wanted: no trouble.
+//! our output has what it wanted, and the code stays what it is.
 
 mod allocator;
 

@@ -49,6 +49,23 @@ impl Settings {
         ]
     }
 
+    /// Sections that a listener has its TLS from, by name (`query.tls`), with their files.
+    #[must_use]
+    pub fn tls_sections(&self) -> Vec<(&'static str, TlsFiles)> {
+        let sections = [
+            ("tls", &self.tls),
+            ("intake.grpc.tls", &self.intake.grpc.tls),
+            ("intake.http.tls", &self.intake.http.tls),
+            ("query.tls", &self.query.tls),
+            ("admin.tls", &self.admin.tls),
+        ];
+        let used: Vec<TlsFiles> = self.listeners().iter().filter_map(|one| self.tls_of(one.key)).collect();
+        let files = sections
+            .into_iter()
+            .filter_map(|(name, tls)| Some((name, TlsFiles::of(tls)?)));
+        files.filter(|(_, files)| used.contains(files)).collect()
+    }
+
     /// TLS of the listener with this key (`query.listen`): its own section if that names a certificate, else `tls`. `None` is no TLS.
     #[must_use]
     pub fn tls_of(&self, listener: &str) -> Option<TlsFiles> {
@@ -80,6 +97,9 @@ mod tests {
         assert_eq!(of("admin.maintain"), ("c".into(), true));
         // Grafana has no client certificate.
         assert_eq!(of("query.listen"), ("qc".into(), false));
+        let sections: Vec<&str> = config.tls_sections().iter().map(|(name, _)| *name).collect();
+        assert_eq!(sections, ["tls", "query.tls"]);
         assert_eq!(Config::of(&[]).unwrap().tls_of("query.listen"), None);
+        assert_eq!(Config::of(&[]).unwrap().tls_sections(), []);
     }
 }

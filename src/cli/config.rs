@@ -17,6 +17,8 @@ pub struct ConfigArgs {
 #[derive(Debug, Subcommand)]
 enum What {
     /// Say what is wrong with the configuration; exit 78 if anything is.
+    ///
+    /// Reads the files that settings name as well: run it as the user of the server, who may be allowed less than you.
     #[command(after_help = "Example:\n  tailwater config check --config /etc/tailwater.yaml")]
     Check,
     /// Show the settings in effect, where each came from, and what it comes to where that depends on the machine.
@@ -43,8 +45,7 @@ pub fn run(args: &ConfigArgs, common: &Common) -> anyhow::Result<Exit> {
         }
         What::Check => {
             let config = common.load()?;
-            config.limits(machine::probe())?;
-            role::check_guards(&config)?;
+            role::check(&config, machine::probe())?;
             print("the configuration is good\n")?;
         }
     }

@@ -17,7 +17,7 @@ use tailwater_runtime::{Exit, Shutdown, logs, machine};
 use tokio::sync::watch;
 
 use super::client::Peer;
-use super::{Common, exchange, load, print, role, run};
+use super::{Common, exchange, load, print, print_on, role, run, tell};
 use crate::load::client::{Compression, Protocol, Target};
 use crate::load::history::{Settings, World};
 use crate::load::run::{Options, Rate, Source};
@@ -158,7 +158,7 @@ async fn show(args: &DemoArgs, common: &Common) -> anyhow::Result<Exit> {
         shop.await.context("the shop panicked")??;
         let shown = match told {
             Ok(()) if !shutdown.is_immediate() => match screen.last(args.every).await {
-                Ok(text) => print(&text),
+                Ok(text) => Ok(print(&text)?),
                 Err(error) => Err(error),
             },
             other => other,
@@ -321,7 +321,7 @@ fn in_trouble(elapsed: Duration) -> bool {
     (start..start + length).contains(&phase)
 }
 
-/// Prints a table every so often until the time is up.
+/// Prints a table every so often until the time is up or nobody reads them.
 async fn tables(args: &DemoArgs, screen: &Screen, shutdown: &Shutdown) -> anyhow::Result<()> {
     let started = Instant::now();
     let mut next = args.every;
@@ -335,9 +335,13 @@ async fn tables(args: &DemoArgs, screen: &Screen, shutdown: &Shutdown) -> anyhow
             return Ok(());
         }
         match screen.table(args.every).await {
-            Ok(text) => print(&text)?,
+            Ok(text) => {
+                if !print_on(&text)? {
+                    return Ok(());
+                }
+            }
             // The query role may be restarting: one table less.
-            Err(error) => eprintln!("tailwater: no table this time: {error:#}"),
+            Err(error) => tell(format_args!("tailwater: no table this time: {error:#}")),
         }
         next += args.every;
     }
@@ -471,7 +475,7 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            eprintln!("tailwater: {} is left behind: {error}", self.0.display());
+            tell(format_args!("tailwater: {} is left behind: {error}", self.0.display()));
         }
     }
 }

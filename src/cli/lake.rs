@@ -21,7 +21,10 @@ use crate::load::tally::align;
 
 /// Look at, check and tidy the tables.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  tailwater lake verify --data ./my-data")]
+#[command(
+    after_help = "Exit code: 0 done, or exact; 1 not exact; 2 there is no lake, a table cannot be read, or it failed; 78 wrong settings.\n\n\
+    Example:\n  tailwater lake verify --data ./my-data"
+)]
 pub struct LakeArgs {
     #[command(subcommand)]
     what: What,
@@ -32,8 +35,10 @@ enum What {
     /// Files, rows, bytes and age of every table.
     #[command(after_help = "Example:\n  tailwater lake stats --data ./my-data --format json")]
     Stats(FormatArgs),
-    /// Check that every item received is accounted for and every byte of every table is as it was written; exit 1 if not.
-    #[command(after_help = "Example:\n  tailwater lake verify --data ./my-data && echo exact")]
+    /// Check that every item received is accounted for and every byte of every table is as it was written.
+    #[command(
+        after_help = "Exit code: 0 exact; 1 not; 2 there is no lake, or it cannot be read.\n\nExample:\n  tailwater lake verify --data ./my-data && echo exact"
+    )]
     Verify(VerifyArgs),
     /// Merge small files now, fold old slices of `red` and derive hours that are over. Refuses while `run` or `maintain` works on the directory: they do the same.
     #[command(after_help = "Example:\n  tailwater lake compact --data ./my-data")]

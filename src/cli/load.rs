@@ -17,8 +17,8 @@ use tailwater_runtime::{Exit, Shutdown};
 use tokio::sync::watch;
 
 use super::client::{ClientArgs, authorization};
-use super::{Common, print, small_runtime};
-use crate::load::client::{Compression, Protocol, Target};
+use super::{Common, print, small_runtime, tell};
+use crate::load::client::{Client, Compression, Protocol, Target, Unreachable};
 use crate::load::replay::{self, Counts, Replay};
 use crate::load::run::{self, Options, Rate};
 use crate::load::shop::Latency;
@@ -28,14 +28,15 @@ use crate::load::workload::{Fill, Shape, Workload};
 
 /// Generate OTLP and say how it was received.
 ///
-/// Requests become due by the clock, whatever the server does, and no two are alike. Exit code 0: every item was acknowledged;
-/// 1: some were not.
+/// Requests become due by the clock, whatever the server does, and no two are alike.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  \
+#[command(
+    after_help = "Exit code: 0 every item was acknowledged; 1 some were not; 2 it failed; 69 no server.\n\nExamples:\n  \
     tailwater load --rate 10000 --duration 30s\n  \
     tailwater load --signals traces --rate max --shape sspan --format json\n  \
     tailwater load --replay traces.jsonl 05_19_trace.csv.gz\n  \
-    tailwater load --history 90d --services 20 --operations 1000 --seed 7 --data ./past")]
+    tailwater load --history 90d --services 20 --operations 1000 --seed 7 --data ./past"
+)]
 pub struct LoadArgs {
     #[command(flatten)]
     past: history::HistoryArgs,
@@ -158,6 +159,10 @@ pub fn run(args: Box<LoadArgs>, common: &Common) -> anyhow::Result<Exit> {
         return history::run(&args, history, common);
     }
     small_runtime()?.block_on(async {
+        if let Err(unreachable) = reach(&args).await? {
+            tell(format_args!("tailwater: {unreachable}\nIs `tailwater run` running?"));
+            return Ok(Exit::Unavailable);
+        }
         let (stopper, stop) = watch::channel(false);
         let shutdown = Shutdown::install().context("watch for signals")?;
         tokio::spawn(async move {
@@ -189,6 +194,11 @@ pub fn run(args: Box<LoadArgs>, common: &Common) -> anyhow::Result<Exit> {
         })?;
         Ok(if report.complete() { Exit::Ok } else { Exit::No })
     })
+}
+
+/// Connects once: without a server a run would only wait for it, to the end.
+async fn reach(args: &LoadArgs) -> anyhow::Result<Result<(), Unreachable>> {
+    Ok(Client::new(args.target()?)?.reach().await)
 }
 
 async fn generate(args: &LoadArgs, stop: watch::Receiver<bool>, progress: impl Fn(&Report)) -> anyhow::Result<Report> {
@@ -305,11 +315,14 @@ impl Progress {
         }
         for (signal, figures) in &report.signals {
             text.push_str(&format!(
-                "  {signal}: {} acked ({:.0}/s), {} refused, p99 {:.1} ms",
+                "  {signal}: {} acked ({:.0}/s), {} refused, p99 {}",
                 figures.acked,
                 figures.acked as f64 / report.seconds.max(0.001),
                 figures.refused,
-                figures.ack_p99_ms
+                match figures.acked_requests {
+                    0 => "-".to_owned(),
+                    _ => format!("{:.1} ms", figures.ack_p99_ms),
+                }
             ));
         }
         self.bar.set_message(text);

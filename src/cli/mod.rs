@@ -1,7 +1,8 @@
 //! The subcommands, one file each, and what they share: common options, errors to exit codes, output.
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::fmt::Display;
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
@@ -123,41 +124,46 @@ fn key_value(text: &str) -> Result<(String, String), String> {
     Ok((key.trim().to_owned(), value.to_owned()))
 }
 
-/// Writes a whole text to stdout.
+/// Writes a whole text to stdout. A reader that has closed its end has what it wanted, and the exit code is what it would have been.
 ///
 /// # Errors
-/// When stdout cannot be written; a closed pipe among them, which [`report`] takes as success.
-pub fn print(text: &str) -> anyhow::Result<()> {
+/// When stdout cannot be written.
+pub fn print(text: &str) -> std::io::Result<()> {
+    print_on(text).map(drop)
+}
+
+/// As [`print`]; whether somebody still reads.
+///
+/// # Errors
+/// When stdout cannot be written.
+pub fn print_on(text: &str) -> std::io::Result<bool> {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()?;
-    Ok(())
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes a line to stderr. It may be closed as well; there is nobody left to tell then.
+pub fn tell(line: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Says on stderr what went wrong and which exit code that is.
 pub fn report(error: &anyhow::Error) -> Exit {
-    let exit = exit_of(error);
-    if exit != Exit::Ok {
-        // stderr may be closed as well; there is nobody left to tell then.
-        let _ = writeln!(std::io::stderr(), "tailwater: {error:#}");
-    }
-    exit
+    tell(format_args!("tailwater: {error:#}"));
+    exit_of(error)
 }
 
 /// The exit code of an error: the first cause that has one decides.
 pub fn exit_of(error: &anyhow::Error) -> Exit {
     for cause in error.chain() {
-        if cause.is::<Problems>() || cause.is::<role::Unguarded>() {
+        if cause.is::<Problems>() {
             return Exit::Config;
         }
         if cause.is::<BindError>() {
             return Exit::Unavailable;
-        }
-        if cause
-            .downcast_ref::<std::io::Error>()
-            .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
-        {
-            return Exit::Ok;
         }
     }
     Exit::Trouble
@@ -180,8 +186,9 @@ mod tests {
     fn errors_have_exit_codes() {
         let check = |error: anyhow::Error, exit: Exit| assert_eq!(exit_of(&error.context("while testing")), exit);
         check(Config::of(&[("nope", "1")]).unwrap_err().into(), Exit::Config);
-        check(std::io::Error::from(std::io::ErrorKind::BrokenPipe).into(), Exit::Ok);
-        check(std::io::Error::from(std::io::ErrorKind::NotFound).into(), Exit::Trouble);
+        // A socket's, say: what was meant for stdout is not an error.
+        check(std::io::Error::from(ErrorKind::BrokenPipe).into(), Exit::Trouble);
+        check(std::io::Error::from(ErrorKind::NotFound).into(), Exit::Trouble);
         let taken = BindError::Taken {
             key: "query.listen".into(),
             address: "127.0.0.1:1".parse().unwrap(),

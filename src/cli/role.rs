@@ -1,15 +1,15 @@
 //! What the three roles start with: checked settings, limits of the machine, logs, listeners that were handed down or are bound here.
 
+use std::fmt::Display;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 
-use tailwater_config::{Config, Limits, Machine};
+use tailwater_config::{Config, Limits, Machine, Problem, Problems};
 use tailwater_runtime::listen::{BindError, Inherited};
-use tailwater_runtime::tls::{Speaks, Tls};
+use tailwater_runtime::tls::Tls;
 use tailwater_runtime::{Access, Metrics, logs, machine};
 
 use super::Common;
-use crate::supervise::ROLES;
 
 /// The start of a role.
 #[derive(Debug)]
@@ -31,9 +31,8 @@ impl Start {
     pub fn new(role: &'static str, common: &Common) -> anyhow::Result<Start> {
         let config = common.load()?;
         let machine = machine::probe();
-        let limits = config.limits(machine)?;
         logs::init(&config.log, role);
-        check_guards(&config)?;
+        let limits = check(&config, machine)?;
         Ok(Start {
             config,
             limits,
@@ -51,29 +50,36 @@ impl Start {
     }
 }
 
-/// Tokens or certificates that cannot be used: a mistake of the configuration, found before anything is bound.
-#[derive(Debug)]
-pub struct Unguarded(std::io::Error);
-
-impl std::fmt::Display for Unguarded {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl std::error::Error for Unguarded {}
-
-/// Reads tokens, certificates and keys of every listener once, to see that they can be used.
+/// What depends on the machine, once the files that settings name were read to see that they can be used: mistakes are found before anything is
+/// bound.
 ///
 /// # Errors
-/// [`Unguarded`], for the first that cannot.
-pub fn check_guards(config: &Config) -> Result<(), Unguarded> {
-    Access::open(config, &Metrics::new()).map_err(Unguarded)?;
-    let keys = ROLES.iter().flat_map(|role| role.keys);
-    for files in keys.filter_map(|key| config.tls_of(key)) {
-        Tls::open(files, Speaks::Both).map_err(Unguarded)?;
+/// Every problem at once, each with its key.
+pub fn check(config: &Config, machine: Machine) -> Result<Limits, Problems> {
+    let limits = config.limits(machine);
+    let mut problems: Vec<Problem> = limits.as_ref().err().map_or_else(Vec::new, |wrong| wrong.to_vec());
+    let mut wrong = |key: String, error: &dyn Display| {
+        problems.push(Problem {
+            origin: config.origin(&key).clone(),
+            key,
+            message: error.to_string(),
+            nearest: None,
+        });
+    };
+    if config.data.exists() && !config.data.is_dir() {
+        let message = format!("{}: not a directory", config.data.display());
+        wrong("data".to_owned(), &message);
     }
-    Ok(())
+    if let Err(error) = Access::open(config, &Metrics::new()) {
+        wrong("access.tokens".to_owned(), &error);
+    }
+    for (section, files) in config.tls_sections() {
+        for (key, error) in Tls::check(&files) {
+            wrong(format!("{section}.{key}"), &error);
+        }
+    }
+    Problems::or(problems, ())?;
+    limits
 }
 
 /// Where the tables are.

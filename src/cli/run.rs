@@ -12,7 +12,7 @@ use crate::supervise::{Launch, Supervisor, Taken};
 /// Run collector, query and maintain on this machine, and keep them running.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  tailwater run --data ./my-data\n  \
-    OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4317 my-instrumented-program")]
+    OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318 my-instrumented-program")]
 pub struct RunArgs {}
 
 /// Runs the roles until told to stop.
@@ -21,13 +21,14 @@ pub struct RunArgs {}
 /// Bad settings, taken ports, a data directory that is in use, a binary that cannot be started again.
 pub fn run(_: &RunArgs, common: &Common) -> anyhow::Result<Exit> {
     let config = common.load()?;
-    config.limits(machine::probe())?;
     logs::init(&config.log, "run");
-    role::check_guards(&config)?;
+    role::check(&config, machine::probe())?;
     descriptors::raise();
     small_runtime()?.block_on(async {
         let shutdown = Shutdown::install().context("watch for signals")?;
-        if let Some(other) = run_dir::read(&config.data, "run")? {
+        if let Some(other) =
+            run_dir::read(&config.data, "run").with_context(|| format!("data: {}", config.data.display()))?
+        {
             bail!("{} is in use by process {}", config.data.display(), other.pid);
         }
         let supervisor = Supervisor::bind(&config, launch(common)?, Taken::Refuse)?;

@@ -12,7 +12,7 @@ use tailwater_sampling::{import, policy::Budget};
 
 use super::client::ClientArgs;
 use super::lake::Format;
-use super::{Common, print, sql};
+use super::{Common, print, sql, tell};
 
 /// Which traces stay: check a policy, bring one from elsewhere, try it, ask why.
 #[derive(Debug, Args)]
@@ -30,9 +30,12 @@ enum What {
         /// The policy.
         file: PathBuf,
     },
-    /// Convert the `tail_sampling` processor of an OpenTelemetry Collector's configuration; what could not be carried over goes to stderr, and the
-    /// exit code is 1 then.
-    #[command(after_help = "Example:\n  tailwater sampling import otelcol.yaml > policy.yaml")]
+    /// Convert the `tail_sampling` processor of an OpenTelemetry Collector's configuration.
+    ///
+    /// What could not be carried over goes to stderr as `lost`, what means something slightly different or is not needed as `note`.
+    #[command(
+        after_help = "Exit code: 0 nothing is lost; 1 something is; 2 the file cannot be read.\n\nExample:\n  tailwater sampling import otelcol.yaml > policy.yaml"
+    )]
     Import {
         /// The collector's configuration.
         file: PathBuf,
@@ -80,7 +83,16 @@ enum What {
 pub fn run(args: &SamplingArgs, common: &Common) -> anyhow::Result<Exit> {
     match &args.what {
         What::Check { file } => {
-            let policy = read(file)?;
+            let policy = match read(file) {
+                Err(_) if is_collectors(&text(file)?) => {
+                    tell(format_args!(
+                        "tailwater: {} is a configuration of the OpenTelemetry Collector: `tailwater sampling import` makes a policy of it",
+                        file.display()
+                    ));
+                    return Ok(Exit::Config);
+                }
+                read => read?,
+            };
             let strata: Vec<&str> = policy.strata.iter().map(|stratum| &*stratum.name).collect();
             print(&format!("the policy is good: {}\n", strata.join(", ")))?;
             Ok(Exit::Ok)
@@ -90,9 +102,9 @@ pub fn run(args: &SamplingArgs, common: &Common) -> anyhow::Result<Exit> {
                 import::otelcol(&text(file)?).map_err(|error| anyhow::anyhow!("{}: {error}", file.display()))?;
             print(&imported.policy)?;
             for note in &imported.notes {
-                eprintln!("{}:{note}", file.display());
+                tell(format_args!("{}:{note}", file.display()));
             }
-            Ok(if imported.notes.is_empty() { Exit::Ok } else { Exit::No })
+            Ok(if imported.is_lossy() { Exit::No } else { Exit::Ok })
         }
         What::Simulate {
             file,
@@ -113,6 +125,11 @@ pub fn run(args: &SamplingArgs, common: &Common) -> anyhow::Result<Exit> {
             client,
         } => explain(trace_id, client, *format, common),
     }
+}
+
+/// Whether this is no policy, but what one can be made of.
+fn is_collectors(text: &str) -> bool {
+    import::otelcol(text).is_ok()
 }
 
 fn text(path: &Path) -> anyhow::Result<String> {
@@ -169,9 +186,10 @@ fn replayed(policy: &Policy, files: &[PathBuf], seeds: u64, format: Format, comm
 }
 
 fn explain(trace_id: &str, client: &ClientArgs, format: sql::Format, common: &Common) -> anyhow::Result<Exit> {
+    let trace_id = trace_id.trim();
     anyhow::ensure!(
         trace_id.len() == 32 && trace_id.bytes().all(|byte| byte.is_ascii_hexdigit()),
-        "`{trace_id}` is no trace id: 32 hex digits are"
+        "{trace_id:?} is no trace id: 32 hex digits are"
     );
     let query = format!(
         "select sample_reason as stratum, sample_weight as weight, sample_threshold as threshold, weight_quality, trigger, partial, late, \

@@ -7,7 +7,7 @@ use arrow::datatypes::Schema;
 use arrow::ipc::reader::StreamReader;
 use arrow::record_batch::RecordBatch;
 use clap::{Args, ValueEnum};
-use http::Uri;
+use http::{StatusCode, Uri};
 use serde::Deserialize;
 use tailwater_config::Config;
 use tailwater_query::{Engine, EngineConfig, format};
@@ -16,17 +16,20 @@ use tailwater_storage::lake::Lake;
 
 use super::client::{ClientArgs, Peer};
 use super::exchange::{self, Unreachable};
-use super::{Common, print, role, small_runtime};
+use super::{Common, print, role, small_runtime, tell};
 
 /// Ask in SQL.
 ///
 /// Asks the running server of the data directory. With --data, and no server named, reads the tables and the outbox of that directory
 /// itself, whether something runs on it or not.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  \
+#[command(
+    after_help = "Exit code: 0 answered; 2 a bad query, a token that is refused, or a failure; 69 nobody to ask, or too busy: ask again \
+    later; 78 wrong settings.\n\nExamples:\n  \
     tailwater sql \"select service_name, count(*) from spans group by 1\"\n  \
     tailwater sql --data ./my-data --format csv \"select * from logs limit 10\"\n  \
-    echo \"select 1\" | tailwater sql -")]
+    echo \"select 1\" | tailwater sql -"
+)]
 pub struct SqlArgs {
     /// The query; `-` reads it from stdin.
     query: String,
@@ -93,16 +96,19 @@ fn answer(
         }
     });
     match answer {
-        Ok(text) => print(&text).map(|()| Exit::Ok),
+        Ok(text) => {
+            print(&text)?;
+            Ok(Exit::Ok)
+        }
         Err(error) => match error.downcast_ref::<Failed>() {
             Some(failed) => {
-                eprintln!("{}", failed.show(text));
-                Ok(Exit::Trouble)
+                tell(failed.show(text));
+                Ok(failed.exit())
             }
             None if error.is::<Unreachable>() => {
-                eprintln!(
+                tell(format_args!(
                     "tailwater: {error}\nIs `tailwater run` running? `--data DIR` reads a data directory without a server."
-                );
+                ));
                 Ok(Exit::Unavailable)
             }
             None => Err(error),
@@ -136,7 +142,7 @@ pub async fn ask(peer: &Peer, text: &str, format: Format) -> anyhow::Result<Stri
     let answer = exchange::post(peer, "/api/v1/sql", text, accept).await?;
     if !answer.status.is_success() {
         return Err(match serde_json::from_slice::<Failed>(&answer.body) {
-            Ok(failed) => failed.into(),
+            Ok(failed) => failed.with(answer.status).into(),
             Err(_) => anyhow::anyhow!(
                 "{} answers {}: is it a Tailwater query port?",
                 peer.authority,
@@ -187,7 +193,7 @@ async fn read(config: &Config, text: &str, format: Format) -> anyhow::Result<Str
 
 /// What the reader must know of the answer, beside it: the answer itself may go into a file.
 fn note(text: &str) {
-    eprintln!("note: {text}");
+    tell(format_args!("note: {text}"));
 }
 
 fn write(schema: &Schema, rows: &[RecordBatch], format: Format) -> String {
@@ -215,6 +221,9 @@ pub struct Failed {
     error: String,
     kind: String,
     position: Option<Position>,
+    /// The HTTP status, which an error of the engine has as well.
+    #[serde(skip)]
+    status: u16,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -233,6 +242,20 @@ impl Failed {
             error: error.to_string(),
             kind: error.kind().name().to_owned(),
             position,
+            status: error.kind().http_status(),
+        }
+    }
+
+    fn with(self, status: StatusCode) -> Failed {
+        let status = status.as_u16();
+        Failed { status, ..self }
+    }
+
+    /// Too busy is no fault of the query: asking again later may go better.
+    fn exit(&self) -> Exit {
+        match self.status {
+            429 | 503 | 504 => Exit::Unavailable,
+            _ => Exit::Trouble,
         }
     }
 
@@ -265,6 +288,7 @@ impl std::error::Error for Failed {}
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
@@ -273,6 +297,7 @@ mod tests {
             error: "no column `nme`".into(),
             kind: "bad_query".into(),
             position,
+            status: 400,
         };
         let text = "select name,\n\tnme\nfrom spans";
         let shown = failed(Some(Position { line: 2, column: 2 })).show(text);
@@ -280,5 +305,19 @@ mod tests {
         assert_eq!(failed(None).show(text), "bad_query: no column `nme`");
         let beyond = failed(Some(Position { line: 9, column: 0 })).show(text);
         assert_eq!(beyond, "9:0: bad_query: no column `nme`");
+    }
+
+    #[test]
+    fn what_may_go_better_later_is_no_bad_query() {
+        let exit = |status: u16| {
+            let failed: Failed = serde_json::from_str(r#"{"error":"it is","kind":"x"}"#).unwrap();
+            failed.with(StatusCode::from_u16(status).unwrap()).exit()
+        };
+        for status in [400, 401, 403, 413, 422, 500] {
+            assert_eq!(exit(status), Exit::Trouble, "{status}");
+        }
+        for status in [429, 503, 504] {
+            assert_eq!(exit(status), Exit::Unavailable, "{status}");
+        }
     }
 }

@@ -1,9 +1,12 @@
 //! `tailwater status`: which roles run, what comes in, what is refused and why, what the tables hold.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::Args;
+use http::StatusCode;
 use serde::Serialize;
 use serde_json::Value;
 use tailwater_config::Config;
@@ -12,13 +15,19 @@ use tailwater_runtime::{Exit, run_dir};
 use tailwater_storage::lake::Lake;
 
 use super::client::{ClientArgs, Peer};
+use super::exchange::{self, Unreachable};
 use super::lake::{self, Figures, Format};
-use super::{Common, exchange, print, role};
+use super::{Common, print, role};
 use crate::load::tally::align;
 
-/// Say how the roles of a data directory are doing. Exit 1 when one of them is not ready.
+/// Say how the roles of a data directory are doing.
+///
+/// Without --data, and without a directory that roles work on, asks at the addresses of the settings.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  tailwater status --data ./my-data --format json")]
+#[command(
+    after_help = "Exit code: 0 every role is ready or degraded; 1 one is not; 2 a table cannot be read, or it failed; 78 wrong settings.\n\n\
+    Example:\n  tailwater status --data ./my-data --format json"
+)]
 pub struct StatusArgs {
     /// Form of the answer.
     #[arg(long, value_enum, default_value_t = Format::Table)]
@@ -36,7 +45,8 @@ pub struct StatusArgs {
 /// Bad settings, or a table that cannot be read. A role that does not run is an answer, not an error.
 pub fn run(args: &StatusArgs, common: &Common) -> anyhow::Result<Exit> {
     let config = common.load()?;
-    let status = super::small_runtime()?.block_on(Box::pin(look(&config, &args.client, args.over)))?;
+    let status =
+        super::small_runtime()?.block_on(Box::pin(look(&config, &args.client, args.over, common.data.is_some())))?;
     print(&match args.format {
         Format::Table => status.table(),
         Format::Json => serde_json::to_string_pretty(&status)? + "\n",
@@ -67,6 +77,8 @@ struct Status {
     /// By table: bytes waiting in the outbox and for how long.
     waiting: Value,
     tables: Vec<Figures>,
+    /// Why something is not in it.
+    notes: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -77,6 +89,9 @@ struct RoleStatus {
     state: String,
     why: Vec<String>,
     addresses: BTreeMap<String, String>,
+    /// Where to ask it.
+    #[serde(skip)]
+    admin: Option<SocketAddr>,
 }
 
 #[derive(Debug, Serialize)]
@@ -137,22 +152,29 @@ struct Refusal {
     requests: u64,
 }
 
-async fn look(config: &Config, client: &ClientArgs, over: Duration) -> anyhow::Result<Status> {
+async fn look(config: &Config, client: &ClientArgs, over: Duration, is_named: bool) -> anyhow::Result<Status> {
+    // A directory that was named, or that roles have worked on, says itself who is there.
+    let has_run = is_named || config.data.join("run").is_dir();
+    let at = |configured: SocketAddr| (!has_run).then_some(configured);
+    let (collector, query, maintain) = (config.admin.collector, config.admin.query, config.admin.maintain);
     let mut roles = Vec::new();
-    for (role, key) in [
-        ("collector", "admin.collector"),
-        ("query", "admin.query"),
-        ("maintain", "admin.maintain"),
+    for (role, key, configured) in [
+        ("collector", "admin.collector", at(collector)),
+        ("query", "admin.query", at(query)),
+        ("maintain", "admin.maintain", at(maintain)),
     ] {
-        roles.push(role_status(config, client, role, key).await?);
+        roles.push(role_status(config, client, role, key, configured).await?);
     }
-    let admin = run_dir::read(&config.data, "collector")?.and_then(|file| file.reach("admin.collector"));
-    let (mut signals, mut refusals, mut first) = (Vec::new(), Vec::new(), Value::Null);
+    let (mut signals, mut refusals, mut first, mut notes) = (Vec::new(), Vec::new(), Value::Null, Vec::new());
     let tls = config.tls_of("admin.collector").is_some();
-    if let Some(admin) = admin.map(|admin| client.local(admin, tls)).transpose()? {
-        first = ask_json(&admin).await;
-        tokio::time::sleep(over).await;
-        signals = signals_of(&first, &ask_json(&admin).await, over);
+    if let Some(admin) = roles[0].admin.map(|admin| client.local(admin, tls)).transpose()? {
+        match looks(&admin, over).await {
+            Ok((before, after)) => {
+                signals = signals_of(&before, &after, over);
+                first = before;
+            }
+            Err(why) => notes.push(why),
+        }
         if let Ok(answer) = exchange::get(&admin, "/metrics").await {
             refusals = refusals_of(&String::from_utf8_lossy(&answer.body));
         }
@@ -160,7 +182,11 @@ async fn look(config: &Config, client: &ClientArgs, over: Duration) -> anyhow::R
     let lake_dir = role::lake_dir(config);
     let tables = match lake_dir.is_dir() {
         true => lake::figures(&Lake::open(&lake_dir)?, config).await?,
-        false => Vec::new(),
+        false => {
+            let is_running = roles.iter().any(|role| role.admin.is_some());
+            notes.push(no_lake(config, has_run, is_running));
+            Vec::new()
+        }
     };
     Ok(Status {
         data: config.data.display().to_string(),
@@ -171,51 +197,72 @@ async fn look(config: &Config, client: &ClientArgs, over: Duration) -> anyhow::R
         sampling: first["sampling"].clone(),
         waiting: first["tables"].clone(),
         tables,
+        notes,
     })
 }
 
+fn no_lake(config: &Config, has_run: bool, is_running: bool) -> String {
+    let what = match (has_run, is_running) {
+        (true, true) => " yet",
+        (true, false) => ", and no role works on it: is it the data directory?",
+        (false, true) => ": for the tables, name the data directory with --data",
+        (false, false) => ", and no role answers: name the data directory with --data",
+    };
+    format!("{} holds no lake{what}", config.data.display())
+}
+
+/// How a role is doing: the one that says in the data directory where it is, or the one at the `configured` address.
 async fn role_status(
     config: &Config,
     client: &ClientArgs,
     role: &'static str,
     key: &str,
+    configured: Option<SocketAddr>,
 ) -> anyhow::Result<RoleStatus> {
-    let Some(file) = run_dir::read(&config.data, role)? else {
-        let state = "not running".to_owned();
-        return Ok(RoleStatus {
-            role,
-            pid: None,
-            state,
-            why: vec![],
-            addresses: BTreeMap::new(),
-        });
-    };
-    let addresses = file
-        .addresses
-        .iter()
-        .map(|(key, address)| (key.clone(), address.to_string()))
-        .collect();
-    let mut status = RoleStatus {
+    let absent = || RoleStatus {
         role,
-        pid: Some(file.pid),
-        state: "no answer".to_owned(),
+        pid: None,
+        state: "not running".to_owned(),
         why: vec![],
-        addresses,
+        addresses: BTreeMap::new(),
+        admin: None,
     };
-    let Some(admin) = file.reach(key) else {
+    let file = run_dir::read(&config.data, role).with_context(|| format!("data: {}", config.data.display()))?;
+    let mut status = match (&file, configured) {
+        (Some(file), _) => RoleStatus {
+            pid: Some(file.pid),
+            addresses: file
+                .addresses
+                .iter()
+                .map(|(key, address)| (key.clone(), address.to_string()))
+                .collect(),
+            admin: file.reach(key),
+            ..absent()
+        },
+        (None, Some(address)) => RoleStatus {
+            addresses: [(key.to_owned(), address.to_string())].into(),
+            admin: Some(address),
+            ..absent()
+        },
+        (None, None) => return Ok(absent()),
+    };
+    status.state = "no answer".to_owned();
+    let Some(admin) = status.admin else {
         return Ok(status);
     };
     match exchange::get(&client.local(admin, config.tls_of(key).is_some())?, "/readyz").await {
         Ok(answer) => {
             let report: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-            let fallback = if answer.status.is_success() {
-                "ready"
-            } else {
-                "not_ready"
-            };
-            status.state = report["state"].as_str().unwrap_or(fallback).to_owned();
-            status.why = reasons(&report);
+            match report["state"].as_str() {
+                Some(state) => state.clone_into(&mut status.state),
+                None => status.why.push(format!(
+                    "{admin} answers {}: is it a Tailwater admin port?",
+                    answer.status
+                )),
+            }
+            status.why.extend(reasons(&report));
         }
+        Err(error) if file.is_none() && error.is::<Unreachable>() => return Ok(absent()),
         Err(error) => status.why.push(format!("{error:#}")),
     }
     Ok(status)
@@ -238,10 +285,24 @@ fn reasons(report: &Value) -> Vec<String> {
     why.collect()
 }
 
-async fn ask_json(admin: &Peer) -> Value {
-    match exchange::get(admin, "/status").await {
-        Ok(answer) => serde_json::from_slice(&answer.body).unwrap_or_default(),
-        Err(_) => Value::Null,
+/// The collector's figures now and a moment later, or why there are none.
+async fn looks(admin: &Peer, over: Duration) -> Result<(Value, Value), String> {
+    let before = ask_json(admin).await?;
+    tokio::time::sleep(over).await;
+    Ok((before, ask_json(admin).await?))
+}
+
+async fn ask_json(admin: &Peer) -> Result<Value, String> {
+    let answer = exchange::get(admin, "/status").await;
+    let answer = answer.map_err(|error| format!("no figures: {error:#}"))?;
+    match answer.status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            Err("figures need a token with the role admin (TAILWATER_TOKEN)".to_owned())
+        }
+        status if status.is_success() => {
+            serde_json::from_slice(&answer.body).map_err(|error| format!("no figures: {}: {error}", admin.authority))
+        }
+        status => Err(format!("no figures: {} answers {status}", admin.authority)),
     }
 }
 
@@ -374,6 +435,7 @@ impl Status {
                 ))
             });
         text.extend(lag);
+        text.extend(self.notes.iter().map(|note| format!("note: {note}\n")));
         text
     }
 }

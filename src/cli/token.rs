@@ -4,7 +4,7 @@
 //! comments too, stays as it is. Running servers see the change by themselves.
 
 use std::io::{Read as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -13,7 +13,7 @@ use tailwater_config::access::{AccessFile, DEFAULT_TENANT, Role, Roles, end_of, 
 use tailwater_runtime::Exit;
 use tailwater_runtime::access::{hash, hex, mint};
 
-use super::{Common, print};
+use super::{Common, print, tell};
 
 /// Make, list and revoke tokens: who may send and ask, as which tenant.
 #[derive(Debug, Args)]
@@ -111,19 +111,20 @@ pub fn run(args: &TokenArgs, common: &Common) -> anyhow::Result<Exit> {
             let path = place(file, common)?;
             let roles: Roles = role.iter().map(|word| word.role()).collect();
             let token = mint().context("random bytes")?;
+            let today = chrono::Utc::now().timestamp();
             let line = line(
                 name,
                 tenant,
                 roles,
-                expires.as_deref(),
+                expires.as_deref().map(|date| (date, today)),
                 &hash(token.reveal().as_bytes()),
             )?;
             change(&path, |text| added(&path, text, &line))?;
             print(&format!("{}\n", token.reveal()))?;
-            eprintln!(
+            tell(format_args!(
                 "token {name} of tenant {tenant} is in {}; it is shown this once",
                 path.display()
-            );
+            ));
             Ok(Exit::Ok)
         }
         What::List { file } => {
@@ -141,7 +142,7 @@ pub fn run(args: &TokenArgs, common: &Common) -> anyhow::Result<Exit> {
                 Ok(rest)
             })?;
             if !found {
-                eprintln!("tailwater: {} has no token {name}", path.display());
+                tell(format_args!("tailwater: {} has no token {name}", path.display()));
                 return Ok(Exit::No);
             }
             Ok(Exit::Ok)
@@ -177,16 +178,27 @@ fn place(file: &File, common: &Common) -> anyhow::Result<PathBuf> {
     }
 }
 
-fn line(name: &str, tenant: &str, roles: Roles, expires: Option<&str>, sha256: &[u8; 32]) -> anyhow::Result<String> {
+/// The line of a token; `expires` is its last day, and the second it is now.
+fn line(
+    name: &str,
+    tenant: &str,
+    roles: Roles,
+    expires: Option<(&str, i64)>,
+    sha256: &[u8; 32],
+) -> anyhow::Result<String> {
     for (what, word) in [("name", name), ("tenant", tenant)] {
         if !is_name(word) {
             bail!("{what}: expected 1 to 64 of A-Z, a-z, 0-9, _ and -");
         }
     }
-    if expires.is_some_and(|date| end_of(date).is_none()) {
-        bail!("--expires: expected a date, as 2027-12-31");
+    if let Some((date, now)) = expires {
+        match end_of(date) {
+            None => bail!("--expires: expected a date, as 2027-12-31"),
+            Some(end) if end <= now => bail!("--expires: {date} is over: nobody could use the token"),
+            Some(_) => {}
+        }
     }
-    let expires = expires.map_or(String::new(), |date| format!(" expires={date}"));
+    let expires = expires.map_or(String::new(), |(date, _)| format!(" expires={date}"));
     Ok(format!(
         "token {name} tenant={tenant} roles={roles}{expires} sha256={}\n",
         hex(sha256)
@@ -217,11 +229,18 @@ fn without(path: &Path, text: &str, name: &str) -> anyhow::Result<(String, bool)
     Ok((rest.map(|(_, line)| line).collect(), true))
 }
 
-/// Replaces the file in one step, durably, readable by its owner (and whoever could read it before).
+/// Replaces the file in one step, durably, readable by its owner (and whoever could read it before): root's changes leave it to the server's group.
 fn change(path: &Path, new: impl FnOnce(&str) -> anyhow::Result<String>) -> anyhow::Result<()> {
-    let (text, mode) = match std::fs::read_to_string(path) {
-        Ok(text) => (text, std::fs::metadata(path)?.permissions().mode() & 0o774),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => (String::new(), 0o600),
+    let (text, mode, owner) = match std::fs::read_to_string(path) {
+        Ok(text) => {
+            let about = std::fs::metadata(path)?;
+            (
+                text,
+                about.permissions().mode() & 0o774,
+                Some((about.uid(), about.gid())),
+            )
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => (String::new(), 0o600, None),
         Err(error) => return Err(error).with_context(|| path.display().to_string()),
     };
     let new = new(&text)?;
@@ -240,6 +259,10 @@ fn change(path: &Path, new: impl FnOnce(&str) -> anyhow::Result<String>) -> anyh
             .mode(0o600)
             .open(&aside)?;
         file.write_all(new.as_bytes())?;
+        let made = file.metadata()?;
+        if let Some((uid, gid)) = owner.filter(|owner| *owner != (made.uid(), made.gid())) {
+            std::os::unix::fs::fchown(&file, Some(uid), Some(gid))?;
+        }
         file.set_permissions(std::fs::Permissions::from_mode(mode))?;
         file.sync_all()?;
         std::fs::rename(&aside, &path)
@@ -280,7 +303,7 @@ mod tests {
         let path = Path::new("tokens");
         let roles: Roles = [Role::Ingest].into_iter().collect();
         let agent = line("agent", "shop", roles, None, &[1; 32]).unwrap();
-        let grafana = line("grafana", "shop", Roles::ALL, Some("2027-12-31"), &[2; 32]).unwrap();
+        let grafana = line("grafana", "shop", Roles::ALL, Some(("2027-12-31", 0)), &[2; 32]).unwrap();
         assert!(
             agent.starts_with("token agent tenant=shop roles=ingest sha256=0101"),
             "{agent}"
@@ -305,7 +328,11 @@ mod tests {
         assert_eq!(without(path, &rest, "agent").unwrap(), (rest.clone(), false));
         assert!(line("a b", "shop", roles, None, &[0; 32]).is_err());
         assert!(line("a", "../x", roles, None, &[0; 32]).is_err());
-        assert!(line("a", "x", roles, Some("soon"), &[0; 32]).is_err());
+        assert!(line("a", "x", roles, Some(("soon", 0)), &[0; 32]).is_err());
+        // Good to the last second of its day.
+        let new_year = 1_577_923_200;
+        assert!(line("a", "x", roles, Some(("2020-01-01", new_year - 1)), &[0; 32]).is_ok());
+        assert!(line("a", "x", roles, Some(("2020-01-01", new_year)), &[0; 32]).is_err());
     }
 
     #[test]
@@ -322,6 +349,22 @@ mod tests {
             (mode(), std::fs::read_to_string(&path).unwrap()),
             (0o640, String::new())
         );
+        // Root can give it to any group, others to theirs.
+        let of = std::fs::metadata(&path).unwrap();
+        let groups = rustix::process::getgroups().unwrap();
+        let other = match rustix::process::geteuid().is_root() {
+            true => Some(of.gid() + 1),
+            false => groups.iter().map(|group| group.as_raw()).find(|gid| *gid != of.gid()),
+        };
+        if let Some(gid) = other {
+            std::os::unix::fs::chown(&path, None, Some(gid)).unwrap();
+            change(&path, |text| added(&path, text, &line)).unwrap();
+            assert_eq!(
+                std::fs::metadata(&path).unwrap().gid(),
+                gid,
+                "the server can read it still"
+            );
+        }
         assert!(change(&path, |_| bail!("no")).is_err());
         assert_eq!(
             std::fs::read_dir(directory.path()).unwrap().count(),

@@ -86,9 +86,9 @@ struct Span {
 
 /// Meaning of an OTLP/HTTP answer.
 pub fn of_http(signal: Signal, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Answer {
-    let json = headers
-        .get(http::header::CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+    let kind = headers.get(http::header::CONTENT_TYPE).map(http::HeaderValue::as_bytes);
+    let is = |name: &str| kind.is_some_and(|kind| kind.starts_with(name.as_bytes()));
+    let json = is("application/json");
     match status.as_u16() {
         200..=299 if json => match serde_json::from_slice::<serde_json::Value>(body) {
             Ok(answer) => Answer::Acked {
@@ -105,8 +105,8 @@ pub fn of_http(signal: Signal, status: StatusCode, headers: &HeaderMap, body: &[
                 .get(http::header::RETRY_AFTER)
                 .and_then(|value| retry_after(value.to_str().ok()?)),
         },
-        _ if json => Answer::Final {
-            code: format!("{} {}", status.as_str(), String::from_utf8_lossy(body)),
+        _ if json || is("text/plain") => Answer::Final {
+            code: format!("{} {}", status.as_str(), String::from_utf8_lossy(body).trim_end()),
         },
         _ => {
             let message = RpcStatus::decode(body).map(|status| status.message).unwrap_or_default();
@@ -114,6 +114,16 @@ pub fn of_http(signal: Signal, status: StatusCode, headers: &HeaderMap, body: &[
                 code: format!("{} {message}", status.as_str()).trim_end().to_owned(),
             }
         }
+    }
+}
+
+/// An answer that was final below gRPC, with what the reason may be.
+pub fn no_grpc(answer: Answer) -> Answer {
+    match answer {
+        Answer::Final { code } => Answer::Final {
+            code: format!("{code} without gRPC: is it an OTLP/HTTP port? --protocol http speaks that"),
+        },
+        other => other,
     }
 }
 

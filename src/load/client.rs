@@ -79,6 +79,18 @@ pub struct Target {
     pub authorization: Option<HeaderValue>,
 }
 
+/// Nobody listens at the endpoint.
+#[derive(Debug)]
+pub struct Unreachable(String);
+
+impl std::fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unreachable {}
+
 /// Longest answer read: answers carry a message and a few numbers.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
@@ -147,6 +159,19 @@ impl Client {
             payload[1..5].copy_from_slice(&length.to_be_bytes());
         }
         Ok(payload.into())
+    }
+
+    /// Makes a connection and lets it go, to know whether somebody listens.
+    ///
+    /// # Errors
+    /// Why nobody does.
+    pub async fn reach(&self) -> Result<(), Unreachable> {
+        let unreachable = |why: String| Unreachable(format!("no server answers at {}: {why}", self.authority));
+        match tokio::time::timeout(self.target.timeout, self.target.connector.connect(&self.authority)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(unreachable(error.to_string())),
+            Err(_) => Err(unreachable(format!("not within {:?}", self.target.timeout))),
+        }
     }
 
     /// Sends an enveloped request once and says what the answer means.
@@ -239,7 +264,8 @@ impl Client {
         let (parts, body) = response.into_parts();
         if !parts.status.is_success() {
             // A proxy's or a limit's answer below gRPC; the HTTP rules name the retryable ones.
-            return Ok(answer::of_http(signal, parts.status, &parts.headers, b""));
+            let answer = answer::of_http(signal, parts.status, &parts.headers, b"");
+            return Ok(answer::no_grpc(answer));
         }
         let collected = read(body).await?;
         let trailers: HeaderMap = collected.trailers().cloned().unwrap_or(parts.headers);

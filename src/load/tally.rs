@@ -251,6 +251,11 @@ impl Report {
         ];
         let seconds = self.seconds.max(1e-9);
         for (signal, figures) in &self.signals {
+            // What nothing was acknowledged of has no speed.
+            let acked = |figure: String| match figures.acked_requests {
+                0 => "-".to_owned(),
+                _ => figure,
+            };
             rows.push([
                 (*signal).to_owned(),
                 figures.sent.to_string(),
@@ -259,11 +264,11 @@ impl Report {
                 figures.refused.to_string(),
                 figures.rejected.to_string(),
                 figures.unanswered.to_string(),
-                format!("{:.0}", figures.acked as f64 / seconds),
-                format!("{:.1}", figures.payload_bytes as f64 / seconds / 1e6),
-                format!("{:.2} ms", figures.ack_p50_ms),
-                format!("{:.2} ms", figures.ack_p99_ms),
-                format!("{:.2} ms", figures.ack_max_ms),
+                acked(format!("{:.0}", figures.acked as f64 / seconds)),
+                acked(format!("{:.1}", figures.payload_bytes as f64 / seconds / 1e6)),
+                acked(format!("{:.2} ms", figures.ack_p50_ms)),
+                acked(format!("{:.2} ms", figures.ack_p99_ms)),
+                acked(format!("{:.2} ms", figures.ack_max_ms)),
             ]);
         }
         let mut text = align(&rows);
@@ -342,6 +347,25 @@ mod tests {
                 .next()
                 .is_some_and(|line| line.starts_with("signal"))
         );
+    }
+
+    #[test]
+    fn what_was_never_acknowledged_has_no_speed() {
+        let tally = Tally::default();
+        tally.change(Signal::Logs, |figures| {
+            (figures.sent, figures.payload_bytes) = (10, 1 << 20)
+        });
+        let gone = Outcome::Unknown("gone".into());
+        tally.end(Signal::Logs, 10, &gone, Duration::from_millis(2));
+        let row = |tally: &Tally| {
+            let table = tally.report(1, Duration::from_secs(1)).table();
+            let line = table.lines().nth(1).unwrap_or_default().to_owned();
+            let cells: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+            cells[7..].join(" ")
+        };
+        assert_eq!(row(&tally), "- - - - -");
+        tally.end(Signal::Logs, 10, &Outcome::Acked, Duration::from_millis(2));
+        assert_eq!(row(&tally), "10 1.0 2.00 ms 2.00 ms 2.00 ms");
     }
 
     #[test]

@@ -278,6 +278,18 @@ fn each_token_does_what_it_is_for_and_sees_its_tenant_alone() {
         "json",
     ]);
     assert!(code == 0 && out.contains("\"bank\""), "{code} {out}");
+    // Without the role it says what it cannot show.
+    for token in [None, Some(&tokens.of["shop-out"])] {
+        let mut args = vec!["status", "--data", data.to_str().unwrap(), "--format", "json"];
+        token.iter().for_each(|token| args.extend(["--token", token]));
+        let (code, out, _) = run(&args);
+        let status: serde_json::Value = serde_json::from_str(&out).unwrap();
+        let note = status["notes"][0].as_str().unwrap_or_default();
+        assert!(
+            code == 0 && note.contains("a token with the role admin"),
+            "{code} {out}"
+        );
+    }
 
     // A revoked token ends with the next look at the file, here at once.
     run_ok(&["token", "revoke", "shop-out", "--file", &path]);

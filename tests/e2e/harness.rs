@@ -34,6 +34,18 @@ pub fn run(args: &[&str]) -> (i32, String, String) {
     )
 }
 
+/// Exit code of the binary when nobody reads what it says, on either stream.
+pub fn run_unread(args: &[&str]) -> i32 {
+    let unread = || std::io::pipe().expect("a pipe").1;
+    let mut child = tailwater()
+        .args(args)
+        .stdout(unread())
+        .stderr(unread())
+        .spawn()
+        .expect("the binary starts");
+    child.wait().expect("the process is ours").code().unwrap_or(-1)
+}
+
 /// Runs the binary, which must succeed; answers its standard output.
 pub fn run_ok(args: &[&str]) -> String {
     let (code, out, err) = run(args);

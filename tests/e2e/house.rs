@@ -119,6 +119,23 @@ fn what_must_be_one_version_is_one() {
     assert!(doubled.is_empty(), "more than one version of {doubled:?}");
 }
 
+/// Files of tokens and keys are given to a group, so the user has a name, and it is made.
+#[test]
+fn the_unit_runs_as_a_user_that_files_can_be_given_to() {
+    let unit = include_str!("../../deploy/tailwater.service");
+    let user = include_str!("../../deploy/tailwater.sysusers");
+    let readme = include_str!("../../deploy/README.md");
+    assert!(unit.contains("\nUser=tailwater\nGroup=tailwater\n") && !unit.contains("DynamicUser"));
+    assert!(user.lines().any(|line| line.starts_with("u tailwater - ")));
+    for part in [
+        "systemd-sysusers",
+        "-m 0640 -o root -g tailwater",
+        "runuser -u tailwater",
+    ] {
+        assert!(readme.contains(part), "{part}");
+    }
+}
+
 /// The unit is what systemd takes, whatever the program does.
 #[test]
 fn systemd_takes_the_unit() {

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
-use crate::harness::{Server, gone, http, run, signal, tailwater, wait_for};
+use crate::harness::{Server, gone, http, run, run_unread, signal, tailwater, wait_for};
 use crate::sample;
 
 #[test]
@@ -166,4 +166,113 @@ fn a_directory_that_forgets_is_refused_unless_the_settings_accept_it() {
     assert_eq!(wait_for("the collector to end", || refused.ended()).code(), Some(78));
     let accepted = Server::start("collector", data.path(), &[("storage.allow_volatile", "true")]);
     assert!(accepted.stop().success());
+}
+
+#[test]
+fn status_without_a_directory_asks_at_the_configured_addresses() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("my-data");
+    let elsewhere = folder.path().join("tailwater-data");
+    let server = Server::start("run", &data, &[]);
+    let admins: Vec<String> = ["collector", "query", "maintain"]
+        .iter()
+        .map(|role| format!("admin.{role}={}", server.address(role, &format!("admin.{role}"))))
+        .collect();
+    let status = |admins: &[String], named: bool| {
+        let mut command = tailwater();
+        command.args(["status", "--over", "0s"]);
+        command.args(admins.iter().flat_map(|admin| ["--set", admin]));
+        match named {
+            true => command.arg("--data").arg(&elsewhere),
+            false => command.env("TAILWATER_DATA", &elsewhere),
+        };
+        let output = command.output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        (output.status.code(), text)
+    };
+    let (code, text) = status(&admins, false);
+    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(text.matches(" ready ").count(), 3, "{text}");
+    assert!(text.contains("tailwater-data holds no lake"), "{text}");
+    // A directory that was named is what is asked about.
+    let (code, text) = status(&admins, true);
+    assert!(code == Some(1) && text.matches("not running").count() == 3, "{text}");
+    assert!(server.stop().success());
+    let (code, text) = status(&admins, false);
+    assert!(code == Some(1) && text.matches("not running").count() == 3, "{text}");
+    assert!(
+        text.contains("no role answers: name the data directory with --data"),
+        "{text}"
+    );
+    let nowhere = elsewhere.to_str().unwrap();
+    assert_eq!(run_unread(&["status", "--data", nowhere, "--over", "0s"]), 1);
+}
+
+#[test]
+fn each_port_says_what_the_other_one_is_for() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start("collector", data.path(), &[]);
+    for kind in ["application/x-protobuf", "application/grpc"] {
+        let reply = http(server.grpc(), "POST", "/v1/traces", &[("content-type", kind)], b"");
+        let text = String::from_utf8(reply.body).unwrap();
+        assert!(reply.status == 415 && text.contains("4318"), "{} {text}", reply.status);
+    }
+    let (grpc, http) = (server.grpc(), server.http());
+    for (protocol, address, hint) in [("grpc", http, "--protocol http"), ("http", grpc, "OTLP/gRPC port")] {
+        let endpoint = format!("http://{address}");
+        let (code, out, err) = run(&[
+            "load",
+            "--endpoint",
+            &endpoint,
+            "--protocol",
+            protocol,
+            "--signals",
+            "logs",
+            "--rate",
+            "100",
+            "--duration",
+            "100ms",
+        ]);
+        assert!(code == 1 && out.contains(hint), "{protocol}: {code} {out} {err}");
+    }
+    assert!(server.stop().success());
+}
+
+#[test]
+fn load_without_a_server_ends_at_once() {
+    let (code, out, err) = run(&["load", "--endpoint", "http://127.0.0.1:1"]);
+    assert!(code == 69 && out.is_empty(), "{code} {out}");
+    assert!(
+        err.contains("127.0.0.1:1") && err.contains("Is `tailwater run` running?"),
+        "{err}"
+    );
+}
+
+#[test]
+fn every_file_that_cannot_be_used_is_named_with_its_setting() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(path("data"), "").unwrap();
+    std::fs::write(path("ca.pem"), "").unwrap();
+    let settings = [
+        ("access.tokens", path("tokens"), path("tokens")),
+        ("tls.cert", path("server.pem"), path("server.pem")),
+        ("tls.key", path("server.key"), path("server.key")),
+        ("tls.client_ca", path("ca.pem"), "holds no certificate".to_owned()),
+        ("data", path("data"), "not a directory".to_owned()),
+    ];
+    for command in [&["config", "check"][..], &["run"], &["collector"]] {
+        let mut args = command.to_vec();
+        let pairs: Vec<String> = settings.iter().map(|(key, path, _)| format!("{key}={path}")).collect();
+        pairs.iter().for_each(|pair| args.extend(["--set", pair]));
+        let (code, _, err) = run(&args);
+        assert_eq!(code, 78, "{command:?}: {err}");
+        for (key, _, says) in &settings {
+            let line = err.lines().find(|line| line.contains(&format!("{key}: ")));
+            assert!(
+                line.is_some_and(|line| line.contains(says)),
+                "{key} in {command:?}: {err}"
+            );
+        }
+    }
 }

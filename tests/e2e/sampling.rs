@@ -8,7 +8,7 @@ use opentelemetry_proto::tonic::trace::v1::{Span, Status};
 use rand::{Rng, SeedableRng};
 use serde_json::Value;
 
-use crate::harness::{Server, asked, grpc, http, run, run_ok, signal, tailwater, wait_for};
+use crate::harness::{Server, asked, grpc, http, run, run_ok, run_unread, signal, tailwater, wait_for};
 use crate::sample;
 
 const POLICY: &str = "\
@@ -40,6 +40,40 @@ pub fn number(row: &Value, column: &str) -> f64 {
     let value = &row[column];
     let said = value.as_f64().or_else(|| value.as_str()?.parse().ok());
     said.unwrap_or_else(|| panic!("{column} of {row}"))
+}
+
+#[test]
+fn import_answers_1_when_something_is_lost_and_check_points_to_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("otelcol.yaml").display().to_string();
+    let processor = "num_traces: 50\n    policies:\n      - {name: all, type: always_sample}\n";
+    let one = format!("processors:\n  tail_sampling:\n    {processor}");
+    for (text, code, says) in [
+        (one.clone(), 0, ":3:5: note: num_traces"),
+        (
+            format!("{one}  tail_sampling/eu:\n    {processor}"),
+            1,
+            "lost: tail_sampling/eu",
+        ),
+    ] {
+        std::fs::write(&path, text).unwrap();
+        let (got, _, err) = run(&["sampling", "import", &path]);
+        assert!(got == code && err.contains(says), "{got} {err}");
+        assert_eq!(run_unread(&["sampling", "import", &path]), code);
+        let (got, _, err) = run(&["sampling", "check", &path]);
+        assert!(got == 78 && err.contains("sampling import"), "{got} {err}");
+    }
+}
+
+#[test]
+fn a_trace_id_may_come_with_the_end_of_its_line() {
+    let nowhere = tempfile::tempdir().unwrap();
+    let data = nowhere.path().display().to_string();
+    let explain = |id: &str| run(&["sampling", "explain", id, "--data", &data]).2;
+    let err = explain("4bf92f3577b34da6a3ce929d0e0e4736\r");
+    assert!(err.contains("holds no lake"), "{err}");
+    let err = explain("4bf92f\r77b3");
+    assert!(err.contains(r#""4bf92f\r77b3" is no trace id"#), "{err}");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use tailwater_model::red::{RedKey, RedRow, WEIGHT_ONE, red_batch};
 use tailwater_model::table::{Table, schema};
 use tailwater_storage::lake::Lake;
 
-use crate::harness::{Server, http, run, run_ok};
+use crate::harness::{Server, http, run, run_ok, run_unread};
 use crate::sample;
 
 /// 2026-11-22T00:00:00Z.
@@ -172,6 +172,7 @@ fn check_says_it_in_its_exit_code() {
         args.extend(documents);
         let (got, out, err) = run(&args);
         assert_eq!(got, code, "{documents:?}\n{out}\n{err}");
+        assert_eq!(run_unread(&args), code, "{documents:?}, when nobody reads it");
         assert!(format!("{out}{err}").contains(says), "'{says}' in\n{out}\n{err}");
     };
     check(&[&holds], 0, "met");
@@ -517,6 +518,31 @@ slos:
     ]);
     assert_eq!(code, 2);
     assert!(err.contains("no.yml:1:"), "{err}");
+    let level = "apiVersion: sloth.slok.dev/v1\nkind: PrometheusServiceLevel\nspec: {service: a, slos: []}\n";
+    let (code, _, err) = run(&["slo", "import", "sloth", &files.put("level.yml", level)]);
+    assert!(
+        code == 2 && err.lines().count() == 1 && err.contains("of Kubernetes"),
+        "{code} {err}"
+    );
+}
+
+#[test]
+fn folders_without_documents_are_no_success_and_those_in_them_are_named() {
+    let files = Files::new();
+    std::fs::create_dir_all(files.path("slo/more")).unwrap();
+    std::fs::create_dir_all(files.path("slo/..data")).unwrap();
+    let folder = files.path("slo");
+    let (code, out, err) = run(&["slo", "validate", &folder]);
+    assert!(
+        code == 2 && out.is_empty() && err.contains("no document"),
+        "{code} {out} {err}"
+    );
+    let slo = files.slo("holds", "checkout", "errors: exclude", "0.95");
+    std::fs::rename(slo, files.path("slo/holds.yaml")).unwrap();
+    let (code, _, err) = run(&["slo", "validate", &folder]);
+    assert_eq!(code, 0, "{err}");
+    assert!(err.contains("slo/more: folders in a folder"), "{err}");
+    assert!(!err.contains("..data"), "{err}");
 }
 
 #[test]

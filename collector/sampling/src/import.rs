@@ -32,9 +32,29 @@ pub struct Imported {
     pub notes: Vec<Note>,
 }
 
-/// Something that could not be carried over.
+/// What a note means for the policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// Not carried over: other traces are kept than there.
+    Lost,
+    /// Carried over with a slightly different meaning, or not needed here.
+    Note,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Severity::Lost => "lost",
+            Severity::Note => "note",
+        })
+    }
+}
+
+/// Something that could not be carried over, or means something slightly different.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {
+    /// Whether something is lost.
+    pub severity: Severity,
     /// Where it stands.
     pub at: At,
     /// Which policy or key.
@@ -47,9 +67,17 @@ impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{}:{}: {}: {}",
-            self.at.line, self.at.column, self.what, self.message
+            "{}:{}: {}: {}: {}",
+            self.at.line, self.at.column, self.severity, self.what, self.message
         )
+    }
+}
+
+impl Imported {
+    /// Whether something was not carried over.
+    #[must_use]
+    pub fn is_lossy(&self) -> bool {
+        self.notes.iter().any(|note| note.severity == Severity::Lost)
     }
 }
 
@@ -64,12 +92,17 @@ pub fn otelcol(text: &str) -> Result<Imported, String> {
     }
     let document = documents.first().ok_or("nothing in it")?;
     let processors = get(document, "processors").unwrap_or(document);
-    let processor = entries(processors).iter().find(|entry| {
+    let mut found = entries(processors).iter().filter(|entry| {
         let name = entry.key.as_str();
         name == "tail_sampling" || name.starts_with("tail_sampling/")
     });
-    let processor = &processor.ok_or("no tail_sampling processor in it")?.node;
+    let first = found.next().ok_or("no tail_sampling processor in it")?;
+    let processor = &first.node;
     let mut import = Import::default();
+    for other in found {
+        let message = format!("not carried over: the policy is that of {} alone", first.key);
+        import.lost(other.at, &other.key, message);
+    }
     let mut out = String::from("# Imported from a tail_sampling processor.\n");
     import.waits(processor, &mut out);
     let policies = get(processor, "policies").ok_or("the tail_sampling processor has no policies")?;
@@ -77,7 +110,7 @@ pub fn otelcol(text: &str) -> Result<Imported, String> {
         import.policy(item);
     }
     import.rules.sort_by_key(Rule::order);
-    import.write(policies.at, &mut out);
+    import.write(&mut out);
     Ok(Imported {
         policy: out,
         notes: import.notes,
@@ -93,8 +126,21 @@ struct Import {
 
 impl Import {
     fn note(&mut self, at: At, what: &str, message: impl Into<String>) {
-        let (what, message) = (what.to_owned(), message.into());
-        self.notes.push(Note { at, what, message });
+        self.say(Severity::Note, at, what, message.into());
+    }
+
+    fn lost(&mut self, at: At, what: &str, message: impl Into<String>) {
+        self.say(Severity::Lost, at, what, message.into());
+    }
+
+    fn say(&mut self, severity: Severity, at: At, what: &str, message: String) {
+        let what = what.to_owned();
+        self.notes.push(Note {
+            severity,
+            at,
+            what,
+            message,
+        });
     }
 
     /// When a trace is due.
@@ -114,7 +160,7 @@ impl Import {
                     write(wait)
                 );
             }
-            _ => self.note(
+            _ => self.lost(
                 processor.at,
                 "decision_wait",
                 "is written in a way that is not read here: set trace.timeout and trace.root_settle",
@@ -134,29 +180,31 @@ impl Import {
             ),
             ("drop_pending_traces_on_shutdown", "traces that wait survive a restart"),
             ("num_shards", "not needed"),
-            ("maximum_trace_size_bytes", "a trace's size is a condition: trace.bytes"),
             ("sampling_strategy", "a trace is decided when it is whole"),
             ("tail_storage", "what waits is in the intake log"),
         ];
         for entry in entries(processor) {
-            if let Some((key, message)) = known.iter().find(|(key, _)| *key == entry.key) {
+            if entry.key == "maximum_trace_size_bytes" {
+                let message = "not carried over: a trace's size is a condition, trace.bytes";
+                self.lost(entry.at, &entry.key, message);
+            } else if let Some((key, message)) = known.iter().find(|(key, _)| *key == entry.key) {
                 self.note(entry.at, key, *message);
             } else if !["policies", "decision_wait", "decision_wait_after_root_received"].contains(&entry.key.as_str())
             {
-                self.note(entry.at, &entry.key, "is not known here");
+                self.lost(entry.at, &entry.key, "is not known here");
             }
         }
     }
 
-    fn write(&mut self, at: At, out: &mut String) {
+    fn write(&mut self, out: &mut String) {
         let mut used: Vec<String> = Vec::new();
         let mut is_closed = false;
         out.push_str("strata:\n");
         let rules = std::mem::take(&mut self.rules);
         for (place, rule) in rules.iter().enumerate() {
             if is_closed {
-                self.note(
-                    at,
+                self.lost(
+                    rule.at,
                     &rule.name,
                     "not carried over: a policy before it takes every trace, and the first one decides",
                 );
@@ -311,6 +359,39 @@ mod tests {
                 "bytes: not carried over",
             ],
         );
+    }
+
+    #[test]
+    fn what_is_lost_is_told_from_what_is_worth_a_note_and_each_has_its_place() {
+        let imported = |text: &str| {
+            let imported = otelcol(text).unwrap();
+            let said: Vec<String> = imported.notes.iter().map(Note::to_string).collect();
+            (imported.is_lossy(), said)
+        };
+        let policies = "    policies:\n      - {name: all, type: always_sample}\n";
+        let unneeded = format!(
+            "processors:\n  tail_sampling:\n    num_traces: 100\n    expected_new_traces_per_sec: 10\n{policies}"
+        );
+        let (lossy, said) = imported(&unneeded);
+        assert!(!lossy && said.len() == 2, "{said:?}");
+        assert!(said[0].starts_with("3:5: note: num_traces: memory"), "{said:?}");
+        let (lossy, said) = imported(&format!(
+            "processors:\n  tail_sampling:\n{policies}      - {{name: more, type: rate_limiting, rate_limiting: {{spans_per_second: 5}}}}\n  tail_sampling/2:\n{policies}"
+        ));
+        assert!(lossy);
+        assert_eq!(
+            said,
+            [
+                "6:3: lost: tail_sampling/2: not carried over: the policy is that of tail_sampling alone",
+                "5:9: lost: more: not carried over: a policy before it takes every trace, and the first one decides",
+            ]
+        );
+        for lost in ["maximum_trace_size_bytes: 5", "surprise: 1"] {
+            assert!(
+                imported(&format!("processors:\n  tail_sampling:\n    {lost}\n{policies}")).0,
+                "{lost}"
+            );
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
@@ -37,7 +37,7 @@ const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-en
 
 /// Answers one gRPC call. Never fails: every refusal is a status.
 pub async fn answer(intake: Arc<Intake>, request: Request<Incoming>) -> Response<Body> {
-    if !is_grpc(request.headers()) {
+    if request.version() != Version::HTTP_2 || !is_grpc(request.headers()) {
         return not_grpc();
     }
     // Who asks comes first: a stranger learns nothing about paths and forms.
@@ -187,6 +187,8 @@ fn not_grpc() -> Response<Body> {
     let text = "this is the OTLP/gRPC port; OTLP/HTTP is served on another one (4318 by default)\n";
     let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())).boxed_unsync());
     *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    let text = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, text);
     response
 }
 

@@ -262,11 +262,6 @@ impl Way {
             }
             Err(_) => return Err("header_timeout"),
         };
-        let version = match self.protocol {
-            // What is no HTTP/2 is told so by its parser.
-            Protocol::Grpc => Version::Http2,
-            Protocol::Http => version,
-        };
         let activity = Activity::new(version, patience, opened, Instant::now());
         Ok(Some((version, Noted::new(first, stream, activity.clone()), activity)))
     }

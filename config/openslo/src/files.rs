@@ -19,6 +19,8 @@ pub const FILES_MAX: usize = 10_000;
 pub struct Checked {
     /// The files that were read, in order.
     pub files: Vec<PathBuf>,
+    /// Folders in a folder, which are not looked into.
+    pub skipped: Vec<PathBuf>,
     /// All documents.
     pub documents: Vec<Document>,
     /// All SLOs that stand alone.
@@ -38,7 +40,10 @@ pub fn check<P: AsRef<Path>>(paths: &[P]) -> Checked {
     let mut checked = Checked::default();
     for path in paths {
         match list(path.as_ref()) {
-            Ok(files) => checked.files.extend(files),
+            Ok((files, skipped)) => {
+                checked.files.extend(files);
+                checked.skipped.extend(skipped);
+            }
             Err(problem) => checked.problems.push(*problem),
         }
     }
@@ -67,22 +72,28 @@ pub fn check<P: AsRef<Path>>(paths: &[P]) -> Checked {
     checked
 }
 
-/// The files that a path means.
-fn list(path: &Path) -> Result<Vec<PathBuf>, Box<Problem>> {
+/// The files that a path means, and the folders in it that it does not. Hidden folders are somebody else's, as Kubernetes' own in a mounted ConfigMap.
+fn list(path: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Box<Problem>> {
     let wrong = |error: std::io::Error| Box::new(about(path, format!("cannot be read: {error}")));
     if !std::fs::metadata(path).map_err(wrong)?.is_dir() {
-        return Ok(vec![path.to_path_buf()]);
+        return Ok((vec![path.to_path_buf()], Vec::new()));
     }
-    let mut files = Vec::new();
+    let (mut files, mut skipped) = (Vec::new(), Vec::new());
     for entry in std::fs::read_dir(path).map_err(wrong)? {
         let file = entry.map_err(wrong)?.path();
         let yaml = file.extension().is_some_and(|e| e == "yaml" || e == "yml");
+        let is_hidden = file
+            .file_name()
+            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
         if yaml && file.is_file() {
             files.push(file);
+        } else if !is_hidden && file.is_dir() {
+            skipped.push(file);
         }
     }
     files.sort();
-    Ok(files)
+    skipped.sort();
+    Ok((files, skipped))
 }
 
 /// The text of a file.

@@ -56,6 +56,17 @@ pub fn import_sloth(file: &Path, text: &str) -> Reading {
 }
 
 fn specification(root: &Node, c: &mut Convert<'_>, r: &mut Reader<'_>) -> Option<Vec<Node>> {
+    if let Value::Map(entries) = &root.value
+        && let Some(kind) = entries.iter().find(|entry| entry.key == "kind")
+        && matches!(&kind.node.value, Value::Scalar { text, .. } if text == "PrometheusServiceLevel")
+    {
+        c.wrong(
+            kind.at,
+            "kind",
+            "a PrometheusServiceLevel of Kubernetes is not read: write its `spec` as a file with `version: prometheus/v1`, where keys have underscores (`error_query`)",
+        );
+        return None;
+    }
     let fields = r.fields(root, "", &["version", "service", "labels", "slos", "slo_plugins"])?;
     let version = r.required(&fields, "version", &format!("`version: {VERSION}`"))?;
     r.word(&version, &[(VERSION, ())])?;

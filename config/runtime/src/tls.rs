@@ -80,6 +80,28 @@ impl Tls {
         Ok(Arc::new(Tls { files, speaks, current }))
     }
 
+    /// Everything that is wrong with the files, each with what it is of them: `cert`, `key` or `client_ca`.
+    #[must_use]
+    pub fn check(files: &TlsFiles) -> Vec<(&'static str, io::Error)> {
+        let cert = bytes(&files.cert).and_then(|pem| certificates(&files.cert, &pem));
+        let key = private(&files.key)
+            .and_then(|()| bytes(&files.key))
+            .and_then(|pem| private_key(&files.key, &pem));
+        let authority = |path: &PathBuf| bytes(path).and_then(|pem| authorities(path, &pem));
+        let ca = files.client_ca.as_ref().map(authority);
+        let all = [
+            ("cert", cert.err()),
+            ("key", key.err()),
+            ("client_ca", ca.and_then(Result::err)),
+        ];
+        let mut wrong: Vec<_> = all.into_iter().filter_map(|(of, error)| Some((of, error?))).collect();
+        // Each for itself is good; together they may not be.
+        if wrong.is_empty() {
+            wrong.extend(load(files, Speaks::Both, None).err().map(|error| ("cert", error)));
+        }
+        wrong
+    }
+
     /// Reads the files again; says whether they changed. What is wrong with them leaves everything as it was.
     ///
     /// # Errors
@@ -139,6 +161,10 @@ fn private(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+fn private_key(path: &Path, pem: &[u8]) -> io::Result<PrivateKeyDer<'static>> {
+    PrivateKeyDer::from_pem_slice(pem).map_err(|_| wrong(path, "holds no private key (PEM)"))
+}
+
 fn authorities(path: &Path, pem: &[u8]) -> io::Result<Arc<RootCertStore>> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(path, pem)? {
@@ -166,7 +192,7 @@ fn load(files: &TlsFiles, speaks: Speaks, known: Option<[u8; 32]>) -> io::Result
         return Ok(None);
     }
     let chain = certificates(&files.cert, &cert)?;
-    let key = PrivateKeyDer::from_pem_slice(&key).map_err(|_| wrong(&files.key, "holds no private key (PEM)"))?;
+    let key = private_key(&files.key, &key)?;
     let builder = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(io::Error::other)?;

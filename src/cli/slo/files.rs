@@ -10,11 +10,11 @@ use tailwater_openslo::template::TEMPLATES;
 use tailwater_openslo::{ResolvedSlo, TimeWindow, fmt as format_text, import_sloth, write};
 use tailwater_runtime::Exit;
 
-use super::super::print;
+use super::super::{print, tell};
 
 /// Say everything that is wrong with documents.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit code: 0 valid, 2 not.\n\nExamples:\n  \
+#[command(after_help = "Exit code: 0 valid; 2 not, or no document is there.\n\nExamples:\n  \
     tailwater slo validate slo/\n  \
     tailwater slo validate --strict checkout.yaml services.yaml")]
 pub struct ValidateArgs {
@@ -90,10 +90,15 @@ pub struct TemplateArgs {
 pub fn validate(args: &ValidateArgs) -> anyhow::Result<Exit> {
     let checked = files::check(&args.files);
     for note in &checked.reinterpreted {
-        eprintln!("note: {note}");
+        tell(format_args!("note: {note}"));
     }
+    skipped(&checked);
     warn(&checked);
     let wrong = say(&checked.problems);
+    if !wrong && checked.documents.is_empty() {
+        tell("tailwater: there is no document in the files");
+        return Ok(Exit::Trouble);
+    }
     if wrong || args.strict && !checked.lints.is_empty() {
         return Ok(Exit::Trouble);
     }
@@ -122,7 +127,7 @@ pub fn fmt(args: &FmtArgs) -> anyhow::Result<Exit> {
         match format_text(file, &text) {
             Err(problems) => {
                 wrong = true;
-                eprintln!("{problems}");
+                tell(problems);
             }
             Ok(formatted) if args.check => {
                 if formatted != text {
@@ -165,7 +170,7 @@ pub fn import(args: &ImportArgs) -> anyhow::Result<Exit> {
         return Ok(Exit::Trouble);
     }
     for note in &reading.reinterpreted {
-        eprintln!("note: {note}");
+        tell(format_args!("note: {note}"));
     }
     put(output.as_deref(), &write(&reading.documents))?;
     Ok(Exit::Ok)
@@ -178,6 +183,7 @@ pub fn list(args: &ListArgs) -> anyhow::Result<Exit> {
         return Ok(Exit::Ok);
     }
     let checked = files::check(&args.files);
+    skipped(&checked);
     let wrong = say(&checked.problems);
     let rows = checked.slos.iter().flat_map(objectives);
     print(&table(
@@ -195,12 +201,12 @@ pub fn template(args: &TemplateArgs) -> anyhow::Result<Exit> {
     }
     let near = nearest(&args.name, names()).map(|near| format!("; did you mean {near}?"));
     let all: Vec<&str> = names().collect();
-    eprintln!(
+    tell(format_args!(
         "tailwater: no template `{}`: there are {}{}",
         args.name,
         all.join(", "),
         near.unwrap_or_default()
-    );
+    ));
     Ok(Exit::Trouble)
 }
 
@@ -244,22 +250,32 @@ fn many(n: usize, what: &str) -> String {
 /// Shows problems; whether there are any.
 pub(super) fn say(problems: &[Problem]) -> bool {
     for problem in problems {
-        eprintln!("{problem}");
+        tell(problem);
     }
     !problems.is_empty()
 }
 
+/// Shows which folders nobody looked into.
+pub(super) fn skipped(checked: &Checked) {
+    for folder in &checked.skipped {
+        tell(format_args!(
+            "note: {}: folders in a folder are not read: name it as well",
+            folder.display()
+        ));
+    }
+}
+
 /// Shows what is no mistake but seldom meant.
-pub(super) fn warn(checked: &Checked) {
+fn warn(checked: &Checked) {
     for lint in &checked.lints {
-        eprintln!(
+        tell(format_args!(
             "{}: warning: {}: {} ({}: {})",
             lint.origin,
             lint.path,
             lint.write,
             lint.name,
             lint.explanation()
-        );
+        ));
     }
 }
 
@@ -267,7 +283,7 @@ pub(super) fn warn(checked: &Checked) {
 pub(super) fn put(output: Option<&Path>, text: &str) -> anyhow::Result<()> {
     match output {
         Some(file) => std::fs::write(file, text).with_context(|| format!("write {}", file.display())),
-        None => print(text),
+        None => Ok(print(text)?),
     }
 }
 

@@ -18,8 +18,8 @@ use tailwater_storage::lake::Lake;
 
 use super::super::client::{ClientArgs, Peer};
 use super::super::exchange::{self, Unreachable};
-use super::super::{Common, role, small_runtime, sql};
-use super::files::{put, say};
+use super::super::{Common, role, small_runtime, sql, tell};
+use super::files::{put, say, skipped};
 
 /// Say whether objectives hold and how fast their budgets burn.
 #[derive(Debug, Args)]
@@ -224,15 +224,18 @@ fn colour() -> bool {
 /// The answer, or the exit code after its reason was shown.
 fn answer(asked: &Asked, common: &Common, colour: bool) -> anyhow::Result<Result<Answer, Exit>> {
     let checked = files::check(&asked.files);
+    skipped(&checked);
     if say(&checked.problems) {
         return Ok(Err(Exit::Trouble));
     }
     if checked.slos.is_empty() {
-        eprintln!("tailwater: there is no SLO in the files");
+        tell(format_args!("tailwater: there is no SLO in the files"));
         return Ok(Err(Exit::Trouble));
     }
     if asked.tenant.is_some() && common.data.is_none() {
-        eprintln!("tailwater: --tenant goes with --data: a server takes the tenant from the token");
+        tell(format_args!(
+            "tailwater: --tenant goes with --data: a server takes the tenant from the token"
+        ));
         return Ok(Err(Exit::Trouble));
     }
     let config = common.load()?;
@@ -247,22 +250,22 @@ fn answer(asked: &Asked, common: &Common, colour: bool) -> anyhow::Result<Result
     Ok(match got {
         Ok(answer) => {
             for note in &answer.notes {
-                eprintln!("note: {note}");
+                tell(format_args!("note: {note}"));
             }
             Ok(answer)
         }
         Err(Refused::Trouble(why)) => {
-            eprintln!("tailwater: {why}");
+            tell(format_args!("tailwater: {why}"));
             Err(Exit::Trouble)
         }
         Err(Refused::Later(why)) => {
-            eprintln!("tailwater: {why}");
+            tell(format_args!("tailwater: {why}"));
             Err(Exit::Unavailable)
         }
         Err(Refused::Unreachable(why)) => {
-            eprintln!(
+            tell(format_args!(
                 "tailwater: {why}\nIs `tailwater run` running? `--data DIR` reads a data directory without a server."
-            );
+            ));
             Err(Exit::Unavailable)
         }
     })

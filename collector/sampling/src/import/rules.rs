@@ -71,7 +71,7 @@ impl Import {
                 at: node.at,
                 ..rule
             }),
-            Err(message) => self.note(node.at, &name, format!("not carried over: {message}")),
+            Err(message) => self.lost(node.at, &name, format!("not carried over: {message}")),
         }
     }
 
@@ -102,7 +102,7 @@ impl Import {
             );
         }
         if let Some(burst) = get(settings, "burst_capacity") {
-            self.note(
+            self.lost(
                 burst.at,
                 name,
                 "burst_capacity is not carried over: budget.burst_sec holds for all strata",
@@ -296,7 +296,7 @@ impl Import {
         let settings = get(node, "composite").unwrap_or(&none);
         let parts = get(settings, "composite_sub_policy").map(list).unwrap_or_default();
         let Some(total) = number(settings, "max_total_spans_per_second") else {
-            return self.note(node.at, name, "not carried over: it has no max_total_spans_per_second");
+            return self.lost(node.at, name, "not carried over: it has no max_total_spans_per_second");
         };
         let names: Vec<&str> = parts.iter().filter_map(|part| text(part, "name")).collect();
         let order = texts(settings, "policy_order");
@@ -336,7 +336,7 @@ impl Import {
                         ..rule
                     });
                 }
-                Err(message) => self.note(part.at, &full, format!("not carried over: {message}")),
+                Err(message) => self.lost(part.at, &full, format!("not carried over: {message}")),
             }
         }
     }

@@ -430,7 +430,15 @@ impl Parser {
             return Ok(value);
         }
         self.at = start;
-        self.wrong(format!("{field} is not compared with {value}"))
+        match (field, &value) {
+            (
+                Field::Trace(TraceField::Duration)
+                | Field::Span(SpanField::Duration)
+                | Field::Root(SpanField::Duration),
+                Value::Number(number),
+            ) => self.wrong(format!("{field} needs a unit, as in {number}ms")),
+            _ => self.wrong(format!("{field} is not compared with {value}")),
+        }
     }
 
     fn any_value(&mut self) -> Read<Value> {
@@ -625,6 +633,8 @@ mod tests {
             ("root.op == \"a", 12, "not closed"),
             ("root.duration > red.p0(5m)", 21, "quantile"),
             ("root.duration > 5parsecs", 17, "unit"),
+            ("root.duration > 300", 17, "root.duration needs a unit, as in 300ms"),
+            ("any(span.duration > 1.5)", 21, "needs a unit, as in 1.5ms"),
             ("a $ b", 3, "means nothing"),
         ] {
             let wrong = condition(text).unwrap_err();

@@ -412,7 +412,7 @@ impl Reader {
             self.value(&map, "target", Target::All, |text| match text {
                 "all" => Ok(Target::All),
                 "drop" => Ok(Target::Drop),
-                text => match share(text)? {
+                text => match share(text).map_err(|_| target_wanted(text))? {
                     part if part <= 0.0 => Err("expected more than nothing; `drop` keeps none".into()),
                     part if part >= 1.0 => Ok(Target::All),
                     part => Ok(Target::Probability(part)),
@@ -502,6 +502,15 @@ fn share(text: &str) -> Result<f64, String> {
         .map(|percent| percent / 100.0)
         .filter(|part| (0.0..=1.0).contains(part));
     part.ok_or_else(|| "expected a share from 0% to 100%".into())
+}
+
+/// What `target` wants in place of `text`.
+fn target_wanted(text: &str) -> String {
+    let near = nearest(text, ["all", "drop"]).map(|near| format!("; did you mean {near}?"));
+    format!(
+        "expected all, drop, or a share from 0% to 100%{}",
+        near.unwrap_or_default()
+    )
 }
 
 /// `2/min`

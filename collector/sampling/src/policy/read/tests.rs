@@ -83,6 +83,14 @@ fn everything_wrong_is_said_with_its_place() {
     );
     check("strata: [{name: a, target: all, when: true}]", "what is left");
     check("strata: [{name: a, target: 0%}]", "more than nothing");
+    check(
+        "strata: [{name: a, target: alll}]",
+        "`alll` is wrong: expected all, drop, or a share from 0% to 100%; did you mean all?",
+    );
+    check(
+        "strata: [{name: a, target: 130%}]",
+        "expected all, drop, or a share from 0% to 100%",
+    );
     check("strata: [{name: a, target: all, alpha: 0.3}]", "means nothing here");
     check("strata: [{name: 'a b', target: all}]", "letters, digits");
     check(
