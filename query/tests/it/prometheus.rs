@@ -531,7 +531,9 @@ async fn what_grafana_asks_besides() {
     );
     assert_eq!(get(&fixture, "alerts", &[]).await.1["data"], json!({ "alerts": [] }));
     let (_, metadata) = get(&fixture, "metadata", &[("metric", "traces_spanmetrics_calls_total")]).await;
-    let expected = json!([{ "type": "counter", "help": "Spans received, counted before sampling.", "unit": "" }]);
+    let help =
+        "Spans received, counted before sampling; one that was sampled upstream counts for all that it stands for.";
+    let expected = json!([{ "type": "counter", "help": help, "unit": "" }]);
     assert_eq!(metadata["data"], json!({ "traces_spanmetrics_calls_total": expected }));
     let (_, metadata) = get(&fixture, "metadata", &[("limit", "2")]).await;
     assert_eq!(metadata["data"].as_object().unwrap().len(), 2);
