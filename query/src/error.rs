@@ -2,8 +2,11 @@
 
 use std::fmt;
 
+use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
 use datafusion::sql::sqlparser::parser::ParserError;
+
+use crate::meant;
 
 /// What went wrong, in the words a caller decides by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -159,7 +162,14 @@ impl Error {
         let kind = kind_of(&error);
         let message = match error.find_root() {
             DataFusionError::SQL(parser, _) => parser_message(parser),
-            root => strip(&root.strip_backtrace()),
+            DataFusionError::SchemaError(wrong, _) => match &**wrong {
+                SchemaError::FieldNotFound { field, valid_fields } => meant::column(field, valid_fields),
+                other => other.to_string(),
+            },
+            root => {
+                let message = strip(&root.strip_backtrace());
+                meant::table(&message).unwrap_or(message)
+            }
         };
         let position = position.or_else(|| position_in(&message));
         Error {

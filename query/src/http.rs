@@ -8,7 +8,8 @@
 //! | `/prometheus/api/v1/...` | PromQL as Prometheus answers it, see [`prometheus`]; its errors have its own shape |
 //!
 //! Errors are JSON: `{"error":"...","kind":"bad_query","position":{"line":1,"column":8}}`, `position` where it is known. Statuses are those
-//! of [`crate::ErrorKind::http_status`]; busy and unavailable carry `Retry-After`.
+//! of [`crate::ErrorKind::http_status`]; busy and unavailable carry `Retry-After`. Unknown paths are `not_found`, other methods `method_not_allowed`; both
+//! name what there is.
 //!
 //! Where there are tokens, every path needs one with the role `read` (401, 403), and its tenant's rows are all there is: see [`desk`].
 
@@ -19,7 +20,7 @@ mod sql;
 mod tables;
 
 use axum::Router;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::json;
@@ -27,6 +28,10 @@ use serde_json::json;
 use crate::error::{Error, ErrorKind};
 
 pub use desk::Desk;
+
+/// What there is, for whoever asks for something else.
+const ENDPOINTS: &str =
+    "there are POST /api/v1/sql, POST /api/v1/slo/report, GET /api/v1/tables and /prometheus/api/v1/...";
 
 /// The routes. Unknown paths are 404, known ones with another method 405.
 pub fn router(desk: Desk) -> Router {
@@ -39,9 +44,32 @@ pub fn router(desk: Desk) -> Router {
         .layer(axum::extract::DefaultBodyLimit::max(body_max))
         // Documents are longer than a query, and have a limit of their own.
         .route("/api/v1/slo/report", post(slo::report).layer(slo::body_limit()))
+        .fallback(unknown)
+        .method_not_allowed_fallback(other_method)
         // Last, so that it is around everything, the answer to unknown paths too.
         .layer(axum::middleware::from_fn_with_state(desk.clone(), desk::admit))
         .with_state(desk)
+}
+
+async fn unknown(uri: Uri) -> Response {
+    let path = uri.path();
+    if path.starts_with("/prometheus/") {
+        return prometheus::unknown();
+    }
+    nothing(
+        StatusCode::NOT_FOUND,
+        "not_found",
+        &format!("no path {path}: {ENDPOINTS}"),
+    )
+}
+
+async fn other_method(method: Method, uri: Uri) -> Response {
+    let text = format!("no method {method} of {}: {ENDPOINTS}", uri.path());
+    nothing(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", &text)
+}
+
+fn nothing(status: StatusCode, kind: &str, text: &str) -> Response {
+    (status, axum::Json(json!({ "error": text, "kind": kind }))).into_response()
 }
 
 impl IntoResponse for Error {

@@ -16,6 +16,7 @@ pub mod functions;
 mod guard;
 pub mod http;
 mod limits;
+mod meant;
 mod provider;
 mod rewrite;
 pub mod role;

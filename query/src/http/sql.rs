@@ -39,6 +39,7 @@ pub(super) enum Format {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Wanted {
     format: Option<String>,
 }

@@ -17,14 +17,15 @@ mod family;
 mod key;
 mod samples;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
 use tailwater_model::red::WEIGHT_ONE;
-use tailwater_promql::{Hints, Labels, METRIC_NAME, Matcher, Need, Series};
+use tailwater_promql::{BUCKET, Hints, Labels, METRIC_NAME, Matcher, Need};
 
 use super::grid::{Grid, Piece};
-use super::{Found, FoundLabels, Metadata, Sql, Window, may_be, samples_max, table, too_much};
+use super::{About, Found, FoundLabels, Metadata, Sql, Window, may_be, table};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -67,7 +68,7 @@ async fn one(
     now_ms: i64,
     found: &mut Found,
 ) -> Result<()> {
-    let grid = Grid::new(need, lookback_ms);
+    let grid = Grid::new(need, lookback_ms, found.room.left).ok_or_else(|| found.room.too_small())?;
     let mut numbers: Vec<&str> = metrics.iter().filter_map(|metric| metric.part.number()).collect();
     let mut sketches: Vec<&str> = metrics.iter().filter_map(|metric| metric.part.sketch()).collect();
     numbers.extend(family.weights.iter().flat_map(|of| [of.received, of.weighted]));
@@ -159,44 +160,40 @@ async fn one(
             let unreadable =
                 |error| Error::new(ErrorKind::Damaged, format!("a histogram of {}: {error}", family.table));
             match metric.part {
-                Part::Count(column) => found
-                    .series
-                    .extend(labels(None).map(|labels| deltas.counter(labels, &span, number(column), 1.0))),
-                Part::Weighted(column) => found.series.extend(
-                    labels(None).map(|labels| deltas.counter(labels, &span, number(column), WEIGHT_ONE as f64)),
-                ),
-                Part::Seconds(column) => found
-                    .series
-                    .extend(labels(None).map(|labels| deltas.counter(labels, &span, number(column), 1e9))),
+                Part::Count(column) | Part::Weighted(column) | Part::Seconds(column) => {
+                    let by = match metric.part {
+                        Part::Weighted(_) => WEIGHT_ONE as f64,
+                        Part::Seconds(_) => 1e9,
+                        _ => 1.0,
+                    };
+                    if let Some(labels) = labels(None) {
+                        found.push(deltas.counter(labels, &span, number(column), by))?;
+                    }
+                }
                 Part::Counted(column) => {
                     if let Some(labels) = labels(None) {
                         let counts = deltas.counts(sketch(column)).map_err(unreadable)?;
-                        found.series.push(deltas.floats(labels, &span, &counts));
+                        found.push(deltas.floats(labels, &span, &counts))?;
                     }
                 }
                 Part::Buckets(column) => {
                     let sets: Vec<Option<Labels>> = bucket_bounds().map(|(_, le)| labels(Some(&le))).collect();
                     if sets.iter().any(Option::is_some) {
                         let buckets = deltas.buckets(sketch(column)).map_err(unreadable)?;
-                        let kept = sets
+                        let mut kept = sets
                             .into_iter()
                             .zip(&buckets)
                             .filter_map(|(set, counts)| Some((set?, counts)));
-                        found
-                            .series
-                            .extend(kept.map(|(labels, counts)| deltas.floats(labels, &span, counts)));
+                        kept.try_for_each(|(labels, counts)| found.push(deltas.floats(labels, &span, counts)))?;
                     }
                 }
                 Part::Native(sums, column) => {
                     if let Some(labels) = labels(None) {
-                        let series = deltas.native(labels, &span, number(sums), sketch(column));
-                        found.series.push(series.map_err(unreadable)?);
+                        let columns = (number(sums), sketch(column));
+                        let series = deltas.native(labels, &span, columns, &mut found.room, unreadable)?;
+                        found.series.push(series);
                     }
                 }
-            }
-            found.samples += found.series[before..].iter().map(Series::len).sum::<usize>();
-            if found.samples > samples_max(engine) {
-                return Err(too_much(engine));
             }
             if found.series.len() > before {
                 let shown = shown.entry(metric.name).or_default();
@@ -272,14 +269,20 @@ fn looks_at_values(hints: &Hints) -> bool {
     }
 }
 
-/// The label sets that these matchers select.
+/// Adds the label sets that these matchers select.
 pub(super) async fn labels(
     engine: &Engine,
     matchers: &[Matcher],
     window: Window,
-    found: &mut FoundLabels,
+    found: &mut FoundLabels<'_>,
 ) -> Result<()> {
     let mut text = String::new();
+    let of_bounds = matchers.iter().filter(|matcher| matcher.name == BUCKET);
+    let bounds: Vec<Cow<'_, str>> = bucket_bounds()
+        .map(|(_, le)| le)
+        .filter(|le| of_bounds.clone().all(|matcher| matcher.matches(le)))
+        .collect();
+    let mut bounds_are_known = false;
     for family in &FAMILIES {
         let metrics: Vec<&Metric> = family.selected(matchers).collect();
         if metrics.is_empty() {
@@ -289,20 +292,27 @@ pub(super) async fn labels(
         let mut sql = key.select([]);
         sql.text.insert_str("select ".len(), "distinct ");
         rows_of(&mut sql, family, matchers, window);
-        for rows in table::read(engine, sql, &mut found.notes).await? {
+        let mut answer = table::stream(engine, sql, &mut found.notes).await?;
+        while let Some(rows) = answer.next().await.transpose()? {
             let keys = key.of(&rows)?;
             for row in 0..rows.num_rows() {
                 keys.write(row, &mut text);
                 let pairs = key.labels(&text);
                 for metric in &metrics {
-                    let sets: Vec<Labels> = match metric.part {
-                        Part::Buckets(_) => bucket_bounds()
-                            .map(|(_, le)| metric.labels(&pairs, Some(&le)))
-                            .collect(),
-                        _ => vec![metric.labels(&pairs, None)],
+                    let bounds = match metric.part {
+                        Part::Buckets(_) if bounds_are_known => &bounds[..bounds.len().min(1)],
+                        Part::Buckets(_) => &bounds[..],
+                        _ => &[Cow::Borrowed("")],
                     };
-                    let kept = sets.into_iter().filter(|labels| Matcher::all(matchers, labels));
-                    found.labels.extend(kept);
+                    let sets = bounds.iter().map(|le| metric.labels(&pairs, Some(le)));
+                    let mut any = false;
+                    for labels in sets.filter(|labels| Matcher::all(matchers, labels)) {
+                        found.insert(labels)?;
+                        any = true;
+                    }
+                    // All buckets have the same bounds: for names and values those of one key are enough.
+                    let is_whole = any && matches!(metric.part, Part::Buckets(_));
+                    bounds_are_known |= is_whole && found.about != About::Sets;
                 }
             }
         }

@@ -72,19 +72,22 @@ impl Window {
 }
 
 impl Grid {
-    /// For what a need is evaluated at.
-    pub fn new(need: &Need, lookback_ms: i64) -> Grid {
+    /// For what a need is evaluated at; `None` if that is more than `times_max` moments.
+    pub fn new(need: &Need, lookback_ms: i64, times_max: usize) -> Option<Grid> {
         let hints = &need.hints;
         let begin = need.from_ms.saturating_sub(1);
         let reads_ends = matches!(hints.function, Some("rate" | "increase"));
         let ranged = hints.range_ms > 0;
         if hints.nested || (ranged && !reads_ends) {
-            return Grid::slices(begin, need.to_ms, reads_ends);
+            return Grid::slices(begin, need.to_ms, reads_ends, times_max);
         }
         let reach = if ranged { hints.range_ms } else { lookback_ms };
         let mut times = Vec::new();
         let mut moment = begin.saturating_add(reach);
         while moment <= need.to_ms {
+            if times.len() > times_max {
+                return None;
+            }
             if ranged {
                 times.push(moment - reach + 1);
             }
@@ -102,16 +105,20 @@ impl Grid {
             // Nothing looks at where the look-back begins: bins end with steps.
             step => (begin + reach % step - step, step, 0),
         };
-        Grid {
+        Some(Grid {
             begin_ms,
             period_ms,
             cut_ms,
             apart: ranged && hints.step_ms > reach,
             times,
-        }
+        })
     }
 
-    fn slices(begin: i64, end: i64, both_ends: bool) -> Grid {
+    fn slices(begin: i64, end: i64, both_ends: bool, times_max: usize) -> Option<Grid> {
+        let most = (end.saturating_sub(begin) / SLICE_MS).saturating_mul(1 + i64::from(both_ends));
+        if usize::try_from(most).is_ok_and(|most| most > times_max) {
+            return None;
+        }
         let anchor = begin.div_euclid(SLICE_MS) * SLICE_MS;
         let mut times = Vec::new();
         let mut moment = anchor;
@@ -124,13 +131,13 @@ impl Grid {
             );
             moment += SLICE_MS;
         }
-        Grid {
+        Some(Grid {
             begin_ms: anchor,
             period_ms: SLICE_MS,
             cut_ms: 0,
             apart: false,
             times,
-        }
+        })
     }
 
     /// Which table answers which part of a window: of `coarser`, widest first, and with them how wide their slices are, whatever no bin cuts; of `finest` what
@@ -230,7 +237,7 @@ mod tests {
 
     fn grid(text: &str, params: Params) -> Grid {
         let query = Query::parse(text).unwrap();
-        Grid::new(&query.plan(params).unwrap().needs()[0], LOOKBACK_MS)
+        Grid::new(&query.plan(params).unwrap().needs()[0], LOOKBACK_MS, 1000).unwrap()
     }
 
     #[test]
@@ -291,6 +298,24 @@ mod tests {
     }
 
     #[test]
+    fn more_moments_than_may_be_are_not_made() {
+        let check = |text: &str, params: Params, times_max: usize, fits: bool| {
+            let query = Query::parse(text).unwrap();
+            let need = query.plan(params).unwrap().needs()[0].clone();
+            assert_eq!(Grid::new(&need, LOOKBACK_MS, times_max).is_some(), fits, "{text}");
+        };
+        let at = Params::instant(4_000_000_000_000);
+        check("changes(x[100y])", at, 16 << 20, false);
+        check("max_over_time(rate(x[1m])[100y:1m])", at, 16 << 20, false);
+        check("increase(x[100y])", at, 16 << 20, true);
+        check("changes(x[1h])", at, 360, true);
+        check("changes(x[1h])", at, 359, false);
+        let range = Params::range(4_000_000_000_000, 4_000_000_100_000, 1000);
+        check("rate(x[1m])", range, 1000, true);
+        check("rate(x[1m])", range, 100, false);
+    }
+
+    #[test]
     fn bins_lie_between_moments() {
         let check = |text: &str, ends: &[i64], bin_sql: &str, read_sql: Option<&str>| {
             let grid = grid(text, Params::range(7_200_000, 14_400_000, 3_600_000));
@@ -329,7 +354,8 @@ mod tests {
                 upto_ms: need.to_ms,
             };
             let coarser = [("hours", 3_600_000), ("quarters", 900_000)];
-            let pieces = Grid::new(&need, LOOKBACK_MS).pieces(&coarser, ("slices", 60_000), all);
+            let grid = Grid::new(&need, LOOKBACK_MS, 1000).unwrap();
+            let pieces = grid.pieces(&coarser, ("slices", 60_000), all);
             let minutes = |window: &Window| (window.after_ms / 60_000, window.upto_ms / 60_000);
             let pieces = pieces
                 .iter()

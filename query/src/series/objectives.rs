@@ -19,7 +19,7 @@ use tailwater_promql::{Labels, METRIC_NAME, Matcher, Need, Series, number};
 use tailwater_slo::{Settings, Time, TrackPoint, Wanted, plan::window_of};
 
 use super::grid::Grid;
-use super::{Found, FoundLabels, Metadata, may_be, samples_max, too_much};
+use super::{Found, FoundLabels, Metadata, Room, may_be};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::slo::{Asked, follow};
@@ -164,12 +164,9 @@ pub(super) async fn select(engine: &Engine, need: &Need, lookback_ms: i64, found
     if selected.is_empty() {
         return Ok(());
     }
-    let moments = moments(need, lookback_ms);
+    let moments = moments(need, lookback_ms, &found.room).ok_or_else(|| found.room.too_small())?;
     let number: usize = selected.iter().map(|(_, _, series)| series.len()).sum();
-    found.samples += number.saturating_mul(moments.len());
-    if found.samples > samples_max(engine) {
-        return Err(too_much(engine));
-    }
+    found.room.take(number.saturating_mul(moments.len()))?;
     let mut asked = Vec::new();
     for (slo, objective, series) in &selected {
         let wanted = wanted(series);
@@ -240,15 +237,18 @@ fn measure(figure: Figure, point: &TrackPoint, wanted: &Wanted) -> Option<f64> {
     }
 }
 
-/// When a need looks.
-fn moments(need: &Need, lookback_ms: i64) -> Vec<i64> {
+/// When a need looks; `None` if there is no room for so much.
+fn moments(need: &Need, lookback_ms: i64, room: &Room) -> Option<Vec<i64>> {
     if need.hints.range_ms == 0 && !need.hints.nested {
-        return Grid::new(need, lookback_ms).times;
+        return Grid::new(need, lookback_ms, room.left).map(|grid| grid.times);
     }
     let first = need.from_ms.div_euclid(EVERY_MS) + i64::from(need.from_ms.rem_euclid(EVERY_MS) > 0);
-    (first..=need.to_ms.div_euclid(EVERY_MS))
-        .map(|minute| minute * EVERY_MS)
-        .collect()
+    let minutes = first..=need.to_ms.div_euclid(EVERY_MS);
+    let many = minutes.end().saturating_sub(first);
+    if usize::try_from(many).is_ok_and(|many| many > room.left) {
+        return None;
+    }
+    Some(minutes.map(|minute| minute * EVERY_MS).collect())
 }
 
 /// A series with a value at some of the moments; where one is missing after another it has ended, so that nobody looks back at the other.
@@ -268,13 +268,13 @@ fn sampled(labels: Labels, moments: &[i64], value: impl Fn(usize) -> Option<f64>
 }
 
 /// The label sets that these matchers select. An SLO has its series whether there are data for it or not.
-pub(super) fn labels(engine: &Engine, matchers: &[Matcher], found: &mut FoundLabels) {
+pub(super) fn labels(engine: &Engine, matchers: &[Matcher], found: &mut FoundLabels<'_>) -> Result<()> {
     let all = engine.objectives().flat_map(|(slo, objective)| series(slo, objective));
-    let selected = all.map(|(_, labels)| labels).filter(|labels| {
+    let mut selected = all.map(|(_, labels)| labels).filter(|labels| {
         // The name first: it leaves most out.
         may_be(matchers, labels.metric()) && Matcher::all(matchers, labels)
     });
-    found.labels.extend(selected);
+    selected.try_for_each(|labels| found.insert(labels))
 }
 
 /// What the metrics of the declared SLOs are.
@@ -299,4 +299,25 @@ pub(super) fn metadata(engine: &Engine) -> Vec<(String, Metadata)> {
         (name, metadata)
     });
     described.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use tailwater_promql::{LOOKBACK_MS, Params, Query};
+
+    use super::*;
+
+    #[test]
+    fn minutes_beyond_the_room_are_not_made() {
+        let check = |text: &str, left: usize, expected: Option<usize>| {
+            let query = Query::parse(text).unwrap();
+            let plan = query.plan(Params::instant(4_000_000_000_000)).unwrap();
+            let moments = moments(&plan.needs()[0], LOOKBACK_MS, &Room::with(left));
+            assert_eq!(moments.map(|moments| moments.len()), expected, "{text}");
+        };
+        check("max_over_time(slo:objective:ratio[1h])", 1000, Some(60));
+        check("max_over_time(slo:objective:ratio[100y])", 1 << 20, None);
+        check("slo:objective:ratio", 1, Some(1));
+    }
 }

@@ -10,7 +10,7 @@
 //!
 //! Names and labels are translated by [`super::naming`]; `job` is `service.namespace/service.name`, `instance` is `service.instance.id`. Scopes label
 //! nothing, as in Prometheus' default: points of two scopes with the same labels are one series, of two points at the same time the later read
-//! stays.
+//! stays. Deltas of such are all added up: each counted something of its own.
 
 mod dists;
 mod examples;
@@ -22,7 +22,7 @@ use arrow::array::{Array, Int64Array, RecordBatch, StringArray};
 use tailwater_promql::{Labels, METRIC_NAME, Matcher, Need};
 
 use super::naming::{self, Shape};
-use super::{Found, FoundLabels, Metadata, Sql, Window, may_be, samples_max, table, too_much};
+use super::{Found, FoundLabels, Metadata, Sql, Window, may_be, table};
 use crate::engine::Engine;
 use crate::error::Result;
 pub(super) use examples::exemplars;
@@ -126,6 +126,11 @@ impl Stored {
         pairs.chain(extra).chain([(METRIC_NAME, name.as_str())]).collect()
     }
 
+    /// Whether its points say what was added since the one before.
+    fn adds_up(&self) -> bool {
+        self.sent.delta && matches!(self.sent.kind, SUM | HISTOGRAM | EXPONENTIAL)
+    }
+
     /// `None` if nothing but the target's identity is known of it.
     fn target(&self) -> Option<Labels> {
         let tells = self.target.iter().any(|(name, _)| name != "job" && name != "instance");
@@ -217,9 +222,12 @@ fn labels_of<'a>(attributes: impl Iterator<Item = (&'a str, &'a str)>) -> (Pairs
     } else {
         format!("{namespace}/{name}")
     };
-    for pairs in [&mut labels, &mut target] {
-        pairs.push(("job".to_owned(), job.clone()));
-        pairs.push(("instance".to_owned(), instance.to_owned()));
+    // What the resource does not tell, a point's own attribute of that name may.
+    let told = [("job", job.as_str()), ("instance", instance)];
+    for (name, value) in told.into_iter().filter(|(_, value)| !value.is_empty()) {
+        for pairs in [&mut labels, &mut target] {
+            pairs.push((name.to_owned(), value.to_owned()));
+        }
     }
     (labels, target)
 }
@@ -241,17 +249,12 @@ pub(super) async fn select(engine: &Engine, need: &Need, found: &mut Found) -> R
     let names: BTreeSet<String> = metrics.into_iter().map(|(sent, _)| sent.name).collect();
     let mut all = stored(engine, Some(&names), window, &mut found.notes).await?;
     all.retain(|stored| is_selected(stored, matchers));
-    let mut out = points::Gathered::new(matchers);
+    let mut out = points::Gathered::new(matchers, &mut found.room);
     let (numbers, dists): (Vec<&Stored>, Vec<&Stored>) =
         all.iter().partition(|stored| matches!(stored.sent.kind, GAUGE | SUM));
     points::read(engine, &numbers, window, &mut out, &mut found.notes).await?;
     dists::read(engine, &dists, window, &mut out, &mut found.notes).await?;
-    let series = out.finish();
-    found.samples += series.iter().map(tailwater_promql::Series::len).sum::<usize>();
-    found.series.extend(series);
-    if found.samples > samples_max(engine) {
-        return Err(too_much(engine));
-    }
+    found.series.extend(out.finish());
     Ok(())
 }
 
@@ -301,11 +304,8 @@ async fn targets(engine: &Engine, matchers: &[Matcher], window: Window, found: &
         }
     }
     for (labels, times) in seen {
-        found.samples += times.len();
-        found.series.push(tailwater_promql::Series::of_floats(
-            labels,
-            times.into_values().map(|time| (time, 1.0)),
-        ));
+        let samples = times.into_values().map(|time| (time, 1.0));
+        found.push(tailwater_promql::Series::of_floats(labels, samples))?;
     }
     Ok(())
 }
@@ -316,7 +316,7 @@ pub(super) async fn labels(
     engine: &Engine,
     matchers: &[Matcher],
     window: Window,
-    found: &mut FoundLabels,
+    found: &mut FoundLabels<'_>,
 ) -> Result<()> {
     let metrics = sent(engine, matchers, window, &mut found.notes).await?;
     let names: BTreeSet<String> = metrics.into_iter().map(|(sent, _)| sent.name).collect();
@@ -326,10 +326,11 @@ pub(super) async fn labels(
     }
     let all = stored(engine, (!about_targets).then_some(&names), window, &mut found.notes).await?;
     if about_targets {
-        let targets = all.iter().filter_map(Stored::target);
-        found
-            .labels
-            .extend(targets.filter(|labels| Matcher::all(matchers, labels)));
+        let mut targets = all.iter().filter_map(Stored::target);
+        targets.try_for_each(|labels| match Matcher::all(matchers, &labels) {
+            true => found.insert(labels),
+            false => Ok(()),
+        })?;
     }
     let selected: Vec<&Stored> = all
         .iter()
@@ -339,24 +340,25 @@ pub(super) async fn labels(
     for stored in selected {
         let mut put = |suffix: &str, extra: Option<(&str, &str)>| {
             let labels = stored.labels(suffix, extra);
-            if Matcher::all(matchers, &labels) {
-                found.labels.insert(labels);
+            match Matcher::all(matchers, &labels) {
+                true => found.insert(labels),
+                false => Ok(()),
             }
         };
         match stored.sent.kind {
             HISTOGRAM | SUMMARY => {
-                put("_count", None);
-                put("_sum", None);
+                put("_count", None)?;
+                put("_sum", None)?;
                 let (suffix, name) = if stored.sent.kind == HISTOGRAM {
                     ("_bucket", "le")
                 } else {
                     ("", "quantile")
                 };
                 for bound in bounds.get(&stored.id).into_iter().flatten() {
-                    put(suffix, Some((name, bound)));
+                    put(suffix, Some((name, bound)))?;
                 }
             }
-            _ => put("", None),
+            _ => put("", None)?,
         }
     }
     Ok(())
@@ -403,5 +405,19 @@ mod tests {
         };
         assert_eq!(texts(&labels), "http_route=/a job=shop/cart instance=i1");
         assert_eq!(texts(&target), "host_name=h job=shop/cart instance=i1");
+    }
+
+    #[test]
+    fn an_attribute_tells_the_job_where_the_resource_does_not() {
+        let check = |attributes: &[(&str, &str)], expected: &str| {
+            let (labels, _) = labels_of(attributes.iter().copied());
+            assert_eq!(labels.into_iter().collect::<Labels>().to_string(), expected);
+        };
+        let own = [("job", "backup"), ("instance", "i7")];
+        check(&own, r#"{instance="i7", job="backup"}"#);
+        check(
+            &[own[0], own[1], ("resource.service.name", "cart")],
+            r#"{instance="i7", job="cart"}"#,
+        );
     }
 }

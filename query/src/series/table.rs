@@ -9,18 +9,30 @@ use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use tailwater_promql::{Compare, Matcher};
 
 use super::Sql;
-use crate::engine::{Engine, Query};
+use crate::engine::{Answer, Engine, Query};
 use crate::error::{Error, ErrorKind, Result};
 
 /// All rows of a query; its notes go to `notes`.
 pub(super) async fn read(engine: &Engine, sql: Sql, notes: &mut BTreeSet<String>) -> Result<Vec<RecordBatch>> {
-    let query = Query {
-        text: sql.text,
-        params: sql.params,
-    };
-    let answer = engine.read(query).await?;
+    let answer = engine.read(sql.into()).await?;
     notes.extend(answer.notes());
     answer.collect().await
+}
+
+/// The same for rows that are looked at as they come and not held.
+pub(super) async fn stream(engine: &Engine, sql: Sql, notes: &mut BTreeSet<String>) -> Result<Answer> {
+    let answer = engine.pass(sql.into()).await?;
+    notes.extend(answer.notes());
+    Ok(answer)
+}
+
+impl From<Sql> for Query {
+    fn from(sql: Sql) -> Query {
+        Query {
+            text: sql.text,
+            params: sql.params,
+        }
+    }
 }
 
 fn as_type(rows: &RecordBatch, column: usize, to: &DataType) -> Result<ArrayRef> {

@@ -14,7 +14,7 @@ use tailwater_model::red::{
     EdgeKey, EdgeKind, EdgeRow, Exemplar, RedKey, RedRow, SLICE_NS, Unpaired, WEIGHT_ONE, edge_batch, red_batch,
 };
 use tailwater_model::table::Table;
-use tailwater_query::http;
+use tailwater_query::{Limits, http};
 use tower::ServiceExt;
 
 use crate::fixtures::{Fixture, MIDNIGHT, TODAY, rows};
@@ -443,6 +443,11 @@ async fn names_values_and_series_are_listed() {
             .unwrap()
             .contains(&json!("traces_spanmetrics_calls_total"))
     );
+    let bounds = get_values("le", &window).await;
+    assert_eq!(bounds["data"].as_array().unwrap().len(), 21, "{bounds}");
+    let above = [window[0], window[1], ("match[]", "{service=\"mail\",le=~\"[1-9].*\"}")];
+    let bounds = get_values("le", &above).await;
+    assert_eq!(bounds["data"].as_array().unwrap().len(), 7, "{bounds}");
     let limited = [window[0], window[1], ("limit", "1")];
     let answer = get_values("service", &limited).await;
     assert_eq!(answer["data"], json!(["cart"]));
@@ -511,6 +516,95 @@ async fn exemplars_lead_to_traces() {
     assert_eq!(found[0]["exemplars"].as_array().unwrap().len(), 3);
 }
 
+/// The slowest of all are not those that were asked for.
+#[tokio::test]
+async fn exemplars_are_the_slowest_of_those_asked_for() {
+    let mut fixture = Fixture::new().await;
+    let (cart, mail) = (key("cart", "GET /", false), key("mail", "send", false));
+    let mut rows: Vec<RedRow> = (0..2100).map(|slice| red(&cart, slice, &[20])).collect();
+    let mut fast = red(&mail, 7, &[1]);
+    fast.exemplar.as_mut().unwrap().ns = 1_000_000;
+    rows.push(fast);
+    fixture.commit_rows(Table::Red, &red_batch(&rows)).await;
+    let (start, end) = (T0.to_string(), (T0 + 21_000).to_string());
+    let ask = async |query: &str| {
+        let window = [("query", query), ("start", start.as_str()), ("end", end.as_str())];
+        let (_, answer) = get(&fixture, "query_exemplars", &window).await;
+        let of = |one: &Value| one["exemplars"].as_array().unwrap().len();
+        let counts: Vec<usize> = answer["data"].as_array().unwrap().iter().map(of).collect();
+        (counts, answer["warnings"].as_array().unwrap().len())
+    };
+    assert_eq!(ask("traces_spanmetrics_latency").await, (vec![2000], 1));
+    assert_eq!(ask("traces_spanmetrics_latency{service!=\"cart\"}").await, (vec![1], 0));
+    assert_eq!(ask("traces_spanmetrics_latency{service=~\"m.*\"}").await, (vec![1], 0));
+    assert_eq!(
+        ask("traces_spanmetrics_latency{customer_tier=\"none\"}").await,
+        (vec![], 0)
+    );
+    assert_eq!(
+        ask("traces_spanmetrics_latency{service!=\"mail\"}").await,
+        (vec![2000], 1)
+    );
+}
+
+#[tokio::test]
+async fn a_query_holds_no_more_than_it_may() {
+    let mut fixture = Fixture::with_limits(Limits {
+        memory_bytes_max: 16 << 20,
+        ..Limits::default()
+    })
+    .await;
+    fixture.commit_rows(Table::Red, &red_batch(&shop())).await;
+    let ask = async |path: &str, query: &str| {
+        let (start, end) = (T0.to_string(), (T0 + 11_000).to_string());
+        let range = [
+            ("query", query),
+            ("start", &*start),
+            ("end", &*end),
+            ("step", "1"),
+            ("time", &*end),
+        ];
+        let (status, answer) = get(&fixture, path, &range).await;
+        let is_too_much = answer["error"]
+            .as_str()
+            .is_some_and(|error| error.contains("the query selects more than 262144 samples"));
+        assert_eq!(is_too_much, status == StatusCode::UNPROCESSABLE_ENTITY, "{answer}");
+        is_too_much
+    };
+    // All needs together.
+    let rates = |minutes: std::ops::RangeInclusive<u32>| {
+        let rates = minutes.map(|minutes| format!("count(rate(traces_spanmetrics_calls_total[{minutes}m]))"));
+        rates.collect::<Vec<_>>().join(" + ")
+    };
+    assert!(!ask("query_range", &rates(1..=2)).await);
+    assert!(ask("query_range", &rates(1..=9)).await);
+    // A moment per slice, before there is a single row.
+    for query in [
+        "changes(traces_spanmetrics_calls_total[100y])",
+        "max_over_time(traces_spanmetrics_calls_total[100y])",
+    ] {
+        assert!(ask("query", query).await, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn selectors_are_read_where_queries_are() {
+    let fixture = Fixture::with_limits(Limits {
+        concurrency: 1,
+        ..Limits::default()
+    })
+    .await;
+    let held = fixture
+        .engine
+        .query("select * from generate_series(1, 100000000000)")
+        .await
+        .unwrap();
+    let mut asked = Box::pin(get(&fixture, "labels", &[("match[]", "{")]));
+    assert!(futures::poll!(&mut asked).is_pending());
+    drop(held);
+    assert_eq!(asked.await.0, StatusCode::BAD_REQUEST);
+}
+
 #[tokio::test]
 async fn what_grafana_asks_besides() {
     let fixture = Fixture::new().await;
@@ -520,6 +614,12 @@ async fn what_grafana_asks_besides() {
     // With `features` Grafana takes us for Mimir, with flags for Thanos.
     assert!(build["data"].get("features").is_none());
     assert_eq!(get(&fixture, "status/flags", &[]).await.0, StatusCode::NOT_FOUND);
+    let (status, other) = form(&fixture, "rules", &[]).await;
+    assert_eq!(
+        (status, &other["status"]),
+        (StatusCode::METHOD_NOT_ALLOWED, &json!("error"))
+    );
+    assert!(other["error"].as_str().unwrap().contains("query_range"), "{other}");
     let (status, missing) = get(&fixture, "targets", &[]).await;
     assert_eq!(
         (status, &missing["errorType"]),
@@ -531,7 +631,9 @@ async fn what_grafana_asks_besides() {
     );
     assert_eq!(get(&fixture, "alerts", &[]).await.1["data"], json!({ "alerts": [] }));
     let (_, metadata) = get(&fixture, "metadata", &[("metric", "traces_spanmetrics_calls_total")]).await;
-    let expected = json!([{ "type": "counter", "help": "Spans received, counted before sampling.", "unit": "" }]);
+    let help =
+        "Spans received, counted before sampling; one that was sampled upstream counts for all that it stands for.";
+    let expected = json!([{ "type": "counter", "help": help, "unit": "" }]);
     assert_eq!(metadata["data"], json!({ "traces_spanmetrics_calls_total": expected }));
     let (_, metadata) = get(&fixture, "metadata", &[("limit", "2")]).await;
     assert_eq!(metadata["data"].as_object().unwrap().len(), 2);
@@ -825,6 +927,42 @@ const CART: &[(&str, &str)] = &[
     ("scope.name", "lib"),
 ];
 
+/// Rows of `metric_dists`: one value up to 0.1, two up to 1 and three above, or six of (0.5, 1], times `of`.
+fn dist_rows(
+    dists: &[StoredPoint],
+    of: &dyn Fn(&StoredPoint) -> i64,
+    sum: &dyn Fn(&StoredPoint) -> Option<f64>,
+) -> RecordBatch {
+    let list = |of: &dyn Fn(&StoredPoint) -> Option<Vec<i64>>| -> ArrayRef {
+        let mut list = ListBuilder::new(Int64Builder::new()).with_field(Field::new("element", DataType::Int64, false));
+        for dist in dists {
+            list.values().append_slice(&of(dist).unwrap_or_default());
+            list.append(true);
+        }
+        Arc::new(list.finish())
+    };
+    point_rows(Table::MetricDists, dists, &|column| {
+        Some(match column {
+            "count" => Arc::new(Int64Array::from_iter_values(dists.iter().map(|dist| 6 * of(dist)))),
+            "sum" => Arc::new(dists.iter().map(sum).collect::<Float64Array>()),
+            "bounds" => {
+                let mut list =
+                    ListBuilder::new(Float64Builder::new()).with_field(Field::new("element", DataType::Float64, false));
+                for dist in dists {
+                    list.values().append_slice(if dist.2 == 3 { &[0.1, 1.0] } else { &[] });
+                    list.append(true);
+                }
+                Arc::new(list.finish())
+            }
+            "counts" => list(&|dist| (dist.2 == 3).then(|| [1, 2, 3].map(|n| n * of(dist)).to_vec())),
+            "pos_counts" => list(&|dist| (dist.2 == 4).then(|| vec![6 * of(dist)])),
+            "scale" => Arc::new(Int64Array::from(vec![0; dists.len()])),
+            "pos_offset" => Arc::new(Int64Array::from(vec![-1; dists.len()])),
+            _ => return None,
+        })
+    })
+}
+
 async fn with_metrics() -> Fixture {
     let mut fixture = Fixture::new().await;
     let series = [
@@ -860,37 +998,8 @@ async fn with_metrics() -> Fixture {
         .iter()
         .flat_map(|at| [(4, "http.duration", 3, 2, *at), (5, "io.duration", 4, 2, *at)])
         .collect();
-    let list = |of: &dyn Fn(&StoredPoint) -> Option<Vec<i64>>| -> ArrayRef {
-        let mut list = ListBuilder::new(Int64Builder::new()).with_field(Field::new("element", DataType::Int64, false));
-        for dist in &dists {
-            list.values().append_slice(&of(dist).unwrap_or_default());
-            list.append(true);
-        }
-        Arc::new(list.finish())
-    };
-    let rows = point_rows(Table::MetricDists, &dists, &|column| {
-        let minute = |dist: &StoredPoint| dist.4 / 60;
-        Some(match column {
-            "count" => Arc::new(Int64Array::from_iter_values(dists.iter().map(|dist| 6 * minute(dist)))),
-            "sum" => Arc::new(Float64Array::from_iter_values(
-                dists.iter().map(|dist| 3.0 * minute(dist) as f64),
-            )),
-            "bounds" => {
-                let mut list =
-                    ListBuilder::new(Float64Builder::new()).with_field(Field::new("element", DataType::Float64, false));
-                for dist in &dists {
-                    list.values().append_slice(if dist.0 == 4 { &[0.1, 1.0] } else { &[] });
-                    list.append(true);
-                }
-                Arc::new(list.finish())
-            }
-            "counts" => list(&|dist| (dist.0 == 4).then(|| [1, 2, 3].map(|n| n * minute(dist)).to_vec())),
-            "pos_counts" => list(&|dist| (dist.0 == 5).then(|| vec![6 * minute(dist)])),
-            "scale" => Arc::new(Int64Array::from(vec![0; dists.len()])),
-            "pos_offset" => Arc::new(Int64Array::from(vec![-1; dists.len()])),
-            _ => return None,
-        })
-    });
+    let minute = |dist: &StoredPoint| dist.4 / 60;
+    let rows = dist_rows(&dists, &minute, &|dist| Some(3.0 * minute(dist) as f64));
     fixture.commit_rows(Table::MetricDists, &rows).await;
     fixture
 }
@@ -984,6 +1093,68 @@ async fn metrics_are_answered_from_their_points() {
     );
     let joined = "sum by (host_name) (queue_size_bytes * on (job, instance) group_left (host_name) target_info)";
     assert_eq!(instant(&fixture, joined, at).await, [r#"{"host_name":"h1"} 7.5"#]);
+}
+
+/// Two scopes, or two replicas that do not say which they are, count with the same labels.
+#[tokio::test]
+async fn deltas_of_several_senders_are_one_counter() {
+    const OTHER: &[(&str, &str)] = &[
+        ("http.route", "/items"),
+        ("resource.service.name", "cart"),
+        ("resource.service.namespace", "shop"),
+        ("resource.service.instance.id", "i1"),
+        ("resource.host.name", "h2"),
+        ("scope.name", "other"),
+    ];
+    let mut fixture = Fixture::new().await;
+    let series = [
+        (1, "hits", 2, 1, "", CART),
+        (2, "hits", 2, 1, "", OTHER),
+        (3, "wait", 3, 1, "s", CART),
+        (4, "wait", 3, 1, "s", OTHER),
+        (5, "gap", 4, 1, "s", CART),
+        (6, "gap", 4, 1, "s", OTHER),
+    ];
+    fixture.commit_rows(Table::MetricSeries, &series_rows(&series)).await;
+    // By turns, and at last both at once.
+    let times = |id: i64| match id % 2 {
+        1 => [60, 120, 180, 240, 300],
+        _ => [90, 150, 210, 270, 300],
+    };
+    let of = |ids: std::ops::Range<usize>| -> Vec<StoredPoint> {
+        let series = series[ids].iter();
+        series
+            .flat_map(|one| times(one.0).map(|at| (one.0, one.1, one.2, 1, at)))
+            .collect()
+    };
+    let points = of(0..2);
+    let values: ArrayRef = Arc::new(Float64Array::from_iter_values(
+        points.iter().map(|point| if point.0 == 1 { 4.0 } else { 1.0 }),
+    ));
+    let numbers = point_rows(Table::MetricPoints, &points, &|column| {
+        (column == "value").then(|| values.clone())
+    });
+    fixture.commit_rows(Table::MetricPoints, &numbers).await;
+    // One point says no sum.
+    let sum = |dist: &StoredPoint| (dist.4 != 120).then_some(3.0);
+    let dists = dist_rows(&of(2..6), &|_| 1, &sum);
+    fixture.commit_rows(Table::MetricDists, &dists).await;
+    let at = T0 + 300;
+    for (query, expected) in [
+        ("count(hits_total)", 1.0),
+        ("resets(hits_total[5m])", 0.0),
+        ("increase(hits_total[5m])", 25.0),
+        ("resets(wait_seconds_count[5m])", 0.0),
+        ("increase(wait_seconds_count[5m])", 60.0),
+        ("increase(wait_seconds_bucket{le=\"1\"}[5m])", 30.0),
+        ("increase(wait_seconds_sum[5m])", 27.0),
+        ("resets(gap_seconds[5m])", 0.0),
+        ("histogram_count(increase(gap_seconds[5m]))", 60.0),
+        ("histogram_sum(increase(gap_seconds[5m]))", 27.0),
+    ] {
+        let found = number(&fixture, query, at).await;
+        assert!((found - expected).abs() < 1e-9 * expected.max(1.0), "{query}: {found}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

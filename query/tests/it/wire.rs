@@ -170,10 +170,65 @@ async fn errors_have_a_status_a_kind_and_a_place() {
             .status,
         StatusCode::BAD_REQUEST
     );
-    let get = Request::get("/api/v1/sql?query=select").body(Body::empty()).unwrap();
-    assert_eq!(send(&fixture, get).await.status, StatusCode::METHOD_NOT_ALLOWED);
+    let misspelled = post(&fixture, "/api/v1/sql?fromat=csv", "text/plain", "select 1").await;
+    assert_eq!(misspelled.status, StatusCode::BAD_REQUEST);
+    let message = misspelled.json()["error"].to_string();
+    assert!(message.contains("fromat") && message.contains("format"), "{message}");
+    for (path, status, kind) in [
+        ("/api/v1/sql?query=select", 405, "method_not_allowed"),
+        ("/api/v1/slo/report", 405, "method_not_allowed"),
+        ("/api/v1/query", 404, "not_found"),
+        ("/", 404, "not_found"),
+    ] {
+        let get = Request::get(path).body(Body::empty()).unwrap();
+        let reply = send(&fixture, get).await;
+        assert_eq!((reply.status.as_u16(), &reply.json()["kind"]), (status, &json!(kind)));
+        let message = reply.json()["error"].to_string();
+        assert!(
+            message.contains("POST /api/v1/sql") && message.contains("/prometheus/api/v1/"),
+            "{message}"
+        );
+    }
     let bytes = Request::post("/api/v1/sql").body(Body::from(vec![0xff, 0xfe])).unwrap();
     assert_eq!(send(&fixture, bytes).await.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn names_that_are_not_there_lead_to_those_that_are() {
+    let fixture = filled().await;
+    let check = async |query: &str, expected: &str| {
+        let reply = sql(&fixture, query).await;
+        assert_eq!(
+            (reply.status, &reply.json()["error"]),
+            (StatusCode::BAD_REQUEST, &json!(expected)),
+            "{query}"
+        );
+    };
+    check(
+        "select * from span",
+        "there is no table span; SHOW TABLES lists all; did you mean spans?",
+    )
+    .await;
+    check(
+        "select service_nam from spans",
+        "there is no column service_nam; DESCRIBE spans lists all; did you mean service_name or service_namespace?",
+    )
+    .await;
+    check(
+        "select s.service_nam from spans s where true",
+        "there is no column s.service_nam; did you mean service_name or service_namespace?",
+    )
+    .await;
+    check(
+        "select attributes from spans",
+        "attributes stands only with a key in quotes: attributes['k']; all are in attrs_str, attrs_int, attrs_dbl, attrs_bool and attrs_json",
+    )
+    .await;
+    check(
+        "select count(resource) from spans",
+        "resource stands only with a key in quotes: resource['k']; all are in resource_attrs",
+    )
+    .await;
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use super::params::{Params, invalid};
 use super::reply::{Failure, written};
 use crate::engine::Engine;
 use crate::http::desk::Asked;
-use crate::series::{samples_max, select};
+use crate::series::{Room, samples_max, select};
 
 /// Most points of a series: Grafana asks for no more (prometheus/prometheus:web/api/v1/api.go).
 const STEPS_MAX: usize = 11_000;
@@ -71,8 +71,10 @@ async fn evaluate(
     let (query, needs) = engine.compute(read).await??;
     let (mut data, mut warnings) = (Vec::with_capacity(needs.len()), Vec::new());
     let mut infos = BTreeSet::new();
+    let mut room = Room::of(engine);
     for need in &needs {
-        let found = select(engine, need, times.lookback_ms, now).await?;
+        let found = select(engine, need, times.lookback_ms, now, room).await?;
+        room = found.room;
         warnings.extend(found.notes);
         infos.extend(found.infos);
         data.push(found.series);

@@ -1,31 +1,25 @@
 //! What there is to ask about: names and values of labels, series, metadata; and exemplars.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::extract::Path;
 use axum::response::Response;
 use serde_json::{Value, json};
-use tailwater_promql::{Labels, Matcher, Params as Times, Query, api, number};
+use tailwater_promql::{Matcher, Params as Times, Query, api, number};
 
 use super::params::{Params, invalid, unescaped};
 use super::reply::{Failure, success, written};
 use crate::engine::Engine;
 use crate::http::desk::Asked;
-use crate::series::{self, FoundLabels, Window};
+use crate::series::{self, About, FoundLabels, Window};
 
 const TRUNCATED: &str = "results truncated due to limit";
 
 /// `labels`: names of labels.
 pub(super) async fn names(Asked(engine): Asked, params: Params) -> Result<Response, Failure> {
-    let found = find(&engine, &params, params.selectors(&engine)?).await?;
-    let names: BTreeSet<&str> = found
-        .labels
-        .iter()
-        .flat_map(Labels::iter)
-        .map(|label| &*label.name)
-        .collect();
-    listed(names, params.limit()?, found.notes)
+    let selectors = params.selectors(&engine).await?;
+    listed(find(&engine, &params, selectors, About::Names).await?, params.limit()?)
 }
 
 /// `label/<name>/values`.
@@ -37,30 +31,25 @@ pub(super) async fn values(
     let name = unescaped(&name)
         .filter(|name| !name.is_empty())
         .ok_or_else(|| Failure::bad_data(format!("invalid label name: {name:?}")))?;
-    let found = find(&engine, &params, params.selectors(&engine)?).await?;
-    let values: BTreeSet<&str> = found
-        .labels
-        .iter()
-        .map(|labels| labels.get(&name))
-        .filter(|value| !value.is_empty())
-        .collect();
-    listed(values, params.limit()?, found.notes)
+    let selectors = params.selectors(&engine).await?;
+    let found = find(&engine, &params, selectors, About::Values(&name)).await?;
+    listed(found, params.limit()?)
 }
 
 /// `series`: label sets of series.
 pub(super) async fn series(Asked(engine): Asked, params: Params) -> Result<Response, Failure> {
-    let selectors = params.selectors(&engine)?;
+    let selectors = params.selectors(&engine).await?;
     if selectors.is_empty() {
         return Err(Failure::bad_data("no match[] parameter provided"));
     }
-    let found = find(&engine, &params, selectors).await?;
+    let found = find(&engine, &params, selectors, About::Sets).await?;
     let limit = params.limit()?.unwrap_or(usize::MAX);
     let mut warnings: Vec<String> = found.notes.into_iter().collect();
-    if found.labels.len() > limit {
+    if found.sets.len() > limit {
         warnings.push(TRUNCATED.to_owned());
     }
     let mut data = String::from("[");
-    for (number, labels) in found.labels.iter().take(limit).enumerate() {
+    for (number, labels) in found.sets.iter().take(limit).enumerate() {
         data.push_str(if number == 0 { "" } else { "," });
         api::labels(&mut data, labels);
     }
@@ -68,9 +57,15 @@ pub(super) async fn series(Asked(engine): Asked, params: Params) -> Result<Respo
     Ok(written(&data, &warnings, &[]))
 }
 
-async fn find(engine: &Engine, params: &Params, selectors: Vec<Vec<Matcher>>) -> Result<FoundLabels, Failure> {
+async fn find<'a>(
+    engine: &Engine,
+    params: &Params,
+    selectors: Vec<Vec<Matcher>>,
+    about: About<'a>,
+) -> Result<FoundLabels<'a>, Failure> {
     let window = params.window()?;
-    in_time(params.timeout(engine)?, series::labels(engine, &selectors, window)).await
+    let work = series::labels(engine, &selectors, window, about);
+    in_time(params.timeout(engine)?, work).await
 }
 
 async fn in_time<T>(timeout: Duration, work: impl Future<Output = crate::error::Result<T>>) -> Result<T, Failure> {
@@ -80,13 +75,13 @@ async fn in_time<T>(timeout: Duration, work: impl Future<Output = crate::error::
     }
 }
 
-fn listed(all: BTreeSet<&str>, limit: Option<usize>, notes: BTreeSet<String>) -> Result<Response, Failure> {
-    let mut warnings: Vec<String> = notes.into_iter().collect();
+fn listed(found: FoundLabels<'_>, limit: Option<usize>) -> Result<Response, Failure> {
+    let mut warnings: Vec<String> = found.notes.into_iter().collect();
     let limit = limit.unwrap_or(usize::MAX);
-    if all.len() > limit {
+    if found.texts.len() > limit {
         warnings.push(TRUNCATED.to_owned());
     }
-    let shown: Vec<&str> = all.into_iter().take(limit).collect();
+    let shown: Vec<&str> = found.texts.iter().take(limit).map(|text| &**text).collect();
     Ok(success(&json!(shown), &warnings))
 }
 

@@ -23,7 +23,7 @@ mod reply;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Router;
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::json;
@@ -33,6 +33,10 @@ use reply::{Failure, success};
 
 /// The Prometheus whose answers these are, for clients that switch features by version; ours stands behind it.
 const VERSION: &str = concat!("3.0.0+tailwater.", env!("CARGO_PKG_VERSION"));
+
+/// What there is, for whoever asks for something else.
+const ENDPOINTS: &str = "there are GET and POST of query, query_range, labels, series and query_exemplars, and GET of label/<name>/values, metadata, rules, \
+                         alerts and status/buildinfo, all below /prometheus/api/v1/";
 
 /// The routes, with their full paths.
 pub(super) fn router() -> Router<Desk> {
@@ -47,11 +51,21 @@ pub(super) fn router() -> Router<Desk> {
         .route("/rules", get(async || success(&json!({ "groups": [] }), &[])))
         .route("/alerts", get(async || success(&json!({ "alerts": [] }), &[])))
         .route("/status/buildinfo", get(build))
-        .fallback(async || Failure::not_found("no such endpoint of the Prometheus API"));
+        .fallback(async || unknown())
+        .method_not_allowed_fallback(other_method);
     Router::new()
         .nest("/prometheus/api/v1", api)
         .route("/prometheus/-/healthy", get(async || "Tailwater answers PromQL.\n"))
         .route("/prometheus/-/ready", get(ready))
+}
+
+/// The answer where there is nothing.
+pub(super) fn unknown() -> Response {
+    Failure::not_found(format!("no such endpoint of the Prometheus API: {ENDPOINTS}")).into_response()
+}
+
+async fn other_method(method: Method) -> Failure {
+    Failure::other_method(format!("no method {method} of this endpoint: {ENDPOINTS}"))
 }
 
 async fn ready(Asked(engine): Asked) -> Response {

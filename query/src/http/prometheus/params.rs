@@ -126,21 +126,22 @@ impl Params {
     }
 
     /// The selectors of `match[]`.
-    pub fn selectors(&self, engine: &Engine) -> Result<Vec<Vec<Matcher>>, Failure> {
+    pub async fn selectors(&self, engine: &Engine) -> Result<Vec<Vec<Matcher>>, Failure> {
         let given = self
             .0
             .iter()
             .filter(|(key, value)| key == "match[]" && !value.is_empty());
-        given
-            .map(|(_, text)| {
-                check_length(text, engine)?;
-                let query = Query::parse(text).map_err(|error| invalid("match[]", error))?;
-                query
-                    .matchers()
-                    .map(<[Matcher]>::to_vec)
-                    .map_err(|error| invalid("match[]", error))
-            })
-            .collect()
+        let texts: Vec<String> = given.map(|(_, text)| text.clone()).collect();
+        if texts.is_empty() {
+            return Ok(Vec::new());
+        }
+        texts.iter().try_for_each(|text| check_length(text, engine))?;
+        // On the engine's threads, as queries are.
+        let read = move |_: &dyn Fn() -> bool| -> Result<Vec<Vec<Matcher>>, tailwater_promql::Error> {
+            let matchers = |text: &String| Query::parse(text)?.matchers().map(<[Matcher]>::to_vec);
+            texts.iter().map(matchers).collect()
+        };
+        engine.compute(read).await?.map_err(|error| invalid("match[]", error))
     }
 }
 

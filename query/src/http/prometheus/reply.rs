@@ -36,6 +36,15 @@ impl Failure {
         }
     }
 
+    /// There is something here, but not for this method.
+    pub fn other_method(text: impl Into<String>) -> Failure {
+        Failure {
+            status: StatusCode::METHOD_NOT_ALLOWED,
+            kind: "bad_data",
+            text: text.into(),
+        }
+    }
+
     /// The time is up.
     pub fn timeout(after: std::time::Duration) -> Failure {
         Failure {

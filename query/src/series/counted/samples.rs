@@ -5,8 +5,10 @@ use std::sync::Arc;
 use tailwater_model::exphist::{Malformed, SCALE, View};
 use tailwater_promql::{Floats, Histogram, Histograms, Labels, ResetHint, Series};
 
+use super::super::Room;
 use super::super::grid::Grid;
 use super::family::bucket_bounds;
+use crate::error::{Error, Result};
 
 /// Half width of the zero bucket, as Prometheus' own histograms have it: 2^-128.
 const ZERO_THRESHOLD: f64 = 2.938_735_877_055_719e-39;
@@ -150,24 +152,45 @@ impl Deltas {
         Ok(buckets)
     }
 
-    /// A native histogram of seconds out of sketches of ns.
-    pub fn native(&self, labels: Labels, span: &Span<'_>, sums: usize, column: usize) -> Result<Series, Malformed> {
+    /// A native histogram of seconds out of sketches of ns: columns of sums and of sketches.
+    pub fn native(
+        &self,
+        labels: Labels,
+        span: &Span<'_>,
+        (sums, column): (usize, usize),
+        room: &mut Room,
+        unreadable: impl Fn(Malformed) -> Error,
+    ) -> Result<Series> {
         let mut histograms = Histograms::default();
         let mut total = Total::default();
         let mut current: Option<Arc<Histogram>> = None;
-        let mut read = Ok(());
-        self.walk(span, |met| match met {
-            Met::Bin(bin) => {
-                current = None;
-                let added = total.add(self.number(bin, sums), self.sketch(bin, column));
-                if read.is_ok() {
-                    read = added;
+        let mut meet = |met| -> Result<()> {
+            match met {
+                Met::Bin(bin) => {
+                    current = None;
+                    let added = total.add(self.number(bin, sums), self.sketch(bin, column));
+                    added.map_err(&unreadable)?;
+                }
+                Met::Sample(time) => {
+                    room.take(1)?;
+                    let value = match current.take() {
+                        Some(value) => value,
+                        None => {
+                            let value = total.histogram(histograms.times.is_empty());
+                            room.take_histogram(&value)?;
+                            Arc::new(value)
+                        }
+                    };
+                    histograms.push(time, value.clone());
+                    current = Some(value);
                 }
             }
-            Met::Sample(time) => {
-                let is_first = histograms.times.is_empty();
-                let value = current.get_or_insert_with(|| Arc::new(total.histogram(is_first)));
-                histograms.push(time, value.clone());
+            Ok(())
+        };
+        let mut read: Result<()> = Ok(());
+        self.walk(span, |met| {
+            if read.is_ok() {
+                read = meet(met);
             }
         });
         read?;
@@ -240,7 +263,10 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use proptest::prelude::*;
 
+    use tailwater_model::exphist::ExpHist;
+
     use super::*;
+    use crate::error::ErrorKind;
 
     fn deltas(bins: &[(i64, i64)]) -> Deltas {
         let mut deltas = Deltas::default();
@@ -288,10 +314,36 @@ mod tests {
         check(&[], &[1, 50], 50, &[]);
     }
 
+    #[test]
+    fn native_histograms_take_room() {
+        let mut deltas = Deltas::default();
+        let mut sketch = ExpHist::new();
+        (0..200).for_each(|at| sketch.record(f64::from(at * at + 1)));
+        let bytes = sketch.encode();
+        (0..100).for_each(|bin| deltas.push(bin, [1].into_iter(), [&bytes[..]].into_iter()));
+        deltas.sort();
+        let times: Vec<i64> = (1..=100).map(|bin| bin * 10).collect();
+        let grid = grid(&times);
+        let span = Span {
+            from_ms: 1,
+            end_ms: 1000,
+            grid: &grid,
+        };
+        let fits = |left: usize| {
+            let unreadable = |_: Malformed| Error::new(ErrorKind::Damaged, "");
+            let mut room = Room::with(left);
+            let series = deltas.native(Labels::default(), &span, (0, 0), &mut room, unreadable);
+            series.map_err(|error| error.kind())
+        };
+        assert_eq!(fits(1_000_000).unwrap().len(), 101);
+        // As many as the samples are.
+        assert_eq!(fits(200), Err(ErrorKind::Exhausted));
+    }
+
     proptest! {
         #[test]
         fn seconds_are_at_most_a_bucket_off(ns in 1u64..1 << 45) {
-            let mut sketch = tailwater_model::exphist::ExpHist::new();
+            let mut sketch = ExpHist::new();
             sketch.record(ns as f64);
             let bytes = sketch.encode();
             let mut index = None;

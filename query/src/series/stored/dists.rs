@@ -57,12 +57,12 @@ pub(super) async fn read(
         time_ms: |point: &Point| point.time_ms,
     };
     for (stored, points) in by_series(engine, SELECT, series, window, notes, of_points).await? {
-        let first = points.first().map(|point| (point.time_ms, point.start_ms));
-        let born = born(first, window.after_ms + 1).filter(|_| stored.sent.delta);
+        let times = points.iter().map(|point| (point.time_ms, point.start_ms));
+        let born = born(times, window.after_ms + 1).filter(|_| stored.adds_up());
         match stored.sent.kind {
-            HISTOGRAM => classic(stored, &points, born, out),
-            EXPONENTIAL => native(stored, &points, born, out, notes),
-            SUMMARY => summary(stored, &points, out),
+            HISTOGRAM => classic(stored, &points, born, out)?,
+            EXPONENTIAL => native(stored, &points, born, out, notes)?,
+            SUMMARY => summary(stored, &points, out)?,
             _ => {}
         }
     }
@@ -154,7 +154,7 @@ fn text(bound: f64) -> String {
 }
 
 /// `_bucket`, `_count` and `_sum` of a histogram; deltas are added up.
-fn classic(stored: &Stored, points: &[Point], born: Option<i64>, out: &mut Gathered<'_>) {
+fn classic(stored: &Stored, points: &[Point], born: Option<i64>, out: &mut Gathered<'_>) -> Result<()> {
     let delta = stored.sent.delta;
     let (mut counts, mut sums) = (Vec::new(), Vec::new());
     let mut buckets: BTreeMap<String, Vec<(i64, f64)>> = BTreeMap::new();
@@ -184,16 +184,17 @@ fn classic(stored: &Stored, points: &[Point], born: Option<i64>, out: &mut Gathe
         }
     }
     let zero = born.map(|time| (time, 0.0));
-    out.floats(stored.labels("_count", None), zero.into_iter().chain(counts));
+    out.floats(stored.labels("_count", None), zero.into_iter().chain(counts))?;
     if !sums.is_empty() {
-        out.floats(stored.labels("_sum", None), zero.into_iter().chain(sums));
+        out.floats(stored.labels("_sum", None), zero.into_iter().chain(sums))?;
     }
     for (le, samples) in buckets {
         out.floats(
             stored.labels("_bucket", Some(("le", &le))),
             zero.into_iter().chain(samples),
-        );
+        )?;
     }
+    Ok(())
 }
 
 /// How many values are at or below each bound, and at all.
@@ -209,44 +210,47 @@ fn cumulative(point: &Point) -> Vec<(String, f64)> {
 }
 
 /// Native histograms; deltas are added up.
-fn native(stored: &Stored, points: &[Point], born: Option<i64>, out: &mut Gathered<'_>, notes: &mut BTreeSet<String>) {
+fn native(
+    stored: &Stored,
+    points: &[Point],
+    born: Option<i64>,
+    out: &mut Gathered<'_>,
+    notes: &mut BTreeSet<String>,
+) -> Result<()> {
     let delta = stored.sent.delta;
-    let mut samples: Vec<(i64, Arc<Histogram>)> = Vec::new();
     let mut total: Option<Histogram> = None;
-    for point in points {
+    let samples = points.iter().filter_map(|point| {
         if !point.is_there {
-            if !delta {
-                let ended = Histogram {
-                    sum: number::stale(),
-                    ..Histogram::default()
-                };
-                samples.push((point.time_ms, Arc::new(ended)));
-            }
-            continue;
+            let ended = Histogram {
+                sum: number::stale(),
+                ..Histogram::default()
+            };
+            return (!delta).then(|| (point.time_ms, Arc::new(ended)));
         }
         let Some(one) = histogram(point) else {
             notes.insert(format!(
                 "points of {} are left out: their scale is below {SCHEMA_MIN}",
                 stored.sent.name
             ));
-            continue;
+            return None;
         };
         let shown = match total.take().filter(|_| delta) {
             Some(before) => added(before, one),
             None => one,
         };
         total = Some(shown.clone());
-        samples.push((point.time_ms, Arc::new(shown)));
-    }
-    if let (Some(time), Some((_, first))) = (born, samples.first()) {
+        Some((point.time_ms, Arc::new(shown)))
+    });
+    let mut samples = samples.peekable();
+    let zero = born.zip(samples.peek()).map(|(time, (_, first))| {
         let zero = Histogram {
             schema: first.schema,
             zero_threshold: first.zero_threshold,
             ..Histogram::default()
         };
-        samples.insert(0, (time, Arc::new(zero)));
-    }
-    out.histograms(stored.labels("", None), samples);
+        (time, Arc::new(zero))
+    });
+    out.histograms(stored.labels("", None), zero.into_iter().chain(samples))
 }
 
 /// With Prometheus' indices (`(base^(i-1), base^i]`, one above OTLP's) and at most its resolution; `None` below its coarsest.
@@ -271,7 +275,8 @@ fn histogram(point: &Point) -> Option<Histogram> {
         },
         zero_count: point.zero_count,
         count: point.count,
-        sum: point.sum.unwrap_or(f64::NAN),
+        // As Prometheus: a sum that was not sent is 0.
+        sum: point.sum.unwrap_or_default(),
         positive: side(&point.positive),
         negative: side(&point.negative),
         ..Histogram::default()
@@ -324,7 +329,7 @@ fn added(a: Histogram, b: Histogram) -> Histogram {
 }
 
 /// `{quantile}`, `_count` and `_sum` of a summary.
-fn summary(stored: &Stored, points: &[Point], out: &mut Gathered<'_>) {
+fn summary(stored: &Stored, points: &[Point], out: &mut Gathered<'_>) -> Result<()> {
     let mut quantiles: BTreeMap<String, Vec<(i64, f64)>> = BTreeMap::new();
     let or_stale = |point: &Point, value: f64| (point.time_ms, if point.is_there { value } else { number::stale() });
     for point in points {
@@ -333,14 +338,15 @@ fn summary(stored: &Stored, points: &[Point], out: &mut Gathered<'_>) {
         }
     }
     let counts = points.iter().map(|point| or_stale(point, point.count));
-    out.floats(stored.labels("_count", None), counts);
+    out.floats(stored.labels("_count", None), counts)?;
     let sums = points
         .iter()
         .map(|point| or_stale(point, point.sum.unwrap_or_default()));
-    out.floats(stored.labels("_sum", None), sums);
+    out.floats(stored.labels("_sum", None), sums)?;
     for (q, samples) in quantiles {
-        out.floats(stored.labels("", Some(("quantile", &q))), samples);
+        out.floats(stored.labels("", Some(("quantile", &q))), samples)?;
     }
+    Ok(())
 }
 
 /// `le` and `quantile` values of these series in the window, where the matchers let through what carries them.

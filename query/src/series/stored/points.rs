@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::{Array, RecordBatch};
 use tailwater_promql::{Histogram, Labels, Matcher, Series, number};
 
-use super::super::{Sql, Window, table};
+use super::super::{Room, Sql, Window, table};
 use super::{SERIES_NAMED_MAX, Stored};
 use crate::engine::Engine;
 use crate::error::Result;
@@ -17,31 +17,47 @@ pub(super) const NO_VALUE: i64 = 1;
 /// Samples by labels, in any order.
 pub(super) struct Gathered<'m> {
     matchers: &'m [Matcher],
+    room: &'m mut Room,
     floats: BTreeMap<Labels, Vec<(i64, f64)>>,
     histograms: BTreeMap<Labels, Vec<(i64, Arc<Histogram>)>>,
 }
 
 impl<'m> Gathered<'m> {
-    pub fn new(matchers: &'m [Matcher]) -> Gathered<'m> {
+    pub fn new(matchers: &'m [Matcher], room: &'m mut Room) -> Gathered<'m> {
         Gathered {
             matchers,
+            room,
             floats: BTreeMap::new(),
             histograms: BTreeMap::new(),
         }
     }
 
     /// Adds samples, if the labels are selected.
-    pub fn floats(&mut self, labels: Labels, samples: impl IntoIterator<Item = (i64, f64)>) {
+    pub fn floats(&mut self, labels: Labels, samples: impl IntoIterator<Item = (i64, f64)>) -> Result<()> {
         if Matcher::all(self.matchers, &labels) {
-            self.floats.entry(labels).or_default().extend(samples);
+            let all = self.floats.entry(labels).or_default();
+            let before = all.len();
+            all.extend(samples);
+            self.room.take(all.len() - before)?;
         }
+        Ok(())
     }
 
-    /// Adds histograms, likewise.
-    pub fn histograms(&mut self, labels: Labels, samples: Vec<(i64, Arc<Histogram>)>) {
+    /// Adds histograms, likewise, one by one: sums of many grow.
+    pub fn histograms(
+        &mut self,
+        labels: Labels,
+        samples: impl IntoIterator<Item = (i64, Arc<Histogram>)>,
+    ) -> Result<()> {
         if Matcher::all(self.matchers, &labels) {
-            self.histograms.entry(labels).or_default().extend(samples);
+            let all = self.histograms.entry(labels).or_default();
+            for (time, histogram) in samples {
+                self.room.take(1)?;
+                self.room.take_histogram(&histogram)?;
+                all.push((time, histogram));
+            }
         }
+        Ok(())
     }
 
     /// Series with rising times. A time has one sample: the last read, a float before a histogram.
@@ -112,7 +128,8 @@ pub(super) struct Read<P> {
     pub time_ms: fn(&P) -> i64,
 }
 
-/// The points of each of these series, in order of time. `select` names the columns and the table, the series' id first; `of_points` reads such rows.
+/// The points of each of these series, in order of time; of deltas with the same labels those of all, under one of them. `select` names the columns and the
+/// table, the series' id first; `of_points` reads such rows.
 pub(super) async fn by_series<'s, P: Send>(
     engine: &Engine,
     select: &str,
@@ -135,12 +152,27 @@ pub(super) async fn by_series<'s, P: Send>(
             points.entry(ids.value(row)).or_default().push(point);
         }
     }
-    let of_series = series.iter().filter_map(|stored| {
-        let mut points = points.remove(&stored.id)?;
+    let mut all: Vec<(&Stored, Vec<P>)> = Vec::with_capacity(points.len());
+    let mut adding: BTreeMap<(i64, Labels), usize> = BTreeMap::new();
+    for stored in series {
+        let Some(points) = points.remove(&stored.id) else {
+            continue;
+        };
+        if stored.adds_up() {
+            let at = *adding
+                .entry((stored.sent.kind, stored.labels("", None)))
+                .or_insert(all.len());
+            if let Some((_, same)) = all.get_mut(at) {
+                same.extend(points);
+                continue;
+            }
+        }
+        all.push((stored, points));
+    }
+    for (_, points) in &mut all {
         points.sort_by_key(of_points.time_ms);
-        Some((*stored, points))
-    });
-    Ok(of_series.collect())
+    }
+    Ok(all)
 }
 
 const SELECT: &str = "select series_id, arrow_cast(ts, 'Int64'), arrow_cast(start_ts, 'Int64'), flags, \
@@ -159,13 +191,13 @@ pub(super) async fn read(
         time_ms: |point: &Point| point.time_ms,
     };
     for (stored, points) in by_series(engine, SELECT, series, window, notes, of_points).await? {
-        let samples = if stored.sent.kind == super::SUM && stored.sent.delta {
+        let samples = if stored.adds_up() {
             summed(&points, window.after_ms + 1)
         } else {
             let samples = points.iter().map(|point| (point.time_ms, shown(point.value)));
             samples.collect()
         };
-        out.floats(stored.labels("", None), samples);
+        out.floats(stored.labels("", None), samples)?;
     }
     Ok(())
 }
@@ -196,7 +228,7 @@ fn shown(value: Option<f64>) -> f64 {
 fn summed(points: &[Point], from_ms: i64) -> Vec<(i64, f64)> {
     let mut total = 0.0;
     let mut samples = Vec::with_capacity(points.len() + 1);
-    if let Some(start) = born(points.first().map(|point| (point.time_ms, point.start_ms)), from_ms) {
+    if let Some(start) = born(points.iter().map(|point| (point.time_ms, point.start_ms)), from_ms) {
         samples.push((start, 0.0));
     }
     for point in points {
@@ -208,11 +240,13 @@ fn summed(points: &[Point], from_ms: i64) -> Vec<(i64, f64)> {
     samples
 }
 
-/// When a sum of deltas is 0: 1 ms into its first interval, for windows are open on the left; not at or after its first point.
-pub(super) fn born(first: Option<(i64, Option<i64>)>, from_ms: i64) -> Option<i64> {
-    let (time, start) = first?;
-    let born = start?.saturating_add(1).max(from_ms);
-    (born < time).then_some(born)
+/// When a sum of deltas is 0: 1 ms into its first interval, for windows are open on the left; not at or after its first point. Points are times and
+/// where their intervals begin.
+pub(super) fn born(points: impl Iterator<Item = (i64, Option<i64>)> + Clone, from_ms: i64) -> Option<i64> {
+    let first = points.clone().map(|(time, _)| time).min()?;
+    let start = points.filter_map(|(_, start)| start).min()?;
+    let born = start.saturating_add(1).max(from_ms);
+    (born < first).then_some(born)
 }
 
 #[cfg(test)]
@@ -233,8 +267,31 @@ mod tests {
         ];
         assert_eq!(summed(&points, 0), [(10_001, 0.0), (20_000, 2.0), (40_000, 5.0)]);
         assert_eq!(summed(&points, 15_000)[0], (15_000, 0.0));
+        // Of two senders: begins with the interval that does.
+        let two = [
+            point(20_000, Some(15_000), Some(2.0)),
+            point(21_000, Some(10_000), Some(3.0)),
+        ];
+        assert_eq!(summed(&two, 0), [(10_001, 0.0), (20_000, 2.0), (21_000, 5.0)]);
         assert_eq!(summed(&[point(5, None, Some(1.0))], 0), [(5, 1.0)]);
         assert_eq!(summed(&[], 0), []);
+    }
+
+    #[test]
+    fn histograms_take_room_as_they_are_made() {
+        let mut room = Room::with(1000);
+        let mut out = Gathered::new(&[], &mut room);
+        let mut made = 0;
+        let one = Arc::new(Histogram {
+            positive: (0..160).map(|index| (index, 1.0)).collect(),
+            ..Histogram::default()
+        });
+        let samples = (0..1000).map(|time| {
+            made += 1;
+            (time, one.clone())
+        });
+        assert!(out.histograms(Labels::default(), samples).is_err());
+        assert!(made < 30, "{made}");
     }
 
     #[test]
