@@ -144,8 +144,7 @@ fn errors_put_into_the_nezha_minutes_are_reported() {
         let objectives = json["objectives"].as_array().unwrap().iter();
         let objective = objectives.clone().find(|one| one["slo"] == name).unwrap();
         let counts = &objective["windows"][0]["counts"];
-        let exact =
-            serde_json::json!({"good": good, "good_most": good, "bad": total - good, "total": total});
+        let exact = serde_json::json!({"good": good, "good_most": good, "bad": total - good, "total": total});
         assert_eq!(
             (objective["verdict"].as_str(), counts),
             (Some(verdict), &exact),
