@@ -354,7 +354,7 @@ mod tests {
                 upto_ms: need.to_ms,
             };
             let coarser = [("hours", 3_600_000), ("quarters", 900_000)];
-            let grid = Grid::new(&need, LOOKBACK_MS, 1000).unwrap();
+            let grid = Grid::new(&need, LOOKBACK_MS, 1 << 20).unwrap();
             let pieces = grid.pieces(&coarser, ("slices", 60_000), all);
             let minutes = |window: &Window| (window.after_ms / 60_000, window.upto_ms / 60_000);
             let pieces = pieces
