@@ -623,7 +623,7 @@ mod tests {
             ("any(root.op == \"a\")", 5, "only fields of `span`"),
             ("any(any(true))", 5, "within `any`"),
             ("root.colour == \"a\"", 6, "no `colour`"),
-            ("root.duration > 5", 17, "not compared"),
+            ("root.duration > \"a\"", 17, "not compared"),
             ("root.duration", 14, "compared"),
             ("trace.spans > 5 5", 17, "the end"),
             ("any(span.name matches \"(\")", 23, "unclosed"),
