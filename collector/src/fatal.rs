@@ -1,6 +1,8 @@
 //! The end of the process from inside: a log that failed under us, a table that is not ours.
 
 use std::fmt::Display;
+use std::io;
+use std::thread::JoinHandle;
 
 use tokio::sync::mpsc;
 use tracing::error;
@@ -23,6 +25,18 @@ impl Fatal {
             fatal: self.clone(),
             part,
         }
+    }
+
+    /// Starts a thread that [`Fatal::watch`] watches over.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn spawn(&self, part: &'static str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+        let watch = self.watch(part);
+        std::thread::Builder::new().name(part.into()).spawn(move || {
+            let _watch = watch;
+            work();
+        })
     }
 
     /// `part` cannot go on.
@@ -49,21 +63,19 @@ impl Drop for Watch {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
     fn a_panic_is_reported_and_an_end_is_not() {
         let (fatal, mut failed) = Fatal::new();
-        let run = |watch: Watch, panics: bool| {
-            let thread = std::thread::spawn(move || {
-                let _watch = watch;
-                assert!(!panics, "as asked");
-            });
-            thread.join().is_err()
+        let run = |part, panics: bool| {
+            let thread = fatal.spawn(part, move || assert!(!panics, "as asked"));
+            thread.unwrap().join().is_err()
         };
-        assert!(!run(fatal.watch("road"), false));
+        assert!(!run("road", false));
         assert!(failed.try_recv().is_err());
-        assert!(run(fatal.watch("acker"), true));
+        assert!(run("acker", true));
         assert_eq!(failed.try_recv().as_deref(), Ok("acker: it panicked"));
     }
 }

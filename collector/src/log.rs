@@ -133,10 +133,7 @@ impl Log {
     ) -> std::io::Result<(Arc<Log>, JoinHandle<()>)> {
         let (queue, waiting) = mpsc::channel();
         let of_acker = fatal.clone();
-        let acker = std::thread::Builder::new().name("acker".into()).spawn(move || {
-            let _watch = of_acker.watch("acker");
-            acknowledge(&waiting, &road, &stats, &of_acker);
-        })?;
+        let acker = fatal.spawn("acker", move || acknowledge(&waiting, &road, &stats, &of_acker))?;
         Ok((
             Arc::new(Log {
                 wal,

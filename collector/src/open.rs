@@ -164,17 +164,15 @@ pub fn open(directory: &Directory) -> Result<Opened, CollectorError> {
         )));
     }
     let mut heads = Vec::new();
-    for record in outbox.heads(0) {
-        let record = match record {
-            Ok(record) => record,
-            // Already in the checkpoint, or refused above.
-            Err(error) if matches!(error.kind(), Kind::Damaged { .. }) => {
-                warn!(%error, "outbox");
-                continue;
-            }
-            // The batches behind it would be settled again, under other numbers.
-            Err(error) => return Err(error.into()),
-        };
+    // What is damaged is in the checkpoint already, or was refused above. Of what cannot be read the batches behind would be settled again, under
+    // other numbers.
+    let told = outbox.heads(0).inspect(|record| {
+        if let Err(error) = record {
+            warn!(%error, "outbox");
+        }
+    });
+    for record in undamaged(told) {
+        let record = record?;
         let head = outbox::Head::decode(record.head)?;
         recovery.batch(BatchSeq(record.seq), &head.settlement)?;
         heads.push((BatchSeq(record.seq), head));
@@ -207,12 +205,8 @@ pub fn open(directory: &Directory) -> Result<Opened, CollectorError> {
                 register.restore(known.digest, known.arrival_ns, known.answer);
             }
         }
-        for record in intake.heads(from) {
-            let record = match record {
-                Ok(record) => record,
-                Err(error) if matches!(error.kind(), Kind::Damaged { .. }) => continue,
-                Err(error) => return Err(error.into()),
-            };
+        for record in undamaged(intake.heads(from)) {
+            let record = record?;
             let head = Head::decode(&record.head)?;
             if let (Some(digest), false) = (head.digest, head.duplicate) {
                 register.restore(digest, head.arrival_ns, head.rejected.answer());
@@ -312,23 +306,18 @@ pub fn replay(intake: &Arc<Wal>, from: Lsn, lost: Lost) -> impl Iterator<Item = 
 
 /// The records of a damaged range whose heads are whole, without their payloads.
 fn heads_within(wal: &Wal, first: u64, last: u64) -> Vec<Result<Accepted, ReplayError>> {
-    let mut found = Vec::new();
-    for record in wal.heads(first) {
-        match record {
-            Ok(record) if record.seq <= last => found.push(accepted(&record)),
-            Ok(_) => break,
-            Err(error) => match error.kind() {
-                Kind::Damaged { last: bad, .. } if bad < last => {}
-                Kind::Damaged { .. } => break,
-                _ => {
-                    found.push(Err(error.into()));
-                    break;
-                }
-            },
-        }
-    }
-    found
+    let within =
+        undamaged(wal.heads(first)).take_while(|record| record.as_ref().map_or(true, |record| record.seq <= last));
+    within.map(|record| accepted(&record?)).collect()
 }
+
+/// Passes over what damage took. The log does not go on behind an error of another kind.
+fn undamaged(records: impl Iterator<Item = WalResult>) -> impl Iterator<Item = WalResult> {
+    let is_damaged = |error: &tailwater_wal::Error| matches!(error.kind(), Kind::Damaged { .. });
+    records.filter(move |record| !record.as_ref().is_err_and(is_damaged))
+}
+
+type WalResult = Result<Record, tailwater_wal::Error>;
 
 fn accepted(record: &Record) -> Result<Accepted, ReplayError> {
     let head = Head::decode(&record.head).map_err(|error| ReplayError::Head { lsn: record.seq, error })?;

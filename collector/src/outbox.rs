@@ -223,14 +223,14 @@ pub fn start(
     durable: watch::Sender<BatchSeq>,
     stats: Arc<Stats>,
     health: health::Handle,
-    fatal: Fatal,
+    fatal: &Fatal,
 ) -> std::io::Result<(mpsc::SyncSender<Sealed>, JoinHandle<()>)> {
     let (queue, sealed) = mpsc::sync_channel::<Sealed>(1);
-    let thread = std::thread::Builder::new().name("outbox".into()).spawn(move || {
-        let _watch = fatal.watch("outbox");
+    let of_thread = fatal.clone();
+    let thread = fatal.spawn("outbox", move || {
         for mut batch in sealed {
             if let Err(error) = append(&wal, &batch, &health) {
-                fatal.report("outbox", &error);
+                of_thread.report("outbox", &error);
                 return;
             }
             let head = Head::decode(batch.encoded.head.clone()).expect("a head that was just encoded decodes");

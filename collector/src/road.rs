@@ -305,24 +305,20 @@ impl Road {
 
     /// Lets the tail look at the clock: what is due is decided. Between two records only, because batches may be cut.
     fn tick(&mut self, now_ns: u64) -> Result<(), RoadError> {
-        let Some(tail) = self.tail.clone() else { return Ok(()) };
-        let mut is_first = true;
-        loop {
-            {
-                let mut tail = tail.lock();
-                let (journal, spans, logs) = (&mut self.journal.lock(), &mut self.spans, &mut self.logs);
-                match is_first {
-                    true => tail.tick(now_ns, journal, spans, logs),
-                    false => tail.go_on(journal, spans, logs),
-                }
-            }
-            self.settle(&mut tail.lock())?;
-            if !tail.lock().is_behind() {
-                return Ok(());
-            }
-            is_first = false;
+        let Some(of_road) = self.tail.clone() else {
+            return Ok(());
+        };
+        let mut tail = of_road.lock();
+        tail.tick(now_ns, &mut self.journal.lock(), &mut self.spans, &mut self.logs);
+        self.settle(&mut tail)?;
+        while tail.is_behind() {
+            drop(tail);
             self.cut()?;
+            tail = of_road.lock();
+            tail.go_on(&mut self.journal.lock(), &mut self.spans, &mut self.logs);
+            self.settle(&mut tail)?;
         }
+        Ok(())
     }
 
     /// Offers the spans or log records of a record to the tail. Answers whether the record is the tail's.

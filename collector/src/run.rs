@@ -171,18 +171,19 @@ pub async fn run(
     let (durable_sender, durable) = watch::channel(BatchSeq(opened.outbox.durable()));
     let outbox_health = readiness.condition("outbox");
     outbox_health.ready();
+    let starting = |error| CollectorError::Io(format!("starting a thread: {error}"));
     let (sealed, outbox_thread) = outbox::start(
         opened.outbox.clone(),
         waiting.clone(),
         durable_sender,
         stats.clone(),
         outbox_health,
-        fatal.clone(),
+        &fatal,
     )
-    .map_err(|error| CollectorError::Io(format!("starting a thread: {error}")))?;
+    .map_err(starting)?;
     let (records_sender, records) = mpsc::channel();
-    let (log, acker) = Log::start(opened.intake.clone(), records_sender, stats.clone(), fatal.clone())
-        .map_err(|error| CollectorError::Io(format!("starting a thread: {error}")))?;
+    let (log, acker) =
+        Log::start(opened.intake.clone(), records_sender, stats.clone(), fatal.clone()).map_err(starting)?;
     let caps = settings::caps(config);
     let red = settings::red(config, &caps, opened.guard.as_deref());
     let policy_slot = Arc::new(Mutex::new(None));
@@ -266,11 +267,10 @@ pub async fn run(
     let replay = open::replay(&opened.intake, opened.replay_from, opened.lost.clone());
     let (replayed_sender, is_replayed) = watch::channel(false);
     let road_thread = {
-        let fatal = fatal.clone();
+        let of_road = fatal.clone();
         let recovering = recovering.clone();
         let lost = opened.lost.clone();
-        spawn("road", move || {
-            let _watch = fatal.watch("road");
+        let work = move || {
             road.run(
                 replay,
                 &records,
@@ -278,9 +278,10 @@ pub async fn run(
                     replayed(count, &lost.lock(), &recovering);
                     replayed_sender.send_replace(true);
                 },
-                &fatal,
+                &of_road,
             );
-        })?
+        };
+        fatal.spawn("road", work).map_err(starting)?
     };
 
     // Delivery and keeping.
@@ -433,13 +434,6 @@ fn unix_ns() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_nanos() as u64)
-}
-
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, CollectorError> {
-    std::thread::Builder::new()
-        .name(name.into())
-        .spawn(work)
-        .map_err(|error| CollectorError::Io(format!("starting thread {name}: {error}")))
 }
 
 async fn join(thread: JoinHandle<()>) {

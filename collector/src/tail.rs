@@ -11,6 +11,7 @@
 //! Bytes of a request are shared out over its items by their places, envelope included, so that the ledger is exact however its traces end.
 
 mod behind;
+mod clock;
 mod durations;
 mod follow;
 mod recent;
@@ -38,6 +39,7 @@ use tailwater_sampling::{
 use tracing::{error, info, warn};
 
 pub use self::behind::{LiveTraces, Logs, PolicyFile};
+use self::clock::Clock;
 pub use self::durations::Durations;
 use self::follow::Followers;
 pub use self::follow::UNDECIDED;
@@ -45,6 +47,7 @@ pub use self::follow::end as end_following;
 #[cfg(test)]
 pub use self::follow::{LOG_ERROR, NO_TRACE};
 use self::recent::Recent;
+pub(crate) use self::rows::stamped;
 use self::rows::{Ready, Record, Take, Why};
 pub use self::ticks::tick_batch;
 use crate::gate::Cause;
@@ -171,29 +174,6 @@ pub struct Tail {
     calibrated_ns: u64,
     durations: Durations,
     failed: Option<tailwater_wal::Error>,
-}
-
-/// The clock that waiting is measured by: arrivals, but that it goes on where the system's clock is set back. Else nothing would be due until that
-/// has caught up. From the same arrivals it comes to the same times.
-#[derive(Debug, Default)]
-struct Clock {
-    last_ns: u64,
-    /// By how much it is ahead of arrivals.
-    ahead_ns: u64,
-}
-
-/// Records that came at about the same time stand in the log in any order; more than this is a clock that was set back.
-const STEP_NS: u64 = 2_000_000_000;
-
-impl Clock {
-    fn read(&mut self, arrival_ns: u64) -> u64 {
-        if arrival_ns.saturating_add(STEP_NS) < self.last_ns {
-            self.ahead_ns += self.last_ns - arrival_ns;
-            self.last_ns = arrival_ns;
-        }
-        self.last_ns = self.last_ns.max(arrival_ns);
-        arrival_ns + self.ahead_ns
-    }
 }
 
 impl Tail {
@@ -640,12 +620,12 @@ pub fn share(entry: &Entry, ordinal: u32) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use tailwater_model::table::{Table, columns};
+    use tailwater_sampling::Trigger;
+    use tailwater_sampling::tracestate::Quality;
 
     #[test]
     fn the_reference_names_what_makes_a_trace_due() {
-        use tailwater_model::table::{Table, columns};
-        use tailwater_sampling::{Trigger, tracestate::Quality};
         let says = |column: &str, name: &str| {
             let mut columns = columns(Table::Spans);
             let doc = columns
@@ -658,22 +638,5 @@ mod tests {
         qualities
             .iter()
             .for_each(|quality| says("weight_quality", quality.name()));
-    }
-
-    #[test]
-    fn waiting_goes_on_when_the_clock_is_set_back() {
-        const S: u64 = 1_000_000_000;
-        let check = |arrivals: &[u64], expected: &[u64]| {
-            let mut clock = Clock::default();
-            let read: Vec<u64> = arrivals.iter().map(|arrival| clock.read(arrival * S) / S).collect();
-            assert_eq!(read, expected, "{arrivals:?}");
-        };
-        check(&[100, 101, 102], &[100, 101, 102]);
-        // Out of order, as requests are.
-        check(&[100, 99, 101], &[100, 99, 101]);
-        // An hour back, and an hour back once more.
-        check(&[7200, 3600, 3601, 3605, 5, 8], &[7200, 7200, 7201, 7205, 7205, 7208]);
-        // What was set back is set right.
-        check(&[7200, 3600, 3601, 7205], &[7200, 7200, 7201, 10_805]);
     }
 }

@@ -184,47 +184,20 @@ fn intake(config: &Config, rule: &mut Rule<'_>) {
             )
         },
     );
-    rule(
-        intake.caps.value > intake.caps.item,
-        &["intake.caps.value", "intake.caps.item"],
-        &|| {
+    for (key, size, is_meant) in [
+        ("intake.caps.value", intake.caps.value, true),
+        // The defaults of these two bind nothing in a small item, so only what was set can be a mistake.
+        ("intake.caps.body", intake.caps.body, config.is_set("intake.caps.body")),
+        ("intake.caps.text", intake.caps.text, config.is_set("intake.caps.text")),
+        ("intake.caps.key", intake.caps.key, true),
+    ] {
+        rule(size > intake.caps.item && is_meant, &[key, "intake.caps.item"], &|| {
             format!(
-                "intake.caps.value ({}) is larger than intake.caps.item ({}), the item it is in",
-                intake.caps.value, intake.caps.item
+                "{key} ({size}) is larger than intake.caps.item ({}), the item it is in",
+                intake.caps.item
             )
-        },
-    );
-    // The defaults of these two bind nothing in a small item, so only what was set can be a mistake.
-    rule(
-        intake.caps.body > intake.caps.item && config.is_set("intake.caps.body"),
-        &["intake.caps.body", "intake.caps.item"],
-        &|| {
-            format!(
-                "intake.caps.body ({}) is larger than intake.caps.item ({}), the item it is in",
-                intake.caps.body, intake.caps.item
-            )
-        },
-    );
-    rule(
-        intake.caps.text > intake.caps.item && config.is_set("intake.caps.text"),
-        &["intake.caps.text", "intake.caps.item"],
-        &|| {
-            format!(
-                "intake.caps.text ({}) is larger than intake.caps.item ({}), the item it is in",
-                intake.caps.text, intake.caps.item
-            )
-        },
-    );
-    rule(
-        intake.caps.key > intake.caps.item,
-        &["intake.caps.key", "intake.caps.item"],
-        &|| {
-            format!(
-                "intake.caps.key ({}) is larger than intake.caps.item ({}), the item it is in",
-                intake.caps.key, intake.caps.item
-            )
-        },
-    );
+        });
+    }
     rule(
         intake.connections.per_peer > intake.connections.total,
         &["intake.connections.per_peer", "intake.connections.total"],

@@ -8,6 +8,7 @@ use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+pub use tailwater_runtime::tls::Unreachable;
 
 use super::client::Peer;
 
@@ -17,17 +18,10 @@ const ANSWER_BYTES_MAX: usize = 1 << 30;
 /// Time to connect; the roles are on this machine or near.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The server could not be reached.
-#[derive(Debug)]
-pub struct Unreachable(String);
-
-impl std::fmt::Display for Unreachable {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
+/// Whether what was answered with this status, or an error of the engine that has it, may pass later: too busy, or not ready.
+pub fn is_for_later(status: u16) -> bool {
+    matches!(status, 429 | 503 | 504)
 }
-
-impl std::error::Error for Unreachable {}
 
 /// An answer.
 #[derive(Debug)]
@@ -71,12 +65,7 @@ async fn exchange(peer: &Peer, mut request: Request<Full<Bytes>>) -> anyhow::Res
     if let Some(token) = peer.authorization()? {
         request.headers_mut().insert(header::AUTHORIZATION, token);
     }
-    let unreachable = |why: String| Unreachable(format!("no server answers at {authority}: {why}"));
-    let stream = match tokio::time::timeout(CONNECT_TIMEOUT, peer.connector.connect(authority)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return Err(unreachable(error.to_string()).into()),
-        Err(_) => return Err(unreachable(format!("not within {CONNECT_TIMEOUT:?}")).into()),
-    };
+    let stream = peer.connector.reach(authority, CONNECT_TIMEOUT).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let connection = tokio::spawn(connection);
     let response = sender

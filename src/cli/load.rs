@@ -17,8 +17,9 @@ use tailwater_runtime::{Exit, Shutdown};
 use tokio::sync::watch;
 
 use super::client::{ClientArgs, authorization};
+use super::exchange::Unreachable;
 use super::{Common, print, small_runtime, tell};
-use crate::load::client::{Client, Compression, Protocol, Target, Unreachable};
+use crate::load::client::{Client, Compression, Protocol, Target};
 use crate::load::replay::{self, Counts, Replay};
 use crate::load::run::{self, Options, Rate};
 use crate::load::shop::Latency;

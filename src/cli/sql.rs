@@ -253,9 +253,9 @@ impl Failed {
 
     /// Too busy is no fault of the query: asking again later may go better.
     fn exit(&self) -> Exit {
-        match self.status {
-            429 | 503 | 504 => Exit::Unavailable,
-            _ => Exit::Trouble,
+        match exchange::is_for_later(self.status) {
+            true => Exit::Unavailable,
+            false => Exit::Trouble,
         }
     }
 

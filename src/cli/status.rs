@@ -106,22 +106,14 @@ struct SignalStatus {
     in_flight: i64,
 }
 
-/// The accounts of the table, in the order of `lake verify`. What is received is in one of the others or in flight.
-const ACCOUNTS: [Account; 7] = [
-    Account::Received,
-    Account::Rejected,
-    Account::Deduplicated,
-    Account::SampledOut,
-    Account::Dropped,
-    Account::Stored,
-    Account::Lost,
-];
-
 impl SignalStatus {
     fn head() -> [String; 12] {
         let first = ["tenant", "signal", "items/s", "MB/s"].map(str::to_owned);
-        let accounts = ACCOUNTS.map(|account| account.name().replace('_', " "));
-        cells(first, accounts, "in flight".to_owned())
+        cells(
+            first,
+            |account| account.name().replace('_', " "),
+            "in flight".to_owned(),
+        )
     }
 
     fn row(&self) -> [String; 12] {
@@ -131,13 +123,15 @@ impl SignalStatus {
             format!("{:.0}", self.items_per_second),
             format!("{:.2}", self.bytes_per_second / 1e6),
         ];
-        let accounts = ACCOUNTS.map(|account| items_in(&self.items, account).to_string());
-        cells(first, accounts, self.in_flight.to_string())
+        let items = |account| items_in(&self.items, account).to_string();
+        cells(first, items, self.in_flight.to_string())
     }
 }
 
-fn cells([a, b, c, d]: [String; 4], [e, f, g, h, i, j, k]: [String; 7], last: String) -> [String; 12] {
-    [a, b, c, d, e, f, g, h, i, j, k, last]
+/// With a cell for what was received and for each account that it ends in.
+fn cells([a, b, c, d]: [String; 4], of: impl Fn(Account) -> String, last: String) -> [String; 12] {
+    let [f, g, h, i, j, k] = Account::ENDS.map(&of);
+    [a, b, c, d, of(Account::Received), f, g, h, i, j, k, last]
 }
 
 fn items_in(items: &BTreeMap<String, u64>, account: Account) -> u64 {
@@ -332,7 +326,7 @@ fn signals_of(first: &Value, second: &Value, over: Duration) -> Vec<SignalStatus
                     (items.get("received").copied().unwrap_or(0), *bytes)
                 });
             let received = items_in(&items, Account::Received);
-            let ended: u64 = ACCOUNTS[1..].iter().map(|account| items_in(&items, *account)).sum();
+            let ended: u64 = Account::ENDS.into_iter().map(|account| items_in(&items, account)).sum();
             SignalStatus {
                 in_flight: received as i64 - ended as i64,
                 items_per_second: received.saturating_sub(was_items) as f64 / seconds,

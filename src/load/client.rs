@@ -13,7 +13,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tailwater_model::signal::Signal;
-use tailwater_runtime::tls::{Connector, Stream};
+use tailwater_runtime::tls::{Connector, Stream, Unreachable};
 use tokio::sync::{Mutex, Semaphore};
 
 use super::answer::{self, Answer};
@@ -78,18 +78,6 @@ pub struct Target {
     /// Sent with each request.
     pub authorization: Option<HeaderValue>,
 }
-
-/// Nobody listens at the endpoint.
-#[derive(Debug)]
-pub struct Unreachable(String);
-
-impl std::fmt::Display for Unreachable {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Unreachable {}
 
 /// Longest answer read: answers carry a message and a few numbers.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
@@ -166,12 +154,8 @@ impl Client {
     /// # Errors
     /// Why nobody does.
     pub async fn reach(&self) -> Result<(), Unreachable> {
-        let unreachable = |why: String| Unreachable(format!("no server answers at {}: {why}", self.authority));
-        match tokio::time::timeout(self.target.timeout, self.target.connector.connect(&self.authority)).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(unreachable(error.to_string())),
-            Err(_) => Err(unreachable(format!("not within {:?}", self.target.timeout))),
-        }
+        let connected = self.target.connector.reach(&self.authority, self.target.timeout).await;
+        connected.map(drop)
     }
 
     /// Sends an enveloped request once and says what the answer means.

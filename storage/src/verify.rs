@@ -159,15 +159,8 @@ impl Line {
 
     /// What was received and has ended nowhere yet: received minus every other account. Negative is an error.
     pub fn in_flight(&self) -> i64 {
-        let ended = [
-            Account::Rejected,
-            Account::Deduplicated,
-            Account::SampledOut,
-            Account::Dropped,
-            Account::Stored,
-            Account::Lost,
-        ];
-        self.of(Account::Received) - ended.into_iter().map(|account| self.of(account)).sum::<i64>()
+        let ended = Account::ENDS.into_iter().map(|account| self.of(account));
+        self.of(Account::Received) - ended.sum::<i64>()
     }
 
     /// Rows that can be read minus `stored - expired`: 0 if exact, negative if rows are missing.

@@ -17,7 +17,7 @@ fn damage(data: &Path, text: &str) -> usize {
             continue;
         }
         let mut bytes = std::fs::read(&path).unwrap();
-        let found = memchr(&bytes, text.as_bytes());
+        let found = places_of(text.as_bytes(), &bytes);
         found.iter().for_each(|at| bytes[*at] ^= 1);
         if !found.is_empty() {
             std::fs::write(&path, bytes).unwrap();
@@ -27,7 +27,7 @@ fn damage(data: &Path, text: &str) -> usize {
     places
 }
 
-fn memchr(bytes: &[u8], text: &[u8]) -> Vec<usize> {
+fn places_of(text: &[u8], bytes: &[u8]) -> Vec<usize> {
     let windows = bytes.windows(text.len()).enumerate();
     windows
         .filter(|(_, window)| *window == text)

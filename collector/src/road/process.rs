@@ -144,14 +144,22 @@ pub(super) fn recovered(settled: &[Bytes]) -> Arc<Mutex<Journal>> {
 /// Walks what the log still gives, and its `new` records.
 pub(super) fn walk(parts: Parts, log: &impl Log, new: std::ops::Range<u64>) {
     let from = parts.journal.lock().replay_from().0;
-    let road = Road::new(parts);
-    let replay: Vec<Accepted> = (from..new.start).map(|lsn| log.record(lsn)).collect();
+    let replay = (from..new.start).map(|lsn| Ok(log.record(lsn))).collect();
+    assert_eq!(run(parts, replay, new.map(|lsn| log.record(lsn))), None);
+}
+
+/// Walks a replay, then `new` records. Answers why it did not come to the end.
+pub(super) fn run(
+    parts: Parts,
+    replay: Vec<Result<Accepted, ReplayError>>,
+    new: impl Iterator<Item = Accepted>,
+) -> Option<String> {
     let (sender, records) = mpsc::channel();
-    new.for_each(|lsn| sender.send(log.record(lsn)).unwrap());
+    new.for_each(|record| sender.send(record).unwrap());
     drop(sender);
     let (fatal, mut failed) = Fatal::new();
-    road.run(replay.into_iter().map(Ok), &records, |_| {}, &fatal);
-    assert!(failed.try_recv().is_err());
+    Road::new(parts).run(replay.into_iter(), &records, |_| {}, &fatal);
+    failed.try_recv().ok()
 }
 
 /// Two tenants use the same trace ids.

@@ -193,13 +193,9 @@ fn a_replay_that_breaks_off_settles_nothing_behind_it() {
         lsn: 2,
         error: tailwater_journal::Error::Checksum { what: "a record" },
     };
-    let (sender, records) = mpsc::channel();
-    sender.send(record(4)).unwrap();
-    drop(sender);
-    let (fatal, mut failed) = Fatal::new();
-    let road = Road::new(parts(journal.clone(), None, outbox));
-    road.run(vec![Ok(record(1)), Err(broken)].into_iter(), &records, |_| {}, &fatal);
-    assert!(failed.try_recv().unwrap().contains("record 2"));
+    let parts = parts(journal.clone(), None, outbox);
+    let ended = process::run(parts, vec![Ok(record(1)), Err(broken)], std::iter::once(record(4)));
+    assert!(ended.unwrap().contains("record 2"));
     assert_eq!(sealed.try_iter().count(), 1);
     // The next start reads from there, and what came meanwhile.
     assert_eq!(journal.lock().replay_from(), Lsn(2));
@@ -213,12 +209,11 @@ fn a_record_without_its_payload_is_lost_and_says_to_what() {
         ..record(2, NOW, ("web", 1, 2, 1))
     };
     let (outbox, sealed) = mpsc::sync_channel(100);
-    let (sender, records) = mpsc::channel();
-    drop(sender);
-    let (fatal, mut failed) = Fatal::new();
-    let road = Road::new(parts(recovered(&[]), counter(), outbox));
-    road.run(vec![Ok(whole), Ok(damaged)].into_iter(), &records, |_| {}, &fatal);
-    assert!(failed.try_recv().is_err());
+    let parts = parts(recovered(&[]), counter(), outbox);
+    assert_eq!(
+        process::run(parts, vec![Ok(whole), Ok(damaged)], std::iter::empty()),
+        None
+    );
     let batches: Vec<Sealed> = sealed.try_iter().collect();
     let ledger = batches.iter().flat_map(|batch| &batch.cut.ledger);
     let mut accounts: Vec<_> = ledger
@@ -249,11 +244,8 @@ fn what_was_sampled_before_us_stands_for_as_many() {
         });
         let record = request_of(1, NOW, "web", spans.collect());
         let (outbox, sealed) = mpsc::sync_channel(100);
-        let (sender, records) = mpsc::channel();
-        drop(sender);
-        let (fatal, _failed) = Fatal::new();
-        let road = Road::new(parts(recovered(&[]), counter(), outbox));
-        road.run(std::iter::once(Ok(record)), &records, |_| {}, &fatal);
+        let parts = parts(recovered(&[]), counter(), outbox);
+        assert_eq!(process::run(parts, vec![Ok(record)], std::iter::empty()), None);
         let batch = sealed.try_iter().next().unwrap();
         let head = Head::decode(batch.encoded.head.clone()).unwrap();
         let at = head

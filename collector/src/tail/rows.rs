@@ -9,8 +9,8 @@ use tailwater_model::ledger::Account;
 use tailwater_model::otlp::columns::{Choice, PushError, RequestInfo, Sampling, SpanColumns};
 use tailwater_model::otlp::peek;
 use tailwater_model::signal::Signal;
-use tailwater_sampling::tracestate::{self, Upstream};
-use tailwater_sampling::{Decision, Threshold, Trigger};
+use tailwater_sampling::tracestate::{self, Stamp, Upstream};
+use tailwater_sampling::{Decision, Trigger};
 use tracing::error;
 
 use super::{Settle, Tail};
@@ -65,6 +65,16 @@ pub(super) struct Why {
     pub decision: Decision,
     pub trigger: Option<Trigger>,
     pub is_late: bool,
+}
+
+/// A statement with the weight of a stamp.
+pub fn stamped(stamp: Stamp, rest: Sampling<'_>) -> Sampling<'_> {
+    Sampling {
+        sample_weight: stamp.weight(),
+        sample_threshold: stamp.threshold.map(|threshold| threshold.bits() as i64),
+        weight_quality: Some(stamp.quality.name()),
+        ..rest
+    }
 }
 
 impl Tail {
@@ -139,9 +149,7 @@ impl Tail {
     pub(super) fn store(&mut self, record: Record<'_>, takes: &[Take], whys: &[Why], spans: &mut SpanColumns) {
         struct Statement {
             why: usize,
-            weight: Option<f64>,
-            threshold: Option<Threshold>,
-            quality: &'static str,
+            stamp: Stamp,
             trace_state: Vec<u8>,
         }
         let mut statements: Vec<Statement> = Vec::new();
@@ -163,9 +171,7 @@ impl Tail {
                 tracestate::write(head.trace_state, stamp.threshold, randomness, &mut trace_state);
                 statements.push(Statement {
                     why: take.why,
-                    weight: stamp.weight(),
-                    threshold: stamp.threshold,
-                    quality: stamp.quality.name(),
+                    stamp,
                     trace_state,
                 });
                 statements.len() as u32 - 1
@@ -175,17 +181,16 @@ impl Tail {
             .iter()
             .map(|said| {
                 let why = &whys[said.why];
-                Sampling {
-                    sample_weight: said.weight,
-                    sample_threshold: said.threshold.map(|threshold| threshold.bits() as i64),
+                let rest = Sampling {
                     sample_reason: Some(&why.decision.reason),
-                    weight_quality: Some(said.quality),
                     trigger: why.trigger.map(Trigger::name),
                     partial: Some(why.trigger.is_some_and(Trigger::is_partial)),
                     late: Some(why.is_late),
                     policy_epoch: Some(why.decision.epoch as i64),
                     trace_state: Some(&said.trace_state),
-                }
+                    ..Sampling::default()
+                };
+                stamped(said.stamp, rest)
             })
             .collect();
         let info = record.info();

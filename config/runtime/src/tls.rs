@@ -242,6 +242,18 @@ impl std::fmt::Debug for Connector {
     }
 }
 
+/// Nobody answers at an address.
+#[derive(Debug)]
+pub struct Unreachable(String);
+
+impl std::fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unreachable {}
+
 impl Connector {
     /// Plain TCP.
     #[must_use]
@@ -294,6 +306,18 @@ impl Connector {
     #[must_use]
     pub fn scheme(&self) -> &'static str {
         if self.tls.is_some() { "https" } else { "http" }
+    }
+
+    /// As [`Connector::connect`], for so long and no longer.
+    ///
+    /// # Errors
+    /// Where nobody answers, and why.
+    pub async fn reach(&self, authority: &str, within: Duration) -> Result<Stream, Unreachable> {
+        let unreachable = |why: String| Unreachable(format!("no server answers at {authority}: {why}"));
+        match tokio::time::timeout(within, self.connect(authority)).await {
+            Ok(connected) => connected.map_err(|error| unreachable(error.to_string())),
+            Err(_) => Err(unreachable(format!("not within {within:?}"))),
+        }
     }
 
     /// Connects to `host:port`.

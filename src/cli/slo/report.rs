@@ -181,11 +181,10 @@ enum Refused {
 }
 
 impl Refused {
-    /// By the HTTP status, which an error of the engine has as well.
     fn of(status: u16, why: String) -> Refused {
-        match status {
-            429 | 503 | 504 => Refused::Later(why),
-            _ => Refused::Trouble(why),
+        match exchange::is_for_later(status) {
+            true => Refused::Later(why),
+            false => Refused::Trouble(why),
         }
     }
 }

@@ -45,6 +45,16 @@ impl Account {
         Account::Expired,
     ];
 
+    /// Those that received items end in; what is in none of them is in flight.
+    pub const ENDS: [Account; 6] = [
+        Account::Rejected,
+        Account::Deduplicated,
+        Account::SampledOut,
+        Account::Dropped,
+        Account::Stored,
+        Account::Lost,
+    ];
+
     /// Name in ledger rows and metric labels.
     pub fn name(self) -> &'static str {
         match self {
