@@ -76,9 +76,16 @@ const SPAN_FLAGS: u32 = wire::fixed32(16);
 pub fn span<'a>(message: &'a [u8], parts: &mut impl Parts<'a>) -> Wire<SpanHead<'a>> {
     let mut head = SpanHead::default();
     let mut reader = Reader::new(message);
+    // Nearly every span begins so: both ids, of the lengths that they should have.
+    if let Some((ids, rest)) = message.split_first_chunk::<28>()
+        && let [0x0a, 16, trace_id @ .., 0x12, 8, _, _, _, _, _, _, _, _] = ids
+    {
+        (head.trace_id, head.span_id) = (trace_id, &ids[20..]);
+        reader = Reader::new(rest);
+    }
     while let Some(tag) = reader.tag()? {
         match tag {
-            SPAN_ATTRIBUTE => parts.attribute(reader.bytes()?)?,
+            SPAN_ATTRIBUTE => reader.each(SPAN_ATTRIBUTE, |pair| parts.attribute(pair))?,
             SPAN_TRACE_ID => head.trace_id = reader.bytes()?,
             SPAN_SPAN_ID => head.span_id = reader.bytes()?,
             SPAN_TRACE_STATE => head.trace_state = reader.bytes()?,
@@ -140,7 +147,7 @@ pub fn event<'a>(message: &'a [u8], mut attribute: impl FnMut(&'a [u8]) -> Wire<
         match tag {
             TIME => head.time = reader.fixed64()?,
             NAME => head.name = reader.bytes()?,
-            ATTRIBUTE => attribute(reader.bytes()?)?,
+            ATTRIBUTE => reader.each(ATTRIBUTE, &mut attribute)?,
             DROPPED => head.dropped_attributes = reader.uint32()?,
             _ => reader.other(tag, KNOWN)?,
         }
@@ -179,7 +186,7 @@ pub fn link<'a>(message: &'a [u8], mut attribute: impl FnMut(&'a [u8]) -> Wire<(
             TRACE_ID => head.trace_id = reader.bytes()?,
             SPAN_ID => head.span_id = reader.bytes()?,
             TRACE_STATE => head.trace_state = reader.bytes()?,
-            ATTRIBUTE => attribute(reader.bytes()?)?,
+            ATTRIBUTE => reader.each(ATTRIBUTE, &mut attribute)?,
             DROPPED => head.dropped_attributes = reader.uint32()?,
             FLAGS => head.flags = reader.fixed32()?,
             _ => reader.other(tag, KNOWN)?,
@@ -242,7 +249,7 @@ pub fn log<'a>(message: &'a [u8], parts: &mut impl Parts<'a>) -> Wire<LogHead<'a
                     head.body = Some(raw);
                 }
             }
-            ATTRIBUTE => parts.attribute(reader.bytes()?)?,
+            ATTRIBUTE => reader.each(ATTRIBUTE, |pair| parts.attribute(pair))?,
             DROPPED => head.dropped_attributes = reader.uint32()?,
             FLAGS => head.flags = reader.fixed32()?,
             TRACE_ID => head.trace_id = reader.bytes()?,

@@ -370,13 +370,30 @@ impl<'a> Parts<'a> for PartChecks<'_> {
 /// Attribute keys whose values [`spans`] looks up.
 #[derive(Debug, Clone, Default)]
 pub struct Keys {
-    /// By length, each with its place in the order given.
-    keys: Vec<(Box<[u8]>, usize)>,
+    /// By length.
+    keys: Vec<Key>,
     /// Of the keys of n bytes (63: of 63 or more) the low four bits of the last byte, a bit each. Most attributes are told apart
     /// by this alone.
     ends: Vec<u16>,
     /// Where the keys of n bytes begin (63: of 63 or more).
     starts: Vec<u8>,
+}
+
+#[derive(Debug, Clone)]
+struct Key {
+    text: Box<[u8]>,
+    /// In the order given.
+    place: usize,
+    ends: [u64; 2],
+}
+
+/// The first and the last eight bytes, which overlap where there are less than 16; of less than eight bytes nothing.
+#[inline(always)]
+fn ends(text: &[u8]) -> [u64; 2] {
+    match (text.first_chunk(), text.last_chunk()) {
+        (Some(first), Some(last)) => [u64::from_le_bytes(*first), u64::from_le_bytes(*last)],
+        _ => [0; 2],
+    }
 }
 
 /// Lengths that are told apart.
@@ -389,17 +406,21 @@ impl Keys {
     /// # Panics
     /// For more than 128 keys.
     pub fn new<K: AsRef<str>>(keys: impl IntoIterator<Item = K>) -> Keys {
-        let keys = keys.into_iter().map(|key| Box::from(key.as_ref().as_bytes()));
-        let mut keys: Vec<(Box<[u8]>, usize)> = keys.enumerate().map(|(place, key)| (key, place)).collect();
+        let keys = keys.into_iter().enumerate().map(|(place, key)| {
+            let text = Box::from(key.as_ref().as_bytes());
+            let ends = ends(&text);
+            Key { text, place, ends }
+        });
+        let mut keys: Vec<Key> = keys.collect();
         assert!(keys.len() <= KEYS_MAX, "a bit for each key");
         let class = |key: &[u8]| key.len().min(LENGTHS - 1);
         // Stable: of equal keys the first is found, as in the order given.
-        keys.sort_by_key(|(key, _)| class(key));
+        keys.sort_by_key(|key| class(&key.text));
         let mut ends = vec![0; LENGTHS];
-        for (key, _) in &keys {
-            ends[class(key)] |= 1 << (key.last().unwrap_or(&0) & 15);
+        for key in &keys {
+            ends[class(&key.text)] |= 1 << (key.text.last().unwrap_or(&0) & 15);
         }
-        let starts = (0..=LENGTHS).map(|length| keys.partition_point(|(key, _)| class(key) < length) as u8);
+        let starts = (0..=LENGTHS).map(|length| keys.partition_point(|key| class(&key.text) < length) as u8);
         Keys {
             ends,
             starts: starts.collect(),
@@ -419,7 +440,7 @@ impl Keys {
 
     /// Bytes of the longest.
     pub(super) fn longest(&self) -> usize {
-        self.keys.iter().map(|(key, _)| key.len()).max().unwrap_or(0)
+        self.keys.iter().map(|key| key.text.len()).max().unwrap_or(0)
     }
 
     #[inline]
@@ -435,8 +456,12 @@ impl Keys {
             return None;
         }
         let range = usize::from(self.starts[class])..usize::from(self.starts[class + 1]);
-        let found = self.keys[range].iter().find(|(known, _)| **known == *key);
-        found.map(|(_, place)| *place)
+        // Most keys are told apart, and short ones found, without a call.
+        let ends = ends(key);
+        let found = self.keys[range].iter().find(|known| {
+            known.ends == ends && ((8..=16).contains(&key.len()) || *known.text == *key)
+        });
+        found.map(|known| known.place)
     }
 }
 

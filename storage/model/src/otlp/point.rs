@@ -256,7 +256,7 @@ impl Point {
                 AS_DOUBLE => self.number = Number::Double(reader.double()?),
                 EXEMPLAR => parts.event(reader.bytes()?)?,
                 AS_INT => self.number = Number::Int(reader.fixed64()? as i64),
-                ATTRIBUTE => parts.attribute(reader.bytes()?)?,
+                ATTRIBUTE => reader.each(ATTRIBUTE, |pair| parts.attribute(pair))?,
                 FLAGS => self.flags = reader.uint32()?,
                 _ => reader.other(tag, KNOWN)?,
             }
@@ -292,7 +292,7 @@ impl Point {
                 BOUNDS => packed(reader.bytes()?, |bits| self.bounds.push(f64::from_bits(bits)))?,
                 BOUNDS_ONE => self.bounds.push(reader.double()?),
                 EXEMPLAR => parts.event(reader.bytes()?)?,
-                ATTRIBUTE => parts.attribute(reader.bytes()?)?,
+                ATTRIBUTE => reader.each(ATTRIBUTE, |pair| parts.attribute(pair))?,
                 FLAGS => self.flags = reader.uint32()?,
                 MIN => self.min = Some(reader.double()?),
                 MAX => self.max = Some(reader.double()?),
@@ -323,7 +323,7 @@ impl Point {
         let mut reader = Reader::new(message);
         while let Some(tag) = reader.tag()? {
             match tag {
-                ATTRIBUTE => parts.attribute(reader.bytes()?)?,
+                ATTRIBUTE => reader.each(ATTRIBUTE, |pair| parts.attribute(pair))?,
                 START => self.start = reader.fixed64()?,
                 TIME => self.time = reader.fixed64()?,
                 COUNT => self.count = reader.fixed64()?,
@@ -363,7 +363,7 @@ impl Point {
                 COUNT => self.count = reader.fixed64()?,
                 SUM => self.sum = Some(reader.double()?),
                 QUANTILE => self.quantiles.push(quantile(reader.bytes()?)?),
-                ATTRIBUTE => parts.attribute(reader.bytes()?)?,
+                ATTRIBUTE => reader.each(ATTRIBUTE, |pair| parts.attribute(pair))?,
                 FLAGS => self.flags = reader.uint32()?,
                 _ => reader.other(tag, KNOWN)?,
             }

@@ -98,7 +98,39 @@ impl<'a> Reader<'a> {
                     Ok(Some(u32::from(*byte)))
                 }
             }
+            // Field numbers of 16 to 2047.
+            [low, high @ 1..0x80, rest @ ..] => {
+                self.rest = rest;
+                Ok(Some(u32::from(*low & 0x7f) | u32::from(*high) << 7))
+            }
             _ => self.long_tag(),
+        }
+    }
+
+    /// Visits the content of the field behind `tag`, which takes one byte, and of those like it that follow at once: where fields of one kind
+    /// stand together nobody has to ask of each what it is.
+    #[inline(always)]
+    pub fn each(&mut self, tag: u32, mut visit: impl FnMut(&'a [u8]) -> Wire<()>) -> Wire<()> {
+        let mut content = self.bytes()?;
+        loop {
+            visit(content)?;
+            content = match self.next_short(tag) {
+                Some(next) => next,
+                None => return Ok(()),
+            };
+        }
+    }
+
+    /// The content of the next field, if that has this tag and less than 128 bytes.
+    #[inline(always)]
+    fn next_short(&mut self, tag: u32) -> Option<&'a [u8]> {
+        match self.rest {
+            [byte, len @ 0..0x80, rest @ ..] if u32::from(*byte) == tag => {
+                let (content, rest) = rest.split_at_checked(usize::from(*len))?;
+                self.rest = rest;
+                Some(content)
+            }
+            _ => None,
         }
     }
 
