@@ -30,6 +30,7 @@ use tailwater_storage::lake::FileEntry;
 use super::constant::{self, Constant};
 use super::named::NamedReaders;
 use super::prune::scalar;
+use super::window::Times;
 use crate::tenant::Whole;
 
 /// Up to this many files carry their statistics into the plan, for top-k queries to begin with the right file and skip others
@@ -59,6 +60,8 @@ pub(super) struct Scan<'a> {
     pub limit: Option<usize>,
     /// A filter that the query does not have but that holds for all its rows.
     pub window: Option<Expr>,
+    /// That filter as times: where footers are looked into anyway, pages are chosen by these instead.
+    pub times: Option<Times>,
     /// Whether filters run while decoding, row by row.
     pub row_filters: bool,
     /// Whether columns that say the same in all of a file are left unread.
@@ -102,33 +105,35 @@ impl Scan<'_> {
             .with_table_parquet_options(options)
             .with_parquet_file_reader_factory(reader.clone())
             .with_pushdown_filters(self.row_filters);
-        if let Some(window) = &self.window {
-            // The query's own filters are pushed down later and join this one.
-            let schema = DFSchema::try_from(table_schema.table_schema().clone())?;
-            source = source.with_predicate(state.create_physical_expr(window.clone(), &schema)?);
-        }
 
         let scanned = table_schema.table_schema();
         let with_statistics = self.files.len() <= FILES_WITH_STATISTICS_MAX;
         let with_constants = self.constants && self.files.len() <= FOOTERS_MAX;
         let mut files = Vec::with_capacity(self.files.len());
+        let mut is_paged = with_constants && self.times.is_some();
         for file in &self.files {
             let mut partitioned = partitioned(file, scanned, with_statistics);
+            if let Some(tenant) = &self.whole {
+                partitioned = partitioned.with_extension(Whole(tenant.clone()));
+            }
+            let mut pages = None;
             if with_constants {
                 let footer = footer(&reader, &partitioned).await?;
                 if let Some(statistics) = &mut partitioned.statistics {
                     tell_constants(Arc::make_mut(statistics), constant::of_file(&footer, scanned));
                 }
+                pages = self.times.and_then(|times| times.pages(&footer));
             }
-            files.push(match &self.whole {
-                Some(tenant) => partitioned.with_extension(Whole(tenant.clone())),
-                None => partitioned,
-            });
+            is_paged &= pages.is_some();
+            files.push((partitioned, pages));
+        }
+        if let Some(window) = self.window.as_ref().filter(|_| !is_paged) {
+            // The query's own filters are pushed down later and join this one.
+            let schema = DFSchema::try_from(scanned.clone())?;
+            source = source.with_predicate(state.create_physical_expr(window.clone(), &schema)?);
         }
         let threads = state.config().target_partitions();
-        if with_constants {
-            files = spread(files, threads);
-        }
+        let files = spread(files, if with_constants { threads } else { 1 });
         let (groups, ordering) = self.grouped(files, scanned, threads);
 
         let config = FileScanConfigBuilder::new(url, Arc::new(source))
@@ -271,10 +276,11 @@ async fn footer(readers: &Arc<dyn ParquetFileReaderFactory>, file: &PartitionedF
     Ok(reader.get_metadata(Some(&options)).await?)
 }
 
-/// A few rows of one large file are work enough for all threads: pieces of fewer files than threads.
-fn spread(files: Vec<PartitionedFile>, threads: usize) -> Vec<PartitionedFile> {
+/// A few rows of one large file are work enough for all threads: pieces of fewer files than threads. Of a file only the rows selected are read, if
+/// some are.
+fn spread(files: Vec<(PartitionedFile, Option<RowSelection>)>, threads: usize) -> Vec<PartitionedFile> {
     let pieces = threads / files.len().max(1);
-    let split = |file: PartitionedFile| {
+    let split = |(file, selected): (PartitionedFile, Option<RowSelection>)| {
         let rows = file
             .statistics
             .as_ref()
@@ -283,13 +289,20 @@ fn spread(files: Vec<PartitionedFile>, threads: usize) -> Vec<PartitionedFile> {
             .filter(|rows| *rows >= SPREAD_ROWS_MIN && pieces > 1)
             .unwrap_or_default();
         if rows == 0 {
-            return vec![file];
+            return vec![match selected {
+                Some(selected) => file.with_extension(ParquetRowSelection::new(selected)),
+                None => file,
+            }];
         }
         let step = rows.div_ceil(pieces);
         let piece = |start| {
             let len = step.min(rows - start);
-            let selection = RowSelection::from_consecutive_ranges(std::iter::once(start..start + len), rows);
-            file.clone().with_extension(ParquetRowSelection::new(selection))
+            let piece = RowSelection::from_consecutive_ranges(std::iter::once(start..start + len), rows);
+            let piece = match &selected {
+                Some(selected) => selected.intersection(&piece),
+                None => piece,
+            };
+            file.clone().with_extension(ParquetRowSelection::new(piece))
         };
         (0..rows).step_by(step).map(piece).collect()
     };

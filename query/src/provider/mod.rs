@@ -203,13 +203,13 @@ impl TableProvider for LakeTable {
             let mixed = self.split(&mut kept);
             let all: Vec<_> = kept.iter().chain(&mixed).cloned().collect();
             let mut mixed = mixed;
-            let window = match self.window(state, filters, &all).await? {
-                Some(Window::Within(window)) => Some(window),
+            let (times, window) = match self.window(state, filters, &all).await? {
+                Some(Window::Within(times)) => (Some(times), Some(times.filter())),
                 Some(Window::Nowhere) => {
                     (kept, mixed) = (Vec::new(), Vec::new());
-                    None
+                    (None, None)
                 }
-                None => self.bound(state, filters, &kept).await?,
+                None => (None, self.bound(state, filters, &kept).await?),
             };
             if let Some(window) = &window
                 && let Some(predicate) = self.predicate(state, std::slice::from_ref(window))?
@@ -231,6 +231,7 @@ impl TableProvider for LakeTable {
                     projection: Some(&columns),
                     limit: None,
                     window: conjunction(known),
+                    times: None,
                     row_filters: false,
                     constants: false,
                     whole: None,
@@ -251,6 +252,7 @@ impl TableProvider for LakeTable {
                     // Filters run above the scan unless pushed down, so only an unfiltered scan may stop early.
                     limit: limit.filter(|_| filters.is_empty()),
                     window,
+                    times,
                     row_filters,
                     constants: row_filters && !self.hints.no_pruning,
                     whole: self.scope.tenant().cloned(),

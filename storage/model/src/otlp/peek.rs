@@ -458,9 +458,9 @@ impl Keys {
         let range = usize::from(self.starts[class])..usize::from(self.starts[class + 1]);
         // Most keys are told apart, and short ones found, without a call.
         let ends = ends(key);
-        let found = self.keys[range].iter().find(|known| {
-            known.ends == ends && ((8..=16).contains(&key.len()) || *known.text == *key)
-        });
+        let found = self.keys[range]
+            .iter()
+            .find(|known| known.ends == ends && ((8..=16).contains(&key.len()) || *known.text == *key));
         found.map(|known| known.place)
     }
 }
