@@ -248,6 +248,8 @@ struct SeriesSeen {
 
 impl SeriesSeen {
     fn turn(&mut self, now_ns: u64) {
+        // A clock that was set back: else nothing would be forgotten until it has caught up.
+        self.turned_ns = self.turned_ns.min(now_ns);
         let turns = now_ns.saturating_sub(self.turned_ns) / SERIES_TURN_NS;
         if turns == 0 {
             return;

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 
 use parking_lot::Mutex;
 use tailwater_journal::{Journal, Slot};
+use tailwater_model::clock::Clock;
 use tailwater_model::ids::Lsn;
 
 /// Slots over the whole time or size: what is kept is at most this part too much.
@@ -20,6 +21,7 @@ const SHARD: u8 = 0;
 pub struct Hold {
     keep_ns: u64,
     bytes_max: u64,
+    clock: Clock,
     clock_ns: u64,
     bytes: u64,
     slots: VecDeque<Held>,
@@ -39,6 +41,7 @@ impl Hold {
         Hold {
             keep_ns,
             bytes_max,
+            clock: Clock::default(),
             clock_ns: 0,
             bytes: 0,
             slots: VecDeque::new(),
@@ -50,7 +53,7 @@ impl Hold {
         if self.keep_ns == 0 {
             return;
         }
-        self.clock_ns = self.clock_ns.max(arrival_ns);
+        self.clock_ns = self.clock_ns.max(self.clock.read(arrival_ns));
         let is_due = self.slots.back().is_none_or(|last| {
             self.clock_ns - last.clock_ns >= self.keep_ns / GRAINS || self.bytes - last.bytes >= self.bytes_max / GRAINS
         });

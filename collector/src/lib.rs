@@ -27,6 +27,7 @@ mod road;
 mod run;
 mod settings;
 mod stats;
+mod suspects;
 mod tail;
 mod tenants;
 

@@ -13,6 +13,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
 use ahash::AHashMap;
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tailwater_journal::settlement::TableSet;
 use tailwater_journal::{Decision, Journal, Row};
@@ -36,6 +37,7 @@ use crate::log::{Accepted, Entry};
 use crate::open::ReplayError;
 use crate::outbox::Sealed;
 use crate::stats::Stats;
+use crate::suspects::Suspects;
 use crate::tail::{self, Tail, share, tick_batch};
 
 /// When a batch is cut.
@@ -73,6 +75,8 @@ pub struct Parts {
     pub caps: Caps,
     /// Unix ns.
     pub now: fn() -> u64,
+    /// Records that are not to be walked once more.
+    pub suspects: Suspects,
 }
 
 /// The walker and what it fills.
@@ -100,6 +104,7 @@ pub struct Road {
     walked: Option<Lsn>,
     /// When the first record of the open batch was walked.
     since: Option<Instant>,
+    suspects: Suspects,
 }
 
 /// Why the road ended.
@@ -147,6 +152,7 @@ impl Road {
             stats,
             caps,
             now,
+            suspects,
         } = parts;
         let is_leaving = tail.is_none();
         let tail = tail.or_else(|| Some(Arc::new(Mutex::new(leftover?))));
@@ -190,6 +196,7 @@ impl Road {
             places: Vec::new(),
             walked: None,
             since: None,
+            suspects,
         }
     }
 
@@ -215,7 +222,7 @@ impl Road {
         let mut count = 0;
         for record in replay {
             // Whatever is behind it is not read: to go on would be to move past it.
-            let record = record?;
+            let record = self.checked(record?);
             if self.is_counted(record.lsn) {
                 self.begin(&record, Mode::Restore);
                 if !self.offer(&record)? {
@@ -241,13 +248,27 @@ impl Road {
                 (None, Some(_)) => TICK,
             };
             match records.recv_timeout(wait) {
-                Ok(record) => self.walk(record)?,
+                Ok(record) => {
+                    let record = self.checked(record);
+                    self.walk(record)?;
+                }
                 Err(RecvTimeoutError::Timeout) => self.tick((self.now)())?,
                 Err(RecvTimeoutError::Disconnected) => return self.cut(),
             }
             if self.since.is_some_and(|since| since.elapsed() >= self.settings.delay) {
                 self.cut()?;
             }
+        }
+    }
+
+    /// The record, its walk begun. One that brought the road down before is as if damage had taken it.
+    fn checked(&mut self, record: Accepted) -> Accepted {
+        match self.suspects.begin(record.lsn) {
+            false => record,
+            true => Accepted {
+                payload: Bytes::new(),
+                ..record
+            },
         }
     }
 
@@ -534,7 +555,7 @@ impl Road {
                 let (log_id, decision) = (self.log_id, self.decision);
                 let (is_sampled, walked) = (self.tail.is_some(), walked.unwrap_or_default());
                 let batches = self.spans.finish_sorted(|tenant, trace| {
-                    let trace = Own::of(tenant.as_bytes()).trace(trace);
+                    let trace = Own::of(&log_id.0, tenant.as_bytes()).trace(trace);
                     if is_sampled {
                         return if fresh.contains(&trace) { FIRST_PART } else { LATER_PART };
                     }

@@ -42,6 +42,7 @@ use crate::outbox::{self, Waiting};
 use crate::road::{self, Road};
 use crate::settings;
 use crate::stats::Stats;
+use crate::suspects::Suspects;
 use crate::tail::{self, PolicyFile, Tail};
 use crate::tenants::Tenants;
 
@@ -262,6 +263,7 @@ pub async fn run(
         stats: stats.clone(),
         caps: caps.clone(),
         now: unix_ns,
+        suspects: Suspects::open(&directory.logs, log_id, opened.replay_from),
     });
     // Records that arrive from now on come over the channel: the replay ends where the log ends at this moment.
     let replay = open::replay(&opened.intake, opened.replay_from, opened.lost.clone());

@@ -11,7 +11,6 @@
 //! Bytes of a request are shared out over its items by their places, envelope included, so that the ledger is exact however its traces end.
 
 mod behind;
-mod clock;
 mod durations;
 mod follow;
 mod recent;
@@ -24,6 +23,7 @@ use std::time::Duration;
 use ahash::AHashSet;
 use bytes::Bytes;
 use tailwater_journal::{Decision as Settled, Journal, Row, Slot};
+use tailwater_model::clock::Clock;
 use tailwater_model::ids::{LogId, Lsn, Shard, TraceId};
 use tailwater_model::ledger::Account;
 use tailwater_model::otlp::columns::{LogColumns, SpanColumns};
@@ -39,7 +39,6 @@ use tailwater_sampling::{
 use tracing::{error, info, warn};
 
 pub use self::behind::{LiveTraces, Logs, PolicyFile};
-use self::clock::Clock;
 pub use self::durations::Durations;
 use self::follow::Followers;
 pub use self::follow::UNDECIDED;
@@ -195,7 +194,7 @@ impl Tail {
             lag: settings.delay.max(Duration::from_secs(1)),
             commit: settings.commit,
         });
-        let mut sampler = Sampler::new(policy, settings.memory, now_ns)?;
+        let mut sampler = Sampler::new(policy, settings.memory, now_ns)?.keyed(log_id.0);
         if let Some(saved) = saved
             && let Err(error) = sampler.restore(saved)
         {
@@ -277,7 +276,7 @@ impl Tail {
         let mut rejected = record.rejected.iter().peekable();
         let (sampler, out, settled) = (&mut self.sampler, &mut self.out, &mut self.settled);
         // The journal knows a trace by its id among all tenants'.
-        let (log_id, own) = (self.log_id, Own::of(entry.tenant.as_bytes()));
+        let (log_id, own) = (self.log_id, Own::of(&self.log_id.0, entry.tenant.as_bytes()));
         let counted = red.as_ref().map(|red| red.keys().clone()).unwrap_or_default();
         let walked = peek::spans_for(payload, [&self.keys, &counted], |[span, counted]| {
             if rejected.next_if(|ordinal| **ordinal == span.ordinal).is_some() {
@@ -370,7 +369,8 @@ impl Tail {
         if is_held {
             self.recent.offer(lsn, entry, &ordinals, payload);
         }
-        self.resolve(u64::MAX, journal, spans, logs);
+        // Of what had to go for lack of room, as of what is due, a batch holds only so much; the rest is settled behind the record.
+        self.go_on(journal, spans, logs);
     }
 
     /// Decides what is due by the arrival clock `now_ns`, if it is time to look again. After a stall that is all that waited, so there may be more than
@@ -539,7 +539,7 @@ impl Tail {
             let Mark { shard, slot } = verdict.mark;
             let settled = settled_as(&verdict.decision, journal);
             let tenant = &self.tenants[verdict.tenant as usize];
-            let key = Own::of(tenant.as_bytes()).trace(verdict.trace);
+            let key = Own::of(&self.log_id.0, tenant.as_bytes()).trace(verdict.trace);
             journal.decide(shard, slot, key, settled);
             if verdict.again > 0 {
                 self.settled.push(Settle {

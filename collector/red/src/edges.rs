@@ -9,13 +9,14 @@
 //! Guarantees: what is counted, and at which record, depends on the records alone, and on none that is older than two waits: the
 //! clock is that of the records' arrival, and a client that has found a server remains to be found until its time is over. So a
 //! walk that begins two waits before a record comes to the same state there, which is how a restart gets back what was waiting
-//! (`docs/red.md`). Assumes that span ids are unique and that the clock does not step back by more than a wait.
+//! (`docs/red.md`). Assumes that span ids are unique. Where the clock was set back, waiting goes on.
 //! Bounded: beyond `waiting_max` a side does not wait but counts alone at once.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashTable};
+use tailwater_model::clock::Clock;
 use tailwater_model::exphist::Sketches;
 use tailwater_model::red::{EdgeKey, EdgeKind, EdgeRow, Exemplar, SLICE_NS, Unpaired};
 
@@ -89,6 +90,7 @@ struct Place {
 pub(crate) struct Joiner {
     wait_ns: u64,
     waiting_max: usize,
+    clock: Clock,
     clock_ns: u64,
     /// What is found now was counted before.
     pub muted: bool,
@@ -107,6 +109,7 @@ impl Joiner {
             wait_ns,
             // So that the number of one that is over is never that of one that waits.
             waiting_max: waiting_max.min(1 << 31),
+            clock: Clock::default(),
             clock_ns: 0,
             muted: false,
             random: ahash::RandomState::new(),
@@ -119,7 +122,7 @@ impl Joiner {
 
     /// A record that arrived at `now_ns` begins: who has waited longer counts alone.
     pub fn advance(&mut self, now_ns: u64) {
-        self.clock_ns = self.clock_ns.max(now_ns);
+        self.clock_ns = self.clock_ns.max(self.clock.read(now_ns));
         while let Some(front) = self.waiting.pop_front_if(|front| front.over_ns < self.clock_ns) {
             let at = self.first;
             self.first = self.first.wrapping_add(1);

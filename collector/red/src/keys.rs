@@ -14,6 +14,7 @@ use tailwater_model::otlp::peek::SpanPeek;
 use tailwater_model::otlp::text::{self, Tally};
 use tailwater_model::otlp::value::{Any, Raw};
 use tailwater_model::red::{OTHER, RedKey};
+use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use crate::aggregator::Settings;
 use crate::cells::{Recent, no_thresholds};
@@ -22,12 +23,12 @@ use crate::guard::{Guard, hash};
 use crate::rules::{Class, Seen};
 use crate::span::Values;
 
-/// Spans told apart by their bytes that are remembered, some 200 bytes each.
+/// Spans told apart by their bytes that are remembered, by a print each: what is sent has no bound that would do here.
 const RAW_MAX: usize = 1 << 18;
 /// The same of resources.
 const ORIGINS_MAX: usize = 1 << 15;
-/// Longest text in a key; the rest is cut.
-const TEXT_MAX: usize = 1024;
+/// Longest text in a key, bytes; the rest is cut. Rows of `red` are many and repeat them.
+const TEXT_MAX: usize = 256;
 
 /// A key since the last turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -78,12 +79,8 @@ pub(crate) struct Origin {
 /// Addresses and lengths: equal ones in one request are equal bytes.
 type Places = [(usize, usize); 5];
 
-#[derive(Debug)]
-struct Sent {
-    hash: u64,
-    bytes: Box<[u8]>,
-    key: KeyId,
-}
+/// Stands for bytes as sent. With a seed of this process nobody can make two that are alike, and by accident there are none.
+type Print = u128;
 
 /// Tenant of the request being walked.
 #[derive(Debug)]
@@ -98,13 +95,13 @@ pub(crate) struct Interner {
     tenant: Tenant,
     last: Option<(Places, u32)>,
     origins: Vec<Origin>,
-    origin_of: HashMap<Box<[u8]>, u32, ahash::RandomState>,
-    raw: HashTable<Sent>,
-    random: ahash::RandomState,
+    origin_of: HashMap<Print, u32, ahash::RandomState>,
+    raw: HashTable<(Print, KeyId)>,
+    seed: u64,
     keys: Vec<Key>,
     key_of: HashMap<Arc<RedKey>, KeyId, ahash::RandomState>,
     parties: HashMap<Arc<Party>, (), ahash::RandomState>,
-    callers: HashMap<Box<[u8]>, Arc<End>, ahash::RandomState>,
+    callers: HashMap<Print, Arc<End>, ahash::RandomState>,
     scratch: Vec<u8>,
 }
 
@@ -119,7 +116,7 @@ impl Interner {
             origins: Vec::new(),
             origin_of: HashMap::default(),
             raw: HashTable::new(),
-            random: ahash::RandomState::new(),
+            seed: ahash::RandomState::new().hash_one(0),
             keys: Vec::new(),
             key_of: HashMap::default(),
             parties: HashMap::default(),
@@ -147,6 +144,12 @@ impl Interner {
         self.raw.clear();
         self.parties.clear();
         self.callers.clear();
+    }
+
+    /// Of what is in the scratch.
+    #[inline]
+    fn print(&self) -> Print {
+        xxh3_128_with_seed(&self.scratch, self.seed)
     }
 
     /// Nobody names keys by their id any more.
@@ -194,13 +197,13 @@ impl Interner {
         self.scratch.clear();
         put(&mut self.scratch, self.tenant.name.as_bytes());
         texts.iter().for_each(|text| put(&mut self.scratch, text));
-        if let Some(origin) = self.origin_of.get(&*self.scratch) {
+        let print = self.print();
+        if let Some(origin) = self.origin_of.get(&print) {
             return *origin;
         }
         if self.origins.len() >= ORIGINS_MAX {
             self.turn();
         }
-        let bytes: Box<[u8]> = self.scratch.as_slice().into();
         let [
             service_name,
             service_namespace,
@@ -251,7 +254,7 @@ impl Interner {
             cloud_region,
             service_version,
         });
-        self.origin_of.insert(bytes, origin);
+        self.origin_of.insert(print, origin);
         origin
     }
 
@@ -292,11 +295,10 @@ impl Interner {
             }
         }
         values.dimensions().iter().for_each(|value| put_value(scratch, *value));
-        let hash = self.random.hash_one(scratch.as_slice());
-        let known = self.raw.find(hash, |raw| raw.hash == hash && *raw.bytes == **scratch);
-        match known {
-            Some(raw) => raw.key,
-            None => self.new_raw(hash, span, seen, (is_entry, is_error), origin, guard, settings),
+        let print = self.print();
+        match self.raw.find(bucket(print), |(known, _)| *known == print) {
+            Some((_, key)) => *key,
+            None => self.new_raw(print, span, seen, (is_entry, is_error), origin, guard, settings),
         }
     }
 
@@ -304,7 +306,7 @@ impl Interner {
     #[allow(clippy::too_many_arguments)]
     fn new_raw(
         &mut self,
-        hash: u64,
+        print: Print,
         span: &SpanPeek<'_, '_>,
         seen: &Seen,
         (is_entry, is_error): (bool, bool),
@@ -342,9 +344,8 @@ impl Interner {
         if self.raw.len() >= RAW_MAX {
             self.raw.clear();
         }
-        let bytes = self.scratch.as_slice().into();
         self.raw
-            .insert_unique(hash, Sent { hash, bytes, key: id }, |raw| raw.hash);
+            .insert_unique(bucket(print), (print, id), |(known, _)| bucket(*known));
         id
     }
 
@@ -374,7 +375,8 @@ impl Interner {
         self.scratch.clear();
         self.scratch.extend_from_slice(&origin.to_le_bytes());
         self.scratch.extend_from_slice(peer);
-        if let Some(end) = self.callers.get(&*self.scratch) {
+        let print = self.print();
+        if let Some(end) = self.callers.get(&print) {
             return end.clone();
         }
         if self.callers.len() >= ORIGINS_MAX {
@@ -392,9 +394,13 @@ impl Interner {
             party,
             peer: Some(peer),
         });
-        self.callers.insert(self.scratch.as_slice().into(), end.clone());
+        self.callers.insert(print, end.clone());
         end
     }
+}
+
+fn bucket(print: Print) -> u64 {
+    print as u64
 }
 
 /// The key under which the guard has a span counted, and the thresholds that SLOs ask of it.

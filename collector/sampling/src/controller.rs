@@ -140,12 +140,14 @@ impl Controller {
     pub fn refill(&mut self, budget: &Budget, now_ns: u64, rate: f64) -> f64 {
         let dt_ns = match self.last_ns {
             0 => FIRST_TICK_NS,
-            last => now_ns.saturating_sub(last),
+            // Of a checkpoint, written before the clock was set back: while a sampler runs its time does not step back.
+            last if last > now_ns => FIRST_TICK_NS,
+            last => now_ns - last,
         };
         let dt = dt_ns as f64 / 1e9;
-        self.last_ns = self.last_ns.max(now_ns);
+        self.last_ns = now_ns;
         let day = now_ns / DAY_NS;
-        if day > self.day {
+        if day != self.day {
             (self.day, self.day_spent) = (day, 0.0);
         }
         let day_left = DAY_NS - now_ns % DAY_NS;

@@ -1,9 +1,12 @@
-//! Small numbers for names. Bounded: what comes when it is full shares number 0.
+//! Small numbers for names. Bounded: what comes when it is full, and names that are too long, share number 0.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use ahash::RandomState;
+
+/// Longest name with a number of its own, bytes. They stay as long as the process and go into checkpoints.
+const NAME_BYTES_MAX: usize = 256;
 
 #[derive(Debug)]
 pub(crate) struct Names {
@@ -32,6 +35,9 @@ impl Names {
         if *self.names[self.last as usize] == *name {
             return (self.last, false);
         }
+        if name.len() > NAME_BYTES_MAX {
+            return (0, false);
+        }
         if let Some(number) = self.numbers.get(name) {
             self.last = *number;
             return (*number, false);
@@ -51,5 +57,28 @@ impl Names {
 
     pub fn len(&self) -> usize {
         self.names.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_finds_no_place_shares_number_0() {
+        let mut names = Names::new(3);
+        let (longest, long) = ("n".repeat(NAME_BYTES_MAX), "n".repeat(NAME_BYTES_MAX + 1));
+        for (name, expected) in [
+            ("", (0, false)),
+            (&long, (0, false)),
+            (&longest, (1, true)),
+            ("b", (2, true)),
+            (&longest, (1, false)),
+            ("c", (0, false)),
+            ("b", (2, false)),
+        ] {
+            assert_eq!(names.number(name.as_bytes()), expected, "{name}");
+        }
+        assert_eq!(names.len(), 3);
     }
 }

@@ -136,6 +136,8 @@ pub struct Sampler<M> {
     place: u32,
     wheel: Wheel,
     late: LateMemory,
+    /// Of the tenants' own traces.
+    key: [u8; 16],
     controller: Controller,
     tenants: Names,
     tenant_shares: Vec<Share>,
@@ -170,6 +172,7 @@ impl<M: Copy> Sampler<M> {
             place: 0,
             wheel: Wheel::new(now_ns),
             late: LateMemory::new(memory),
+            key: [0; 16],
             controller: Controller::new(),
             tenants: Names::new(TENANTS_MAX),
             tenant_shares: Vec::new(),
@@ -265,7 +268,13 @@ impl<M: Copy> Sampler<M> {
 
     /// The id of a tenant's trace among all tenants'.
     pub(crate) fn own(&self, tenant: u32, id: TraceId) -> TraceId {
-        Own::of(self.tenants.name(tenant)).trace(id)
+        Own::of(&self.key, self.tenants.name(tenant)).trace(id)
+    }
+
+    /// Tells tenants' traces apart with this key, which no tenant may know, instead of one of zeros. The journal's ids must be made with the same.
+    pub fn keyed(mut self, key: [u8; 16]) -> Self {
+        self.key = key;
+        self
     }
 
     /// Offers a span. `values` of the peek are those of [`Sampler::keys`]; `open` is asked for a mark when a trace begins to wait.

@@ -14,7 +14,7 @@ use tailwater_sampling::{Randomness, Threshold};
 use tailwater_storage::outbox::Head;
 
 use super::process::{self, Log as _, Process, span_of, tail_settings, tenant_of, trace_of};
-use super::tests::{NOW, SECOND, request_of};
+use super::tests::{LOG_ID, NOW, SECOND, request_of};
 use super::*;
 use crate::tail;
 
@@ -132,7 +132,7 @@ impl Settled {
                     .value(tenants.key(row).unwrap())
                     .to_owned()
             };
-            let id = |row: usize| Own::of(tenant(row).as_bytes()).trace(real(row));
+            let id = |row: usize| Own::of(&LOG_ID.0, tenant(row).as_bytes()).trace(real(row));
             for row in 0..rows.num_rows() {
                 match frame.table {
                     Table::Spans => {
@@ -281,7 +281,7 @@ fn check(seed: u64, live_traces: Option<u32>) -> (BTreeSet<&'static str>, u64) {
         assert_ne!(reason, "drop");
     }
     for (tenant, (trace, ..), _) in &made {
-        let found = kept.get(&Own::of(tenant.as_bytes()).trace(trace_of(*trace)));
+        let found = kept.get(&Own::of(&LOG_ID.0, tenant.as_bytes()).trace(trace_of(*trace)));
         let is_dropped = found.is_none_or(|(_, reason)| reason == "error");
         assert!(is_dropped || trace % 10 != 9, "seed {seed}: dropped");
     }
@@ -289,7 +289,7 @@ fn check(seed: u64, live_traces: Option<u32>) -> (BTreeSet<&'static str>, u64) {
         .into_iter()
         .flat_map(|tenant| (1..=TRACES).map(move |trace| (tenant, trace)))
     {
-        let id = Own::of(tenant.as_bytes()).trace(trace_of(trace));
+        let id = Own::of(&LOG_ID.0, tenant.as_bytes()).trace(trace_of(trace));
         let rows = settled.rows.keys().filter(|(of, _)| *of == id).count();
         let sent = made
             .iter()

@@ -22,6 +22,7 @@ use super::*;
 /// 2026-01-01T00:00:00Z.
 pub(super) const NOW: u64 = 1_767_225_600_000_000_000;
 pub(super) const SECOND: u64 = 1_000_000_000;
+pub(super) const LOG_ID: LogId = LogId([3; 16]);
 
 /// A span: service, kind, id, parent.
 type Made = (&'static str, i32, u8, u8);
@@ -85,7 +86,7 @@ pub(super) fn request_of(lsn: u64, arrival_ns: u64, service: &str, spans: Vec<Sp
 
 pub(super) fn journal_settings() -> tailwater_journal::Settings {
     tailwater_journal::Settings {
-        log_id: LogId([3; 16]),
+        log_id: LOG_ID,
         shards: SHARDS as u8,
         decisions_max: 1000,
         decision_age_max_ns: 1 << 60,
@@ -121,6 +122,7 @@ pub(super) fn parts(
         stats: Stats::new(&Metrics::new()),
         caps: Caps::default(),
         now: || NOW + 3600 * SECOND,
+        suspects: Suspects::default(),
     }
 }
 

@@ -179,7 +179,7 @@ impl Tail {
         let ordinals = entry.ordinals();
         let record = Record::new(lsn, entry, &ordinals, payload);
         let tenant = self.tenant(&entry.tenant);
-        let own = Own::of(entry.tenant.as_bytes());
+        let own = Own::of(&self.log_id.0, entry.tenant.as_bytes());
         let epoch = self.epoch();
         let (mut whys, mut takes) = (Vec::new(), Vec::new());
         let mut is_held = false;
@@ -320,7 +320,10 @@ impl Tail {
         let (mut ready, mut whys) = (Ready::new(), Vec::new());
         for verdict in verdicts {
             let tenant = &self.tenants[verdict.tenant as usize];
-            let key = key_of_logs(self.log_id, Own::of(tenant.as_bytes()).trace(verdict.trace));
+            let key = key_of_logs(
+                self.log_id,
+                Own::of(&self.log_id.0, tenant.as_bytes()).trace(verdict.trace),
+            );
             let Some(wait) = self.followers.take(key) else { continue };
             let why = verdict.keep.then(|| Why::with(verdict));
             self.settle_wait(key, wait, &verdict.decision, why, journal, (&mut ready, &mut whys));

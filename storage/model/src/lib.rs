@@ -4,6 +4,7 @@
 //! decode), the JSON transcoder, the ledger's accounts, the rows of RED and edges, the one sketch (a base-2 exponential histogram). What is absent and must
 //! stay so: I/O, clocks, threads, async, and owned prost trees.
 
+pub mod clock;
 pub mod exphist;
 pub mod ids;
 pub mod ledger;

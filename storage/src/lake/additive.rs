@@ -11,8 +11,8 @@ use arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, Int64Array, ListArray, RecordBatch, StructArray, UInt32Array,
 };
 use arrow::compute;
-use arrow::datatypes::{DataType, Int64Type, SchemaRef, TimestampMicrosecondType};
-use arrow::row::{OwnedRow, RowConverter, SortField};
+use arrow::datatypes::{DataType, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
+use arrow::row::{Row, RowConverter, SortField};
 use tailwater_model::exphist::{Sketches, View};
 use tailwater_model::table::{Table, schema};
 
@@ -87,13 +87,23 @@ impl Rule {
     }
 }
 
-/// One row per key, added up by `rule`. Every row gets `batch_id` = `hi`: the row says what batches up to `hi` added,
+/// Texts as words of a dictionary, as frames have them: written out, seven long texts in each of very many rows would be gigabytes.
+fn as_words(schema: &Schema) -> SchemaRef {
+    let words = DataType::Dictionary(DataType::Int32.into(), DataType::Utf8.into());
+    let fields = schema.fields().iter().map(|field| match field.data_type() {
+        DataType::Utf8 => Arc::new(field.as_ref().clone().with_data_type(words.clone())),
+        _ => field.clone(),
+    });
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+/// One row per key, added up by `rule`. Its texts are words of a dictionary. Every row gets `batch_id` = `hi`: the row says what batches up to `hi` added,
 /// so a cut that is to be exact must lie on a value of `batch_id` that the table has.
 ///
 /// # Errors
 /// [`ErrorKind::Incompatible`] if the rows do not fit the table; [`ErrorKind::Damaged`] for a histogram that cannot be read.
 pub(super) fn summed(table: Table, rule: Rule, batches: &[RecordBatch], hi: u64) -> Result<RecordBatch> {
-    let schema = schema(table);
+    let schema = as_words(&schema(table));
     let batches = batches
         .iter()
         .map(|batch| as_schema(batch, &schema))
@@ -169,18 +179,18 @@ impl Places {
         let rows = converter.convert_columns(&keys)?;
         let inputs = rule.sums.iter().map(|name| integers(all, name));
         let inputs: Vec<&Int64Array> = inputs.collect::<Result<_>>()?;
-        let mut open: AHashMap<OwnedRow, usize> = AHashMap::new();
+        let mut open: AHashMap<Row<'_>, usize> = AHashMap::new();
         let mut places = Places {
             of_row: Vec::with_capacity(all.num_rows()),
             first: Vec::new(),
             sums: vec![Vec::new(); inputs.len()],
         };
         for (index, row) in rows.iter().enumerate() {
-            let place = match open.get(&row.owned()) {
+            let place = match open.get(&row) {
                 Some(place) if places.fits(*place, &inputs, index) => *place,
                 _ => {
                     let place = places.open(index);
-                    open.insert(row.owned(), place);
+                    open.insert(row, place);
                     place
                 }
             };

@@ -141,6 +141,22 @@ fn a_client_has_its_whole_time_though_a_server_before_it_had_less() {
     );
 }
 
+/// A clock an hour ahead that is set right: a side waits as long as ever, not for the hour.
+#[test]
+fn waiting_goes_on_when_the_clock_is_set_back() {
+    let client = |id| span("web", CLIENT, id, 1);
+    let hour = 3600 * SECOND;
+    check(
+        &[
+            (hour, &[client(2)]),
+            (0, &[client(4)]),
+            (SECOND, &[span("cart", SERVER, 3, 2), span("cart", SERVER, 5, 4)]),
+            (WAIT + 2 * SECOND, &[span("cart", SERVER, 6, 2)]),
+        ],
+        &[("web -> cart request", 2, 0), (" -> cart request expired", 1, 0)],
+    );
+}
+
 #[test]
 fn who_stays_alone_says_why() {
     let check_one = |made: Made, expect: &str, errors: u64| check(&[(0, &[made])], &[(expect, 1, errors)]);

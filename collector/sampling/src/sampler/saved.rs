@@ -5,7 +5,7 @@
 
 use tailwater_model::ids::TraceId;
 
-use super::Sampler;
+use super::{SERVICES_MAX, Sampler};
 use crate::late::Late;
 use crate::state::{Malformed, Reader, put_bytes, put_f64, put_u32, put_u64};
 use crate::verdict::Decision;
@@ -50,6 +50,8 @@ impl<M: Copy> Sampler<M> {
         let late = self.late.decode(&mut reader)?;
         reader.end()?;
         self.late = late;
+        // Full of names, most of them gone for long (some change with each deployment): those that are still there come again.
+        services.truncate(if services.len() < SERVICES_MAX { SERVICES_MAX } else { 1 });
         for (name, ratio, has_failed) in services {
             let number = self.service_number(name);
             let service = &mut self.service[number as usize];

@@ -360,12 +360,19 @@ pub fn write_text(any: Any<'_>, out: &mut String, tally: &mut Tally) -> Wire<()>
         Any::Int(value) => {
             let _ = write!(out, "{value}");
         }
-        Any::Double(value) => {
-            let _ = write!(out, "{value}");
-        }
+        Any::Double(value) => write_double(value, out),
         Any::Empty | Any::Bytes(_) | Any::Array(_) | Any::Kvlist(_) => write_json(any, out, tally)?,
     }
     Ok(())
+}
+
+/// Appends a number as plain text. The smallest would take three hundred zeros: beyond 16 digits it has an exponent.
+fn write_double(value: f64, out: &mut String) {
+    let is_plain = value == 0.0 || !value.is_finite() || (1e-5..1e16).contains(&value.abs());
+    let _ = match is_plain {
+        true => write!(out, "{value}"),
+        false => write!(out, "{value:e}"),
+    };
 }
 
 fn write_json_double(value: f64, out: &mut String) {

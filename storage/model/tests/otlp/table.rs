@@ -691,7 +691,7 @@ fn text_map(attributes: &[KeyValue], cap: usize, caps: &Caps) -> (Cell, u64) {
             Some(Value::StringValue(text)) => Cell::Text(cut(text, caps.value_bytes)),
             Some(Value::BoolValue(value)) => Cell::Text(value.to_string()),
             Some(Value::IntValue(value)) => Cell::Text(value.to_string()),
-            Some(Value::DoubleValue(value)) => Cell::Text(value.to_string()),
+            Some(Value::DoubleValue(value)) => Cell::Text(number(*value)),
             _ if any.encoded_len() > caps.value_bytes => {
                 dropped += 1;
                 continue;
@@ -770,6 +770,14 @@ pub fn series_of(row: &Row) -> String {
     series_text(row, &row["description"], &labels)
 }
 
+/// With an exponent where it would be long.
+fn number(value: f64) -> String {
+    match value.abs() {
+        far if far.is_finite() && far != 0.0 && !(1e-5..1e16).contains(&far) => format!("{value:e}"),
+        _ => value.to_string(),
+    }
+}
+
 /// Spells a label so that two spellings of one JSON value are equal.
 fn spelled(value: &Cell) -> String {
     match value {
@@ -829,10 +837,12 @@ pub fn series(truth: &Truth, rows: &BTreeMap<Table, Vec<Row>>, around: Around<'_
                         ..pair.clone()
                     };
                     if let Some(resource) = &group.resource {
-                        pairs.extend(resource.attributes.iter().map(|pair| prefixed("resource.", pair)));
+                        let some = resource.attributes.iter().take(around.caps.origin_attributes);
+                        pairs.extend(some.map(|pair| prefixed("resource.", pair)));
                     }
                     if let Some(scope) = &block.scope {
-                        pairs.extend(scope.attributes.iter().map(|pair| prefixed("scope.", pair)));
+                        let some = scope.attributes.iter().take(around.caps.origin_attributes);
+                        pairs.extend(some.map(|pair| prefixed("scope.", pair)));
                         for (key, text) in [("scope.name", &scope.name), ("scope.version", &scope.version)] {
                             if !text.is_empty() {
                                 let value = Some(AnyValue {

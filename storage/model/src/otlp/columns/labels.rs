@@ -93,29 +93,24 @@ impl SeriesRows {
         for pair in own.into_iter().take(caps.attributes) {
             labels.push(keys, &KeyValue::read(pair)?, usize::MAX, caps, tally)?;
         }
-        let mut prefixed = Vec::new();
-        let mut prefix = |prefix: &str, key: &[u8]| {
-            prefixed.clear();
-            prefixed.extend_from_slice(prefix.as_bytes());
-            prefixed.extend_from_slice(key);
-            prefixed.clone()
-        };
         let (resource, scope) = origins;
+        let mut of_origin = |labels: &mut TextMaps, prefix: &str, nth: usize, pair: KeyValue<'_>| {
+            // As many as rows of a resource or scope have: here they are said again for each series.
+            if nth >= caps.origin_attributes {
+                return Ok(());
+            }
+            let key = [prefix.as_bytes(), pair.key].concat();
+            let pair = KeyValue { key: &key, ..pair };
+            labels.push(keys, &pair, usize::MAX, caps, tally).map(drop)
+        };
         if let Some(resource) = resource {
-            resource.resource_attributes(|pair| {
-                let key = prefix("resource.", pair.key);
-                labels
-                    .push(keys, &KeyValue { key: &key, ..pair }, usize::MAX, caps, tally)
-                    .map(drop)
-            })?;
+            let mut count = 0..;
+            resource.resource_attributes(|pair| of_origin(labels, "resource.", count.next().unwrap_or(0), pair))?;
         }
         if let Some(scope) = scope {
-            let (name, version) = scope.scope_attributes(|pair| {
-                let key = prefix("scope.", pair.key);
-                labels
-                    .push(keys, &KeyValue { key: &key, ..pair }, usize::MAX, caps, tally)
-                    .map(drop)
-            })?;
+            let mut count = 0..;
+            let (name, version) =
+                scope.scope_attributes(|pair| of_origin(labels, "scope.", count.next().unwrap_or(0), pair))?;
             for (key, value) in [("scope.name", name), ("scope.version", version)] {
                 if !value.is_empty() {
                     labels.push_text(keys, key, value, caps, tally);

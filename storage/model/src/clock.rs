@@ -1,9 +1,9 @@
-//! A clock for what waits.
+//! A clock for what waits: traces for their decision, calls for their other side, records for a replay.
 
 /// The clock that waiting is measured by: arrivals, but that it goes on where the system's clock is set back. Else nothing would be due until that
 /// has caught up. From the same arrivals it comes to the same times.
 #[derive(Debug, Default)]
-pub(super) struct Clock {
+pub struct Clock {
     last_ns: u64,
     /// By how much it is ahead of arrivals.
     pub ahead_ns: u64,
