@@ -7,7 +7,8 @@
 //! way ([`LIVE_MS`]) it ends with the newest of the need, so that a rate at the right edge extrapolates instead of falling.
 //!
 //! Calls are weighted: one that a client or a collector before us has sampled (`ot=th`) counts for all that it stands for. Durations count as they were
-//! received. Where that makes a difference, an info says so with both figures; another one says that a counter was asked for by itself.
+//! received. Where that makes a difference, an info says so with both figures; another one says that a counter was asked for by itself, a third that a
+//! range is shorter than the slices it looks at.
 //!
 //! Durations are seconds. Classic buckets have the bounds 2^17 to 2^36 ns (0.13 ms to 69 s), which are bounds of the sketch too: their counts are exact.
 //! Native histograms have schema 5 like the sketch; the bounds in seconds lie elsewhere than those in ns, so a bucket counts where its middle
@@ -87,6 +88,9 @@ async fn one(
     let may_grow = now_ms.saturating_sub(need.to_ms) <= LIVE_MS;
     let mut columns = vec![grid.bin_sql(END)];
     columns.extend(may_grow.then(|| format!("max({END}) / 1000")));
+    // Slices of 10 s become minutes when they are old; only a range shorter than those tells.
+    let may_jump = (1..SLICE_MAX_MS).contains(&need.hints.range_ms);
+    columns.extend(may_jump.then(|| "max(slice_s)".to_owned()));
     columns.extend(numbers.iter().map(|column| format!("sum({column})")));
     columns.extend(sketches.iter().map(|column| format!("exphist_merge({column})")));
     let window = Window {
@@ -99,6 +103,7 @@ async fn one(
 
     let mut groups: HashMap<String, Deltas> = HashMap::new();
     let mut newest_ms = i64::MIN;
+    let mut widest_s = 0;
     let mut text = String::new();
     for piece in &pieces {
         let mut sql = key.select(columns.iter().cloned());
@@ -112,6 +117,11 @@ async fn one(
             if may_grow {
                 let last = table::integers(&rows, at)?;
                 newest_ms = last.values().iter().copied().fold(newest_ms, i64::max);
+                at += 1;
+            }
+            if may_jump {
+                let widths = table::integers(&rows, at)?;
+                widest_s = widths.values().iter().copied().fold(widest_s, i64::max);
                 at += 1;
             }
             let numbers = (at..at + numbers.len())
@@ -206,6 +216,9 @@ async fn one(
         }
     }
     found.infos.extend(infos(&shown, &need.hints));
+    if let (Some((name, _)), true) = (shown.first_key_value(), need.hints.range_ms < widest_s * 1000) {
+        found.infos.insert(jumps(name, widest_s));
+    }
     Ok(())
 }
 
@@ -238,6 +251,13 @@ fn infos(shown: &BTreeMap<&str, Shown>, hints: &Hints) -> Vec<String> {
         ));
     }
     infos
+}
+
+/// What a reader of a range shorter than slices of this width should know.
+fn jumps(name: &str, slice_s: i64) -> String {
+    format!(
+        "{name} is kept in slices of {slice_s} s in this window, and a slice counts at its end: a range below {slice_s}s shows none of it or all, ask for [{slice_s}s] or longer"
+    )
 }
 
 /// Whether more is asked of a counter than what it gained, or that it is there.

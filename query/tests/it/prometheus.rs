@@ -848,6 +848,33 @@ async fn what_was_sampled_upstream_counts_for_all_that_it_stands_for() {
     .await;
 }
 
+#[tokio::test]
+async fn ranges_shorter_than_old_slices_say_so() {
+    let mut fixture = Fixture::new().await;
+    let (old, new) = (key("cart", "GET /", false), key("mail", "send", false));
+    // A minute, as it is kept after three days, and slices as they come.
+    let minute = RedRow {
+        slice_s: 60,
+        ..red(&old, 0, &[20; 6])
+    };
+    let rows: Vec<RedRow> = std::iter::once(minute)
+        .chain((0..6).map(|slice| red(&new, slice, &[1])))
+        .collect();
+    fixture.commit_rows(Table::Red, &red_batch(&rows)).await;
+    let check = async |service: &str, range: &str, jumps: bool| {
+        let query = format!("sum(rate(traces_spanmetrics_calls_total{{service=\"{service}\"}}[{range}]))");
+        let at = (T0 + 60).to_string();
+        let (_, answer) = get(&fixture, "query", &[("query", &query), ("time", &at)]).await;
+        let says = answer["infos"]
+            .to_string()
+            .contains("is kept in slices of 60 s in this window");
+        assert_eq!(says, jumps, "{query}: {answer}");
+    };
+    check("cart", "30s", true).await;
+    check("cart", "1m", false).await;
+    check("mail", "30s", false).await;
+}
+
 /// Series id, name, type, temporality, unit, labels.
 type StoredSeries = (
     i64,
