@@ -19,7 +19,7 @@ use crate::prometheus::{T0, data, edge, get, key, red};
 const SHOWN: i64 = 3600;
 
 /// `timeInterval` of the provisioned data source, s.
-const SCRAPE: i64 = 10;
+const SCRAPE: i64 = 60;
 
 /// Width of a panel, points.
 const POINTS: i64 = 600;
@@ -324,6 +324,15 @@ fn windows_of_panels_tile() {
     }
 }
 
+/// A rate needs two points of a metric: stock dashboards ask for `$__rate_interval`, and an SDK exports once a minute (OTEL_METRIC_EXPORT_INTERVAL).
+#[test]
+fn rates_of_exported_metrics_have_two_points() {
+    const EXPORT: i64 = 60;
+    let narrowest = replaced("$__rate_interval", &[], SHOWN / POINTS);
+    let seconds: i64 = narrowest.strip_suffix('s').unwrap().parse().unwrap();
+    assert!(seconds >= 2 * EXPORT, "{narrowest}");
+}
+
 #[test]
 fn panels_have_their_own_place_and_source() {
     for (file, board) in dashboards() {
@@ -356,11 +365,12 @@ fn panels_have_their_own_place_and_source() {
 fn provisioning_leads_to_the_dashboards() {
     let read = |path: &str| std::fs::read_to_string(root().join(path)).unwrap();
     let source = read("dashboards/provisioning/datasources/tailwater.yaml");
+    let interval = format!("timeInterval: {SCRAPE}s");
     for line in [
         "uid: tailwater",
         "type: prometheus",
         "url: $TAILWATER_URL/prometheus",
-        "timeInterval: 10s",
+        &interval,
         "httpMethod: POST",
     ] {
         assert!(source.contains(line), "{line}");
