@@ -56,7 +56,7 @@ fn panels(of: &Value) -> Vec<&Value> {
 fn pay() -> Vec<ResolvedSlo> {
     let text = "apiVersion: openslo/v1\nkind: SLO\nmetadata: {name: pay}\nspec:\n  service: shop\n  indicator:\n    metadata: {name: pay}\n    spec:\n      \
                 ratioMetric: {rawType: success, raw: {metricSource: {type: tailwater, spec: {red: {service: cart, good: {errors: exclude}}}}}}\n  \
-                timeWindow: [{duration: 30d, isRolling: true}]\n  budgetingMethod: Occurrences\n  objectives: [{target: 0.99}]\n";
+                timeWindow: [{duration: 30d, isRolling: true}]\n  budgetingMethod: Occurrences\n  objectives: [{target: 0.99}, {target: 0.999}]\n";
     let reading = read(Path::new("pay.yaml"), text);
     let resolved = resolve(&reading.documents);
     assert!(reading.problems.is_empty() && resolved.problems.is_empty());
@@ -254,6 +254,38 @@ async fn every_query_of_every_panel_answers_with_data() {
         }
         assert!(queries > 30, "{file}: {queries}");
     }
+}
+
+/// Grafana's transformation `merge` makes one row of what has the same labels: of each objective, and of an SLO with several objectives one of each.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_have_a_row_per_objective() {
+    let fixture = loaded().await;
+    let objectives: usize = pay().iter().map(|slo| slo.objectives.len()).sum();
+    assert!(objectives > 1);
+    let mut tables = 0;
+    for (file, board) in dashboards() {
+        let tabular = panels(&board).into_iter().filter(|panel| panel["type"] == "table");
+        for panel in tabular {
+            let kinds: Vec<&str> = panel["transformations"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|one| one["id"].as_str().unwrap())
+                .collect();
+            assert_eq!(kinds[0], "merge", "{file}: {}", panel["title"]);
+            let mut rows = std::collections::BTreeSet::new();
+            for target in panel["targets"].as_array().unwrap() {
+                let all = [("slo".to_owned(), ".+".to_owned())];
+                let expr = replaced(target["expr"].as_str().unwrap(), &all, SCRAPE);
+                let found = asked(&fixture, target, &expr, SCRAPE).await;
+                let series = found["result"].as_array().unwrap();
+                rows.extend(series.iter().map(|one| one["metric"].to_string()));
+            }
+            assert_eq!(rows.len(), objectives, "{file}: {}: {rows:?}", panel["title"]);
+            tables += 1;
+        }
+    }
+    assert!(tables > 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
