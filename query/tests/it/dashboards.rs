@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use tailwater_model::ledger::{Account, Amount, Key, ledger_batch};
-use tailwater_model::red::{edge_batch, red_batch};
+use tailwater_model::red::{RedRow, WEIGHT_ONE, edge_batch, red_batch};
 use tailwater_model::signal::Signal;
 use tailwater_model::table::Table;
 use tailwater_openslo::{ResolvedSlo, read, resolve};
@@ -302,7 +302,12 @@ async fn endpoints_are_ranked_by_wilsons_lower_bound() {
             red(&key("busy", "y", false), slice, &[1; 8]),
         ]
     });
-    let rows: Vec<_> = rare.into_iter().chain(busy).collect();
+    // One of ten, of a client that sends one of a hundred: weights are no evidence.
+    let sampled = [(true, 1), (false, 9)].map(|(is_error, n)| RedRow {
+        n_weighted: 100 * n as u64 * WEIGHT_ONE,
+        ..red(&key("sampled", "z", is_error), 3, &vec![1; n])
+    });
+    let rows: Vec<_> = rare.into_iter().chain(sampled).chain(busy).collect();
     fixture.commit_rows(Table::Red, &red_batch(&rows)).await;
     let boards = dashboards();
     let (_, board) = boards.iter().find(|(file, _)| file == "on-call.json").unwrap();
@@ -330,8 +335,12 @@ async fn endpoints_are_ranked_by_wilsons_lower_bound() {
         (middle - z * (share * (1.0 - share) / n + z * z / (4.0 * n * n)).sqrt()) / (1.0 + z * z / n)
     };
     // Counts in a window that begins before the first slice are extrapolated over a millisecond.
-    let expected = [("busy", bound(120.0, 600.0)), ("rare", bound(1.0, 2.0))];
-    assert_eq!(ranked.len(), 2);
+    let expected = [
+        ("busy", bound(120.0, 600.0)),
+        ("rare", bound(1.0, 2.0)),
+        ("sampled", bound(1.0, 10.0)),
+    ];
+    assert_eq!(ranked.len(), expected.len());
     for ((service, value), (of, bound)) in ranked.into_iter().zip(expected) {
         assert_eq!(service, of);
         assert!((value - bound).abs() < 1e-4, "{service}: {value} {bound}");
