@@ -1184,6 +1184,55 @@ async fn deltas_of_several_senders_are_one_counter() {
     }
 }
 
+/// Who counts nothing sends nothing: what comes after is not lost, and not made more of.
+#[tokio::test]
+async fn deltas_after_a_pause_count() {
+    let mut fixture = Fixture::new().await;
+    let series = [
+        (1, "hits", 2, 1, "", CART),
+        (2, "wait", 3, 1, "s", CART),
+        (3, "gap", 4, 1, "s", CART),
+    ];
+    fixture.commit_rows(Table::MetricSeries, &series_rows(&series)).await;
+    let of = |one: &StoredSeries| [60, 120, 1200, 2400].map(|at| (one.0, one.1, one.2, 1, at));
+    let sums = of(&series[0]);
+    let values: ArrayRef = Arc::new(Float64Array::from(vec![4.0; sums.len()]));
+    let sums = point_rows(Table::MetricPoints, &sums, &|column| {
+        (column == "value").then(|| values.clone())
+    });
+    fixture.commit_rows(Table::MetricPoints, &sums).await;
+    let dists: Vec<StoredPoint> = series[1..].iter().flat_map(of).collect();
+    fixture
+        .commit_rows(Table::MetricDists, &dist_rows(&dists, &|_| 1, &|_| Some(3.0)))
+        .await;
+    // Pauses on both sides of one delta; a window that ends in a pause would be drawn out by half an interval.
+    let (start, end) = ((T0 + 1500).to_string(), (T0 + 2400).to_string());
+    for (metric, expected) in [
+        ("increase(hits_total[10m])", 4.0),
+        ("increase(wait_seconds_count[10m])", 6.0),
+        ("increase(wait_seconds_bucket{le=\"1\"}[10m])", 3.0),
+        ("increase(wait_seconds_sum[10m])", 3.0),
+        ("histogram_count(increase(gap_seconds[10m]))", 6.0),
+    ] {
+        let range = [
+            ("query", metric),
+            ("start", start.as_str()),
+            ("end", end.as_str()),
+            ("step", "300"),
+        ];
+        let found = points(&data(&fixture, "query_range", &range).await);
+        let found: Vec<(i64, f64)> = found.into_iter().map(|(_, at, value)| (at - T0, value)).collect();
+        let all = [(1500, expected), (1800, 0.0), (2100, 0.0), (2400, expected)];
+        assert_eq!(found.len(), all.len(), "{metric}: {found:?}");
+        for ((at, value), (of, expected)) in found.iter().zip(all) {
+            assert!(*at == of && (value - expected).abs() < 1e-3, "{metric}: {found:?}");
+        }
+    }
+    // What looks at the samples inside sees where a delta began.
+    let found = number(&fixture, "irate(hits_total[20m])", T0 + 1200).await;
+    assert!((found - 4.0 / 60.0).abs() < 1e-5, "{found}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_are_not_in_a_table_yet_count() {
     let mut fixture = Fixture::with_outbox().await;
