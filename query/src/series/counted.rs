@@ -3,8 +3,10 @@
 //!
 //! The tables hold what was counted per slice; here it becomes counters. A counter begins at 0 where the window of the need begins (for a series that
 //! is younger, with its first slice), so its own value means nothing beyond the window, while rates and increases are those of the table.
-//! [`super::grid`] says at which moments it is sampled. It lives to the end of the window; only while its newest slices may still be on their
-//! way ([`LIVE_MS`]) it ends with the newest of the need, so that a rate at the right edge extrapolates instead of falling.
+//! [`super::grid`] says at which moments it is sampled. For a range it lives to the end of the window, so that what has stopped has a rate of 0; without one it
+//! ends a look-back after its last slice, as an instant query says at each moment, or up to a step later where the look-back is no multiple of the step.
+//! While its newest slices may still be on their way ([`LIVE_MS`]) it ends with the newest of the need, so that a rate at the right edge extrapolates
+//! instead of falling.
 //!
 //! Calls are weighted: one that a client or a collector before us has sampled (`ot=th`) counts for all that it stands for. Durations count as they were
 //! received. Where that makes a difference, an info says so with both figures; another one says that a counter was asked for by itself, a third that a
@@ -149,6 +151,7 @@ async fn one(
         } else {
             need.to_ms
         },
+        stays_ms: (need.hints.range_ms == 0 && !need.hints.nested).then_some(lookback_ms),
         grid: &grid,
     };
     // By labels: two names of dimensions may become the same label.

@@ -212,6 +212,34 @@ async fn windows_that_do_not_touch_say_what_each_alone_says() {
     }
 }
 
+/// What has stopped is there for a look-back, in a graph as at each of its moments.
+#[tokio::test]
+async fn a_graph_shows_what_is_there_at_each_moment() {
+    let (fixture, _) = filled().await;
+    for (query, step) in [
+        ("count by (service) (traces_spanmetrics_calls_total)", 60),
+        ("count by (service) (traces_spanmetrics_latency)", 100),
+        (
+            "count by (service) (traces_spanmetrics_latency_bucket{le=\"+Inf\"})",
+            30,
+        ),
+    ] {
+        let times = [("start", T0 + 60), ("end", T0 + 1260), ("step", step)].map(|(name, at)| (name, at.to_string()));
+        let mut params: Vec<(&str, &str)> = times.iter().map(|(name, at)| (*name, at.as_str())).collect();
+        params.push(("query", query));
+        let shown = points(&data(&fixture, "query_range", &params).await);
+        for at in (T0 + 60..=T0 + 1260).step_by(step as usize) {
+            let alone = instant(&fixture, query, at).await;
+            let of_graph: Vec<String> = shown
+                .iter()
+                .filter(|(_, time, _)| *time == at)
+                .map(|(series, _, value)| format!("{series} {value}"))
+                .collect();
+            assert_eq!(of_graph, alone, "{query} at {}", at - T0);
+        }
+    }
+}
+
 /// Series and their points: `metric` and a time, with the number there.
 fn points(answer: &Value) -> Vec<(String, i64, f64)> {
     let mut all = Vec::new();
