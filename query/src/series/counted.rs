@@ -248,12 +248,15 @@ fn infos(shown: &BTreeMap<&str, Shown>, hints: &Hints) -> Vec<String> {
             format!("{name}: the {received} received are shown, upstream sampling (ot=th) says that they stand for {stand_for}")
         });
     }
-    if let (Some((name, _)), true) = (shown.first_key_value(), looks_at_values(hints)) {
-        infos.push(format!(
-            "{name} counts from the beginning of the window of this query, so its value says nothing by itself: use increase() or rate()"
-        ));
-    }
+    infos.extend(shown.first_key_value().and_then(|(name, _)| by_itself(name, hints)));
     infos
+}
+
+/// What a reader of a counter made of deltas should know, if its value is looked at.
+pub(super) fn by_itself(name: &str, hints: &Hints) -> Option<String> {
+    looks_at_values(hints).then(|| {
+        format!("{name} counts from the beginning of the window of this query, so its value says nothing by itself: use increase() or rate()")
+    })
 }
 
 /// What a reader of a range shorter than slices of this width should know.

@@ -26,7 +26,7 @@ use tailwater_promql::{Labels, METRIC_NAME, Matcher, Need};
 
 use super::grid::Grid;
 use super::naming::{self, Shape};
-use super::{Found, FoundLabels, Metadata, Room, Sql, Window, may_be, table};
+use super::{Found, FoundLabels, Metadata, Room, Sql, Window, counted, may_be, table};
 use crate::engine::Engine;
 use crate::error::Result;
 pub(super) use examples::exemplars;
@@ -263,7 +263,18 @@ pub(super) async fn select(engine: &Engine, need: &Need, lookback_ms: i64, found
         all.iter().partition(|stored| matches!(stored.sent.kind, GAUGE | SUM));
     points::read(engine, &numbers, window, &moments, &mut out, &mut found.notes).await?;
     dists::read(engine, &dists, window, &moments, &mut out, &mut found.notes).await?;
-    found.series.extend(out.finish());
+    let series = out.finish();
+    let adding: BTreeSet<String> = all
+        .iter()
+        .filter(|stored| stored.adds_up())
+        .flat_map(|stored| stored.sent.names())
+        .collect();
+    let mut names = series.iter().map(|one| one.labels.metric());
+    let name = names.find(|name| adding.contains(*name));
+    found
+        .infos
+        .extend(name.and_then(|name| counted::by_itself(name, &need.hints)));
+    found.series.extend(series);
     Ok(())
 }
 

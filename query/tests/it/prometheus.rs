@@ -665,6 +665,13 @@ async fn what_grafana_asks_besides() {
     assert_eq!(metadata["data"], json!({ "traces_spanmetrics_calls_total": expected }));
     let (_, metadata) = get(&fixture, "metadata", &[("limit", "2")]).await;
     assert_eq!(metadata["data"].as_object().unwrap().len(), 2);
+    let (_, all) = get(&fixture, "metadata", &[]).await;
+    let (_, metadata) = get(&fixture, "metadata", &[("limit", "-1"), ("limit_per_metric", "-1")]).await;
+    assert_eq!(metadata, all);
+    assert_eq!(
+        get(&fixture, "metadata", &[("limit", "x")]).await.0,
+        StatusCode::BAD_REQUEST
+    );
 }
 
 #[tokio::test]
@@ -1210,6 +1217,26 @@ async fn deltas_of_several_senders_are_one_counter() {
         let found = number(&fixture, query, at).await;
         assert!((found - expected).abs() < 1e-9 * expected.max(1.0), "{query}: {found}");
     }
+}
+
+#[tokio::test]
+async fn a_counter_of_deltas_by_itself_says_where_it_begins() {
+    let fixture = with_metrics().await;
+    let at = (T0 + 300).to_string();
+    let check = async |query: &str, says: bool| {
+        let (_, answer) = get(&fixture, "query", &[("query", query), ("time", &at)]).await;
+        assert!(!answer["data"]["result"].as_array().unwrap().is_empty(), "{query}");
+        let found = answer["infos"]
+            .to_string()
+            .contains("counts from the beginning of the window");
+        assert_eq!(found, says, "{query}: {answer}");
+    };
+    check("jobs_total", true).await;
+    check("sum(jobs_total)", true).await;
+    check("rate(jobs_total[5m])", false).await;
+    check("count(jobs_total)", false).await;
+    // Cumulative ones are as they were sent.
+    check("http_requests_total", false).await;
 }
 
 /// Who counts nothing sends nothing: what comes after is not lost, and not made more of.
