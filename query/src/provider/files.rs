@@ -362,7 +362,7 @@ mod tests {
             let mut file = PartitionedFile::new("a.parquet", 1);
             let statistics = Statistics::new_unknown(&Schema::empty());
             file.statistics = Some(Arc::new(statistics.with_num_rows(Precision::Exact(*rows))));
-            file
+            (file, None)
         };
         let pieces = spread(rows.iter().map(file).collect(), threads);
         let selected = |piece: &PartitionedFile| {

@@ -3,11 +3,14 @@
 //!
 //! The tables hold what was counted per slice; here it becomes counters. A counter begins at 0 where the window of the need begins (for a series that
 //! is younger, with its first slice), so its own value means nothing beyond the window, while rates and increases are those of the table.
-//! [`super::grid`] says at which moments it is sampled. It lives to the end of the window; only while its newest slices may still be on their
-//! way ([`LIVE_MS`]) it ends with the newest of the need, so that a rate at the right edge extrapolates instead of falling.
+//! [`super::grid`] says at which moments it is sampled. For a range it lives to the end of the window, so that what has stopped has a rate of 0; without one it
+//! ends a look-back after its last slice, as an instant query says at each moment, or up to a step later where the look-back is no multiple of the step.
+//! While its newest slices may still be on their way ([`LIVE_MS`]) it ends with the newest of the need, so that a rate at the right edge extrapolates
+//! instead of falling.
 //!
 //! Calls are weighted: one that a client or a collector before us has sampled (`ot=th`) counts for all that it stands for. Durations count as they were
-//! received. Where that makes a difference, an info says so with both figures; another one says that a counter was asked for by itself.
+//! received. Where that makes a difference, an info says so with both figures; another one says that a counter was asked for by itself, a third that a
+//! range is shorter than the slices it looks at.
 //!
 //! Durations are seconds. Classic buckets have the bounds 2^17 to 2^36 ns (0.13 ms to 69 s), which are bounds of the sketch too: their counts are exact.
 //! Native histograms have schema 5 like the sketch; the bounds in seconds lie elsewhere than those in ns, so a bucket counts where its middle
@@ -87,6 +90,9 @@ async fn one(
     let may_grow = now_ms.saturating_sub(need.to_ms) <= LIVE_MS;
     let mut columns = vec![grid.bin_sql(END)];
     columns.extend(may_grow.then(|| format!("max({END}) / 1000")));
+    // Slices of 10 s become minutes when they are old; only a range shorter than those tells.
+    let may_jump = (1..SLICE_MAX_MS).contains(&need.hints.range_ms);
+    columns.extend(may_jump.then(|| "max(slice_s)".to_owned()));
     columns.extend(numbers.iter().map(|column| format!("sum({column})")));
     columns.extend(sketches.iter().map(|column| format!("exphist_merge({column})")));
     let window = Window {
@@ -99,6 +105,7 @@ async fn one(
 
     let mut groups: HashMap<String, Deltas> = HashMap::new();
     let mut newest_ms = i64::MIN;
+    let mut widest_s = 0;
     let mut text = String::new();
     for piece in &pieces {
         let mut sql = key.select(columns.iter().cloned());
@@ -112,6 +119,11 @@ async fn one(
             if may_grow {
                 let last = table::integers(&rows, at)?;
                 newest_ms = last.values().iter().copied().fold(newest_ms, i64::max);
+                at += 1;
+            }
+            if may_jump {
+                let widths = table::integers(&rows, at)?;
+                widest_s = widths.values().iter().copied().fold(widest_s, i64::max);
                 at += 1;
             }
             let numbers = (at..at + numbers.len())
@@ -139,6 +151,7 @@ async fn one(
         } else {
             need.to_ms
         },
+        stays_ms: (need.hints.range_ms == 0 && !need.hints.nested).then_some(lookback_ms),
         grid: &grid,
     };
     // By labels: two names of dimensions may become the same label.
@@ -206,6 +219,9 @@ async fn one(
         }
     }
     found.infos.extend(infos(&shown, &need.hints));
+    if let (Some((name, _)), true) = (shown.first_key_value(), need.hints.range_ms < widest_s * 1000) {
+        found.infos.insert(jumps(name, widest_s));
+    }
     Ok(())
 }
 
@@ -232,12 +248,22 @@ fn infos(shown: &BTreeMap<&str, Shown>, hints: &Hints) -> Vec<String> {
             format!("{name}: the {received} received are shown, upstream sampling (ot=th) says that they stand for {stand_for}")
         });
     }
-    if let (Some((name, _)), true) = (shown.first_key_value(), looks_at_values(hints)) {
-        infos.push(format!(
-            "{name} counts from the beginning of the window of this query, so its value says nothing by itself: use increase() or rate()"
-        ));
-    }
+    infos.extend(shown.first_key_value().and_then(|(name, _)| by_itself(name, hints)));
     infos
+}
+
+/// What a reader of a counter made of deltas should know, if its value is looked at.
+pub(super) fn by_itself(name: &str, hints: &Hints) -> Option<String> {
+    looks_at_values(hints).then(|| {
+        format!("{name} counts from the beginning of the window of this query, so its value says nothing by itself: use increase() or rate()")
+    })
+}
+
+/// What a reader of a range shorter than slices of this width should know.
+fn jumps(name: &str, slice_s: i64) -> String {
+    format!(
+        "{name} is kept in slices of {slice_s} s in this window, and a slice counts at its end: a range below {slice_s}s shows none of it or all, ask for [{slice_s}s] or longer"
+    )
 }
 
 /// Whether more is asked of a counter than what it gained, or that it is there.

@@ -192,7 +192,7 @@ pub(crate) async fn select(engine: &Engine, need: &Need, lookback_ms: i64, now_m
         infos: BTreeSet::new(),
     };
     counted::select(engine, need, lookback_ms, now_ms, &mut found).await?;
-    stored::select(engine, need, &mut found).await?;
+    stored::select(engine, need, lookback_ms, &mut found).await?;
     objectives::select(engine, need, lookback_ms, &mut found).await?;
     found.series.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
     Ok(found)

@@ -11,6 +11,9 @@
 //! Names and labels are translated by [`super::naming`]; `job` is `service.namespace/service.name`, `instance` is `service.instance.id`. Scopes label
 //! nothing, as in Prometheus' default: points of two scopes with the same labels are one series, of two points at the same time the later read
 //! stays. Deltas of such are all added up: each counted something of its own.
+//!
+//! Who counts nothing sends no delta. Where the interval of a delta begins after the point before it, the counter stood still in between: it has a sample
+//! 1 ms into the interval, and for `rate` and `increase` one wherever their windows begin and end meanwhile, or they would miss what the delta added.
 
 mod dists;
 mod examples;
@@ -21,8 +24,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use arrow::array::{Array, Int64Array, RecordBatch, StringArray};
 use tailwater_promql::{Labels, METRIC_NAME, Matcher, Need};
 
+use super::grid::Grid;
 use super::naming::{self, Shape};
-use super::{Found, FoundLabels, Metadata, Sql, Window, may_be, table};
+use super::{Found, FoundLabels, Metadata, Room, Sql, Window, counted, may_be, table};
 use crate::engine::Engine;
 use crate::error::Result;
 pub(super) use examples::exemplars;
@@ -233,7 +237,7 @@ fn labels_of<'a>(attributes: impl Iterator<Item = (&'a str, &'a str)>) -> (Pairs
 }
 
 /// All samples of the series that a need selects.
-pub(super) async fn select(engine: &Engine, need: &Need, found: &mut Found) -> Result<()> {
+pub(super) async fn select(engine: &Engine, need: &Need, lookback_ms: i64, found: &mut Found) -> Result<()> {
     let window = Window {
         after_ms: need.from_ms.saturating_sub(1),
         upto_ms: need.to_ms,
@@ -249,13 +253,39 @@ pub(super) async fn select(engine: &Engine, need: &Need, found: &mut Found) -> R
     let names: BTreeSet<String> = metrics.into_iter().map(|(sent, _)| sent.name).collect();
     let mut all = stored(engine, Some(&names), window, &mut found.notes).await?;
     all.retain(|stored| is_selected(stored, matchers));
+    let moments = if all.iter().any(Stored::adds_up) {
+        moments(need, lookback_ms, &found.room)?
+    } else {
+        Vec::new()
+    };
     let mut out = points::Gathered::new(matchers, &mut found.room);
     let (numbers, dists): (Vec<&Stored>, Vec<&Stored>) =
         all.iter().partition(|stored| matches!(stored.sent.kind, GAUGE | SUM));
-    points::read(engine, &numbers, window, &mut out, &mut found.notes).await?;
-    dists::read(engine, &dists, window, &mut out, &mut found.notes).await?;
-    found.series.extend(out.finish());
+    points::read(engine, &numbers, window, &moments, &mut out, &mut found.notes).await?;
+    dists::read(engine, &dists, window, &moments, &mut out, &mut found.notes).await?;
+    let series = out.finish();
+    let adding: BTreeSet<String> = all
+        .iter()
+        .filter(|stored| stored.adds_up())
+        .flat_map(|stored| stored.sent.names())
+        .collect();
+    let mut names = series.iter().map(|one| one.labels.metric());
+    let name = names.find(|name| adding.contains(*name));
+    found
+        .infos
+        .extend(name.and_then(|name| counted::by_itself(name, &need.hints)));
+    found.series.extend(series);
     Ok(())
+}
+
+/// Where the windows of a `rate` or `increase` begin and end, rising; none for what looks at the samples inside.
+fn moments(need: &Need, lookback_ms: i64, room: &Room) -> Result<Vec<i64>> {
+    let reads_ends = matches!(need.hints.function, Some("rate" | "increase"));
+    if need.hints.nested || need.hints.range_ms == 0 || !reads_ends {
+        return Ok(Vec::new());
+    }
+    let grid = Grid::new(need, lookback_ms, room.left).ok_or_else(|| room.too_small())?;
+    Ok(grid.times)
 }
 
 /// Whether anything that the series becomes can be selected: what its buckets and quantiles are called is not known yet.

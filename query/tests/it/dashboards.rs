@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use tailwater_model::ledger::{Account, Amount, Key, ledger_batch};
-use tailwater_model::red::{edge_batch, red_batch};
+use tailwater_model::red::{RedRow, WEIGHT_ONE, edge_batch, red_batch};
 use tailwater_model::signal::Signal;
 use tailwater_model::table::Table;
 use tailwater_openslo::{ResolvedSlo, read, resolve};
@@ -19,7 +19,7 @@ use crate::prometheus::{T0, data, edge, get, key, red};
 const SHOWN: i64 = 3600;
 
 /// `timeInterval` of the provisioned data source, s.
-const SCRAPE: i64 = 10;
+const SCRAPE: i64 = 60;
 
 /// Width of a panel, points.
 const POINTS: i64 = 600;
@@ -56,7 +56,7 @@ fn panels(of: &Value) -> Vec<&Value> {
 fn pay() -> Vec<ResolvedSlo> {
     let text = "apiVersion: openslo/v1\nkind: SLO\nmetadata: {name: pay}\nspec:\n  service: shop\n  indicator:\n    metadata: {name: pay}\n    spec:\n      \
                 ratioMetric: {rawType: success, raw: {metricSource: {type: tailwater, spec: {red: {service: cart, good: {errors: exclude}}}}}}\n  \
-                timeWindow: [{duration: 30d, isRolling: true}]\n  budgetingMethod: Occurrences\n  objectives: [{target: 0.99}]\n";
+                timeWindow: [{duration: 30d, isRolling: true}]\n  budgetingMethod: Occurrences\n  objectives: [{target: 0.99}, {target: 0.999}]\n";
     let reading = read(Path::new("pay.yaml"), text);
     let resolved = resolve(&reading.documents);
     assert!(reading.problems.is_empty() && resolved.problems.is_empty());
@@ -120,7 +120,9 @@ async fn loaded() -> Fixture {
 /// Least time between the points of a panel, s: its own, else a scrape.
 fn interval_min(panel: &Value) -> i64 {
     let own = panel["interval"].as_str();
-    own.map_or(SCRAPE, |text| text.strip_suffix('s').unwrap().parse().unwrap())
+    own.map_or(SCRAPE, |text| {
+        60 * text.strip_suffix('m').unwrap().parse::<i64>().unwrap()
+    })
 }
 
 /// A query with the variables of a panel and of the dashboard replaced.
@@ -254,6 +256,38 @@ async fn every_query_of_every_panel_answers_with_data() {
     }
 }
 
+/// Grafana's transformation `merge` makes one row of what has the same labels: of each objective, and of an SLO with several objectives one of each.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_have_a_row_per_objective() {
+    let fixture = loaded().await;
+    let objectives: usize = pay().iter().map(|slo| slo.objectives.len()).sum();
+    assert!(objectives > 1);
+    let mut tables = 0;
+    for (file, board) in dashboards() {
+        let tabular = panels(&board).into_iter().filter(|panel| panel["type"] == "table");
+        for panel in tabular {
+            let kinds: Vec<&str> = panel["transformations"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|one| one["id"].as_str().unwrap())
+                .collect();
+            assert_eq!(kinds[0], "merge", "{file}: {}", panel["title"]);
+            let mut rows = std::collections::BTreeSet::new();
+            for target in panel["targets"].as_array().unwrap() {
+                let all = [("slo".to_owned(), ".+".to_owned())];
+                let expr = replaced(target["expr"].as_str().unwrap(), &all, SCRAPE);
+                let found = asked(&fixture, target, &expr, SCRAPE).await;
+                let series = found["result"].as_array().unwrap();
+                rows.extend(series.iter().map(|one| one["metric"].to_string()));
+            }
+            assert_eq!(rows.len(), objectives, "{file}: {}: {rows:?}", panel["title"]);
+            tables += 1;
+        }
+    }
+    assert!(tables > 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn endpoints_are_ranked_by_wilsons_lower_bound() {
     let mut fixture = Fixture::new().await;
@@ -268,7 +302,12 @@ async fn endpoints_are_ranked_by_wilsons_lower_bound() {
             red(&key("busy", "y", false), slice, &[1; 8]),
         ]
     });
-    let rows: Vec<_> = rare.into_iter().chain(busy).collect();
+    // One of ten, of a client that sends one of a hundred: weights are no evidence.
+    let sampled = [(true, 1), (false, 9)].map(|(is_error, n)| RedRow {
+        n_weighted: 100 * n as u64 * WEIGHT_ONE,
+        ..red(&key("sampled", "z", is_error), 3, &vec![1; n])
+    });
+    let rows: Vec<_> = rare.into_iter().chain(sampled).chain(busy).collect();
     fixture.commit_rows(Table::Red, &red_batch(&rows)).await;
     let boards = dashboards();
     let (_, board) = boards.iter().find(|(file, _)| file == "on-call.json").unwrap();
@@ -296,8 +335,12 @@ async fn endpoints_are_ranked_by_wilsons_lower_bound() {
         (middle - z * (share * (1.0 - share) / n + z * z / (4.0 * n * n)).sqrt()) / (1.0 + z * z / n)
     };
     // Counts in a window that begins before the first slice are extrapolated over a millisecond.
-    let expected = [("busy", bound(120.0, 600.0)), ("rare", bound(1.0, 2.0))];
-    assert_eq!(ranked.len(), 2);
+    let expected = [
+        ("busy", bound(120.0, 600.0)),
+        ("rare", bound(1.0, 2.0)),
+        ("sampled", bound(1.0, 10.0)),
+    ];
+    assert_eq!(ranked.len(), expected.len());
     for ((service, value), (of, bound)) in ranked.into_iter().zip(expected) {
         assert_eq!(service, of);
         assert!((value - bound).abs() < 1e-4, "{service}: {value} {bound}");
@@ -314,12 +357,21 @@ fn windows_of_panels_tile() {
                 let expr = target["expr"].as_str().unwrap();
                 assert!(!expr.contains("$__rate_interval"), "{file}: {expr}");
                 if expr.contains("[$__interval]") {
-                    // Shorter ones would hold a slice or two.
-                    assert_eq!(interval_min(panel), 30, "{file}: {}", panel["title"]);
+                    // What is older than three days is kept per minute: shorter ones would hold none or one.
+                    assert_eq!(interval_min(panel), 60, "{file}: {}", panel["title"]);
                 }
             }
         }
     }
+}
+
+/// A rate needs two points of a metric: stock dashboards ask for `$__rate_interval`, and an SDK exports once a minute (OTEL_METRIC_EXPORT_INTERVAL).
+#[test]
+fn rates_of_exported_metrics_have_two_points() {
+    const EXPORT: i64 = 60;
+    let narrowest = replaced("$__rate_interval", &[], SHOWN / POINTS);
+    let seconds: i64 = narrowest.strip_suffix('s').unwrap().parse().unwrap();
+    assert!(seconds >= 2 * EXPORT, "{narrowest}");
 }
 
 #[test]
@@ -354,11 +406,12 @@ fn panels_have_their_own_place_and_source() {
 fn provisioning_leads_to_the_dashboards() {
     let read = |path: &str| std::fs::read_to_string(root().join(path)).unwrap();
     let source = read("dashboards/provisioning/datasources/tailwater.yaml");
+    let interval = format!("timeInterval: {SCRAPE}s");
     for line in [
         "uid: tailwater",
         "type: prometheus",
         "url: $TAILWATER_URL/prometheus",
-        "timeInterval: 10s",
+        &interval,
         "httpMethod: POST",
     ] {
         assert!(source.contains(line), "{line}");

@@ -212,6 +212,34 @@ async fn windows_that_do_not_touch_say_what_each_alone_says() {
     }
 }
 
+/// What has stopped is there for a look-back, in a graph as at each of its moments.
+#[tokio::test]
+async fn a_graph_shows_what_is_there_at_each_moment() {
+    let (fixture, _) = filled().await;
+    for (query, step) in [
+        ("count by (service) (traces_spanmetrics_calls_total)", 60),
+        ("count by (service) (traces_spanmetrics_latency)", 100),
+        (
+            "count by (service) (traces_spanmetrics_latency_bucket{le=\"+Inf\"})",
+            30,
+        ),
+    ] {
+        let times = [("start", T0 + 60), ("end", T0 + 1260), ("step", step)].map(|(name, at)| (name, at.to_string()));
+        let mut params: Vec<(&str, &str)> = times.iter().map(|(name, at)| (*name, at.as_str())).collect();
+        params.push(("query", query));
+        let shown = points(&data(&fixture, "query_range", &params).await);
+        for at in (T0 + 60..=T0 + 1260).step_by(step as usize) {
+            let alone = instant(&fixture, query, at).await;
+            let of_graph: Vec<String> = shown
+                .iter()
+                .filter(|(_, time, _)| *time == at)
+                .map(|(series, _, value)| format!("{series} {value}"))
+                .collect();
+            assert_eq!(of_graph, alone, "{query} at {}", at - T0);
+        }
+    }
+}
+
 /// Series and their points: `metric` and a time, with the number there.
 fn points(answer: &Value) -> Vec<(String, i64, f64)> {
     let mut all = Vec::new();
@@ -637,6 +665,13 @@ async fn what_grafana_asks_besides() {
     assert_eq!(metadata["data"], json!({ "traces_spanmetrics_calls_total": expected }));
     let (_, metadata) = get(&fixture, "metadata", &[("limit", "2")]).await;
     assert_eq!(metadata["data"].as_object().unwrap().len(), 2);
+    let (_, all) = get(&fixture, "metadata", &[]).await;
+    let (_, metadata) = get(&fixture, "metadata", &[("limit", "-1"), ("limit_per_metric", "-1")]).await;
+    assert_eq!(metadata, all);
+    assert_eq!(
+        get(&fixture, "metadata", &[("limit", "x")]).await.0,
+        StatusCode::BAD_REQUEST
+    );
 }
 
 #[tokio::test]
@@ -846,6 +881,33 @@ async fn what_was_sampled_upstream_counts_for_all_that_it_stands_for() {
         Some("24 were received"),
     )
     .await;
+}
+
+#[tokio::test]
+async fn ranges_shorter_than_old_slices_say_so() {
+    let mut fixture = Fixture::new().await;
+    let (old, new) = (key("cart", "GET /", false), key("mail", "send", false));
+    // A minute, as it is kept after three days, and slices as they come.
+    let minute = RedRow {
+        slice_s: 60,
+        ..red(&old, 0, &[20; 6])
+    };
+    let rows: Vec<RedRow> = std::iter::once(minute)
+        .chain((0..6).map(|slice| red(&new, slice, &[1])))
+        .collect();
+    fixture.commit_rows(Table::Red, &red_batch(&rows)).await;
+    let check = async |service: &str, range: &str, jumps: bool| {
+        let query = format!("sum(rate(traces_spanmetrics_calls_total{{service=\"{service}\"}}[{range}]))");
+        let at = (T0 + 60).to_string();
+        let (_, answer) = get(&fixture, "query", &[("query", &query), ("time", &at)]).await;
+        let says = answer["infos"]
+            .to_string()
+            .contains("is kept in slices of 60 s in this window");
+        assert_eq!(says, jumps, "{query}: {answer}");
+    };
+    check("cart", "30s", true).await;
+    check("cart", "1m", false).await;
+    check("mail", "30s", false).await;
 }
 
 /// Series id, name, type, temporality, unit, labels.
@@ -1155,6 +1217,75 @@ async fn deltas_of_several_senders_are_one_counter() {
         let found = number(&fixture, query, at).await;
         assert!((found - expected).abs() < 1e-9 * expected.max(1.0), "{query}: {found}");
     }
+}
+
+#[tokio::test]
+async fn a_counter_of_deltas_by_itself_says_where_it_begins() {
+    let fixture = with_metrics().await;
+    let at = (T0 + 300).to_string();
+    let check = async |query: &str, says: bool| {
+        let (_, answer) = get(&fixture, "query", &[("query", query), ("time", &at)]).await;
+        assert!(!answer["data"]["result"].as_array().unwrap().is_empty(), "{query}");
+        let found = answer["infos"]
+            .to_string()
+            .contains("counts from the beginning of the window");
+        assert_eq!(found, says, "{query}: {answer}");
+    };
+    check("jobs_total", true).await;
+    check("sum(jobs_total)", true).await;
+    check("rate(jobs_total[5m])", false).await;
+    check("count(jobs_total)", false).await;
+    // Cumulative ones are as they were sent.
+    check("http_requests_total", false).await;
+}
+
+/// Who counts nothing sends nothing: what comes after is not lost, and not made more of.
+#[tokio::test]
+async fn deltas_after_a_pause_count() {
+    let mut fixture = Fixture::new().await;
+    let series = [
+        (1, "hits", 2, 1, "", CART),
+        (2, "wait", 3, 1, "s", CART),
+        (3, "gap", 4, 1, "s", CART),
+    ];
+    fixture.commit_rows(Table::MetricSeries, &series_rows(&series)).await;
+    let of = |one: &StoredSeries| [60, 120, 1200, 2400].map(|at| (one.0, one.1, one.2, 1, at));
+    let sums = of(&series[0]);
+    let values: ArrayRef = Arc::new(Float64Array::from(vec![4.0; sums.len()]));
+    let sums = point_rows(Table::MetricPoints, &sums, &|column| {
+        (column == "value").then(|| values.clone())
+    });
+    fixture.commit_rows(Table::MetricPoints, &sums).await;
+    let dists: Vec<StoredPoint> = series[1..].iter().flat_map(of).collect();
+    fixture
+        .commit_rows(Table::MetricDists, &dist_rows(&dists, &|_| 1, &|_| Some(3.0)))
+        .await;
+    // Pauses on both sides of one delta; a window that ends in a pause would be drawn out by half an interval.
+    let (start, end) = ((T0 + 1500).to_string(), (T0 + 2400).to_string());
+    for (metric, expected) in [
+        ("increase(hits_total[10m])", 4.0),
+        ("increase(wait_seconds_count[10m])", 6.0),
+        ("increase(wait_seconds_bucket{le=\"1\"}[10m])", 3.0),
+        ("increase(wait_seconds_sum[10m])", 3.0),
+        ("histogram_count(increase(gap_seconds[10m]))", 6.0),
+    ] {
+        let range = [
+            ("query", metric),
+            ("start", start.as_str()),
+            ("end", end.as_str()),
+            ("step", "300"),
+        ];
+        let found = points(&data(&fixture, "query_range", &range).await);
+        let found: Vec<(i64, f64)> = found.into_iter().map(|(_, at, value)| (at - T0, value)).collect();
+        let all = [(1500, expected), (1800, 0.0), (2100, 0.0), (2400, expected)];
+        assert_eq!(found.len(), all.len(), "{metric}: {found:?}");
+        for ((at, value), (of, expected)) in found.iter().zip(all) {
+            assert!(*at == of && (value - expected).abs() < 1e-3, "{metric}: {found:?}");
+        }
+    }
+    // What looks at the samples inside sees where a delta began.
+    let found = number(&fixture, "irate(hits_total[20m])", T0 + 1200).await;
+    assert!((found - 4.0 / 60.0).abs() < 1e-5, "{found}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

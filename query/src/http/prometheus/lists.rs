@@ -95,25 +95,34 @@ pub(super) async fn metadata(Asked(engine): Asked, params: Params) -> Result<Res
         },
         _ => params.window()?,
     };
-    let limit = params.limit()?.unwrap_or(usize::MAX);
-    let each = match params.get("limit_per_metric") {
-        Some(text) => text
-            .parse::<usize>()
-            .map_err(|_| invalid("limit_per_metric", "limit_per_metric must be a number"))?,
-        None => 0,
-    };
+    let limit = at_most(&params, "limit")?;
+    let each = at_most(&params, "limit_per_metric")?;
     let mut all: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for (name, one) in in_time(params.timeout(&engine)?, series::metadata(&engine, window)).await? {
         if params.get("metric").is_some_and(|metric| metric != name) {
             continue;
         }
         let entries = all.entry(name).or_default();
-        if each == 0 || entries.len() < each {
+        if entries.len() < each {
             entries.push(json!({ "type": one.kind, "help": one.help, "unit": one.unit }));
         }
     }
     let shown: BTreeMap<String, Vec<Value>> = all.into_iter().take(limit).collect();
     Ok(success(&json!(shown), &[]))
+}
+
+/// A limit of `metadata`: here Prometheus takes a negative one for none.
+fn at_most(params: &Params, name: &str) -> Result<usize, Failure> {
+    let limit = match params.get(name) {
+        Some(text) => text
+            .parse::<i64>()
+            .map_err(|_| invalid(name, format!("{name} must be a number")))?,
+        None => 0,
+    };
+    Ok(usize::try_from(limit)
+        .ok()
+        .filter(|limit| *limit > 0)
+        .unwrap_or(usize::MAX))
 }
 
 /// `query_exemplars`: spans behind the series that a query reads.

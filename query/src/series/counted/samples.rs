@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tailwater_model::exphist::{Malformed, SCALE, View};
-use tailwater_promql::{Floats, Histogram, Histograms, Labels, ResetHint, Series};
+use tailwater_promql::{Floats, Histogram, Histograms, Labels, ResetHint, Series, number};
 
 use super::super::Room;
 use super::super::grid::Grid;
@@ -18,6 +18,8 @@ const ZERO_THRESHOLD: f64 = 2.938_735_877_055_719e-39;
 pub(super) struct Span<'g> {
     pub from_ms: i64,
     pub end_ms: i64,
+    /// For how long it is there after it counted last, ms; `None` to the end.
+    pub stays_ms: Option<i64>,
     pub grid: &'g Grid,
 }
 
@@ -83,15 +85,23 @@ impl Deltas {
         let born = (span.grid.end_ms(self.bins[*first] - 1) + 1).max(span.from_ms);
         meet(Met::Sample(born));
         let mut newest = born;
+        let (mut counted_ms, mut is_gone) = (born, false);
         let after = span.grid.times.partition_point(|time| *time <= born);
         for time in &span.grid.times[after..] {
             if *time > span.end_ms {
                 break;
             }
             while let Some(bin) = left.next_if(|at| span.grid.end_ms(self.bins[*at]) <= *time) {
+                counted_ms = span.grid.end_ms(self.bins[bin]);
                 meet(Met::Bin(bin));
             }
-            meet(Met::Sample(*time));
+            let was_gone = is_gone;
+            is_gone = span.stays_ms.is_some_and(|stays| *time - counted_ms >= stays);
+            match (was_gone, is_gone) {
+                (_, false) => meet(Met::Sample(*time)),
+                (false, true) => meet(Met::End(*time)),
+                (true, true) => {}
+            }
             newest = *time;
         }
         let is_cut = span.grid.times.last().is_some_and(|last| *last > span.end_ms);
@@ -108,6 +118,7 @@ impl Deltas {
             Met::Bin(bin) => total = total.saturating_add(self.number(bin, column)),
             #[allow(clippy::cast_precision_loss)] // Exact up to 2^53.
             Met::Sample(time) => floats.push(time, total as f64 / by),
+            Met::End(time) => floats.push(time, number::stale()),
         });
         Series {
             labels,
@@ -122,6 +133,7 @@ impl Deltas {
         self.walk(span, |met| match met {
             Met::Bin(bin) => total += counts[bin],
             Met::Sample(time) => floats.push(time, total),
+            Met::End(time) => floats.push(time, number::stale()),
         });
         Series {
             labels,
@@ -183,6 +195,14 @@ impl Deltas {
                     };
                     histograms.push(time, value.clone());
                     current = Some(value);
+                }
+                Met::End(time) => {
+                    let ended = Histogram {
+                        sum: number::stale(),
+                        ..Histogram::default()
+                    };
+                    room.take_histogram(&ended)?;
+                    histograms.push(time, Arc::new(ended));
                 }
             }
             Ok(())
@@ -249,6 +269,8 @@ impl Total {
 enum Met {
     Bin(usize),
     Sample(i64),
+    /// From here on it is not there.
+    End(i64),
 }
 
 /// The bucket in seconds, with Prometheus' numbers (`(base^(i-1), base^i]`), that holds the middle of a bucket of ns.
@@ -294,6 +316,7 @@ mod tests {
             let span = Span {
                 from_ms: 1,
                 end_ms,
+                stays_ms: None,
                 grid: &grid,
             };
             let series = deltas(bins).counter(Labels::default(), &span, 0, 1.0);
@@ -315,6 +338,35 @@ mod tests {
     }
 
     #[test]
+    fn a_counter_that_stopped_ends() {
+        let check = |bins: &[(i64, i64)], stays_ms: Option<i64>, expected: &[(i64, Option<f64>)]| {
+            let times: Vec<i64> = (1..=8).map(|bin| bin * 10).collect();
+            let grid = grid(&times);
+            let span = Span {
+                from_ms: 1,
+                end_ms: 80,
+                stays_ms,
+                grid: &grid,
+            };
+            let series = deltas(bins).counter(Labels::default(), &span, 0, 1.0);
+            let shown = |value| Some(value).filter(|value| !number::is_stale(*value));
+            let values = series.floats.values.into_iter().map(shown);
+            let found: Vec<(i64, Option<f64>)> = series.floats.times.into_iter().zip(values).collect();
+            assert_eq!(found, expected, "{bins:?} {stays_ms:?}");
+        };
+        let still: Vec<(i64, Option<f64>)> = (1..=8).map(|bin| (bin * 10, Some(2.0))).collect();
+        let born = [(1, Some(0.0))];
+        check(&[(10, 2)], None, &[&born, &still[..]].concat());
+        check(&[(10, 2)], Some(30), &[&born, &still[..3], &[(40, None)]].concat());
+        let again = [(70, Some(5.0)), (80, Some(5.0))];
+        check(
+            &[(10, 2), (70, 3)],
+            Some(30),
+            &[&born, &still[..3], &[(40, None)], &again].concat(),
+        );
+    }
+
+    #[test]
     fn native_histograms_take_room() {
         let mut deltas = Deltas::default();
         let mut sketch = ExpHist::new();
@@ -327,6 +379,7 @@ mod tests {
         let span = Span {
             from_ms: 1,
             end_ms: 1000,
+            stays_ms: None,
             grid: &grid,
         };
         let fits = |left: usize| {

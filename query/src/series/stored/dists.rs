@@ -8,7 +8,7 @@ use arrow::datatypes::{Float64Type, Int64Type};
 use tailwater_promql::{Histogram, Matcher, number};
 
 use super::super::{Sql, Window, table};
-use super::points::{Gathered, NO_VALUE, Read, born, by_series, in_window, of_series};
+use super::points::{Gathered, NO_VALUE, Read, born, by_series, in_window, of_series, paused};
 use super::{EXPONENTIAL, HISTOGRAM, SUMMARY, Stored};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
@@ -49,6 +49,7 @@ pub(super) async fn read(
     engine: &Engine,
     series: &[&Stored],
     window: Window,
+    moments: &[i64],
     out: &mut Gathered<'_>,
     notes: &mut BTreeSet<String>,
 ) -> Result<()> {
@@ -60,8 +61,8 @@ pub(super) async fn read(
         let times = points.iter().map(|point| (point.time_ms, point.start_ms));
         let born = born(times, window.after_ms + 1).filter(|_| stored.adds_up());
         match stored.sent.kind {
-            HISTOGRAM => classic(stored, &points, born, out)?,
-            EXPONENTIAL => native(stored, &points, born, out, notes)?,
+            HISTOGRAM => classic(stored, &points, (born, moments), out)?,
+            EXPONENTIAL => native(stored, &points, (born, moments), out, notes)?,
             SUMMARY => summary(stored, &points, out)?,
             _ => {}
         }
@@ -153,13 +154,26 @@ fn text(bound: f64) -> String {
     number::plain(bound)
 }
 
-/// `_bucket`, `_count` and `_sum` of a histogram; deltas are added up.
-fn classic(stored: &Stored, points: &[Point], born: Option<i64>, out: &mut Gathered<'_>) -> Result<()> {
+impl Point {
+    /// When a sum of deltas stood still before this one.
+    fn paused<'m>(&self, last: Option<i64>, moments: &'m [i64]) -> impl Iterator<Item = i64> + use<'m> {
+        paused(last, (self.time_ms, self.start_ms), moments)
+    }
+}
+
+/// `_bucket`, `_count` and `_sum` of a histogram; deltas are added up, from when they are born, and stand still at these moments.
+fn classic(
+    stored: &Stored,
+    points: &[Point],
+    (born, moments): (Option<i64>, &[i64]),
+    out: &mut Gathered<'_>,
+) -> Result<()> {
     let delta = stored.sent.delta;
     let (mut counts, mut sums) = (Vec::new(), Vec::new());
     let mut buckets: BTreeMap<String, Vec<(i64, f64)>> = BTreeMap::new();
     let mut totals: HashMap<String, f64> = HashMap::new();
     let (mut count, mut sum) = (0.0, 0.0);
+    let mut last = None;
     for point in points {
         if !point.is_there {
             if !delta {
@@ -171,17 +185,23 @@ fn classic(stored: &Stored, points: &[Point], born: Option<i64>, out: &mut Gathe
             continue;
         }
         let before = |total: f64| if delta { total } else { 0.0 };
+        let still = |total: f64| point.paused(last, moments).map(move |time| (time, total));
+        counts.extend(still(count));
         count = before(count) + point.count;
         counts.push((point.time_ms, count));
         if let Some(of_point) = point.sum {
+            sums.extend(still(sum));
             sum = before(sum) + of_point;
             sums.push((point.time_ms, sum));
         }
         for (le, below) in cumulative(point) {
             let total = totals.entry(le.clone()).or_default();
+            let samples = buckets.entry(le).or_default();
+            samples.extend(still(*total));
             *total = before(*total) + below;
-            buckets.entry(le).or_default().push((point.time_ms, *total));
+            samples.push((point.time_ms, *total));
         }
+        last = delta.then_some(point.time_ms);
     }
     let zero = born.map(|time| (time, 0.0));
     out.floats(stored.labels("_count", None), zero.into_iter().chain(counts))?;
@@ -209,37 +229,43 @@ fn cumulative(point: &Point) -> Vec<(String, f64)> {
     all
 }
 
-/// Native histograms; deltas are added up.
+/// Native histograms; deltas likewise.
 fn native(
     stored: &Stored,
     points: &[Point],
-    born: Option<i64>,
+    (born, moments): (Option<i64>, &[i64]),
     out: &mut Gathered<'_>,
     notes: &mut BTreeSet<String>,
 ) -> Result<()> {
     let delta = stored.sent.delta;
-    let mut total: Option<Histogram> = None;
-    let samples = points.iter().filter_map(|point| {
+    let mut total: Option<(i64, Arc<Histogram>)> = None;
+    let samples = points.iter().flat_map(|point| {
         if !point.is_there {
             let ended = Histogram {
                 sum: number::stale(),
                 ..Histogram::default()
             };
-            return (!delta).then(|| (point.time_ms, Arc::new(ended)));
+            let ended = (!delta).then(|| (point.time_ms, Arc::new(ended)));
+            return None.into_iter().flatten().chain(ended);
         }
         let Some(one) = histogram(point) else {
             notes.insert(format!(
                 "points of {} are left out: their scale is below {SCHEMA_MIN}",
                 stored.sent.name
             ));
-            return None;
+            return None.into_iter().flatten().chain(None);
         };
-        let shown = match total.take().filter(|_| delta) {
-            Some(before) => added(before, one),
+        let before = total.take().filter(|_| delta);
+        let still = before.clone().map(|(last, total)| {
+            let paused = point.paused(Some(last), moments);
+            paused.map(move |time| (time, total.clone()))
+        });
+        let shown = Arc::new(match before {
+            Some((_, before)) => added(Arc::unwrap_or_clone(before), one),
             None => one,
-        };
-        total = Some(shown.clone());
-        Some((point.time_ms, Arc::new(shown)))
+        });
+        total = Some((point.time_ms, shown.clone()));
+        still.into_iter().flatten().chain(Some((point.time_ms, shown)))
     });
     let mut samples = samples.peekable();
     let zero = born.zip(samples.peek()).map(|(time, (_, first))| {

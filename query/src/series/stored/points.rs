@@ -53,7 +53,9 @@ impl<'m> Gathered<'m> {
             let all = self.histograms.entry(labels).or_default();
             for (time, histogram) in samples {
                 self.room.take(1)?;
-                self.room.take_histogram(&histogram)?;
+                if all.last().is_none_or(|(_, before)| !Arc::ptr_eq(before, &histogram)) {
+                    self.room.take_histogram(&histogram)?;
+                }
                 all.push((time, histogram));
             }
         }
@@ -183,6 +185,7 @@ pub(super) async fn read(
     engine: &Engine,
     series: &[&Stored],
     window: Window,
+    moments: &[i64],
     out: &mut Gathered<'_>,
     notes: &mut BTreeSet<String>,
 ) -> Result<()> {
@@ -192,7 +195,7 @@ pub(super) async fn read(
     };
     for (stored, points) in by_series(engine, SELECT, series, window, notes, of_points).await? {
         let samples = if stored.adds_up() {
-            summed(&points, window.after_ms + 1)
+            summed(&points, window.after_ms + 1, moments)
         } else {
             let samples = points.iter().map(|point| (point.time_ms, shown(point.value)));
             samples.collect()
@@ -225,16 +228,19 @@ fn shown(value: Option<f64>) -> f64 {
 }
 
 /// Deltas as a counter that begins at 0 with the first interval, or with the window if that is later.
-fn summed(points: &[Point], from_ms: i64) -> Vec<(i64, f64)> {
-    let mut total = 0.0;
+fn summed(points: &[Point], from_ms: i64, moments: &[i64]) -> Vec<(i64, f64)> {
+    let (mut total, mut last) = (0.0, None);
     let mut samples = Vec::with_capacity(points.len() + 1);
     if let Some(start) = born(points.iter().map(|point| (point.time_ms, point.start_ms)), from_ms) {
         samples.push((start, 0.0));
     }
     for point in points {
         if let Some(value) = point.value {
+            let paused = paused(last, (point.time_ms, point.start_ms), moments);
+            samples.extend(paused.map(|time| (time, total)));
             total += value;
             samples.push((point.time_ms, total));
+            last = Some(point.time_ms);
         }
     }
     samples
@@ -247,6 +253,23 @@ pub(super) fn born(points: impl Iterator<Item = (i64, Option<i64>)> + Clone, fro
     let start = points.filter_map(|(_, start)| start).min()?;
     let born = start.saturating_add(1).max(from_ms);
     (born < first).then_some(born)
+}
+
+/// When a sum of deltas is what it was, between the last point and this one: if this one's interval begins later than that, at the moments until then and
+/// 1 ms into it. A point is its time and where its interval begins.
+pub(super) fn paused(
+    last: Option<i64>,
+    (time, start): (i64, Option<i64>),
+    moments: &[i64],
+) -> impl Iterator<Item = i64> + use<'_> {
+    let pause = last.zip(start).map(|(last, start)| (last, start.saturating_add(1)));
+    let pause = pause.filter(|(last, end)| last + 1 < *end && *end < time);
+    let within = pause.map_or(&[][..], |(last, end)| {
+        let until = moments.partition_point(|moment| *moment < end);
+        let after = moments.partition_point(|moment| *moment <= last);
+        &moments[after..until]
+    });
+    within.iter().copied().chain(pause.map(|(_, end)| end))
 }
 
 #[cfg(test)]
@@ -265,16 +288,29 @@ mod tests {
             point(30_000, Some(20_000), None),
             point(40_000, Some(30_000), Some(3.0)),
         ];
-        assert_eq!(summed(&points, 0), [(10_001, 0.0), (20_000, 2.0), (40_000, 5.0)]);
-        assert_eq!(summed(&points, 15_000)[0], (15_000, 0.0));
+        let check = |points: &[Point], from_ms: i64, moments: &[i64], expected: &[(i64, f64)]| {
+            assert_eq!(summed(points, from_ms, moments), expected);
+        };
+        let all = [(10_001, 0.0), (20_000, 2.0), (30_001, 2.0), (40_000, 5.0)];
+        check(&points, 0, &[], &all);
+        check(&points, 15_000, &[], &[(15_000, 0.0), all[1], all[2], all[3]]);
+        // A minute in which nothing was sent, with what looks into it.
+        let pause = [
+            point(20_000, Some(10_000), Some(2.0)),
+            point(90_000, Some(80_000), Some(3.0)),
+        ];
+        let moments = [20_000, 50_000, 50_001, 80_000, 80_001, 85_000];
+        let still = [(50_000, 2.0), (50_001, 2.0), (80_000, 2.0), (80_001, 2.0)];
+        check(&pause, 0, &moments, &[&all[..2], &still, &[(90_000, 5.0)]].concat());
+        check(&pause, 0, &[], &[all[0], all[1], still[3], (90_000, 5.0)]);
         // Of two senders: begins with the interval that does.
         let two = [
             point(20_000, Some(15_000), Some(2.0)),
             point(21_000, Some(10_000), Some(3.0)),
         ];
-        assert_eq!(summed(&two, 0), [(10_001, 0.0), (20_000, 2.0), (21_000, 5.0)]);
-        assert_eq!(summed(&[point(5, None, Some(1.0))], 0), [(5, 1.0)]);
-        assert_eq!(summed(&[], 0), []);
+        check(&two, 0, &[], &[(10_001, 0.0), (20_000, 2.0), (21_000, 5.0)]);
+        check(&[point(5, None, Some(1.0))], 0, &[], &[(5, 1.0)]);
+        check(&[], 0, &[], &[]);
     }
 
     #[test]
@@ -282,16 +318,24 @@ mod tests {
         let mut room = Room::with(1000);
         let mut out = Gathered::new(&[], &mut room);
         let mut made = 0;
-        let one = Arc::new(Histogram {
-            positive: (0..160).map(|index| (index, 1.0)).collect(),
-            ..Histogram::default()
-        });
+        let one = || {
+            Arc::new(Histogram {
+                positive: (0..160).map(|index| (index, 1.0)).collect(),
+                ..Histogram::default()
+            })
+        };
         let samples = (0..1000).map(|time| {
             made += 1;
-            (time, one.clone())
+            (time, one())
         });
         assert!(out.histograms(Labels::default(), samples).is_err());
         assert!(made < 30, "{made}");
+        // One that stands still is held once.
+        let mut room = Room::with(1000);
+        let mut out = Gathered::new(&[], &mut room);
+        let still = one();
+        let samples = (0..900).map(|time| (time, still.clone()));
+        assert!(out.histograms(Labels::default(), samples).is_ok());
     }
 
     #[test]
