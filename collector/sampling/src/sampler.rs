@@ -48,8 +48,6 @@ const TENANTS_MAX: usize = 1 << 16;
 const TRACE_BYTES_MAX: u64 = 64 << 20;
 /// What a byte of protobuf takes when stored, until it was measured.
 const STORED_PER_BYTE: f64 = 0.1;
-/// How far off that is taken to be at most.
-const GUESS_OFF_MAX: f64 = 4.0;
 /// Reason of traces refused or evicted because memory was short.
 pub const ADMISSION: &str = "admission";
 /// Reason of traces refused or evicted because their tenant has as many waiting as it may.
@@ -497,8 +495,7 @@ impl<M: Copy> Sampler<M> {
     }
 
     /// Says what a byte of protobuf of a service took when it was stored. Without a service it holds for all, also for those that come later.
-    /// Call it about once a minute, if anything was stored. The first measurement takes the place of the guess, up to a factor of four; each after it moves
-    /// what is expected by half of what it says, at most to twice.
+    /// Call it about once a minute, if anything was stored; a measurement moves what is expected by half of what it says, at most to twice.
     pub fn calibrate(&mut self, service: Option<&str>, stored_per_byte: f64) {
         if !(stored_per_byte > 0.0 && stored_per_byte.is_finite()) {
             return;
@@ -511,11 +508,7 @@ impl<M: Copy> Sampler<M> {
             .filter(|(at, _)| number.is_none_or(|number| number == *at));
         for (_, Service { ratio, .. }) in services {
             // The measurement does not depend on what was expected, so one that comes late corrects nothing twice.
-            let moved = match *ratio == STORED_PER_BYTE {
-                true => stored_per_byte.clamp(*ratio / GUESS_OFF_MAX, *ratio * GUESS_OFF_MAX),
-                false => ((*ratio + stored_per_byte) / 2.0).min(2.0 * *ratio),
-            };
-            *ratio = moved.clamp(1e-4, 100.0);
+            *ratio = ((*ratio + stored_per_byte) / 2.0).min(2.0 * *ratio).clamp(1e-4, 100.0);
         }
     }
 
