@@ -35,7 +35,7 @@ const CATALOG: &str = "tailwater";
 const SCHEMA: &str = "lake";
 
 /// Functions that make a value as large as a number in the query says, outside of any memory limit. `generate_series` in a FROM makes rows, which
-/// is bounded, and stays.
+/// is bounded, and stays. Those that multiply texts have a bound ([`functions::bounded`]).
 const BOMBS: [&str; 12] = [
     "repeat",
     "lpad",
@@ -103,7 +103,7 @@ fn scalars() -> Vec<Arc<ScalarUDF>> {
     let mut scalars = SessionStateDefaults::default_scalar_functions();
     scalars.retain(|function| !is_bomb(function.name()) && !function.aliases().iter().any(|alias| is_bomb(alias)));
     scalars.extend(functions::scalars());
-    scalars
+    scalars.into_iter().map(functions::bounded).collect()
 }
 
 /// Only the tables' own stores: no path in a query can reach another file.

@@ -16,6 +16,7 @@
 //! | `trace_id('hex')`, `span_id('hex')` | BINARY of 16 and 8 bytes |
 //! | `ts_nanos(ts, ts_ns)` | TIMESTAMP in ns, UTC: the time as it was sent |
 
+mod bounded;
 mod bytes;
 mod estimate;
 mod exphist_agg;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 
+pub(crate) use bounded::bounded;
 pub(crate) use estimate::Remarks;
 pub(crate) use ids::parse_hex_id;
 

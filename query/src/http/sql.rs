@@ -1,7 +1,7 @@
 //! `POST /api/v1/sql`.
 //!
 //! Body: the SQL text, or with `Content-Type: application/json` an object `{"sql": "...", "params": [...]}` whose values stand for `$1`, `$2`, ...
-//! (text, number, boolean or null: values, never SQL). Format: `?format=json|csv|arrow`, else by `Accept` (`text/csv`,
+//! (text, number, boolean or null: values, never SQL; they count towards the limit of the text). Format: `?format=json|csv|arrow`, else by `Accept` (`text/csv`,
 //! `application/vnd.apache.arrow.stream`), else JSON; [`crate::format`] says how values are written.
 //!
 //! An answer up to [`HELD_BYTES`] is complete before its status is sent, so every error has its status. A longer one is streamed; an
@@ -99,7 +99,9 @@ pub(super) async fn run(
         413 => Error::new(ErrorKind::TextTooLong, "the request is longer than any query may be"),
         _ => Error::new(ErrorKind::BadQuery, error.body_text()),
     })?;
-    let mut answer = engine.query(question(&headers, &body)?).await?;
+    let question = question(&headers, &body)?;
+    check_length(&question, engine.limits().text_bytes_max)?;
+    let mut answer = engine.query(question).await?;
     let mut writer = Writer::new(format, answer.schema().clone())?;
     while writer.out.len() < HELD_BYTES {
         match answer.next().await {
@@ -137,6 +139,17 @@ fn question(headers: &HeaderMap, body: &[u8]) -> Result<Query> {
     }
     let text = std::str::from_utf8(body).map_err(|_| Error::new(ErrorKind::BadQuery, "the query is not UTF-8"))?;
     Ok(Query::from(text))
+}
+
+/// What a query can be made to do with a text does not depend on where the text stands.
+fn check_length(query: &Query, most: usize) -> Result<()> {
+    let texts = query.params.iter().filter_map(|value| value.try_as_str().flatten());
+    let bytes = query.text.len() + texts.map(str::len).sum::<usize>();
+    if query.params.is_empty() || bytes <= most {
+        return Ok(());
+    }
+    let message = format!("the query and its parameters have {bytes} bytes, the limit is {most}");
+    Err(Error::new(ErrorKind::TextTooLong, message))
 }
 
 fn param(value: serde_json::Value) -> Result<ScalarValue> {

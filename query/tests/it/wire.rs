@@ -164,6 +164,14 @@ async fn errors_have_a_status_a_kind_and_a_place() {
         sql(&fixture, &"x".repeat(2_000_000)).await.json()["kind"],
         "text_too_long"
     );
+    let long = json!({ "sql": "select length($1)", "params": ["x".repeat(70_000)] });
+    let reply = post(&fixture, "/api/v1/sql", "application/json", long.to_string()).await;
+    assert_eq!(reply.json()["kind"], "text_too_long");
+    let message = reply.json()["error"].to_string();
+    assert!(
+        message.contains("the query and its parameters have 70017 bytes, the limit is 65536"),
+        "{message}"
+    );
     assert_eq!(
         post(&fixture, "/api/v1/sql?format=xml", "text/plain", "select 1")
             .await
