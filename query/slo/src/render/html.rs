@@ -300,7 +300,7 @@ fn facts(out: &mut String, slo: &SloReport, window: &WindowReport) {
             "Budget left",
             class,
             &words::budget(budget.remaining),
-            &words::budget_words(budget),
+            &words::budget_words(window, budget),
         );
     }
     fact(
@@ -348,8 +348,11 @@ fn plots(out: &mut String, slo: &SloReport, window: &WindowReport) {
         let deeper = slo.history.iter().any(|point| point.remaining < svg::DEEPEST);
         let _ = writeln!(
             out,
-            "<figure><h3>Budget left</h3>{}<figcaption>Line: left of the budget of {}{}; dashed: an even pace. Bars: spent per bin{}.</figcaption></figure>",
+            "<figure><h3>Budget left</h3>{}<figcaption>Line: left of the budget of {}{}{}; dashed: an even pace. Bars: spent per bin{}.</figcaption></figure>",
             svg::budget(slo, window),
+            words::part(window)
+                .map(|part| format!("{part} of "))
+                .unwrap_or_default(),
             escape(&window.name),
             if deeper { ", drawn down to -100%" } else { "" },
             words::worst(&slo.history)

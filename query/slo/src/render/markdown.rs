@@ -155,7 +155,7 @@ fn row(out: &mut String, window: &WindowReport) {
         format!(
             "{} left; {}",
             words::budget(budget.remaining),
-            words::budget_words(budget)
+            words::budget_words(window, budget)
         )
     });
     let _ = writeln!(
