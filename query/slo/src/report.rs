@@ -420,7 +420,7 @@ pub struct CompositeWindow {
     pub consumed: Option<f64>,
     /// `1 - consumed`; below zero when overdrawn.
     pub remaining: Option<f64>,
-    /// Sums of the ends of the members' intervals. May exceed one.
+    /// Sums of the ends of the members' intervals, or of what their counts leave open where those decide. May exceed one.
     pub consumed_between: Option<Interval>,
     /// The verdict.
     pub verdict: Verdict,

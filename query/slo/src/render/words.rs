@@ -250,6 +250,7 @@ pub(super) fn composite(window: &CompositeWindow) -> String {
     };
     let between = window
         .consumed_between
+        .filter(|between| between.lo < between.hi)
         .map(|between| format!(", between {} and {}", share(between.lo, 1), share(between.hi, 1)))
         .unwrap_or_default();
     format!("{} left ({} spent{between})", budget(remaining), share(consumed, 1))
