@@ -217,6 +217,36 @@ fn html_takes_names_as_text() {
     assert!(sample.contains("href=\"https://runbooks.example/checkout\""));
 }
 
+#[test]
+fn runbooks_are_links_where_they_are_of_the_web() {
+    let check = |address: &str, expected: &str| {
+        let mut report = small("Pay");
+        report.objectives[0].runbook = Some(address.into());
+        let markdown = render(&report, Format::Markdown, false);
+        assert!(markdown.contains(&format!("\nRunbook: {expected}\n")), "{markdown}");
+    };
+    check("https://w.example/SLO_runbook*", "<https://w.example/SLO_runbook*>");
+    check("http://w.example/a|b", "<http://w.example/a|b>");
+    check("https://w.example/> <script>", "https://w.example/&gt; &lt;script&gt;");
+    check("javascript:a_b", "javascript:a\\_b");
+}
+
+#[test]
+fn the_footer_says_what_decided() {
+    let mut report = small("Pay");
+    let footer = |report: &Report| {
+        let html = render(report, Format::Html, false);
+        html.split_once("How to read this").unwrap().1.to_owned()
+    };
+    assert!(footer(&report).contains("the whole interval lies on one side"));
+    report.objectives[0].windows[0].evidence = crate::verdict::Evidence::Counts;
+    let counts = footer(&report);
+    assert!(
+        counts.contains("the counts reach the target") && !counts.contains("interval"),
+        "{counts}"
+    );
+}
+
 /// Every tag that is opened is closed in order, every attribute is quoted, nothing is loaded from elsewhere.
 #[test]
 fn html_is_well_formed_and_stands_alone() {
