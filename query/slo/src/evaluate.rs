@@ -49,7 +49,7 @@ pub struct Upstream {
 /// When a source was watched, so that silence can be told from blindness.
 #[derive(Clone, Debug, Default)]
 pub enum Observed {
-    /// Only while it gave rows: a slice without one is a gap.
+    /// Only while it gave rows: a slice without one is a gap. For slices of one width: those of Occurrences are as wide as a plan reads them.
     #[default]
     Rows,
     /// Through these spans, disjoint and in order: a slice without a row was watched and had no events.

@@ -490,6 +490,54 @@ async fn sql_of_a_document_is_a_source() {
     }
 }
 
+/// What is covered by a value every five minutes does not depend on the minute of asking, nor on the window.
+#[tokio::test(flavor = "multi_thread")]
+async fn values_cover_time_whatever_the_plan_reads() {
+    const NOON: i64 = DAY + 12 * 3600;
+    let mut rows = Vec::new();
+    // `cart` tells up to when the lake goes; a day before that and one more hour.
+    for minute in -26 * 60..60 {
+        let at = NOON + minute * 60;
+        let services = [("cart", true), ("checkout", minute % 5 == 0)];
+        rows.extend(services.into_iter().filter(|(_, is)| *is).map(|(service, _)| Requests {
+            at,
+            service,
+            ..Requests::default()
+        }));
+    }
+    let fixture = lake(&rows).await;
+    let coverage = async |more: &str, at: i64, windows: &[&str]| {
+        let sql =
+            format!("select ts as slice, sum(n) as value from red where service_name = 'checkout' {more} group by 1");
+        let slos = document(
+            &format!("thresholdMetric: {{metricSource: {{type: tailwater, spec: {{sql: \"{sql}\"}}}}}}"),
+            "Occurrences",
+            "target: 0.9, op: lt, value: 50",
+        );
+        let settings = Settings {
+            windows: windows.iter().map(|window| Period::parse(window).unwrap()).collect(),
+            ..Settings::default()
+        };
+        let reported = report(&fixture.engine, &slos, &settings, Time(at)).await.unwrap();
+        let windows = reported.report.objectives[0].windows.iter();
+        windows
+            .map(|window| (window.coverage, window.verdict))
+            .collect::<Vec<_>>()
+    };
+    for at in [NOON, NOON + 17 * 60, NOON + 34 * 60] {
+        let found = coverage("", at, &["1h", "1d"]).await;
+        assert_eq!(
+            found.iter().map(|(share, _)| *share).collect::<Vec<_>>(),
+            [1.0, 1.0],
+            "{at}"
+        );
+        assert_ne!(found[0].1, Verdict::NoData);
+    }
+    // Half an hour without a value is a gap, and no more than that.
+    let late = "and ts < timestamp '2026-11-22T11:30:00Z'";
+    assert_eq!(coverage(late, NOON, &["1h"]).await, [(0.5, Verdict::NoData)]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn sources_of_others_are_skipped_and_count_as_no_data() {
     let fixture = lake(&hour(10_000, 1000)).await;
