@@ -5,7 +5,7 @@
 //! verdict), `format=json|text|md|html` (json), `colour=true` for text.
 //!
 //! The answer is the report. Header `tailwater-verdict` is the worst verdict (`missed`, `no_data`, `undetermined`, `met`; objectives that
-//! cannot be evaluated here count as `no_data`), `tailwater-notes` says which those are. Documents with mistakes are 400 with
+//! cannot be evaluated here count as `no_data`), `tailwater-notes` says which those are, as [`notes`] writes it. Documents with mistakes are 400 with
 //! `{"error": "...", "kind": "bad_document", "problems": ["line 3, column 5: ..."]}`.
 
 use std::path::Path;
@@ -25,6 +25,7 @@ use tailwater_slo::verdict::Evidence;
 use tailwater_slo::{Format, Settings, Time, Verdict, render};
 
 use super::desk::Asked;
+use super::notes;
 use crate::error::{Error, ErrorKind, Result};
 use crate::slo::{Reported, parse_time};
 
@@ -109,9 +110,7 @@ pub(super) async fn report(
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type(format)));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert("tailwater-verdict", HeaderValue::from_static(word(worst)));
-    if !skipped.is_empty()
-        && let Ok(notes) = HeaderValue::from_str(&skipped.join("; "))
-    {
+    if let Some(notes) = notes::header(&skipped) {
         headers.insert("tailwater-notes", notes);
     }
     Ok(response)

@@ -557,6 +557,17 @@ async fn sources_of_others_are_skipped_and_count_as_no_data() {
         (1, Verdict::NoData)
     );
     assert!(reported.skipped[0].contains("Prometheus"), "{:?}", reported.skipped);
+    // Whatever its name is, the header says it.
+    let text = yaml(
+        "ratioMetric: {rawType: success, raw: {metricSource: {type: Prometheus, spec: {query: up}}}}",
+        "Occurrences",
+        "displayName: Prüfung, target: 0.9",
+    );
+    let request = Request::post("/api/v1/slo/report").body(Body::from(text)).unwrap();
+    let router = http::router(http::Desk::open(fixture.engine.clone()));
+    let response = router.oneshot(request).await.unwrap();
+    let notes = http::notes::read(&response.headers()["tailwater-notes"]);
+    assert!(notes.contains("objective `Prüfung` of SLO `pay`"), "{notes}");
 }
 
 /// Status, verdict and body of a request to the route.

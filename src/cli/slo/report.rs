@@ -9,6 +9,7 @@ use http::Uri;
 use tailwater_config::Config;
 use tailwater_openslo::files::{self, Checked};
 use tailwater_openslo::{Period, write};
+use tailwater_query::http::notes;
 use tailwater_query::slo::{self, parse_time};
 use tailwater_query::{Engine, EngineConfig};
 use tailwater_runtime::{Exit, machine};
@@ -357,7 +358,12 @@ async fn ask(
     };
     Ok(Ok(Answer {
         worst,
-        notes: header("tailwater-notes").map(str::to_owned).into_iter().collect(),
+        notes: got
+            .headers
+            .get("tailwater-notes")
+            .map(notes::read)
+            .into_iter()
+            .collect(),
         text: String::from_utf8(got.body.into())?,
     }))
 }
