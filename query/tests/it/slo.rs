@@ -607,6 +607,11 @@ async fn the_route_reports_and_refuses() {
     let (_, verdict, body) = post(&fixture, &format!("?{at}&format=text&window=30m,1h"), text("0.9")).await;
     assert_eq!(verdict.as_deref(), Some("met"));
     assert!(body.contains("30m") && !body.contains('\u{1b}'), "{body}");
+    // The same window ten thousand times is one.
+    let windows = ["30m"; 10_000].join(",");
+    let (_, _, body) = post(&fixture, &format!("?{at}&window={windows}"), text("0.9")).await;
+    let json: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(json["objectives"][0]["windows"].as_array().unwrap().len(), 1);
     // 100 of 5,900 fail, where 1.7 % may.
     let few = lake(
         &(0..60)
@@ -642,6 +647,25 @@ async fn the_route_reports_and_refuses() {
         ("?format=pdf", text("0.9"), "pdf"),
         ("?at=noon", text("0.9"), "noon"),
         ("?window=1s", text("0.9"), "window"),
+        ("?window=0d", text("0.9"), "length"),
+        ("?window=1m,2m,3m,4m,5m,6m,7m,8m,9m", text("0.9"), "more than 8 windows"),
+        (
+            "",
+            text(&["0.9"; 2001].join("}, {target: ")),
+            "2001 objectives, more than the 2000",
+        ),
+        (
+            "",
+            text(&["0.9"; 2000].join("}, {target: ")).replacen(
+                "metadata: {name: pay}",
+                &format!(
+                    "metadata: {{name: pay, annotations: {{tailwater.io/maintenance: '{}'}}}}",
+                    ["exclude 2026-11-22T00:00:00Z/2026-11-22T00:01:00Z"; 100].join("; ")
+                ),
+                1,
+            ),
+            "windows of objectives, their alerts and their maintenance, more than the 200000",
+        ),
         ("?pony=1", text("0.9"), "pony"),
         ("?interval=wald", text("0.9"), "clopper-pearson"),
         ("?evidence=hearsay", text("0.9"), "counts"),

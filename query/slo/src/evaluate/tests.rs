@@ -108,6 +108,30 @@ fn budget_in_time() {
 }
 
 #[test]
+fn windows_are_asked_for_once_and_not_too_many() {
+    use crate::plan::{WINDOWS_MAX, windows_asked};
+    let check = |asked: &str, expected: Result<&str, &str>| {
+        let periods = asked.split(',').map(|text| Period::parse(text).unwrap());
+        let windows = windows_asked(periods).map(|windows| {
+            let names: Vec<String> = windows.iter().map(ToString::to_string).collect();
+            names.join(",")
+        });
+        match (windows, expected) {
+            (Ok(windows), Ok(expected)) => assert_eq!(windows, expected),
+            (Err(why), Err(says)) => assert!(why.contains(says), "{why}"),
+            (found, _) => panic!("{asked}: {found:?}"),
+        }
+    };
+    check("7d,30d", Ok("7d,30d"));
+    check("1h,60m,1h,5m", Ok("1h,5m"));
+    check(&["1m"; 20_000].join(","), Ok("1m"));
+    check("1m,2m,3m,4m,5m,6m,7m,8m,1m", Ok("1m,2m,3m,4m,5m,6m,7m,8m"));
+    check("1m,2m,3m,4m,5m,6m,7m,8m,9m", Err("more than 8 windows"));
+    check("0d", Err("length"));
+    assert_eq!(WINDOWS_MAX, 8);
+}
+
+#[test]
 fn the_plan_reads_hours_and_the_minutes_around_them() {
     let minutes_off = NOON.plus(34 * 60 + 50);
     let plan = only(
