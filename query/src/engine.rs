@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::execution::SessionState;
@@ -254,6 +254,18 @@ impl Engine {
             Ok(Err(_)) if task.is_finished() => Err(panicked(task).await),
             Ok(Err(_)) | Err(_) => Err(timed_out(&self.shared.limits)),
         }
+    }
+
+    /// Takes the seat of this request before it asks anything, so that a tenant that has no seat left is refused before more of the request is read.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OverQuota`].
+    pub(crate) fn sit(&self) -> Result<()> {
+        let seated = self.asker.sit(&self.shared);
+        if let Err(error) = &seated {
+            self.shared.stats.failed(error.kind(), Duration::ZERO);
+        }
+        seated.map(drop)
     }
 
     /// Runs a query and gathers its rows.

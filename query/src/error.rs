@@ -1,4 +1,7 @@
 //! The crate's one error, and the one place where it becomes an HTTP status.
+//!
+//! What an error says goes to whoever asked. Text that tells of the queries of others or of this machine, as that of the memory pool and of
+//! the store does, goes to the log, and the asker gets a sentence of ours.
 
 use std::fmt;
 
@@ -147,12 +150,15 @@ impl Error {
             return Error::new(storage_kind(damage.kind()), damage.to_string());
         }
         if let Some(store) = find::<object_store::Error>(&error) {
-            // A file that the log names and that is gone will not come back by waiting.
-            let kind = match store {
-                object_store::Error::NotFound { .. } => ErrorKind::Damaged,
-                _ => ErrorKind::Unavailable,
-            };
-            return Error::new(kind, store.to_string());
+            // It names files by their place on this machine.
+            tracing::warn!(error = %store, "a file of the lake cannot be read");
+            let (kind, why) = unreadable(store);
+            return Error::new(kind, format!("a file of the lake cannot be read: {why}"));
+        }
+        if let Some(message) = exhausted(&error) {
+            // It names the largest consumers, which are the queries of others, with what they compare and compute.
+            tracing::warn!(error = %error.strip_backtrace(), "a query ran out of memory or disk");
+            return Error::new(ErrorKind::Exhausted, message);
         }
         let position = error.diagnostic().and_then(|diagnostic| diagnostic.span);
         let position = position.map(|span| Position {
@@ -215,6 +221,33 @@ fn storage_kind(kind: tailwater_storage::ErrorKind) -> ErrorKind {
     }
 }
 
+/// What is wrong with a file, without its name.
+fn unreadable(store: &object_store::Error) -> (ErrorKind, &'static str) {
+    use object_store::Error as Store;
+    match store {
+        // A file that the log names and that is gone will not come back by waiting.
+        Store::NotFound { .. } => (ErrorKind::Damaged, "it is named by the log and not there"),
+        Store::PermissionDenied { .. } | Store::Unauthenticated { .. } => {
+            (ErrorKind::Unavailable, "this program may not read it")
+        }
+        _ => (ErrorKind::Unavailable, "the store did not give it"),
+    }
+}
+
+/// What to do where memory or disk ran out; `None` for other errors.
+fn exhausted(error: &DataFusionError) -> Option<&'static str> {
+    match error.find_root() {
+        DataFusionError::ResourcesExhausted(_) => Some(
+            "the query needs more memory or temporary disk than is left for it: ask about less time, group by fewer values, or raise \
+             query.memory or query.temp",
+        ),
+        DataFusionError::IoError(io) if io.kind() == std::io::ErrorKind::StorageFull => {
+            Some("the disk for what does not fit into memory is full: ask about less time, or group by fewer values")
+        }
+        _ => None,
+    }
+}
+
 fn kind_of(error: &DataFusionError) -> ErrorKind {
     match error.find_root() {
         DataFusionError::SQL(..)
@@ -222,10 +255,8 @@ fn kind_of(error: &DataFusionError) -> ErrorKind {
         | DataFusionError::SchemaError(..)
         | DataFusionError::NotImplemented(_)
         | DataFusionError::Configuration(_) => ErrorKind::BadQuery,
-        DataFusionError::ResourcesExhausted(_) => ErrorKind::Exhausted,
         DataFusionError::ParquetError(_) => ErrorKind::Damaged,
         DataFusionError::ObjectStore(_) => ErrorKind::Unavailable,
-        DataFusionError::IoError(io) if io.kind() == std::io::ErrorKind::StorageFull => ErrorKind::Exhausted,
         DataFusionError::Execution(_) | DataFusionError::ArrowError(..) => ErrorKind::Failed,
         _ => ErrorKind::Internal,
     }
@@ -258,12 +289,7 @@ fn parser_message(error: &ParserError) -> String {
 
 /// DataFusion's own prefix says nothing to the person who wrote the query.
 fn strip(message: &str) -> String {
-    let prefixes = [
-        "Error during planning: ",
-        "Schema error: ",
-        "Execution error: ",
-        "Resources exhausted: ",
-    ];
+    let prefixes = ["Error during planning: ", "Schema error: ", "Execution error: "];
     prefixes
         .iter()
         .find_map(|prefix| message.strip_prefix(prefix))
@@ -280,4 +306,73 @@ fn position_in(message: &str) -> Option<Position> {
         line: line.parse().ok()?,
         column: digits.parse().ok()?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn others_and_this_machine_stay_out_of_the_text() {
+        let check = |error: DataFusionError, kind: ErrorKind, says: &str| {
+            let error = Error::from_datafusion(error);
+            let text = error.to_string();
+            assert_eq!(error.kind(), kind, "{text}");
+            assert!(text.contains(says), "{text}");
+            for secret in ["secret", "/srv", "consumers", "os error"] {
+                assert!(!text.contains(secret), "{text}");
+            }
+        };
+        let pool = "Failed to allocate 1 MB for GroupedHashAggregateStream[0] (count(1)) with top memory consumers (across reservations) as:\n  \
+                    FilterExec[0] (user = 'secret')#7(can spill: false) consumed 900.0 MB";
+        let exhausted = || DataFusionError::ResourcesExhausted(pool.into());
+        check(exhausted(), ErrorKind::Exhausted, "query.memory");
+        check(
+            exhausted().context("while sorting secret"),
+            ErrorKind::Exhausted,
+            "less time",
+        );
+        check(
+            DataFusionError::ArrowError(
+                Box::new(arrow::error::ArrowError::ExternalError(Box::new(exhausted()))),
+                None,
+            ),
+            ErrorKind::Exhausted,
+            "query.temp",
+        );
+        let full = std::io::Error::new(std::io::ErrorKind::StorageFull, "/srv/temp: os error 28");
+        check(DataFusionError::IoError(full), ErrorKind::Exhausted, "disk");
+        let source = || "Object at location /srv/lake/spans/part-0.parquet".into();
+        let path = || "srv/lake/spans/secret.parquet".to_owned();
+        let stored = |error: object_store::Error| DataFusionError::ObjectStore(Box::new(error));
+        check(
+            stored(object_store::Error::NotFound {
+                path: path(),
+                source: source(),
+            }),
+            ErrorKind::Damaged,
+            "a file of the lake cannot be read: it is named by the log and not there",
+        );
+        check(
+            stored(object_store::Error::PermissionDenied {
+                path: path(),
+                source: source(),
+            }),
+            ErrorKind::Unavailable,
+            "may not read it",
+        );
+        check(
+            DataFusionError::External(Box::new(object_store::Error::Generic {
+                store: "LocalFileSystem",
+                source: source(),
+            })),
+            ErrorKind::Unavailable,
+            "the store did not give it",
+        );
+        let plain = Error::from_datafusion(DataFusionError::Execution("divide by zero".into()));
+        assert_eq!(
+            (plain.kind(), plain.to_string().as_str()),
+            (ErrorKind::Failed, "divide by zero")
+        );
+    }
 }

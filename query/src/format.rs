@@ -12,6 +12,8 @@
 //! | MAP, STRUCT | object; ARRAY: array |
 //! | NULL | `null`; nothing in CSV; nothing in a table |
 //!
+//! CSV cells are written as they are, so a text that begins with `=`, `+`, `-` or `@` is a formula to a spreadsheet: import it as text.
+//!
 //! JSON document: `{"columns":[{"name":"...","type":"..."}],"rows":[[...],...],"row_count":n}`. Rows are arrays, because two columns
 //! of an answer may have the same name.
 

@@ -14,6 +14,7 @@
 //! Where there are tokens, every path needs one with the role `read` (401, 403), and its tenant's rows are all there is: see [`desk`].
 
 mod desk;
+pub mod notes;
 mod prometheus;
 mod slo;
 mod sql;

@@ -26,7 +26,8 @@ mod watch;
 
 use futures::try_join;
 use tailwater_openslo::ResolvedSlo;
-use tailwater_slo::{AsOf, PlanError, Report, Settings, Time, Verdict, evaluate, plan};
+use tailwater_slo::plan::spans_planned;
+use tailwater_slo::{AsOf, Plan, PlanError, Report, Settings, Time, Verdict, plan};
 
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
@@ -35,6 +36,12 @@ use reader::Reader;
 
 /// Most rows of one answer: minutes of a year twice over.
 pub const ROWS_MAX: usize = 1_100_000;
+
+/// Most objectives of one report.
+pub const OBJECTIVES_MAX: usize = 2_000;
+
+/// Most windows, burn windows and maintenance windows of all objectives of one report together, each SLO's counted for each of its objectives.
+pub const SPANS_MAX: usize = 200_000;
 
 /// A longer time without any row in the lake was not watched.
 pub const HOLE_SECONDS: u32 = 900;
@@ -71,17 +78,38 @@ pub fn parse_time(text: &str) -> Result<Time, String> {
         .map_err(|()| format!("`{text}` is no time: write 2026-11-22T20:00:00Z or 2026-11-22"))
 }
 
-/// Reports SLOs as of a moment.
+/// Whether so many objectives fit into one report.
 ///
 /// # Errors
-/// What queries can end in; [`ErrorKind::BadQuery`] names SLO and objective when the SQL of a document is to blame.
-pub async fn report(engine: &Engine, slos: &[ResolvedSlo], settings: &Settings, at: Time) -> Result<Reported> {
-    let lake = Reader::new(engine);
-    let as_of = AsOf {
-        at,
-        watermark: lake.watermark(at).await?,
-    };
-    let settings = &lake.settings(settings, as_of).await?;
+/// [`ErrorKind::BadQuery`] names the limit.
+pub fn fit(objectives: usize) -> Result<()> {
+    if objectives <= OBJECTIVES_MAX {
+        return Ok(());
+    }
+    let message = format!(
+        "{objectives} objectives, more than the {OBJECTIVES_MAX} that one report may have: report the documents in parts"
+    );
+    Err(Error::new(ErrorKind::BadQuery, message))
+}
+
+/// The same of all that is planned for them.
+fn fit_all(slos: &[ResolvedSlo], settings: &Settings) -> Result<()> {
+    fit(slos.iter().map(|slo| slo.objectives.len()).sum())?;
+    let spans = slos
+        .iter()
+        .map(|slo| slo.objectives.len() * spans_planned(slo, settings));
+    let spans: usize = spans.sum();
+    if spans <= SPANS_MAX {
+        return Ok(());
+    }
+    let message = format!(
+        "{spans} windows of objectives, their alerts and their maintenance, more than the {SPANS_MAX} that one report may have: report the documents in parts"
+    );
+    Err(Error::new(ErrorKind::BadQuery, message))
+}
+
+/// Plans of all objectives, and why there is none of some.
+fn plan_all(slos: &[ResolvedSlo], settings: &Settings, as_of: AsOf) -> Result<(Vec<Plan>, Vec<String>)> {
     let (mut plans, mut skipped) = (Vec::new(), Vec::new());
     for slo in slos {
         match plan(slo, settings, as_of) {
@@ -90,6 +118,23 @@ pub async fn report(engine: &Engine, slos: &[ResolvedSlo], settings: &Settings, 
             Err(error) => return Err(Error::new(ErrorKind::BadQuery, error.to_string())),
         }
     }
+    Ok((plans, skipped))
+}
+
+/// Reports SLOs as of a moment. Planning and evaluating are done where queries run.
+///
+/// # Errors
+/// What queries can end in; [`ErrorKind::BadQuery`] for more than fits ([`OBJECTIVES_MAX`], [`SPANS_MAX`]). It names SLO and objective when the SQL of a document is to blame.
+pub async fn report(engine: &Engine, slos: &[ResolvedSlo], settings: &Settings, at: Time) -> Result<Reported> {
+    fit_all(slos, settings)?;
+    let lake = Reader::new(engine);
+    let as_of = AsOf {
+        at,
+        watermark: lake.watermark(at).await?,
+    };
+    let settings = lake.settings(settings, as_of).await?;
+    let of_slos = slos.to_vec();
+    let (plans, skipped) = engine.compute(move |_| plan_all(&of_slos, &settings, as_of)).await??;
     let mut objectives = Vec::with_capacity(plans.len());
     // One is planned while the other is read.
     let ahead = &plans[..plans.len().min(together::PLANS)];
@@ -103,7 +148,8 @@ pub async fn report(engine: &Engine, slos: &[ResolvedSlo], settings: &Settings, 
                 let message = format!("SLO `{}`, objective `{}`: {error}", plan.slo, plan.objective);
                 Error::new(error.kind(), message).at(error.position())
             };
-            let mut objective = evaluate(plan, lake.data(plan, &watched).await.map_err(named)?);
+            let data = lake.data(plan, &watched).await.map_err(named)?;
+            let mut objective = lake.evaluate(plan.clone(), data).await?;
             objective.groups = lake.groups(plan, &watched).await.map_err(named)?;
             objectives.push(objective);
         }

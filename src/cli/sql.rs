@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use http::{StatusCode, Uri};
 use serde::Deserialize;
 use tailwater_config::Config;
+use tailwater_query::http::notes;
 use tailwater_query::{Engine, EngineConfig, format};
 use tailwater_runtime::{Exit, machine, run_dir};
 use tailwater_storage::lake::Lake;
@@ -150,12 +151,8 @@ pub async fn ask(peer: &Peer, text: &str, format: Format) -> anyhow::Result<Stri
             ),
         });
     }
-    if let Some(notes) = answer
-        .headers
-        .get("tailwater-notes")
-        .and_then(|notes| notes.to_str().ok())
-    {
-        note(notes);
+    if let Some(notes) = answer.headers.get("tailwater-notes") {
+        note(&notes::read(notes));
     }
     match format {
         Format::Table => {

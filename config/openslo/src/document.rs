@@ -25,6 +25,17 @@ pub struct Document {
     pub places: Arc<Places>,
 }
 
+impl Document {
+    /// How many objectives it has: those of an SLO.
+    #[must_use]
+    pub fn objectives(&self) -> usize {
+        match &self.object {
+            Object::Slo(slo) => slo.objectives.len(),
+            _ => 0,
+        }
+    }
+}
+
 impl PartialEq for Document {
     /// Two documents are equal if they say the same, wherever they stand.
     fn eq(&self, other: &Self) -> bool {

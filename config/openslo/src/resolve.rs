@@ -4,9 +4,10 @@
 //! also in documents that no SLO uses; an SLO with a problem is not among the results. Does not read: what is not among the documents
 //! does not exist.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
-use tailwater_config::{Problem, nearest};
+use tailwater_config::{Origin, Problem, nearest};
 
 use crate::annotation::{self, AlertProfile, Extensions};
 use crate::decimal::Decimal;
@@ -43,14 +44,14 @@ pub fn resolve(documents: &[Document]) -> Resolved {
 pub fn resolve_beside(documents: &[Document], broken: &[(String, String)]) -> Resolved {
     let (index, mut problems) = Index::new(documents, broken);
     let mut slos = Vec::new();
+    // Documents come from strangers by the thousand: nothing here looks through all of them for each.
+    let mut wrong: HashSet<Origin> = problems.iter().map(|problem| problem.origin.clone()).collect();
     for document in documents {
         let mut own = Vec::new();
         references(document, &index, &mut own);
         if let Some(slo) = site::<Slo>(document) {
             let resolved = resolve_slo(&slo, &index, &mut own);
-            let taken = problems
-                .iter()
-                .any(|p| p.origin == document.places.find("metadata.name"));
+            let taken = wrong.contains(&document.places.find("metadata.name"));
             if let Some(resolved) = resolved
                 && own.is_empty()
                 && !taken
@@ -58,17 +59,12 @@ pub fn resolve_beside(documents: &[Document], broken: &[(String, String)]) -> Re
                 slos.push(resolved);
             }
         }
+        wrong.extend(own.iter().map(|problem| problem.origin.clone()));
         problems.extend(own);
     }
     // An SLI that several objectives share has its mistakes once.
-    let mut seen = Vec::new();
-    problems.retain(|problem| {
-        let fresh = !seen.contains(problem);
-        if fresh {
-            seen.push(problem.clone());
-        }
-        fresh
-    });
+    let mut seen = HashSet::new();
+    problems.retain(|problem| seen.insert(problem.clone()));
     Resolved { slos, problems }
 }
 
@@ -177,6 +173,7 @@ fn resolve_slo(slo: &Site<'_, Slo>, index: &Index<'_>, problems: &mut Vec<Proble
     let length = window.period().nominal();
     let mut extensions = Extensions::default();
     let mut objectives: Vec<ResolvedObjective> = Vec::new();
+    let mut names: HashSet<String> = HashSet::new();
     for (i, objective) in spec.objectives.iter().enumerate() {
         let Some(Ok(sli)) = slo.sli(index, i, objective) else {
             continue;
@@ -195,15 +192,21 @@ fn resolve_slo(slo: &Site<'_, Slo>, index: &Index<'_>, problems: &mut Vec<Proble
             .display_name
             .clone()
             .unwrap_or_else(|| format!("objective-{}", i + 1));
-        let taken = objectives.iter().any(|other| other.name == name);
+        let name = match names.contains(&name) {
+            true => format!("{name} ({})", i + 1),
+            false => name,
+        };
         match indicator(&sli, objective, index) {
-            Ok(indicator) => objectives.push(ResolvedObjective {
-                name: if taken { format!("{name} ({})", i + 1) } else { name },
-                target: objective.target,
-                budgeting,
-                indicator,
-                weight: objective.composite_weight.unwrap_or(Decimal::ONE),
-            }),
+            Ok(indicator) => {
+                names.insert(name.clone());
+                objectives.push(ResolvedObjective {
+                    name,
+                    target: objective.target,
+                    budgeting,
+                    indicator,
+                    weight: objective.composite_weight.unwrap_or(Decimal::ONE),
+                });
+            }
             Err(Bad::Objective(message)) => problems.push(slo.wrong(&path, message)),
             Err(Bad::Sli(path, message)) => problems.push(sli.wrong(&path, message)),
             Err(Bad::Noted) => {}

@@ -4,15 +4,16 @@
 //! Weights are taken as they are written (1 where none is), not scaled to a sum of one: a member of weight 1 that overdraws its budget
 //! overdraws that of the whole.
 //!
-//! The verdict holds whatever the members have in common: ends of the range are sums of the members' ends, wider than chance alone would
-//! make them where members are independent. Left out: Timeslices, where a slice is bad if it is for any member: members have budgets of
+//! The verdict goes by the evidence that the members go by. By intervals it holds whatever the members have in common: ends of the range are
+//! sums of the members' ends, wider than chance alone would make them where members are independent. By counts the range is what they leave
+//! open, a threshold inside a bucket, and else one figure. Left out: Timeslices, where a slice is bad if it is for any member: members have budgets of
 //! their own, and the specification does not say which one such a slice spends.
 
 use tailwater_openslo::{BudgetingMethod, ResolvedSlo};
 
 use crate::interval::Interval;
-use crate::report::{BurnRate, CompositeReport, CompositeWindow, Member, SloReport};
-use crate::verdict::Verdict;
+use crate::report::{BurnRate, CompositeReport, CompositeWindow, Member, SloReport, WindowReport};
+use crate::verdict::{Evidence, Verdict};
 
 /// The figure of a composite out of the reports of its objectives, in any order. `None` for an SLO that is no composite or counts by
 /// Timeslices, and where a member has no report.
@@ -70,15 +71,28 @@ impl Weighed<'_> {
         Some(self.report.windows.get(window)?.budget?.consumed)
     }
 
-    /// Least and most of it.
+    /// Least and most of it, by what decides.
     fn between(&self, window: usize) -> Option<Interval> {
-        let Interval { lo, hi } = self.report.windows.get(window)?.interval?;
-        Some(Interval {
-            lo: ((1.0 - hi) / self.budget).max(0.0),
-            hi: (1.0 - lo) / self.budget,
-        })
+        let of = self.report.windows.get(window)?;
+        let spent = |good: f64| ((1.0 - good) / self.budget).max(0.0);
+        match of.evidence {
+            Evidence::Interval => of.interval.map(|Interval { lo, hi }| Interval {
+                lo: spent(hi),
+                hi: spent(lo),
+            }),
+            Evidence::Counts => {
+                let (known, most) = (of.known?, self.consumed(window)?);
+                Some(Interval {
+                    lo: if known.lo < known.hi { spent(known.hi) } else { most },
+                    hi: most,
+                })
+            }
+        }
     }
 }
+
+/// Sums of fractions that differ by less from one are one.
+const NEAR_ONE: f64 = 1e-9;
 
 /// Of all members, or `None` if one has none.
 fn sum(weighed: &[Weighed<'_>], of: impl Fn(&Weighed<'_>) -> Option<f64>) -> Option<f64> {
@@ -89,28 +103,22 @@ fn window(weighed: &[Weighed<'_>], at: usize) -> CompositeWindow {
     let consumed = sum(weighed, |one| one.consumed(at));
     let least = sum(weighed, |one| Some(one.between(at)?.lo));
     let most = sum(weighed, |one| Some(one.between(at)?.hi));
-    let without = |verdict: Verdict| {
-        let mut all = weighed
-            .iter()
-            .filter_map(|one| one.report.windows.get(at).map(|window| (one, window)));
-        all.find(|(_, window)| window.verdict == verdict)
-            .map(|(one, _)| one.report.objective.clone())
+    let member = |of: &dyn Fn(&WindowReport) -> bool| {
+        let mut found = weighed.iter().filter(|one| one.report.windows.get(at).is_some_and(of));
+        found.next().map(|one| one.report.objective.clone())
     };
-    let (verdict, because) = match (without(Verdict::NoData), least, most) {
+    let evidence = weighed[0].report.windows[at].evidence;
+    let counts = evidence == Evidence::Counts;
+    let without = member(&|window| window.verdict == Verdict::NoData);
+    // By counts that say one thing, only what is wrong with them leaves a member open.
+    let open = member(&|window| counts && window.verdict == Verdict::Undetermined && window.counts_reach.is_some());
+    let (verdict, because) = match (without, open, least, most) {
         (Some(member), ..) => (Verdict::NoData, format!("its member {member} has no data")),
-        (None, Some(least), _) if least > 1.0 => (
-            Verdict::Missed,
-            "even at the best ends of their intervals the members overdraw the budget".into(),
-        ),
-        (None, _, Some(most)) if most <= 1.0 => (
-            Verdict::Met,
-            "even at the worst ends of their intervals the members leave some of the budget".into(),
-        ),
-        (None, Some(_), Some(_)) => (
-            Verdict::Undetermined,
-            "the members' intervals leave open whether they overdraw the budget".into(),
-        ),
-        (None, ..) => (Verdict::NoData, "a member was not counted".into()),
+        (None, Some(member), ..) => (Verdict::Undetermined, format!("its member {member} is undetermined")),
+        (None, None, Some(least), _) if least > 1.0 + NEAR_ONE => (Verdict::Missed, words(evidence).missed.into()),
+        (None, None, _, Some(most)) if most <= 1.0 + NEAR_ONE => (Verdict::Met, words(evidence).met.into()),
+        (None, None, Some(_), Some(_)) => (Verdict::Undetermined, words(evidence).open.into()),
+        (None, None, ..) => (Verdict::NoData, "a member was not counted".into()),
     };
     CompositeWindow {
         name: weighed[0].report.windows[at].name.clone(),
@@ -122,6 +130,28 @@ fn window(weighed: &[Weighed<'_>], at: usize) -> CompositeWindow {
     }
 }
 
+/// Why a verdict is what it is.
+struct Words {
+    met: &'static str,
+    missed: &'static str,
+    open: &'static str,
+}
+
+const fn words(evidence: Evidence) -> Words {
+    match evidence {
+        Evidence::Interval => Words {
+            met: "even at the worst ends of their intervals the members leave some of the budget",
+            missed: "even at the best ends of their intervals the members overdraw the budget",
+            open: "the members' intervals leave open whether they overdraw the budget",
+        },
+        Evidence::Counts => Words {
+            met: "by their counts the members stay within the budget",
+            missed: "by their counts the members overdraw the budget",
+            open: "thresholds inside buckets leave open whether the members overdraw the budget",
+        },
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -129,10 +159,19 @@ mod tests {
 
     use super::*;
     use crate::fixture::{NOON, as_of, days, decimal, read, slo};
-    use crate::{Report, Settings, evaluate, plan};
+    use crate::{Report, Settings, Time, evaluate, plan};
 
     /// A composite whose members have this many bad requests of 1,000 a minute: `(bad, weight)`.
     fn journey(members: &[(u64, &str)]) -> (ResolvedSlo, Report) {
+        journey_by(&Settings::default(), members, |bad, _| (1000 - bad, 1000))
+    }
+
+    /// The same of any requests: `minute` gives good and all of each, of a member's bad ones.
+    fn journey_by(
+        settings: &Settings,
+        members: &[(u64, &str)],
+        minute: impl Fn(u64, Time) -> (u64, u64),
+    ) -> (ResolvedSlo, Report) {
         let mut journey = slo("journey", "0.99", Budgeting::Occurrences, days(1), None);
         let one = journey.objectives.remove(0);
         journey.composite = true;
@@ -142,9 +181,9 @@ mod tests {
             member.weight = decimal(weight);
             journey.objectives.push(member);
         }
-        let plans = plan(&journey, &Settings::default(), as_of(NOON)).unwrap();
+        let plans = plan(&journey, settings, as_of(NOON)).unwrap();
         let reports = plans.iter().zip(members);
-        let reports = reports.map(|(plan, (bad, _))| evaluate(plan, read(plan, |_| (1000 - bad, 1000))));
+        let reports = reports.map(|(plan, (bad, _))| evaluate(plan, read(plan, |time| minute(*bad, time))));
         let report = Report::new(NOON, reports.collect()).with_composites(std::slice::from_ref(&journey));
         (journey, report)
     }
@@ -173,6 +212,75 @@ mod tests {
         // A member that overdraws its own budget weighs little.
         check(&[(20, "0.25"), (1, "0.75")], 0.575, Verdict::Met);
         check(&[(10, "0.5"), (10, "0.5")], 1.0, Verdict::Undetermined);
+    }
+
+    /// A hundred requests a day each, which is too few for an interval.
+    #[test]
+    fn counts_decide_where_the_caller_says_so() {
+        let check = |evidence: Evidence, members: &[(u64, &str)], verdict: Verdict, because: &str| {
+            let settings = Settings {
+                evidence,
+                ..Settings::default()
+            };
+            let (_, report) = journey_by(&settings, members, |bad, time| {
+                let n = u64::from(time.0.rem_euclid(60 * 14) == 0);
+                let of_bad = NOON.0 - time.0 <= 14 * 60 * i64::try_from(bad).unwrap();
+                (n - n.min(of_bad.into()), n)
+            });
+            let window = &report.composites[0].windows[0];
+            assert_eq!(window.verdict, verdict, "{members:?}: {window:?}");
+            assert!(window.because.contains(because), "{}", window.because);
+            let between = window.consumed_between.unwrap();
+            assert_eq!(between.lo == between.hi, evidence == Evidence::Counts);
+        };
+        let clean = [(0, "1"), (0, "1")];
+        check(
+            Evidence::Interval,
+            &clean,
+            Verdict::Undetermined,
+            "intervals leave open",
+        );
+        check(Evidence::Counts, &clean, Verdict::Met, "by their counts");
+        // 1 of 103 is 97 % of a budget of 1 %.
+        check(
+            Evidence::Counts,
+            &[(1, "1"), (0, "1")],
+            Verdict::Met,
+            "within the budget",
+        );
+        check(
+            Evidence::Counts,
+            &[(1, "1"), (1, "1")],
+            Verdict::Missed,
+            "overdraw the budget",
+        );
+        check(
+            Evidence::Counts,
+            &[(1, "0.5"), (1, "0.5")],
+            Verdict::Met,
+            "within the budget",
+        );
+    }
+
+    #[test]
+    fn counts_that_are_open_or_wrong_leave_it_open() {
+        let settings = Settings {
+            evidence: Evidence::Counts,
+            ..Settings::default()
+        };
+        // Ten bad ones of 1,000 each, half of the budget twice: exactly spent is not overdrawn.
+        let (of, mut report) = journey_by(&settings, &[(10, "0.5"), (10, "0.5")], |bad, _| (1000 - bad, 1000));
+        assert_eq!(report.composites[0].verdict, Verdict::Met);
+        report.objectives[0].windows[0].verdict = Verdict::Undetermined;
+        let whole = composite(&of, &report.objectives).unwrap();
+        assert_eq!(whole.verdict, Verdict::Undetermined, "{}", whole.windows[0].because);
+        let window = &mut report.objectives[0].windows[0];
+        (window.counts_reach, window.known) = (None, Some(Interval { lo: 0.985, hi: 0.99 }));
+        window.budget.as_mut().unwrap().consumed = 1.5;
+        let whole = composite(&of, &report.objectives).unwrap();
+        let because = &whole.windows[0].because;
+        assert_eq!(whole.verdict, Verdict::Undetermined, "{because}");
+        assert!(because.contains("inside buckets"), "{because}");
     }
 
     #[test]

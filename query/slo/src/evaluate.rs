@@ -49,7 +49,7 @@ pub struct Upstream {
 /// When a source was watched, so that silence can be told from blindness.
 #[derive(Clone, Debug, Default)]
 pub enum Observed {
-    /// Only while it gave rows: a slice without one is a gap.
+    /// Only while it gave rows: a slice without one is a gap. For slices of one width: those of Occurrences are as wide as a plan reads them.
     #[default]
     Rows,
     /// Through these spans, disjoint and in order: a slice without a row was watched and had no events.
@@ -201,8 +201,8 @@ fn window(plan: &Plan, series: &Series<'_>, observed: &Observed, begins: Option<
         counts_reach: tally.reaches(plan.target.fraction()),
         verdict: judgement.verdict,
         because: judgement.because,
-        budget: budget_report(plan, &tally, planned.whole),
-        exhaustion: forecast::exhaustion(plan, series, index, partial.is_some()),
+        budget: budget_report(plan, &tally, planned.whole, covered),
+        exhaustion: forecast::exhaustion(plan, series, index, covered),
         coverage,
         excluded_seconds: series.excluded_seconds(span),
         raw,
@@ -230,11 +230,13 @@ fn counts(sums: &Sums) -> Counts {
     }
 }
 
-fn budget_report(plan: &Plan, tally: &Tally, whole: Span) -> Option<BudgetReport> {
+/// Shares are of what was judged, so that they are exact; time is of the whole window, of which what was judged may be a part.
+fn budget_report(plan: &Plan, tally: &Tally, whole: Span, judged: Span) -> Option<BudgetReport> {
     let budget = plan.target.budget();
     let consumed = tally.consumed(budget)?;
     let unit = tally.unit();
     let share = budget.to_f64();
+    let (whole, judged) = (whole.seconds() as f64, judged.seconds() as f64);
     Some(BudgetReport {
         unit: if matches!(plan.budgeting, Budgeting::Occurrences) {
             "events"
@@ -245,8 +247,8 @@ fn budget_report(plan: &Plan, tally: &Tally, whole: Span) -> Option<BudgetReport
         spent: tally.bad as f64 / unit,
         consumed: consumed.as_f64(),
         remaining: consumed.complement().as_f64(),
-        time_seconds: whole.seconds() as f64 * share,
-        time_left_seconds: whole.seconds() as f64 * share * consumed.complement().as_f64(),
+        time_seconds: whole * share,
+        time_left_seconds: (whole - judged * consumed.as_f64()) * share,
     })
 }
 

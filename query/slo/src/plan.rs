@@ -67,6 +67,38 @@ impl Default for Settings {
     }
 }
 
+/// Most windows that somebody may ask for at once.
+pub const WINDOWS_MAX: usize = 8;
+
+/// The windows that somebody asks for, each once: the first of those that are as long.
+///
+/// # Errors
+/// A sentence, for more than [`WINDOWS_MAX`] and for one without a length.
+pub fn windows_asked(asked: impl IntoIterator<Item = Period>) -> Result<Vec<Period>, String> {
+    let mut windows: Vec<Period> = Vec::new();
+    for period in asked {
+        if period.count == 0 {
+            return Err("a window has a length".into());
+        }
+        if windows.iter().any(|known| known.nominal() == period.nominal()) {
+            continue;
+        }
+        if windows.len() == WINDOWS_MAX {
+            return Err(format!(
+                "more than {WINDOWS_MAX} windows, the most a report has: ask for the others in a second one"
+            ));
+        }
+        windows.push(period);
+    }
+    Ok(windows)
+}
+
+/// How many spans of time [`plan`] keeps for each objective of an SLO: windows, burn windows and planned work.
+#[must_use]
+pub fn spans_planned(slo: &ResolvedSlo, settings: &Settings) -> usize {
+    named_windows(&slo.window, settings).len() + burn_windows(slo, settings).len() + slo.extensions.maintenance.len()
+}
+
 /// The moment asked about, and how far data reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AsOf {

@@ -269,6 +269,18 @@ pub struct WindowReport {
     pub notes: Vec<String>,
 }
 
+impl WindowReport {
+    /// What is judged, as far as data reaches back.
+    #[must_use]
+    pub fn judged(&self) -> Span {
+        let Span { from, to } = self.span;
+        let seconds = self
+            .partial_seconds
+            .map(|known| i64::try_from(known).unwrap_or(i64::MAX));
+        Span::new(seconds.map_or(from, |known| to.plus(-known)), to)
+    }
+}
+
 /// Events of some time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
@@ -291,12 +303,13 @@ pub struct Slices {
     pub bad: f64,
 }
 
-/// An error budget, in events (Occurrences) or slices.
+/// An error budget, in events (Occurrences) or slices. Counts and shares are of what was judged: of a calendar window that goes on, or of one
+/// that is older than its data, a part. Times are of the whole window, as if it went on with the traffic of that part.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct BudgetReport {
     /// What is counted: `events` or `slices`.
     pub unit: &'static str,
-    /// How many may be bad.
+    /// How many of those judged may be bad.
     pub allowed: f64,
     /// How many were.
     pub spent: f64,
@@ -306,7 +319,7 @@ pub struct BudgetReport {
     pub remaining: f64,
     /// The budget as time of full outage in the whole window.
     pub time_seconds: f64,
-    /// What is left of that.
+    /// What is left of that after what was judged.
     pub time_left_seconds: f64,
 }
 
@@ -343,9 +356,9 @@ pub struct Point {
     pub span: Span,
     /// Events in it.
     pub counts: Counts,
-    /// Share of the window's budget that it spent.
+    /// Share of the budget of what was judged that it spent.
     pub spent: f64,
-    /// Share of the window's budget that was left after it.
+    /// Share of the same that was left after it.
     pub remaining: f64,
 }
 
@@ -407,7 +420,7 @@ pub struct CompositeWindow {
     pub consumed: Option<f64>,
     /// `1 - consumed`; below zero when overdrawn.
     pub remaining: Option<f64>,
-    /// Sums of the ends of the members' intervals. May exceed one.
+    /// Sums of the ends of the members' intervals, or of what their counts leave open where those decide. May exceed one.
     pub consumed_between: Option<Interval>,
     /// The verdict.
     pub verdict: Verdict,

@@ -74,6 +74,20 @@ impl<S: Sync> FromRequestParts<S> for Asked {
     }
 }
 
+/// The same, in one of the seats that the tenant has. Before the body in the arguments of a handler: what is refused for want of a seat is not read.
+#[derive(Debug, Clone)]
+pub(super) struct Seated(pub Engine);
+
+impl<S: Sync> FromRequestParts<S> for Seated {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Seated, Error> {
+        let Asked(engine) = Asked::from_request_parts(parts, state).await?;
+        engine.sit()?;
+        Ok(Seated(engine))
+    }
+}
+
 /// Lets a request in, with its engine.
 pub(super) async fn admit(State(desk): State<Desk>, mut request: Request, next: Next) -> Response {
     match desk.bound(&request) {

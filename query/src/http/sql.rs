@@ -6,7 +6,7 @@
 //!
 //! An answer up to [`HELD_BYTES`] is complete before its status is sent, so every error has its status. A longer one is streamed; an
 //! error then breaks the body off, which a client sees as a failed transfer, never as a short answer. The header `tailwater-notes` says what
-//! is known to be missing and which estimates rest on too little; of a streamed answer, as far as that was known when it began.
+//! is known to be missing and which estimates rest on too little, as [`super::notes`] writes it; of a streamed answer, as far as that was known when it began.
 
 use std::io;
 
@@ -173,8 +173,7 @@ fn param(value: serde_json::Value) -> Result<ScalarValue> {
 
 /// Notes of an answer in a header, because every format has room for it there.
 fn notes(answer: &Answer) -> Option<HeaderValue> {
-    let notes = answer.notes();
-    (!notes.is_empty()).then(|| HeaderValue::from_str(&notes.join("; ")).ok())?
+    super::notes::header(&answer.notes())
 }
 
 fn respond(format: Format, notes: Option<HeaderValue>, body: Body) -> Response {

@@ -1,14 +1,22 @@
 //! The numbers of a plan, whatever its indicator counts. They begin with the first slice of the source, unless it has rows from before what was read.
+//!
+//! A value that is missing is not a value of nothing. By slices a slice without one is a gap. By Occurrences nothing says how long a value
+//! speaks for, and the cells of a plan must not: they are hours or minutes as its windows fall. So the lake's rule holds, that a hole of up
+//! to [`HOLE_SECONDS`] was watched, whatever is asked about and when.
 
-use tailwater_openslo::{Indicator, Source};
+use std::collections::BTreeSet;
+
+use tailwater_openslo::{Budgeting, Indicator, Source};
 use tailwater_slo::plan::What;
-use tailwater_slo::{Data, Observed, Plan, Span, Time};
+use tailwater_slo::{Data, Need, Observed, Plan, Slice, Span, Time};
 
+use super::HOLE_SECONDS;
 use super::pieces::earlier;
 use super::reader::Reader;
 use super::rows::{Received, cell};
 use super::select::Text;
 use super::source::{unwrapped, wrap};
+use super::watch::{WATCH_SECONDS, joined};
 use crate::error::Result;
 
 impl Reader<'_> {
@@ -16,12 +24,13 @@ impl Reader<'_> {
         let mut data = Data {
             observed: match plan.indicator {
                 Indicator::Requests { .. } | Indicator::Ratio { .. } => Observed::Spans(watched.to_vec()),
-                // A value that is missing is not a value of nothing.
                 Indicator::Raw { .. } | Indicator::Threshold { .. } => Observed::Rows,
             },
             ..Data::default()
         };
         let main = plan.windows[0].span;
+        let read = counted(&plan.needs);
+        let mut valued = Valued::default();
         let mut received = Received::within(main);
         for need in &plan.needs {
             match (need.what, &plan.indicator) {
@@ -48,9 +57,14 @@ impl Reader<'_> {
                     }));
                 }
                 (What::Counts, Indicator::Raw { source, .. } | Indicator::Threshold { source, .. }) => {
-                    for (time, value) in self.values(source, &need.spans).await? {
+                    let from = read.map(|read| read.from);
+                    for (time, value) in self.values(source, &from_before(&need.spans, from)).await? {
+                        let Some(slice) = plan.slice_of_value(time, 1, value) else {
+                            continue;
+                        };
+                        valued.0.insert(time.floor(WATCH_SECONDS));
                         if let Some((start, width)) = cell(&need.spans, need.width, time) {
-                            data.slices.extend(plan.slice_of_value(start, width, value));
+                            data.slices.push(Slice { start, width, ..slice });
                         }
                     }
                 }
@@ -59,14 +73,13 @@ impl Reader<'_> {
             }
         }
         data.upstream = received.upstream();
-        let first = data.slices.iter().map(|slice| slice.start).min();
-        let read = plan
-            .needs
-            .iter()
-            .flat_map(|need| &need.spans)
-            .map(|span| span.from)
-            .min();
-        data.begins = match (first, read) {
+        let mut first = data.slices.iter().map(|slice| slice.start).min();
+        if let (Observed::Rows, Budgeting::Occurrences, Some(read)) = (&data.observed, &plan.budgeting, read) {
+            let spans = valued.within(read);
+            first = spans.first().map(|span| span.from);
+            data.observed = Observed::Spans(spans);
+        }
+        data.begins = match (first, read.map(|read| read.from)) {
             (Some(first), Some(read)) if first > read && self.has_before(plan, read).await? => Some(read),
             (first, _) => first,
         };
@@ -110,5 +123,62 @@ impl Reader<'_> {
         text.time(time);
         text.push(" limit 1");
         Ok(self.time(text).await.map_err(unwrapped)?.is_some())
+    }
+}
+
+/// All that counts are read of.
+fn counted(needs: &[Need]) -> Option<Span> {
+    let spans = needs.iter().filter(|need| need.what == What::Counts);
+    let spans = spans.flat_map(|need| &need.spans).copied();
+    spans.reduce(|a, b| Span::new(a.from.min(b.from), a.to.max(b.to)))
+}
+
+/// The same spans; the one that begins at `from` begins a hole earlier, for what came shortly before speaks for the beginning.
+fn from_before(spans: &[Span], from: Option<Time>) -> Vec<Span> {
+    let earlier = |span: &Span| match Some(span.from) == from {
+        true => Span::new(span.from.plus(-i64::from(HOLE_SECONDS)), span.to),
+        false => *span,
+    };
+    spans.iter().map(earlier).collect()
+}
+
+/// Steps in which there was a value.
+#[derive(Default)]
+struct Valued(BTreeSet<Time>);
+
+impl Valued {
+    /// When values were watched. The last one may be as old as a hole: the next is not due yet.
+    fn within(mut self, read: Span) -> Vec<Span> {
+        if !self.0.is_empty() {
+            self.0.insert(read.to);
+        }
+        joined(self.0, read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_speak_until_the_next_is_overdue() {
+        let check = |values: &[i64], read: (i64, i64), expected: &[(i64, i64)]| {
+            let valued = Valued(values.iter().map(|at| Time(*at)).collect());
+            let spans = valued.within(Span::new(Time(read.0), Time(read.1)));
+            let spans: Vec<_> = spans.iter().map(|span| (span.from.0, span.to.0)).collect();
+            assert_eq!(spans, expected, "{values:?}");
+        };
+        check(&[], (0, 3600), &[]);
+        check(&[-900, 300, 1500, 2700], (60, 3660), &[(60, 3660)]);
+        check(&[300, 600], (60, 3660), &[(300, 900)]);
+        check(&[2700], (0, 3660), &[(2700, 3660)]);
+        check(&[2100], (0, 3660), &[(2100, 2400)]);
+    }
+
+    #[test]
+    fn only_the_beginning_looks_back() {
+        let spans = [(0, 60), (3600, 7200)].map(|(from, to)| Span::new(Time(from), Time(to)));
+        let looked = |from: Option<i64>| from_before(&spans, from.map(Time))[1].from.0;
+        assert_eq!([None, Some(0), Some(3600)].map(looked), [3600, 3600, 2700]);
     }
 }

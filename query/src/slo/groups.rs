@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use tailwater_openslo::{Indicator, RedKey, RedSelector};
 use tailwater_slo::plan::What;
 use tailwater_slo::report::{GroupKey, GroupReport, Groups};
-use tailwater_slo::{Plan, Span, evaluate};
+use tailwater_slo::{Plan, Span};
 
 use super::pieces::pieces;
 use super::reader::Reader;
@@ -43,7 +43,8 @@ impl Reader<'_> {
             let mut own = plan.clone();
             own.indicator = Indicator::Requests { of, good: *good };
             own.needs.retain(|need| need.what == What::Counts);
-            let report = evaluate(&own, self.data(&own, watched).await?);
+            let data = self.data(&own, watched).await?;
+            let report = self.evaluate(own, data).await?;
             let pairs = keys.iter().zip(values);
             let pairs = pairs.map(|(key, value)| GroupKey {
                 key: written(key),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use parking_lot::Mutex;
-use tailwater_slo::Time;
+use tailwater_slo::{Data, Plan, SloReport, Time, evaluate};
 
 use super::ROWS_MAX;
 use super::rows::times;
@@ -41,6 +41,11 @@ impl<'a> Reader<'a> {
             self.answers.lock().insert(key, rows.clone());
         }
         Ok(rows)
+    }
+
+    /// Evaluates what was read, where queries run.
+    pub(super) async fn evaluate(&self, plan: Plan, data: Data) -> Result<SloReport> {
+        self.engine.compute(move |_| evaluate(&plan, data)).await
     }
 
     /// Asks without looking whether the answer is known.

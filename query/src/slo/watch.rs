@@ -21,7 +21,7 @@ use crate::error::Result;
 const SLICE_SECONDS: u32 = (tailwater_model::red::SLICE_NS / 1_000_000_000) as u32;
 
 /// Step in which the lake is asked when it was watched.
-const WATCH_SECONDS: u32 = 300;
+pub(super) const WATCH_SECONDS: u32 = 300;
 
 /// How far back the newest slice is looked for before all of the table is read.
 const NEWEST_WITHIN_SECONDS: i64 = 86_400;
@@ -127,7 +127,7 @@ fn unseen(seen: Vec<Span>, all: Span) -> Vec<Span> {
 }
 
 /// Steps in which something was seen, joined over small holes and cut to a span.
-fn joined(seen: impl IntoIterator<Item = Time>, within: Span) -> Vec<Span> {
+pub(super) fn joined(seen: impl IntoIterator<Item = Time>, within: Span) -> Vec<Span> {
     let mut spans: Vec<Span> = Vec::new();
     for start in seen {
         let end = start.plus(WATCH_SECONDS.into());

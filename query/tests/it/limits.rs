@@ -77,7 +77,10 @@ async fn memory_runs_out_and_the_disk_is_left_clean() {
     };
     let fixture = Fixture::with_limits(limits).await;
     let hungry = "select value, count(*) from generate_series(1, 3000000) group by value having count(*) > 1";
-    assert_eq!(kind(&fixture, hungry).await, ErrorKind::Exhausted);
+    let error = fixture.ask(hungry).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Exhausted);
+    let text = error.to_string();
+    assert!(text.contains("query.memory") && !text.contains("consumer"), "{text}");
     settled(&fixture).await;
     // Files go with the operators that made them, which other threads may still be letting go of.
     let deadline = Instant::now() + Duration::from_secs(60);

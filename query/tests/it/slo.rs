@@ -490,6 +490,54 @@ async fn sql_of_a_document_is_a_source() {
     }
 }
 
+/// What is covered by a value every five minutes does not depend on the minute of asking, nor on the window.
+#[tokio::test(flavor = "multi_thread")]
+async fn values_cover_time_whatever_the_plan_reads() {
+    const NOON: i64 = DAY + 12 * 3600;
+    let mut rows = Vec::new();
+    // `cart` tells up to when the lake goes; a day before that and one more hour.
+    for minute in -26 * 60..60 {
+        let at = NOON + minute * 60;
+        let services = [("cart", true), ("checkout", minute % 5 == 0)];
+        rows.extend(services.into_iter().filter(|(_, is)| *is).map(|(service, _)| Requests {
+            at,
+            service,
+            ..Requests::default()
+        }));
+    }
+    let fixture = lake(&rows).await;
+    let coverage = async |more: &str, at: i64, windows: &[&str]| {
+        let sql =
+            format!("select ts as slice, sum(n) as value from red where service_name = 'checkout' {more} group by 1");
+        let slos = document(
+            &format!("thresholdMetric: {{metricSource: {{type: tailwater, spec: {{sql: \"{sql}\"}}}}}}"),
+            "Occurrences",
+            "target: 0.9, op: lt, value: 50",
+        );
+        let settings = Settings {
+            windows: windows.iter().map(|window| Period::parse(window).unwrap()).collect(),
+            ..Settings::default()
+        };
+        let reported = report(&fixture.engine, &slos, &settings, Time(at)).await.unwrap();
+        let windows = reported.report.objectives[0].windows.iter();
+        windows
+            .map(|window| (window.coverage, window.verdict))
+            .collect::<Vec<_>>()
+    };
+    for at in [NOON, NOON + 17 * 60, NOON + 34 * 60] {
+        let found = coverage("", at, &["1h", "1d"]).await;
+        assert_eq!(
+            found.iter().map(|(share, _)| *share).collect::<Vec<_>>(),
+            [1.0, 1.0],
+            "{at}"
+        );
+        assert_ne!(found[0].1, Verdict::NoData);
+    }
+    // Half an hour without a value is a gap, and no more than that.
+    let late = "and ts < timestamp '2026-11-22T11:30:00Z'";
+    assert_eq!(coverage(late, NOON, &["1h"]).await, [(0.5, Verdict::NoData)]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn sources_of_others_are_skipped_and_count_as_no_data() {
     let fixture = lake(&hour(10_000, 1000)).await;
@@ -509,6 +557,17 @@ async fn sources_of_others_are_skipped_and_count_as_no_data() {
         (1, Verdict::NoData)
     );
     assert!(reported.skipped[0].contains("Prometheus"), "{:?}", reported.skipped);
+    // Whatever its name is, the header says it.
+    let text = yaml(
+        "ratioMetric: {rawType: success, raw: {metricSource: {type: Prometheus, spec: {query: up}}}}",
+        "Occurrences",
+        "displayName: Prüfung, target: 0.9",
+    );
+    let request = Request::post("/api/v1/slo/report").body(Body::from(text)).unwrap();
+    let router = http::router(http::Desk::open(fixture.engine.clone()));
+    let response = router.oneshot(request).await.unwrap();
+    let notes = http::notes::read(&response.headers()["tailwater-notes"]);
+    assert!(notes.contains("objective `Prüfung` of SLO `pay`"), "{notes}");
 }
 
 /// Status, verdict and body of a request to the route.
@@ -548,6 +607,11 @@ async fn the_route_reports_and_refuses() {
     let (_, verdict, body) = post(&fixture, &format!("?{at}&format=text&window=30m,1h"), text("0.9")).await;
     assert_eq!(verdict.as_deref(), Some("met"));
     assert!(body.contains("30m") && !body.contains('\u{1b}'), "{body}");
+    // The same window ten thousand times is one.
+    let windows = ["30m"; 10_000].join(",");
+    let (_, _, body) = post(&fixture, &format!("?{at}&window={windows}"), text("0.9")).await;
+    let json: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(json["objectives"][0]["windows"].as_array().unwrap().len(), 1);
     // 100 of 5,900 fail, where 1.7 % may.
     let few = lake(
         &(0..60)
@@ -583,6 +647,25 @@ async fn the_route_reports_and_refuses() {
         ("?format=pdf", text("0.9"), "pdf"),
         ("?at=noon", text("0.9"), "noon"),
         ("?window=1s", text("0.9"), "window"),
+        ("?window=0d", text("0.9"), "length"),
+        ("?window=1m,2m,3m,4m,5m,6m,7m,8m,9m", text("0.9"), "more than 8 windows"),
+        (
+            "",
+            text(&["0.9"; 2001].join("}, {target: ")),
+            "2001 objectives, more than the 2000",
+        ),
+        (
+            "",
+            text(&["0.9"; 2000].join("}, {target: ")).replacen(
+                "metadata: {name: pay}",
+                &format!(
+                    "metadata: {{name: pay, annotations: {{tailwater.io/maintenance: '{}'}}}}",
+                    ["exclude 2026-11-22T00:00:00Z/2026-11-22T00:01:00Z"; 100].join("; ")
+                ),
+                1,
+            ),
+            "windows of objectives, their alerts and their maintenance, more than the 200000",
+        ),
         ("?pony=1", text("0.9"), "pony"),
         ("?interval=wald", text("0.9"), "clopper-pearson"),
         ("?evidence=hearsay", text("0.9"), "counts"),

@@ -9,10 +9,12 @@ use http::Uri;
 use tailwater_config::Config;
 use tailwater_openslo::files::{self, Checked};
 use tailwater_openslo::{Period, write};
+use tailwater_query::http::notes;
 use tailwater_query::slo::{self, parse_time};
 use tailwater_query::{Engine, EngineConfig};
 use tailwater_runtime::{Exit, machine};
 use tailwater_slo::interval::IntervalMethod;
+use tailwater_slo::plan::windows_asked;
 use tailwater_slo::{Settings, Time, Verdict, render, verdict};
 use tailwater_storage::lake::Lake;
 
@@ -63,7 +65,7 @@ struct Asked {
     /// Form of the report.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
-    /// Rolling windows instead of those of the documents, as in 7d,30d,90d.
+    /// Rolling windows instead of those of the documents, as in 7d,30d,90d; 8 at most.
     #[arg(long, value_name = "LENGTHS", value_delimiter = ',', value_parser = window)]
     window: Vec<Period>,
     /// How far a counted share may lie from the true one.
@@ -237,13 +239,30 @@ fn answer(asked: &Asked, common: &Common, colour: bool) -> anyhow::Result<Result
         ));
         return Ok(Err(Exit::Trouble));
     }
+    let windows = match windows_asked(asked.window.iter().copied()) {
+        Ok(windows) => windows,
+        Err(why) => {
+            tell(format_args!("tailwater: --window: {why}"));
+            return Ok(Err(Exit::Trouble));
+        }
+    };
     let config = common.load()?;
     let at = asked.at.unwrap_or_else(|| Time(chrono::Utc::now().timestamp()));
     let got = small_runtime()?.block_on(async {
         match (&asked.endpoint, &common.data) {
-            (Some(endpoint), _) => ask(&asked.client.peer(endpoint)?, &checked, asked, at, colour).await,
-            (None, Some(_)) => Box::pin(read(&config, &checked, asked, at, colour)).await,
-            (None, None) => ask(&sql::server(&config, &asked.client)?, &checked, asked, at, colour).await,
+            (Some(endpoint), _) => ask(&asked.client.peer(endpoint)?, &checked, asked, &windows, at, colour).await,
+            (None, Some(_)) => Box::pin(read(&config, &checked, asked, windows, at, colour)).await,
+            (None, None) => {
+                ask(
+                    &sql::server(&config, &asked.client)?,
+                    &checked,
+                    asked,
+                    &windows,
+                    at,
+                    colour,
+                )
+                .await
+            }
         }
     })?;
     Ok(match got {
@@ -275,6 +294,7 @@ async fn read(
     config: &Config,
     checked: &Checked,
     asked: &Asked,
+    windows: Vec<Period>,
     at: Time,
     colour: bool,
 ) -> anyhow::Result<Result<Answer, Refused>> {
@@ -295,7 +315,7 @@ async fn read(
         None => engine,
     };
     let settings = Settings {
-        windows: asked.window.clone(),
+        windows,
         interval: asked.interval.method(),
         evidence: asked.evidence.decides(),
         ..Settings::default()
@@ -315,11 +335,12 @@ async fn ask(
     peer: &Peer,
     checked: &Checked,
     asked: &Asked,
+    windows: &[Period],
     at: Time,
     colour: bool,
 ) -> anyhow::Result<Result<Answer, Refused>> {
     let authority = &peer.authority;
-    let windows: Vec<String> = asked.window.iter().map(ToString::to_string).collect();
+    let windows: Vec<String> = windows.iter().map(ToString::to_string).collect();
     let mut path = format!(
         "/api/v1/slo/report?format={}&at={at}&colour={colour}&interval={}&evidence={}",
         asked.format.word(),
@@ -357,7 +378,12 @@ async fn ask(
     };
     Ok(Ok(Answer {
         worst,
-        notes: header("tailwater-notes").map(str::to_owned).into_iter().collect(),
+        notes: got
+            .headers
+            .get("tailwater-notes")
+            .map(notes::read)
+            .into_iter()
+            .collect(),
         text: String::from_utf8(got.body.into())?,
     }))
 }

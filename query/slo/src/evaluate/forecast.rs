@@ -1,7 +1,10 @@
 //! When the budget will be gone if things go on as they have lately.
 //!
-//! Calendar windows: budget is laid out for the whole window at the traffic so far, `(W - t consumed) / burn` from now, which at the end
-//! of the window is the workbook's `remaining * W / burn`. Rolling windows forget: old errors roll off while new ones come in, so the
+//! The budget is that of the whole window. What was judged of it, `t` of `W`, spent `t consumed / W` at the traffic so far: a bad first day of
+//! a month overdraws the budget of the day, and that of the month only where nothing but bad days would have.
+//!
+//! Calendar windows: it is gone `(W - t consumed) / burn` from now, which at the end of the window is the workbook's `remaining * W / burn`.
+//! Rolling windows forget: old errors roll off while new ones come in, so the
 //! window is rolled forward step by step, and the answer may be "never" although the burn rate is above 1 for now or the budget is low.
 //! Traffic is taken as steady at its recent rate. Left out: seasons of day and week, hence no probability.
 
@@ -16,7 +19,7 @@ use crate::time::Span;
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "is")]
 pub enum Exhaustion {
-    /// It is gone.
+    /// It is gone, all that the whole window has.
     Spent,
     /// Not within one window's length (rolling) or not before the window ends (calendar).
     Never {
@@ -44,7 +47,7 @@ const STEPS: u32 = 720;
 /// to notice.
 const PACE_SECONDS: u64 = 6 * 3600;
 
-pub(super) fn exhaustion(plan: &Plan, series: &Series<'_>, index: usize, partial: bool) -> Exhaustion {
+pub(super) fn exhaustion(plan: &Plan, series: &Series<'_>, index: usize, judged: Span) -> Exhaustion {
     let planned = &plan.windows[index];
     let (whole, span) = (planned.whole, planned.span);
     let unknown = |because: &str| Exhaustion::Unknown {
@@ -55,10 +58,11 @@ pub(super) fn exhaustion(plan: &Plan, series: &Series<'_>, index: usize, partial
     let Some(consumed) = tally.consumed(plan.target.budget()).map(|ratio| ratio.as_f64()) else {
         return unknown("nothing was counted");
     };
-    if consumed >= 1.0 {
+    let (length, gone) = (whole.seconds() as f64, judged.seconds() as f64);
+    if gone * consumed >= length {
         return Exhaustion::Spent;
     }
-    if partial {
+    if judged != span {
         return unknown("data does not reach back to the start of the window");
     }
     let recent = plan
@@ -79,7 +83,6 @@ pub(super) fn exhaustion(plan: &Plan, series: &Series<'_>, index: usize, partial
         roll(plan, series, span, traffic, failing, budget)
     } else {
         let burn = failing / traffic / budget;
-        let (length, gone) = (whole.seconds() as f64, span.seconds() as f64);
         Some((length - gone * consumed) / burn).filter(|seconds| *seconds <= length - gone)
     };
     match reached {

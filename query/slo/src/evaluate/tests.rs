@@ -108,6 +108,30 @@ fn budget_in_time() {
 }
 
 #[test]
+fn windows_are_asked_for_once_and_not_too_many() {
+    use crate::plan::{WINDOWS_MAX, windows_asked};
+    let check = |asked: &str, expected: Result<&str, &str>| {
+        let periods = asked.split(',').map(|text| Period::parse(text).unwrap());
+        let windows = windows_asked(periods).map(|windows| {
+            let names: Vec<String> = windows.iter().map(ToString::to_string).collect();
+            names.join(",")
+        });
+        match (windows, expected) {
+            (Ok(windows), Ok(expected)) => assert_eq!(windows, expected),
+            (Err(why), Err(says)) => assert!(why.contains(says), "{why}"),
+            (found, _) => panic!("{asked}: {found:?}"),
+        }
+    };
+    check("7d,30d", Ok("7d,30d"));
+    check("1h,60m,1h,5m", Ok("1h,5m"));
+    check(&["1m"; 20_000].join(","), Ok("1m"));
+    check("1m,2m,3m,4m,5m,6m,7m,8m,1m", Ok("1m,2m,3m,4m,5m,6m,7m,8m"));
+    check("1m,2m,3m,4m,5m,6m,7m,8m,9m", Err("more than 8 windows"));
+    check("0d", Err("length"));
+    assert_eq!(WINDOWS_MAX, 8);
+}
+
+#[test]
 fn the_plan_reads_hours_and_the_minutes_around_them() {
     let minutes_off = NOON.plus(34 * 60 + 50);
     let plan = only(
@@ -410,6 +434,53 @@ fn calendar_windows_end_at_the_watermark_and_lie_ahead() {
         panic!("{:?}", report.windows[0].exhaustion)
     };
     near(seconds, (31.0 * 86_400.0 - 10.0 * 6.0 * 3600.0) / 10.0);
+}
+
+/// Shares are of the part that was judged, time is of the window: three minutes of outage are three minutes of a month's budget.
+#[test]
+fn time_is_of_the_whole_window() {
+    let month = |zone| TimeWindow::Calendar {
+        period: Period::new(1, Unit::Month),
+        start: chrono::NaiveDate::from_ymd_opt(2026, 1, 1).unwrap().into(),
+        zone,
+    };
+    // 2026-03-02T00:00:00Z.
+    let second_day = Time(NOON.0 - 8 * 86_400 - 43_200);
+    let check = |window: &TimeWindow, bad_minutes: i64, time: f64, exhausted: &dyn Fn(&Exhaustion) -> bool| {
+        let slo = slo("s", "0.999", Budgeting::Occurrences, window.clone(), None);
+        let plan = only(&slo, &Settings::default(), as_of(second_day));
+        // Everything fails from 01:00 of the first day on.
+        let from = second_day.plus(-23 * 3600);
+        let outage = Span::new(from, from.plus(bad_minutes * 60));
+        let mut data = read(&plan, |time| (if outage.holds(time) { 0 } else { 1000 }, 1000));
+        let begins = second_day.plus(-86_400);
+        if window == &days(30) {
+            data.begins = Some(begins);
+            data.slices.retain(|slice| slice.start >= begins);
+        }
+        let report = evaluate(&plan, data);
+        let window = &report.windows[0];
+        let budget = window.budget.unwrap();
+        let minutes = window.judged().seconds() as f64 / 60.0;
+        near(budget.consumed, bad_minutes as f64 / (minutes * 0.001));
+        near(budget.remaining, 1.0 - budget.consumed);
+        near(budget.time_seconds, time);
+        near(budget.time_left_seconds, time - bad_minutes as f64 * 60.0);
+        assert!(exhausted(&window.exhaustion), "{bad_minutes}: {:?}", window.exhaustion);
+    };
+    let never = |exhaustion: &Exhaustion| matches!(exhaustion, Exhaustion::Never { .. });
+    let spent = |exhaustion: &Exhaustion| *exhaustion == Exhaustion::Spent;
+    let unknown = |exhaustion: &Exhaustion| matches!(exhaustion, Exhaustion::Unknown { .. });
+    // 31 days are 44 min 38.4 s.
+    let utc = month(chrono_tz::UTC);
+    check(&utc, 3, 2678.4, &never);
+    check(&utc, 44, 2678.4, &never);
+    check(&utc, 45, 2678.4, &spent);
+    // Clocks go forward on the 29th: an hour less.
+    check(&month(chrono_tz::Europe::Berlin), 3, 2674.8, &never);
+    // A window older than its data: what lies before it is not known to have been good.
+    check(&days(30), 3, 2592.0, &unknown);
+    check(&days(30), 44, 2592.0, &spent);
 }
 
 #[test]

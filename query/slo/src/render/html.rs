@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use crate::render::{svg, words};
 use crate::report::{CompositeReport, Groups, Report, SloReport, WindowReport};
-use crate::verdict::{Verdict, seconds};
+use crate::verdict::{Evidence, Verdict, seconds};
 
 const STYLE: &str = include_str!("html.css");
 
@@ -30,12 +30,14 @@ pub(super) fn html(report: &Report) -> String {
     for (i, slo) in report.objectives.iter().enumerate() {
         card(&mut out, report, slo, i + 1);
     }
-    out.push_str(
+    let _ = write!(
+        out,
         "</main>\n<footer>\n<h2>How to read this</h2>\n\
-         <p><b>Met</b> and <b>missed</b> mean that the whole interval lies on one side of the target; <b>undetermined</b> that it does not; \
+         <p><b>Met</b> and <b>missed</b> mean that {}; \
          <b>no data</b> that too little was measured to say anything, which is never good news. \
          A burn rate of 1 spends the budget in exactly the window; 14.4 spends 2% of a 30 day budget in an hour. \
          Percentages are cut off, not rounded: 100% is all of it.</p>\n",
+        decided(report)
     );
     let _ = writeln!(
         out,
@@ -43,6 +45,17 @@ pub(super) fn html(report: &Report) -> String {
         report.format
     );
     out
+}
+
+/// What verdicts mean by the evidence that decided them.
+fn decided(report: &Report) -> &'static str {
+    let evidence = report.objectives.first().map(|slo| slo.windows[0].evidence);
+    match evidence.unwrap_or_default() {
+        Evidence::Interval => "the whole interval lies on one side of the target; <b>undetermined</b> that it does not",
+        Evidence::Counts => {
+            "the counts reach the target or do not, whatever chance had in them; <b>undetermined</b> that they leave it open"
+        }
+    }
 }
 
 /// Text that HTML takes as text, between tags and in quoted attributes.
@@ -300,7 +313,7 @@ fn facts(out: &mut String, slo: &SloReport, window: &WindowReport) {
             "Budget left",
             class,
             &words::budget(budget.remaining),
-            &words::budget_words(budget),
+            &words::budget_words(window, budget),
         );
     }
     fact(
@@ -348,8 +361,11 @@ fn plots(out: &mut String, slo: &SloReport, window: &WindowReport) {
         let deeper = slo.history.iter().any(|point| point.remaining < svg::DEEPEST);
         let _ = writeln!(
             out,
-            "<figure><h3>Budget left</h3>{}<figcaption>Line: left of the budget of {}{}; dashed: an even pace. Bars: spent per bin{}.</figcaption></figure>",
+            "<figure><h3>Budget left</h3>{}<figcaption>Line: left of the budget of {}{}{}; dashed: an even pace. Bars: spent per bin{}.</figcaption></figure>",
             svg::budget(slo, window),
+            words::part(window)
+                .map(|part| format!("{part} of "))
+                .unwrap_or_default(),
             escape(&window.name),
             if deeper { ", drawn down to -100%" } else { "" },
             words::worst(&slo.history)

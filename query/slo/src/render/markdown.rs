@@ -126,7 +126,7 @@ fn section(out: &mut String, report: &Report, slo: &SloReport) {
         }
     }
     if let Some(runbook) = &slo.runbook {
-        let _ = writeln!(out, "\nRunbook: {}", escape(runbook));
+        let _ = writeln!(out, "\nRunbook: {}", link(runbook));
     }
     if !slo.notes.is_empty() {
         out.push('\n');
@@ -155,7 +155,7 @@ fn row(out: &mut String, window: &WindowReport) {
         format!(
             "{} left; {}",
             words::budget(budget.remaining),
-            words::budget_words(budget)
+            words::budget_words(window, budget)
         )
     });
     let _ = writeln!(
@@ -170,6 +170,16 @@ fn row(out: &mut String, window: &WindowReport) {
         words::exhaustion(&window.exhaustion),
         words::budget(window.coverage),
     );
+}
+
+/// A link where the address is one of the web and can stand between angle brackets, else the text.
+fn link(address: &str) -> String {
+    let is_web = address.starts_with("https://") || address.starts_with("http://");
+    if is_web && !address.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '<' | '>')) {
+        format!("<{address}>")
+    } else {
+        escape(address)
+    }
 }
 
 /// Text that Markdown and the HTML inside it take as text, in a table cell as well.

@@ -95,13 +95,15 @@ pub(super) fn budget(slo: &SloReport, window: &WindowReport) -> String {
             );
         }
     }
-    let (from, to) = (
+    // The budget that the line shows is that of what was judged, so an even pace spends it from there to there.
+    let (from, even, to) = (
         across(WIDTH, window.whole, window.span.from),
-        across(WIDTH, window.whole, window.whole.to),
+        across(WIDTH, window.whole, window.judged().from),
+        across(WIDTH, window.whole, window.judged().to),
     );
     let _ = write!(
         out,
-        r#"<path class="even" d="M{from:.1} {:.1}L{to:.1} {:.1}"/>"#,
+        r#"<path class="even" d="M{even:.1} {:.1}L{to:.1} {:.1}"/>"#,
         y(1.0),
         y(0.0)
     );

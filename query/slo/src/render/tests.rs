@@ -2,7 +2,7 @@
 use super::*;
 use crate::fixture::{NOON, as_of, days, read, sample, slo};
 use crate::plan::{Settings, plan};
-use crate::{Report, evaluate};
+use crate::{Report, Time, evaluate};
 
 /// A burn rate of 10 since two hours, 30 days of a thousand requests a minute before. By hand: 42,000 bad events are left, the last six hours
 /// spent 1,200, so they last 210 hours.
@@ -50,6 +50,52 @@ Pay ─────────────────────────�
   definition  0000000000000000123456789abcdef0   data until 2026-03-10T12:00:00Z
 ";
     assert_eq!(render(&small("Pay"), Format::Text, false), expected);
+}
+
+/// At the start of the second day of a month of 31 days, after three minutes of outage; and on its tenth day, burning at exactly 1.
+#[test]
+fn a_part_of_a_window_is_told_from_all_of_it() {
+    let month = tailwater_openslo::TimeWindow::Calendar {
+        period: tailwater_openslo::Period::new(1, tailwater_openslo::Unit::Month),
+        start: chrono::NaiveDate::from_ymd_opt(2026, 1, 1).unwrap().into(),
+        zone: chrono_tz::UTC,
+    };
+    let slo = slo("s", "0.999", tailwater_openslo::Budgeting::Occurrences, month, None);
+    let day = |number: i64| Time(1_772_323_200 + (number - 1) * 86_400);
+    let report = |at: Time, minute: &dyn Fn(Time) -> (u64, u64)| {
+        let plan = plan(&slo, &Settings::default(), as_of(at)).unwrap().remove(0);
+        let data = read(&plan, minute);
+        Report::new(at, vec![evaluate(&plan, data)])
+    };
+    let outage = report(day(2), &|time| {
+        (
+            if (0..180).contains(&(time.0 - day(1).0)) {
+                0
+            } else {
+                1000
+            },
+            1000,
+        )
+    });
+    let text = render(&outage, Format::Text, false)
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ");
+    let expected = "-108.4% left (3,000 of 1,440 bad events spent in the 1d judged; 41m 38s of 44m 38s of outage left in the whole window)";
+    assert!(text.contains(expected), "{text}");
+    assert!(text.contains("gone not at the pace of the last 6h"), "{text}");
+    let html = render(&report(day(11), &|_| (999, 1000)), Format::Html, false);
+    assert!(
+        html.contains("left of the budget of the 10d judged of 1M from"),
+        "{html}"
+    );
+    // The line and the even pace end at the same point, a third of the way.
+    let end = |class: &str| {
+        let (_, path) = html.split_once(&format!("class=\"{class}\" d=\"")).unwrap();
+        let (path, _) = path.split_once('"').unwrap();
+        path.rsplit('L').next().unwrap().to_owned()
+    };
+    assert_eq!((end("even"), end("left")), ("196.3 144.0".into(), "196.3 144.0".into()));
 }
 
 #[test]
@@ -169,6 +215,36 @@ fn html_takes_names_as_text() {
     // An address that is none of the web stays text.
     assert!(sample.contains("Runbook: javascript:alert(1)") && !sample.contains("href=\"javascript"));
     assert!(sample.contains("href=\"https://runbooks.example/checkout\""));
+}
+
+#[test]
+fn runbooks_are_links_where_they_are_of_the_web() {
+    let check = |address: &str, expected: &str| {
+        let mut report = small("Pay");
+        report.objectives[0].runbook = Some(address.into());
+        let markdown = render(&report, Format::Markdown, false);
+        assert!(markdown.contains(&format!("\nRunbook: {expected}\n")), "{markdown}");
+    };
+    check("https://w.example/SLO_runbook*", "<https://w.example/SLO_runbook*>");
+    check("http://w.example/a|b", "<http://w.example/a|b>");
+    check("https://w.example/> <script>", "https://w.example/&gt; &lt;script&gt;");
+    check("javascript:a_b", "javascript:a\\_b");
+}
+
+#[test]
+fn the_footer_says_what_decided() {
+    let mut report = small("Pay");
+    let footer = |report: &Report| {
+        let html = render(report, Format::Html, false);
+        html.split_once("How to read this").unwrap().1.to_owned()
+    };
+    assert!(footer(&report).contains("the whole interval lies on one side"));
+    report.objectives[0].windows[0].evidence = crate::verdict::Evidence::Counts;
+    let counts = footer(&report);
+    assert!(
+        counts.contains("the counts reach the target") && !counts.contains("interval"),
+        "{counts}"
+    );
 }
 
 /// Every tag that is opened is closed in order, every attribute is quoted, nothing is loaded from elsewhere.

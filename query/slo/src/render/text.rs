@@ -257,7 +257,7 @@ fn figures(out: &mut Page, slo: &SloReport, window: &WindowReport, history: &[Po
             &format!(
                 "{} left ({})",
                 words::budget(budget.remaining),
-                words::budget_words(budget)
+                words::budget_words(window, budget)
             ),
         );
         if !history.is_empty() {

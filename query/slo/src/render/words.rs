@@ -1,7 +1,8 @@
 //! Numbers for people: few digits, honest ones.
 
 use crate::report::{
-    CompositeReport, CompositeWindow, Exhaustion, GroupReport, Groups, Member, Report, SloReport, WindowReport,
+    BudgetReport, CompositeReport, CompositeWindow, Exhaustion, GroupReport, Groups, Member, Report, SloReport,
+    WindowReport,
 };
 use crate::time::{Span, Time};
 use crate::verdict::seconds;
@@ -189,20 +190,31 @@ pub(super) fn events(window: &WindowReport) -> String {
     )
 }
 
-/// What is left of a budget, in all its units.
-pub(super) fn budget_words(budget: &crate::report::BudgetReport) -> String {
+/// What is left of a budget, in all its units. Where a part of the window is judged, what is of the part and what of all of it.
+pub(super) fn budget_words(window: &WindowReport, budget: &BudgetReport) -> String {
     let (left, all) = (budget.time_left_seconds as i64, seconds(budget.time_seconds as i64));
     let outage = if left < 0 {
         format!("overdrawn by {} of outage, {all} allowed", seconds(-left))
     } else {
         format!("{} of {all} of outage left", seconds(left))
     };
+    let (of_part, of_all) = match part(window) {
+        Some(part) => (format!(" in {part}"), " in the whole window"),
+        None => (String::new(), ""),
+    };
     format!(
-        "{} of {} bad {} spent; {outage}",
+        "{} of {} bad {} spent{of_part}; {outage}{of_all}",
         amount(budget.spent),
         amount(budget.allowed),
         budget.unit
     )
+}
+
+/// What is judged of a window: `the 1d judged`. `None` where it is all of it.
+pub(super) fn part(window: &WindowReport) -> Option<String> {
+    let judged = window.judged();
+    let length = i64::try_from(judged.seconds()).unwrap_or(i64::MAX);
+    (judged != window.whole).then(|| format!("the {} judged", seconds(length)))
 }
 
 /// The bin that spent most of the budget: `2026-03-09 06:00 to 2026-03-09 12:00 UTC: 34.2% of the budget, 120 bad of 4,000`. `None` when
@@ -238,6 +250,7 @@ pub(super) fn composite(window: &CompositeWindow) -> String {
     };
     let between = window
         .consumed_between
+        .filter(|between| between.lo < between.hi)
         .map(|between| format!(", between {} and {}", share(between.lo, 1), share(between.hi, 1)))
         .unwrap_or_default();
     format!("{} left ({} spent{between})", budget(remaining), share(consumed, 1))
