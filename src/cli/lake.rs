@@ -285,6 +285,7 @@ fn verified_json(verified: &Verified) -> anyhow::Result<String> {
 async fn compact(lake: Lake, config: &Config) -> anyhow::Result<Exit> {
     let _lock = role_maintain::lock(&config.data)?;
     let turn = Arc::new(Semaphore::new(1));
+    let mut exit = Exit::Ok;
     // Derived tables come after what they derive from.
     for table in Table::ALL {
         let mut policy = role_maintain::policy(config, table);
@@ -311,10 +312,14 @@ async fn compact(lake: Lake, config: &Config) -> anyhow::Result<Exit> {
                 continue;
             }
             print(&compacted(table, &total, &report))?;
+            if let Some(reason) = role_maintain::unreadable(&report) {
+                tracing::error!(table = table.name(), reason, "not all of the table could be tidied");
+                exit = Exit::Trouble;
+            }
             break;
         }
     }
-    Ok(Exit::Ok)
+    Ok(exit)
 }
 
 /// What was done to a table, and how it is now.

@@ -625,3 +625,25 @@ async fn a_day_leaves_red_only_when_its_hours_are_kept() {
     let gone = run(&lake, Table::Red1h, MIDNIGHT_MS + 402 * DAY_MS).await;
     assert!(gone.expired_rows > 0 && gone.files == 0, "{gone:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_day_whose_file_cannot_be_read_does_not_keep_others_from_being_derived() {
+    let (_dir, lake) = lake().await;
+    for second in [-86_000, -86_000 - 86_400] {
+        append(&lake, &[row(1, second, &[5], &[])]).await;
+    }
+    // Days are made newest first.
+    let red = lake.snapshot(Table::Red).await.unwrap();
+    let broken = red.files().iter().max_by_key(|file| file.date).unwrap();
+    assert_eq!(broken.date, TODAY - 1);
+    std::fs::remove_file(lake.local_table_dir(Table::Red).unwrap().join(&*broken.path)).unwrap();
+    let mut keeper = keeper(&lake, Table::Red15m, |_| {});
+    for derived_days in [1, 0] {
+        let report = keeper.run_once(MIDNIGHT_MS + HOUR_MS).await.unwrap();
+        assert_eq!(report.derived_days, derived_days);
+        assert_eq!(report.unreadable[0].0, broken.path);
+    }
+    let made = lake.snapshot(Table::Red15m).await.unwrap();
+    let dates: Vec<i32> = made.files().iter().map(|file| file.date).collect();
+    assert_eq!(dates, [TODAY - 2]);
+}

@@ -7,8 +7,12 @@
 //! of it, or a day after it was written if no commit ever named it; rows that retention removes are counted, per tenant, in
 //! the commit that removes them. Assumes: one maintainer per lake (the caller holds `maintain.lock`).
 //!
+//! A run has steps, and one that fails keeps no other from being done. A file that cannot be read is left alone for an hour and told
+//! ([`Report::unreadable`]); the rest of its table is kept.
+//!
 //! [`Keeper::run_once`] takes the time as an argument and does everything due; [`run`] calls it for ever.
 
+mod aside;
 mod compact;
 mod derive;
 mod expire;
@@ -173,6 +177,8 @@ pub struct Report {
     pub vacuumed: u64,
     /// Data files unlinked that no commit ever named.
     pub orphans: u64,
+    /// Files that are left alone because they cannot be read, and why.
+    pub unreadable: Vec<(Arc<str>, String)>,
 }
 
 /// Keeps one table.
@@ -184,6 +190,7 @@ pub struct Keeper {
     /// Version of the newest checkpoint, once looked up.
     checkpoint: Option<u64>,
     swept_ms: Option<i64>,
+    aside: aside::Aside,
     /// One merge at a time over all tables: they are what costs memory and disk bandwidth.
     turn: Arc<Semaphore>,
 }
@@ -197,6 +204,7 @@ impl Keeper {
             policy,
             checkpoint: None,
             swept_ms: None,
+            aside: aside::Aside::default(),
             turn,
         }
     }
@@ -209,50 +217,26 @@ impl Keeper {
     /// Does everything that is due at `now_ms` (milliseconds since 1970).
     ///
     /// # Errors
-    /// As [`Lake::snapshot`]; [`ErrorKind::Conflict`] if other commits kept winning. What was done before the error stays done.
+    /// As [`Lake::snapshot`]; [`ErrorKind::Conflict`] if other commits kept winning. It is the first of its steps; what could be done is done.
     pub async fn run_once(&mut self, now_ms: i64) -> Result<Report> {
         let mut report = Report::default();
+        let mut outcome = self.look_again(now_ms).await;
         if let Some(slice_s) = self.table.derived_slice_s() {
-            self.derive(slice_s, now_ms, &mut report).await?;
+            outcome = outcome.and(self.derive(slice_s, now_ms, &mut report).await);
         }
-        self.expire(now_ms, &mut report).await?;
-        for _ in 0..MERGES_MAX {
-            let snapshot = self.lake.snapshot(self.table).await?;
-            let Some(group) = folds(snapshot.files(), now_ms, &self.policy).into_iter().next() else {
-                break;
-            };
-            if !self.has_room(group.files.iter().map(|file| file.size).sum()) {
-                report.postponed += 1;
-                break;
-            }
-            if !self.fold(&group, now_ms, &mut report).await? {
-                break;
-            }
-        }
+        outcome = outcome.and(self.expire(now_ms, &mut report).await);
+        outcome = outcome.and(self.fold_all(now_ms, &mut report).await);
         // A day of a derived table is written as a whole already.
-        for _ in 0..(if self.table.derived_slice_s().is_some() {
-            0
-        } else {
-            MERGES_MAX
-        }) {
-            let snapshot = self.lake.snapshot(self.table).await?;
-            let policy = self.policy_for(&snapshot);
-            let Some(group) = plan(snapshot.files(), now_ms, &policy).into_iter().next() else {
-                break;
-            };
-            if !self.has_room(group.files.iter().map(|file| file.size).sum()) {
-                report.postponed += 1;
-                break;
-            }
-            if !self.compact(&group, now_ms, &mut report).await? {
-                break;
-            }
+        if self.table.derived_slice_s().is_none() {
+            outcome = outcome.and(self.compact_all(now_ms, &mut report).await);
         }
-        self.upkeep(now_ms, &mut report).await?;
+        outcome = outcome.and(self.upkeep(now_ms, &mut report).await);
+        outcome?;
         let snapshot = self.lake.snapshot(self.table).await?;
         report.version = snapshot.version;
         report.files = snapshot.files().len() as u64;
         report.bytes = bytes_of(&snapshot);
+        report.unreadable = self.aside.told();
         Ok(report)
     }
 }
@@ -279,6 +263,62 @@ impl Keeper {
             Ok(disk) => disk.f_bavail.saturating_mul(disk.f_frsize) >= self.policy.reserve_bytes.saturating_add(bytes),
             Err(_) => true,
         }
+    }
+
+    /// Looks at the files of the table that were left alone for long enough. Those of another table are tried by what needs them.
+    async fn look_again(&mut self, now_ms: i64) -> Result<()> {
+        let due = self.aside.take_due(now_ms);
+        if due.is_empty() {
+            return Ok(());
+        }
+        let snapshot = self.lake.snapshot(self.table).await?;
+        for file in snapshot.files().iter().filter(|file| due.contains(&file.path)) {
+            if let Err(error) = files::check(&self.lake, self.table, file).await {
+                self.aside.put(self.table, error, now_ms)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn fold_all(&mut self, now_ms: i64, report: &mut Report) -> Result<()> {
+        for _ in 0..MERGES_MAX {
+            let snapshot = self.lake.snapshot(self.table).await?;
+            let groups = folds(&self.aside.others(snapshot.files()), now_ms, &self.policy);
+            let Some(group) = groups.into_iter().next() else {
+                break;
+            };
+            if !self.has_room(group.files.iter().map(|file| file.size).sum()) {
+                report.postponed += 1;
+                break;
+            }
+            match self.fold(&group, now_ms, report).await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => self.aside.put(self.table, error, now_ms)?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn compact_all(&mut self, now_ms: i64, report: &mut Report) -> Result<()> {
+        for _ in 0..MERGES_MAX {
+            let snapshot = self.lake.snapshot(self.table).await?;
+            let policy = self.policy_for(&snapshot);
+            let groups = plan(&self.aside.others(snapshot.files()), now_ms, &policy);
+            let Some(group) = groups.into_iter().next() else {
+                break;
+            };
+            if !self.has_room(group.files.iter().map(|file| file.size).sum()) {
+                report.postponed += 1;
+                break;
+            }
+            match self.compact(&group, now_ms, report).await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => self.aside.put(self.table, error, now_ms)?,
+            }
+        }
+        Ok(())
     }
 }
 
