@@ -5,6 +5,8 @@
 //! version, and `expired-through/<table>` the largest outbox batch among them. The commit that removes the files raises
 //! both, so they are exact at every version of the table. A file whose rows cannot be counted stays; of `red` and what is derived from it,
 //! whose rows no account has, it goes uncounted, for days go in order there.
+//!
+//! A clock that was wrong for a minute must not cost rows: see [`super::clock`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use arrow::array::AsArray;
 use deltalake_core::kernel::Action;
 use deltalake_core::protocol::DeltaOperation;
 use tailwater_model::table::{Table, time_column};
-use tracing::info;
+use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::compact::{Outcome, blamed, remove, txn};
@@ -89,6 +91,14 @@ impl Keeper {
             old.retain(|file| wanted.is_none_or(|first| file.date < first));
         }
         if old.is_empty() {
+            return Ok(());
+        }
+        if !self.clock.is_believed(&snapshot) {
+            let (table, files) = (self.table.name(), old.len());
+            warn!(
+                table,
+                files, "rows seem to have outlived their retention; they go if the clock still says so in an hour"
+            );
             return Ok(());
         }
         let mut rows: BTreeMap<Arc<str>, u64> = BTreeMap::new();

@@ -34,7 +34,9 @@ fn keeper(lake: &Lake, table: Table, change: impl FnOnce(&mut Policy)) -> Keeper
 }
 
 async fn run(lake: &Lake, table: Table, now_ms: i64) -> Report {
-    keeper(lake, table, |_| {}).run_once(now_ms).await.unwrap()
+    let mut keeper = keeper(lake, table, |_| {});
+    keeper.clock = clock::Clock::held(now_ms);
+    keeper.run_once(now_ms).await.unwrap()
 }
 
 /// Spans of an operation that end in the slice at `second` of `TODAY`.
@@ -454,7 +456,9 @@ async fn only_hours_that_late_rows_touch_are_made_again() {
     // What the log says of hours outlives its entries.
     let policy = |policy: &mut Policy| (policy.checkpoint_commits, policy.log_retention_ms) = (1, -HOUR_MS);
     for table in [Table::Red, Table::Red15m, Table::Red1h] {
-        let report = keeper(&lake, table, policy).run_once(now + 4 * DAY_MS).await.unwrap();
+        let mut keeper = keeper(&lake, table, policy);
+        keeper.clock = clock::Clock::held(now + 4 * DAY_MS);
+        let report = keeper.run_once(now + 4 * DAY_MS).await.unwrap();
         assert!(
             report.checkpoint.is_some() && report.log_files_removed > 0,
             "{report:?}"

@@ -8,11 +8,12 @@
 //! the commit that removes them. Assumes: one maintainer per lake (the caller holds `maintain.lock`).
 //!
 //! A run has steps, and one that fails keeps no other from being done. A file that cannot be read is left alone for an hour and told
-//! ([`Report::unreadable`]); the rest of its table is kept.
+//! ([`Report::unreadable`]); the rest of its table is kept. Nothing is removed by a clock that has just leapt.
 //!
 //! [`Keeper::run_once`] takes the time as an argument and does everything due; [`run`] calls it for ever.
 
 mod aside;
+mod clock;
 mod compact;
 mod derive;
 mod expire;
@@ -191,6 +192,7 @@ pub struct Keeper {
     checkpoint: Option<u64>,
     swept_ms: Option<i64>,
     aside: aside::Aside,
+    clock: clock::Clock,
     /// One merge at a time over all tables: they are what costs memory and disk bandwidth.
     turn: Arc<Semaphore>,
 }
@@ -205,6 +207,7 @@ impl Keeper {
             checkpoint: None,
             swept_ms: None,
             aside: aside::Aside::default(),
+            clock: clock::Clock::default(),
             turn,
         }
     }
@@ -220,6 +223,7 @@ impl Keeper {
     /// As [`Lake::snapshot`]; [`ErrorKind::Conflict`] if other commits kept winning. It is the first of its steps; what could be done is done.
     pub async fn run_once(&mut self, now_ms: i64) -> Result<Report> {
         let mut report = Report::default();
+        self.clock.read(now_ms);
         let mut outcome = self.look_again(now_ms).await;
         if let Some(slice_s) = self.table.derived_slice_s() {
             outcome = outcome.and(self.derive(slice_s, now_ms, &mut report).await);

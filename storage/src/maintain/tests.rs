@@ -33,7 +33,9 @@ fn is_sorted(table: Table, batch: &RecordBatch) -> bool {
     crate::testing::sort(table, batch.clone()) == *batch
 }
 
+/// A run by a clock that has stood by this time for long.
 async fn run_at(keeper: &mut Keeper, now_ms: i64) -> Report {
+    keeper.clock = clock::Clock::held(now_ms);
     keeper.run_once(now_ms).await.unwrap()
 }
 
@@ -162,7 +164,9 @@ async fn retention_counts_what_it_removes_by_tenant() {
     );
     // Two days on the next goes, and the counts add up; a checkpoint and the log's clean-up do not forget them.
     let report = keeper.run_once(NOON + 2 * DAY_MS).await.unwrap();
-    assert_eq!(report.expired_rows, 12);
+    assert_eq!(report.expired_rows, 0, "a clock that leaps is not believed");
+    let report = keeper.run_once(NOON + 2 * DAY_MS + HOUR_MS).await.unwrap();
+    assert_eq!(report.expired_rows, 12, "nor doubted for ever");
     keeper.policy.checkpoint_commits = 1;
     keeper.swept_ms = None;
     let report = run_at(&mut keeper, later(7 * HOUR_MS)).await;
@@ -371,6 +375,7 @@ async fn room_is_made_before_a_checkpoint_needs_it() {
     keeper.policy.checkpoint_commits = 1;
     store.entries.lock().extend([Fault::Before; 100]);
     let now = later(2 * HOUR_MS);
+    keeper.clock = clock::Clock::held(now);
     keeper.run_once(now).await.unwrap_err();
     store.entries.lock().clear();
     let left = object_store::ObjectStore::list(&*lake.table_store(table), None);
@@ -380,4 +385,46 @@ async fn room_is_made_before_a_checkpoint_needs_it() {
         path.ends_with(".parquet") && !path.contains("_delta_log")
     });
     assert_eq!(left.count(), 1, "what was merged away is unlinked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_that_is_yet_to_come_is_due() {
+    let (_dir, lake) = lake().await;
+    let mut keeper = keeper(&lake, Table::Logs, |_| {});
+    let check = async |keeper: &mut Keeper, swept_ms: i64, is_due: bool| {
+        keeper.swept_ms = Some(swept_ms);
+        run_at(keeper, NOON).await;
+        assert_eq!(
+            keeper.swept_ms == Some(NOON),
+            is_due,
+            "swept {} ms ago",
+            NOON - swept_ms
+        );
+    };
+    check(&mut keeper, NOON - HOUR_MS, true).await;
+    check(&mut keeper, NOON - HOUR_MS + 1, false).await;
+    // The clock had leapt ahead when it swept, and is right again.
+    check(&mut keeper, NOON + 30 * DAY_MS, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_leaps_ahead_and_back_takes_nothing_with_it() {
+    const MINUTE_MS: i64 = 60_000;
+    let (_dir, lake) = lake().await;
+    let table = Table::Logs;
+    fill(&lake, table, 3, TODAY).await;
+    let store = lake.table_store(table);
+    let staged = object_store::path::Path::from("date=2026-11-22/flushed-in-the-making.parquet");
+    let put = object_store::ObjectStoreExt::put(&*store, &staged, bytes::Bytes::from_static(b"rows").into());
+    put.await.unwrap();
+    let mut keeper = keeper(&lake, table, |_| {});
+    let mut now = NOON;
+    for leap in [0, 365 * DAY_MS, 0] {
+        for _ in 0..5 {
+            now += MINUTE_MS;
+            let report = keeper.run_once(now + leap).await.unwrap();
+            assert_eq!((report.expired_rows, report.orphans), (0, 0));
+        }
+    }
+    assert!(object_store::ObjectStoreExt::head(&*store, &staged).await.is_ok());
 }

@@ -16,9 +16,12 @@ use crate::{Error, ErrorKind, Result};
 
 impl Keeper {
     pub(super) async fn upkeep(&mut self, now_ms: i64, report: &mut Report) -> Result<()> {
+        let snapshot = self.lake.snapshot(self.table).await?;
+        // Set back, the clock says that the last one is yet to come.
         let is_due = self
             .swept_ms
-            .is_none_or(|swept| now_ms - swept >= self.policy.sweep_every_ms);
+            .is_none_or(|swept| !(0..self.policy.sweep_every_ms).contains(&(now_ms - swept)));
+        let is_due = is_due && self.clock.is_believed(&snapshot);
         let mut outcome = Ok(());
         // First: a checkpoint may need the room that this makes.
         if is_due {
