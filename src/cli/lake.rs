@@ -292,6 +292,7 @@ async fn compact(lake: Lake, config: &Config) -> anyhow::Result<Exit> {
         // Now means now: any two files, the last day too, and every hour that is over.
         policy.merge_files_min = 2;
         policy.quiet_ms = 0;
+        policy.rest_ms = 0;
         policy.settle_ms = 0;
         // And rewriting only: what is to be forgotten is for `maintain` to say, with the settings it runs with.
         policy.retention_days = None;

@@ -75,6 +75,8 @@ pub struct Policy {
     /// A day that is over and has seen no new file for so long is merged into as few files as can be. A day of a derived table is not
     /// made anew sooner than so long after the last time.
     pub quiet_ms: i64,
+    /// A file is merged with what is not an eighth of it, of a day that is over and quiet, no sooner than so long after it was made.
+    pub rest_ms: i64,
     /// A checkpoint after this many commits.
     pub checkpoint_commits: u64,
     /// Log entries older than this go once a checkpoint covers them.
@@ -113,6 +115,7 @@ impl Policy {
             merge_files_max: 16,
             crowded_files: 1500,
             quiet_ms: HOUR_MS / 4,
+            rest_ms: DAY_MS,
             checkpoint_commits: 50,
             log_retention_ms: 6 * HOUR_MS,
             vacuum_after_ms: DAY_MS,
