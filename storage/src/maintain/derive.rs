@@ -109,7 +109,7 @@ impl Keeper {
             return Ok(false);
         }
         let _turn = self.turn().await?;
-        if !self.has_room(parts.iter().map(|part| part.file.size).sum()) {
+        if parts.iter().map(|part| part.file.size).sum::<u64>() > self.room() {
             return Ok(false);
         }
         let files: Vec<Arc<FileEntry>> = parts.iter().map(|part| part.file.clone()).collect();

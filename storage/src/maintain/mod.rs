@@ -36,6 +36,7 @@ use crate::{ErrorKind, Result};
 
 pub use expire::{expired, expired_app_id, expired_through};
 use fold::folds;
+use plan::fitting;
 pub use plan::{Group, plan};
 
 pub(crate) use compact::without_date as file_schema;
@@ -261,14 +262,17 @@ impl Keeper {
         }
     }
 
-    /// Whether a merge of so many bytes leaves the reserve alone. A store that is no local disk has room.
-    fn has_room(&self, bytes: u64) -> bool {
+    /// Bytes that a merge may take without touching the reserve. A store that is no local disk has room.
+    fn room(&self) -> u64 {
         let Some(directory) = self.lake.local_table_dir(self.table) else {
-            return true;
+            return u64::MAX;
         };
         match rustix::fs::statvfs(&directory) {
-            Ok(disk) => disk.f_bavail.saturating_mul(disk.f_frsize) >= self.policy.reserve_bytes.saturating_add(bytes),
-            Err(_) => true,
+            Ok(disk) => disk
+                .f_bavail
+                .saturating_mul(disk.f_frsize)
+                .saturating_sub(self.policy.reserve_bytes),
+            Err(_) => u64::MAX,
         }
     }
 
@@ -288,43 +292,39 @@ impl Keeper {
     }
 
     async fn fold_all(&mut self, now_ms: i64, report: &mut Report) -> Result<()> {
+        let mut waiting = 0;
         for _ in 0..MERGES_MAX {
             let snapshot = self.lake.snapshot(self.table).await?;
             let groups = folds(&self.aside.others(snapshot.files()), now_ms, &self.policy);
-            let Some(group) = groups.into_iter().next() else {
-                break;
-            };
-            if !self.has_room(group.files.iter().map(|file| file.size).sum()) {
-                report.postponed += 1;
-                break;
-            }
+            let (fits, waits) = fitting(groups, self.room());
+            waiting = waits;
+            let Some(group) = fits else { break };
             match self.fold(&group, now_ms, report).await {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(error) => self.aside.put(self.table, error, now_ms)?,
             }
         }
+        report.postponed += waiting;
         Ok(())
     }
 
     async fn compact_all(&mut self, now_ms: i64, report: &mut Report) -> Result<()> {
+        let mut waiting = 0;
         for _ in 0..MERGES_MAX {
             let snapshot = self.lake.snapshot(self.table).await?;
             let policy = self.policy_for(&snapshot);
             let groups = plan(&self.aside.others(snapshot.files()), now_ms, &policy);
-            let Some(group) = groups.into_iter().next() else {
-                break;
-            };
-            if !self.has_room(group.files.iter().map(|file| file.size).sum()) {
-                report.postponed += 1;
-                break;
-            }
+            let (fits, waits) = fitting(groups, self.room());
+            waiting = waits;
+            let Some(group) = fits else { break };
             match self.compact(&group, now_ms, report).await {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(error) => self.aside.put(self.table, error, now_ms)?,
             }
         }
+        report.postponed += waiting;
         Ok(())
     }
 }

@@ -39,6 +39,12 @@ impl Group {
     }
 }
 
+/// The first group that so many free bytes are enough for, and how many wait for more.
+pub(super) fn fitting(groups: Vec<Group>, room: u64) -> (Option<Group>, u64) {
+    let (fits, waits): (Vec<Group>, Vec<Group>) = groups.into_iter().partition(|group| group.bytes() <= room);
+    (fits.into_iter().next(), waits.len() as u64)
+}
+
 /// What is worth merging now, most urgent first. No file is in two groups.
 pub fn plan(files: &[Arc<FileEntry>], now_ms: i64, policy: &Policy) -> Vec<Group> {
     let mut days: BTreeMap<i32, Vec<&Arc<FileEntry>>> = BTreeMap::new();
@@ -255,6 +261,28 @@ mod tests {
         let least = days.len() as u64 * remainder;
         assert!(rewritten < 4 * least, "{} GiB rewritten", rewritten >> 30);
         assert!(most < 16 * days.len(), "{most} files");
+    }
+
+    #[test]
+    fn a_group_without_room_waits_and_the_next_smaller_is_merged() {
+        let group = |files: usize, mib: u64| Group {
+            date: 20_770,
+            files: (0..files).map(|n| file(n, mib * MIB, 20_770, DAY_MS)).collect(),
+        };
+        let groups = [group(8, 16), group(4, 20), group(2, 3)];
+        let check = |room_mib: u64, expected: Option<usize>, waiting: u64| {
+            let (fits, waits) = fitting(groups.to_vec(), room_mib * MIB);
+            assert_eq!(
+                (fits, waits),
+                (expected.map(|at| groups[at].clone()), waiting),
+                "{room_mib} MiB"
+            );
+        };
+        check(1000, Some(0), 0);
+        check(128, Some(0), 0);
+        check(127, Some(1), 1);
+        check(10, Some(2), 2);
+        check(5, None, 3);
     }
 
     #[test]
