@@ -29,7 +29,7 @@ use std::time::Duration;
 use chrono::Utc;
 use tailwater_model::table::Table;
 use tokio::sync::{Semaphore, watch};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::lake::{Lake, Snapshot};
 use crate::{ErrorKind, Result};
@@ -332,7 +332,8 @@ impl Keeper {
 /// Told of the end of every run of every table.
 pub type Observer = Arc<dyn Fn(Table, &Result<Report>) + Send + Sync>;
 
-/// Keeps all tables until `stop` becomes true: a run of each table every `pause`. A run that has begun is finished.
+/// Keeps all tables until `stop` becomes true: a run of each table every `pause`. A run that has begun is finished. Ends early if keeping a
+/// table panicked: the process is to be started again, for nobody keeps that table any more.
 pub async fn run(
     lake: Lake,
     policy: impl Fn(Table) -> Policy,
@@ -348,7 +349,8 @@ pub async fn run(
     }
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {
-            warn!(%error, "a keeper of a table stopped");
+            error!(%error, "keeping a table panicked; the process ends and is started again");
+            return;
         }
     }
 }

@@ -428,3 +428,13 @@ async fn a_clock_that_leaps_ahead_and_back_takes_nothing_with_it() {
     }
     assert!(object_store::ObjectStoreExt::head(&*store, &staged).await.is_ok());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keeping_ends_when_a_table_is_kept_no_more() {
+    let (_dir, lake) = lake().await;
+    let (_stopper, stop) = watch::channel(false);
+    let observer: Observer = Arc::new(|table, _| assert_ne!(table, Table::Traces, "as asked"));
+    let keeping = run(lake, Policy::of, Duration::from_secs(3600), stop, observer);
+    let ended = tokio::time::timeout(Duration::from_secs(60), keeping).await;
+    assert!(ended.is_ok(), "a panic ends it");
+}
