@@ -179,7 +179,7 @@ impl Delivery {
             .lock()
             .read_version(table, known)
             .map_err(|error| Trouble::Final(error.to_string()))?;
-        self.waiting.committed(table, BatchSeq(version), 0);
+        self.committed(table, BatchSeq(version), 0);
         Ok(())
     }
 
@@ -247,7 +247,7 @@ impl Delivery {
         let rows = self.rows(plan).await?;
         let committed = committer.commit(plan.after.0, plan.through.0, rows).await?;
         self.journal.lock().committed(plan.table, plan.through);
-        self.waiting.committed(plan.table, plan.through, committed.bytes);
+        self.committed(plan.table, plan.through, committed.bytes);
         self.stats.committed(plan.table.name(), started.elapsed());
         info!(
             table = plan.table.name(),
@@ -260,6 +260,14 @@ impl Delivery {
             "committed"
         );
         Ok(())
+    }
+
+    /// What a table has waits no more. Once everything else is in memory, the outbox's file is let go of, so that it can be trimmed.
+    fn committed(&self, table: Table, through: BatchSeq, stored: u64) {
+        self.waiting.committed(table, through, stored);
+        if !self.waiting.needs_file() {
+            self.outbox.let_go();
+        }
     }
 
     /// The table's rows of a plan, in the order of their batches.

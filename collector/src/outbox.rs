@@ -55,6 +55,8 @@ pub struct Waiting {
 struct Inner {
     tables: [VecDeque<Frame>; Table::COLLECTED.len()],
     kept: u64,
+    /// Frames whose rows are not kept.
+    unkept: usize,
     /// Bytes of frames with traces that were committed, and what they took in the tables.
     drained: u64,
     stored: u64,
@@ -112,6 +114,7 @@ impl Waiting {
         for frame in &head.frames {
             let rows = rows.next().filter(|_| inner.kept + frame.len <= self.kept_max);
             inner.kept += if rows.is_some() { frame.len } else { 0 };
+            inner.unkept += usize::from(rows.is_none());
             inner.tables[index(frame.table)].push_back(Frame {
                 seq,
                 bytes: frame.len,
@@ -130,11 +133,17 @@ impl Waiting {
         frames.map(|frame| (frame.seq, frame.rows.clone())).collect()
     }
 
+    /// Whether rows that wait are in the file alone.
+    pub fn needs_file(&self) -> bool {
+        self.inner.lock().unkept > 0
+    }
+
     /// The table has committed through `seq`; `stored` bytes of files came of it, 0 if that is not known.
     pub fn committed(&self, table: Table, seq: BatchSeq, stored: u64) {
         let inner = &mut *self.inner.lock();
         let (mut drained, mut wire) = (0, Some(0));
         while let Some(frame) = inner.tables[index(table)].pop_front_if(|front| front.seq <= seq) {
+            inner.unkept -= usize::from(frame.rows.is_none());
             inner.kept -= frame.rows.map_or(0, |_| frame.bytes);
             drained += frame.bytes;
             wire = wire.and_then(|sum: u64| Some(sum + frame.wire?));
@@ -336,6 +345,19 @@ mod tests {
             "what had no size is no commit"
         );
         assert_eq!((traces.waiting, traces.drained), (2000, 8000 + 1500));
+    }
+
+    #[test]
+    fn the_file_is_needed_while_rows_that_wait_are_nowhere_else() {
+        let waiting = Waiting::new(0);
+        assert!(!waiting.needs_file());
+        add(&waiting, 1, 1000, false);
+        add(&waiting, 2, 1000, true);
+        waiting.committed(Table::Spans, BatchSeq(2), 0);
+        waiting.committed(Table::Traces, BatchSeq(1), 0);
+        assert!(waiting.needs_file(), "a frame of a table still waits");
+        waiting.committed(Table::Traces, BatchSeq(2), 0);
+        assert!(!waiting.needs_file());
     }
 
     /// B2, with a store that stands for ten minutes and commits that come less often than what they took is asked for: what is kept takes what the

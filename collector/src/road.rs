@@ -124,7 +124,7 @@ pub enum RoadError {
     OutboxEnded,
 }
 
-/// Series remembered as seen today; beyond that some are listed again, which readers expect.
+/// Series remembered as seen today, in 34 MiB; those beyond that are listed again and again, which readers expect.
 const SERIES_MAX: usize = 1 << 20;
 
 /// Width of a slice of the ledger.

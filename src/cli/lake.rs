@@ -285,12 +285,14 @@ fn verified_json(verified: &Verified) -> anyhow::Result<String> {
 async fn compact(lake: Lake, config: &Config) -> anyhow::Result<Exit> {
     let _lock = role_maintain::lock(&config.data)?;
     let turn = Arc::new(Semaphore::new(1));
+    let mut exit = Exit::Ok;
     // Derived tables come after what they derive from.
     for table in Table::ALL {
         let mut policy = role_maintain::policy(config, table);
         // Now means now: any two files, the last day too, and every hour that is over.
         policy.merge_files_min = 2;
         policy.quiet_ms = 0;
+        policy.rest_ms = 0;
         policy.settle_ms = 0;
         // And rewriting only: what is to be forgotten is for `maintain` to say, with the settings it runs with.
         policy.retention_days = None;
@@ -311,10 +313,14 @@ async fn compact(lake: Lake, config: &Config) -> anyhow::Result<Exit> {
                 continue;
             }
             print(&compacted(table, &total, &report))?;
+            if let Some(reason) = role_maintain::unreadable(&report) {
+                tracing::error!(table = table.name(), reason, "not all of the table could be tidied");
+                exit = Exit::Trouble;
+            }
             break;
         }
     }
-    Ok(Exit::Ok)
+    Ok(exit)
 }
 
 /// What was done to a table, and how it is now.

@@ -1,5 +1,6 @@
 //! `tailwater maintain`: compaction, retention, checkpoints and clean-up of the tables.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use tailwater_runtime::run_dir::{self, RunFile};
 use tailwater_runtime::tls::{Speaks, Tls};
 use tailwater_runtime::{Access, Admin, Exit, Metrics, Readiness, Shutdown};
 use tailwater_storage::lake::Lake;
-use tailwater_storage::maintain::{self, Observer, Policy};
+use tailwater_storage::maintain::{self, Observer, Policy, Report};
 use tokio::sync::watch;
 
 use super::Common;
@@ -224,7 +225,13 @@ fn observer(metrics: &Metrics, tables: Handle) -> Observer {
                 unlinked
                     .with(label)
                     .inc_by(report.vacuumed + report.orphans + report.log_files_removed);
-                tables.works(table.name());
+                match unreadable(report) {
+                    None => tables.works(table.name()),
+                    Some(reason) => {
+                        failures.with(label).inc();
+                        tables.fails(table.name(), reason);
+                    }
+                }
             }
             Err(error) => {
                 failures.with(label).inc();
@@ -232,6 +239,19 @@ fn observer(metrics: &Metrics, tables: Handle) -> Observer {
             }
         }
     })
+}
+
+/// What a run has to say of files that cannot be read.
+pub fn unreadable(report: &Report) -> Option<String> {
+    const TOLD_MAX: usize = 3;
+    let reasons: BTreeSet<&str> = report.unreadable.iter().map(|(_, reason)| reason.as_str()).collect();
+    let told: Vec<&str> = reasons.iter().copied().take(TOLD_MAX).collect();
+    let more = match reasons.len() - told.len() {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    let advice = "restore what `tailwater lake verify` names; it is left alone and tried again every hour";
+    (!told.is_empty()).then(|| format!("{}{more}; {advice}", told.join("; ")))
 }
 
 #[cfg(test)]
@@ -283,5 +303,25 @@ mod tests {
         let config = Config::of(&[("storage.retention.red", "30d"), ("storage.retention.red_1h", "20d")]).unwrap();
         assert_eq!(policy(&config, Table::Red).kept_in, [(Table::Red15m, 100)]);
         assert_eq!(policy(&config, Table::Red1h).retention_days, Some(20));
+    }
+
+    #[test]
+    fn files_that_cannot_be_read_are_named_and_counted() {
+        let check = |reasons: &[&str], expected: Option<&str>| {
+            let unreadable = reasons.iter().enumerate();
+            let report = Report {
+                unreadable: unreadable
+                    .map(|(at, reason)| (at.to_string().into(), (*reason).to_owned()))
+                    .collect(),
+                ..Report::default()
+            };
+            let told = super::unreadable(&report);
+            let told = told.as_deref().and_then(|told| told.split("; restore").next());
+            assert_eq!(told, expected, "{reasons:?}");
+        };
+        check(&[], None);
+        check(&["file a: gone"], Some("file a: gone"));
+        check(&["merging gave 3", "merging gave 3"], Some("merging gave 3"));
+        check(&["a", "b", "c", "d", "e"], Some("a; b; c; and 2 more"));
     }
 }

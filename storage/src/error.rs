@@ -1,6 +1,7 @@
 //! The crate's one error: a kind for programs, a text and a source for people.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// What went wrong, in the words a caller decides by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +29,7 @@ pub struct Error {
     kind: ErrorKind,
     message: String,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    files: Vec<Arc<str>>,
 }
 
 /// This crate's results.
@@ -39,6 +41,7 @@ impl Error {
             kind,
             message: message.into(),
             source: None,
+            files: Vec::new(),
         }
     }
 
@@ -51,6 +54,7 @@ impl Error {
             kind,
             message: message.into(),
             source: Some(source.into()),
+            files: Vec::new(),
         }
     }
 
@@ -62,6 +66,19 @@ impl Error {
     /// Whether the same call may succeed later without anyone changing anything.
     pub fn is_retryable(&self) -> bool {
         matches!(self.kind, ErrorKind::Store | ErrorKind::Conflict)
+    }
+
+    /// Paths of the data files that cannot be used as they are, one of them at least; none if the files are not the reason.
+    pub(crate) fn files(&self) -> &[Arc<str>] {
+        &self.files
+    }
+
+    /// This error as one of these data files, unless it knows already which one it is.
+    pub(crate) fn of_files<'a>(mut self, files: impl IntoIterator<Item = &'a Arc<str>>) -> Error {
+        if self.files.is_empty() {
+            self.files.extend(files.into_iter().cloned());
+        }
+        self
     }
 
     /// This error with words in front of its text.
@@ -127,6 +144,12 @@ impl From<deltalake_core::DeltaTableError> for Error {
 
 impl From<tokio::task::JoinError> for Error {
     fn from(error: tokio::task::JoinError) -> Error {
-        Error::caused(ErrorKind::Store, "background work stopped", error)
+        // A panic comes again with the same input.
+        let kind = if error.is_panic() {
+            ErrorKind::Damaged
+        } else {
+            ErrorKind::Store
+        };
+        Error::caused(kind, "background work stopped", error)
     }
 }

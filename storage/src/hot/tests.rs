@@ -146,6 +146,31 @@ fn a_gap_between_two_views_is_seen() {
     }
 }
 
+#[test]
+fn an_outbox_that_is_let_go_of_keeps_no_trimmed_segment() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("outbox");
+    let wal = wal(&path, 64 << 10);
+    (0..40).for_each(|seed| {
+        append(&wal, Table::Ledger, 200, seed);
+    });
+    let outbox = Outbox::open_readonly(&path);
+    let kept = || {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let ours = maps.lines().filter(|line| line.contains(path.to_str().unwrap()));
+        ours.filter(|line| line.ends_with("(deleted)")).count()
+    };
+    let frame = outbox.view().unwrap().frames(Table::Ledger)[0].clone();
+    assert!(wal.trim_below(40).unwrap() > 1);
+    assert!(kept() > 1, "a reader that has a view keeps what it sees");
+    outbox.let_go();
+    assert_eq!(kept(), 1, "the segment of a frame that someone holds");
+    assert_eq!(frame.read().unwrap().num_rows(), 200);
+    drop(frame);
+    assert_eq!(kept(), 0);
+    assert_eq!(outbox.view().unwrap().durable, 40, "the next view maps again");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_ahead_of_the_outbox_is_refused() {
     let dir = tempfile::tempdir().unwrap();

@@ -6,7 +6,7 @@
 //! by a mark in its `commitInfo`. Files are removed only when it is certain that no entry of ours names them.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
 use arrow::compute;
@@ -24,6 +24,7 @@ use uuid::Uuid;
 
 use super::data_file::{FileMaker, Tier, Written};
 use super::merge::{Merge, Source};
+use super::snapshot::Looked;
 use super::{Lake, Snapshot, additive, encode, hours, layout, schema, words};
 use crate::outbox::{as_schema, with_batch_id};
 use crate::{Error, ErrorKind, Result};
@@ -77,7 +78,7 @@ struct Pending {
     /// Versions whose entry may be ours.
     tried: Vec<u64>,
     encode_ms: u64,
-    since: SystemTime,
+    since: Looked,
 }
 
 impl Committer {
@@ -183,13 +184,19 @@ impl Committer {
                 );
                 return Err(Error::new(ErrorKind::Fenced, text));
             }
-            if let Some(stale) = slot.take_if(|pending| pending.is_stale(&snapshot)) {
+            if let Some(stale) = slot.take_if(|pending| pending.is_stale(&snapshot, &Looked::now())) {
                 self.discard(stale, &snapshot).await;
             }
             if slot.is_none() {
                 *slot = Some(self.encode((v, hi), snapshot.schema.clone(), batches).await?);
             }
-            let Some(pending) = slot.as_mut() else { continue };
+            // The clock may have leapt since, and the sweep goes by it.
+            let Some(pending) = slot
+                .as_mut()
+                .filter(|pending| !pending.is_stale(&snapshot, &Looked::now()))
+            else {
+                continue;
+            };
             let change = self.change(pending, snapshot.version + 1)?;
             pending.tried.push(snapshot.version + 1);
             match commit_once(&self.lake, self.table, snapshot.version, change).await {
@@ -256,7 +263,7 @@ impl Committer {
             written,
             tried: Vec::new(),
             encode_ms,
-            since: SystemTime::now(),
+            since: Looked::now(),
         })
     }
 
@@ -286,10 +293,13 @@ impl Committer {
 
 impl Pending {
     /// Whether the files must be made anew: the columns changed under us (MetadataChanged), or the sweep may take them.
-    fn is_stale(&self, snapshot: &Snapshot) -> bool {
-        let aged = self.since.elapsed().is_ok_and(|age| age > PENDING_AGE_MAX);
-        self.schema != snapshot.schema || aged
+    fn is_stale(&self, snapshot: &Snapshot, now: &Looked) -> bool {
+        self.schema != snapshot.schema || is_aged(&self.since, now)
     }
+}
+
+fn is_aged(since: &Looked, now: &Looked) -> bool {
+    now.since(since) > PENDING_AGE_MAX
 }
 
 fn committed(pending: &Pending, version: u64, attempts: u32, started: Instant) -> Committed {
@@ -460,4 +470,32 @@ fn by_date(batches: &[RecordBatch]) -> Result<Vec<(i32, Vec<RecordBatch>)>> {
         }
     }
     Ok(dates.into_iter().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_age_by_the_clock_that_went_further() {
+        const HOUR: u64 = 3600;
+        let check = |running_s: u64, wall_s: i64, expected: bool| {
+            let since = Looked::now();
+            let wall = match u64::try_from(wall_s) {
+                Ok(ahead) => since.wall + Duration::from_secs(ahead),
+                Err(_) => since.wall - Duration::from_secs(wall_s.unsigned_abs()),
+            };
+            let now = Looked {
+                running: since.running + Duration::from_secs(running_s),
+                wall,
+            };
+            assert_eq!(is_aged(&since, &now), expected, "{running_s} s, {wall_s} s");
+        };
+        check(60, 60, false);
+        check(13 * HOUR, 13 * HOUR as i64, true);
+        // The wall clock leapt ahead, and the sweep with it; or back; or the machine slept.
+        check(60, 30 * 24 * HOUR as i64, true);
+        check(13 * HOUR, -1, true);
+        check(60, 13 * HOUR as i64, true);
+    }
 }

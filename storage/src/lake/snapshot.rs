@@ -173,15 +173,15 @@ impl Snapshot {
     }
 }
 
-/// When the log was read last, by both clocks: one stands still while the machine sleeps, the other may be set.
+/// When something was done, by both clocks: one stands still while the machine sleeps, the other may be set.
 #[derive(Debug, Clone, Copy)]
-struct Looked {
-    running: Instant,
-    wall: SystemTime,
+pub(super) struct Looked {
+    pub running: Instant,
+    pub wall: SystemTime,
 }
 
 impl Looked {
-    fn now() -> Looked {
+    pub fn now() -> Looked {
         Looked {
             running: Instant::now(),
             wall: SystemTime::now(),
@@ -189,7 +189,7 @@ impl Looked {
     }
 
     /// The longer of the two. A wall clock set back says nothing.
-    fn since(&self, earlier: &Looked) -> Duration {
+    pub fn since(&self, earlier: &Looked) -> Duration {
         let wall = self.wall.duration_since(earlier.wall).unwrap_or_default();
         self.running.duration_since(earlier.running).max(wall)
     }

@@ -43,13 +43,14 @@ impl Keeper {
             let merged = Merge::new(&schema, order, sources, CHUNK_ROWS)?;
             write_rows(maker, &schema, merged, date, target, now_ms, written)
         };
-        let mut written = maker.make(make).await?;
+        let made = maker.make(make).await;
+        let mut written = made.map_err(|error| blamed(error, group.files.iter()))?;
         let rows: u64 = group.files.iter().map(|file| file.rows).sum();
         let merged_rows: u64 = written.iter().map(|file| file.rows).sum();
         if rows != merged_rows {
             maker.discard(&written).await;
             let text = format!("merging {rows} rows of {} gave {merged_rows}", self.table.name());
-            return Err(Error::new(ErrorKind::Damaged, text));
+            return Err(blamed(Error::new(ErrorKind::Damaged, text), group.files.iter()));
         }
         rearranged(&mut written, &group.files);
         let bytes = written.iter().map(|file| file.bytes).sum::<u64>();
@@ -248,6 +249,14 @@ pub(super) fn write_rows(
         written.push(file.finish()?);
     }
     Ok(())
+}
+
+/// An error of making files out of these: unless it is the disk's, it comes again with them.
+pub(super) fn blamed<'a>(error: Error, files: impl Iterator<Item = &'a Arc<FileEntry>>) -> Error {
+    match error.kind() {
+        ErrorKind::Damaged | ErrorKind::Invalid => error.of_files(files.map(|file| &file.path)),
+        _ => error,
+    }
 }
 
 fn all_active(snapshot: &Snapshot, files: &[Arc<FileEntry>]) -> bool {

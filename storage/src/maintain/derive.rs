@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tailwater_model::table::{Table, sort_columns};
 use tracing::{debug, warn};
 
-use super::compact::{CHUNK_ROWS, set_hours, without_date, write_rows};
+use super::compact::{CHUNK_ROWS, blamed, set_hours, without_date, write_rows};
 use super::rows::{Summed, of_hours, widened};
 use super::{DAY_MS, HOUR_MS, Keeper, Report, files};
 use crate::lake::{FileEntry, FileMaker, Hours, Merge, Snapshot, Source, Tier, Written, additive_rule};
@@ -30,7 +30,7 @@ struct Part {
 
 impl Keeper {
     /// Makes what is due of the derived table, newest days first.
-    pub(super) async fn derive(&self, slice_s: u32, now_ms: i64, report: &mut Report) -> Result<()> {
+    pub(super) async fn derive(&mut self, slice_s: u32, now_ms: i64, report: &mut Report) -> Result<()> {
         let red = match self.lake.snapshot(Table::Red).await {
             Ok(red) => red,
             Err(error) if error.kind() == ErrorKind::MissingTable => return Ok(()),
@@ -60,11 +60,10 @@ impl Keeper {
                 report.postponed_days += 1;
                 continue;
             }
-            if self
-                .derive_day(slice_s, (&*red, &*own), (date, day), due, now_ms)
-                .await?
-            {
-                report.derived_days += 1;
+            match self.derive_day(slice_s, (&*red, &*own), (date, day), due, now_ms).await {
+                Ok(true) => report.derived_days += 1,
+                Ok(false) => {}
+                Err(error) => self.aside.put(self.table, error, now_ms)?,
             }
         }
         Ok(())
@@ -101,14 +100,19 @@ impl Keeper {
             left &= !hold;
         }
         self.push_parts(red, date, left, &mut parts);
+        if parts.iter().any(|part| self.aside.has(&part.file)) {
+            debug!(date, "waiting for a file that cannot be read");
+            return Ok(false);
+        }
         if parts.len() > FILES_MAX {
             debug!(date, files = parts.len(), "waiting for merges before hours are derived");
             return Ok(false);
         }
         let _turn = self.turn().await?;
-        if !self.has_room(parts.iter().map(|part| part.file.size).sum()) {
+        if parts.iter().map(|part| part.file.size).sum::<u64>() > self.room() {
             return Ok(false);
         }
+        let files: Vec<Arc<FileEntry>> = parts.iter().map(|part| part.file.clone()).collect();
         let maker = FileMaker::new(&self.lake, self.table, Tier::Merged);
         let mut opened = Vec::with_capacity(parts.len());
         for part in parts {
@@ -127,7 +131,8 @@ impl Keeper {
             let summed = Summed::new(merged, &schema, rule, order)?;
             write_rows(maker, &schema, summed, date, target, now_ms, written)
         };
-        let mut written = maker.make(make).await?;
+        let made = maker.make(make).await;
+        let mut written = made.map_err(|error| blamed(error, files.iter()))?;
         written.iter_mut().for_each(|file| set_hours(file, &covers));
         self.replace(own, &old, &maker, written, now_ms).await
     }

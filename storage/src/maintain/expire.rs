@@ -3,7 +3,10 @@
 //! The ledger's identity needs `expired`: rows readable = stored - expired. A Remove leaves the log after some hours, so the
 //! count rides in `txn` actions, which no checkpoint forgets: `expired/<table>/<tenant>` has the rows removed so far as its
 //! version, and `expired-through/<table>` the largest outbox batch among them. The commit that removes the files raises
-//! both, so they are exact at every version of the table.
+//! both, so they are exact at every version of the table. A file whose rows cannot be counted stays; of `red` and what is derived from it,
+//! whose rows no account has, it goes uncounted, for days go in order there.
+//!
+//! A clock that was wrong for a minute must not cost rows: see [`super::clock`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,10 +15,10 @@ use arrow::array::AsArray;
 use deltalake_core::kernel::Action;
 use deltalake_core::protocol::DeltaOperation;
 use tailwater_model::table::{Table, time_column};
-use tracing::info;
+use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::compact::{Outcome, remove, txn};
+use super::compact::{Outcome, blamed, remove, txn};
 use super::{DAY_MS, Keeper, Report, files};
 use crate::lake::{Change, FileEntry, Snapshot, Value};
 use crate::levels::{expired_before, expired_before_app_id, uncovered_dates};
@@ -47,6 +50,11 @@ pub fn expired_through(snapshot: &Snapshot) -> u64 {
         .unwrap_or(0)
 }
 
+/// Whether files go by their day alone.
+fn goes_by_days(table: Table) -> bool {
+    table == Table::Red || table.derived_slice_s().is_some()
+}
+
 /// The files whose rows are all older than `cutoff_ms`.
 fn outlived(files: &[Arc<FileEntry>], table: Table, cutoff_ms: i64) -> Vec<Arc<FileEntry>> {
     let last_day = cutoff_ms.div_euclid(DAY_MS);
@@ -61,15 +69,16 @@ fn outlived(files: &[Arc<FileEntry>], table: Table, cutoff_ms: i64) -> Vec<Arc<F
                 time_column(table)
             })
             .map(|range| range.1);
-        let whole_days = table == Table::Red || table.derived_slice_s().is_some();
         date < last_day
-            || (!whole_days && date == last_day && newest.is_some_and(|newest| newest.div_euclid(1000) < cutoff_ms))
+            || (!goes_by_days(table)
+                && date == last_day
+                && newest.is_some_and(|newest| newest.div_euclid(1000) < cutoff_ms))
     };
     files.iter().filter(|file| is_old(file)).cloned().collect()
 }
 
 impl Keeper {
-    pub(super) async fn expire(&self, now_ms: i64, report: &mut Report) -> Result<()> {
+    pub(super) async fn expire(&mut self, now_ms: i64, report: &mut Report) -> Result<()> {
         let Some(days) = self.policy.retention_days else {
             return Ok(());
         };
@@ -84,13 +93,31 @@ impl Keeper {
         if old.is_empty() {
             return Ok(());
         }
+        if !self.clock.is_believed(&snapshot) {
+            let (table, files) = (self.table.name(), old.len());
+            warn!(
+                table,
+                files, "rows seem to have outlived their retention; they go if the clock still says so in an hour"
+            );
+            return Ok(());
+        }
         let mut rows: BTreeMap<Arc<str>, u64> = BTreeMap::new();
         let mut through = 0;
-        for file in &old {
-            for (tenant, count) in self.tenants(&snapshot, file).await? {
-                *rows.entry(tenant).or_default() += count;
+        let mut counted = Vec::with_capacity(old.len());
+        for file in old {
+            match self.count(&snapshot, &file, now_ms).await? {
+                Some(tenants) => tenants
+                    .into_iter()
+                    .for_each(|(tenant, count)| *rows.entry(tenant).or_default() += count),
+                None if goes_by_days(self.table) => {}
+                None => continue,
             }
             through = through.max(file.int_range("batch_id").map_or(0, |range| range.1));
+            counted.push(file);
+        }
+        let old = counted;
+        if old.is_empty() {
+            return Ok(());
         }
         let table = self.table;
         let outcome = self
@@ -170,14 +197,32 @@ impl Keeper {
         Ok(first)
     }
 
-    /// Rows of the file by tenant: from the log if it says there is one tenant, else from the file.
-    async fn tenants(&self, snapshot: &Snapshot, file: &Arc<FileEntry>) -> Result<BTreeMap<Arc<str>, u64>> {
+    /// Rows of the file by tenant: from the log if it says there is one tenant, else from the file. `None` if that cannot be read.
+    async fn count(
+        &mut self,
+        snapshot: &Snapshot,
+        file: &Arc<FileEntry>,
+        now_ms: i64,
+    ) -> Result<Option<BTreeMap<Arc<str>, u64>>> {
         if let Some(range) = file.range("tenant")
             && let (Some(Value::Text(min)), Some(Value::Text(max))) = (&range.min, &range.max)
             && min == max
         {
-            return Ok([(min.clone(), file.rows)].into());
+            return Ok(Some([(min.clone(), file.rows)].into()));
         }
+        if self.aside.has(file) {
+            return Ok(None);
+        }
+        match self.tenants(snapshot, file).await {
+            Ok(tenants) => Ok(Some(tenants)),
+            Err(error) => {
+                self.aside.put(self.table, blamed(error, [file].into_iter()), now_ms)?;
+                Ok(None)
+            }
+        }
+    }
+
+    async fn tenants(&self, snapshot: &Snapshot, file: &Arc<FileEntry>) -> Result<BTreeMap<Arc<str>, u64>> {
         let opened = files::open(&self.lake, self.table, file).await?;
         let (path, schema) = (file.path.clone(), snapshot.schema.clone());
         let counted = tokio::task::spawn_blocking(move || {

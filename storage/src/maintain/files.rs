@@ -32,15 +32,49 @@ pub(crate) enum Opened {
 }
 
 pub(crate) async fn open(lake: &Lake, table: Table, file: &FileEntry) -> Result<Opened> {
+    let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
+        Error::caused(ErrorKind::Store, format!("file {}", file.path), error)
+    };
     match lake.local_table_dir(table) {
-        Some(directory) => Ok(Opened::Local(File::open(directory.join(&*file.path))?)),
-        None => {
-            let store = lake.table_store(table);
-            Ok(Opened::Fetched(
-                store.get(&Path::from(&*file.path)).await?.bytes().await?,
+        Some(directory) => {
+            let opened = File::open(directory.join(&*file.path));
+            Ok(Opened::Local(
+                opened.map_err(|error| failed(error.into()).of_files([&file.path]))?,
             ))
         }
+        None => {
+            let store = lake.table_store(table);
+            let fetched = match store.get(&Path::from(&*file.path)).await {
+                Ok(found) => found.bytes().await,
+                Err(error) => Err(error),
+            };
+            Ok(Opened::Fetched(fetched.map_err(|error| match error {
+                object_store::Error::NotFound { .. } => failed(error.into()).of_files([&file.path]),
+                // Whatever else a store says of one file it would say of others.
+                error => failed(error.into()),
+            })?))
+        }
     }
+}
+
+/// Whether the file can be read and is as it was written, as far as the log says how that was.
+///
+/// # Errors
+/// [`ErrorKind::Store`] if the disk or store cannot read it; [`ErrorKind::Damaged`] for other bytes.
+pub(super) async fn check(lake: &Lake, table: Table, file: &FileEntry) -> Result<()> {
+    let opened = open(lake, table, file).await?;
+    let Some(expected) = file.crc32c else {
+        return Ok(());
+    };
+    let found = tokio::task::spawn_blocking(move || opened.crc32c()).await?;
+    let found = found.map_err(|error| error.within(format_args!("file {}", file.path)).of_files([&file.path]))?;
+    if found != expected {
+        return Err(damaged(
+            &file.path,
+            format!("CRC-32C {found:08x}, written was {expected:08x}"),
+        ));
+    }
+    Ok(())
 }
 
 impl Opened {
@@ -125,10 +159,10 @@ fn source<T: parquet::file::reader::ChunkReader + 'static>(
     let path = path.clone();
     Ok(Box::new(reader.map(move |batch| -> Result<RecordBatch> {
         let batch = batch.map_err(|error| damaged(&path, error))?;
-        as_schema(&batch, &schema).map_err(|error| error.within(format_args!("file {path}")))
+        as_schema(&batch, &schema).map_err(|error| error.within(format_args!("file {path}")).of_files([&path]))
     })))
 }
 
 fn damaged(path: &Arc<str>, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-    Error::caused(ErrorKind::Damaged, format!("file {path}"), error)
+    Error::caused(ErrorKind::Damaged, format!("file {path}"), error).of_files([path])
 }

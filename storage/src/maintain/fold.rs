@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tailwater_model::table::sort_columns;
 
-use super::compact::{CHUNK_ROWS, rearranged, without_date, write_rows};
+use super::compact::{CHUNK_ROWS, blamed, rearranged, without_date, write_rows};
 use super::plan::Group;
 use super::rows::{Summed, widened};
 use super::{Keeper, Policy, Report, files};
@@ -76,7 +76,8 @@ impl Keeper {
             let folded = Summed::new(merged, &schema, rule, order)?;
             write_rows(maker, &schema, folded, date, target, now_ms, written)
         };
-        let mut written = maker.make(make).await?;
+        let made = maker.make(make).await;
+        let mut written = made.map_err(|error| blamed(error, group.files.iter()))?;
         rearranged(&mut written, &group.files);
         let rows = written.iter().map(|file| file.rows).sum::<u64>();
         let replaced = self.replace(&snapshot, &group.files, &maker, written, now_ms).await?;

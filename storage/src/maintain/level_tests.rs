@@ -34,7 +34,9 @@ fn keeper(lake: &Lake, table: Table, change: impl FnOnce(&mut Policy)) -> Keeper
 }
 
 async fn run(lake: &Lake, table: Table, now_ms: i64) -> Report {
-    keeper(lake, table, |_| {}).run_once(now_ms).await.unwrap()
+    let mut keeper = keeper(lake, table, |_| {});
+    keeper.clock = clock::Clock::held(now_ms);
+    keeper.run_once(now_ms).await.unwrap()
 }
 
 /// Spans of an operation that end in the slice at `second` of `TODAY`.
@@ -454,7 +456,9 @@ async fn only_hours_that_late_rows_touch_are_made_again() {
     // What the log says of hours outlives its entries.
     let policy = |policy: &mut Policy| (policy.checkpoint_commits, policy.log_retention_ms) = (1, -HOUR_MS);
     for table in [Table::Red, Table::Red15m, Table::Red1h] {
-        let report = keeper(&lake, table, policy).run_once(now + 4 * DAY_MS).await.unwrap();
+        let mut keeper = keeper(&lake, table, policy);
+        keeper.clock = clock::Clock::held(now + 4 * DAY_MS);
+        let report = keeper.run_once(now + 4 * DAY_MS).await.unwrap();
         assert!(
             report.checkpoint.is_some() && report.log_files_removed > 0,
             "{report:?}"
@@ -624,4 +628,26 @@ async fn a_day_leaves_red_only_when_its_hours_are_kept() {
     // At last the hours go too.
     let gone = run(&lake, Table::Red1h, MIDNIGHT_MS + 402 * DAY_MS).await;
     assert!(gone.expired_rows > 0 && gone.files == 0, "{gone:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_day_whose_file_cannot_be_read_does_not_keep_others_from_being_derived() {
+    let (_dir, lake) = lake().await;
+    for second in [-86_000, -86_000 - 86_400] {
+        append(&lake, &[row(1, second, &[5], &[])]).await;
+    }
+    // Days are made newest first.
+    let red = lake.snapshot(Table::Red).await.unwrap();
+    let broken = red.files().iter().max_by_key(|file| file.date).unwrap();
+    assert_eq!(broken.date, TODAY - 1);
+    std::fs::remove_file(lake.local_table_dir(Table::Red).unwrap().join(&*broken.path)).unwrap();
+    let mut keeper = keeper(&lake, Table::Red15m, |_| {});
+    for derived_days in [1, 0] {
+        let report = keeper.run_once(MIDNIGHT_MS + HOUR_MS).await.unwrap();
+        assert_eq!(report.derived_days, derived_days);
+        assert_eq!(report.unreadable[0].0, broken.path);
+    }
+    let made = lake.snapshot(Table::Red15m).await.unwrap();
+    let dates: Vec<i32> = made.files().iter().map(|file| file.date).collect();
+    assert_eq!(dates, [TODAY - 2]);
 }

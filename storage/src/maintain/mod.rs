@@ -7,8 +7,13 @@
 //! of it, or a day after it was written if no commit ever named it; rows that retention removes are counted, per tenant, in
 //! the commit that removes them. Assumes: one maintainer per lake (the caller holds `maintain.lock`).
 //!
+//! A run has steps, and one that fails keeps no other from being done. A file that cannot be read is left alone for an hour and told
+//! ([`Report::unreadable`]); the rest of its table is kept. Nothing is removed by a clock that has just leapt.
+//!
 //! [`Keeper::run_once`] takes the time as an argument and does everything due; [`run`] calls it for ever.
 
+mod aside;
+mod clock;
 mod compact;
 mod derive;
 mod expire;
@@ -24,13 +29,14 @@ use std::time::Duration;
 use chrono::Utc;
 use tailwater_model::table::Table;
 use tokio::sync::{Semaphore, watch};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::lake::{Lake, Snapshot};
 use crate::{ErrorKind, Result};
 
 pub use expire::{expired, expired_app_id, expired_through};
 use fold::folds;
+use plan::fitting;
 pub use plan::{Group, plan};
 
 pub(crate) use compact::without_date as file_schema;
@@ -70,6 +76,8 @@ pub struct Policy {
     /// A day that is over and has seen no new file for so long is merged into as few files as can be. A day of a derived table is not
     /// made anew sooner than so long after the last time.
     pub quiet_ms: i64,
+    /// A file is merged with what is not an eighth of it, of a day that is over and quiet, no sooner than so long after it was made.
+    pub rest_ms: i64,
     /// A checkpoint after this many commits.
     pub checkpoint_commits: u64,
     /// Log entries older than this go once a checkpoint covers them.
@@ -108,6 +116,7 @@ impl Policy {
             merge_files_max: 16,
             crowded_files: 1500,
             quiet_ms: HOUR_MS / 4,
+            rest_ms: DAY_MS,
             checkpoint_commits: 50,
             log_retention_ms: 6 * HOUR_MS,
             vacuum_after_ms: DAY_MS,
@@ -173,6 +182,8 @@ pub struct Report {
     pub vacuumed: u64,
     /// Data files unlinked that no commit ever named.
     pub orphans: u64,
+    /// Files that are left alone because they cannot be read, and why.
+    pub unreadable: Vec<(Arc<str>, String)>,
 }
 
 /// Keeps one table.
@@ -184,6 +195,8 @@ pub struct Keeper {
     /// Version of the newest checkpoint, once looked up.
     checkpoint: Option<u64>,
     swept_ms: Option<i64>,
+    aside: aside::Aside,
+    clock: clock::Clock,
     /// One merge at a time over all tables: they are what costs memory and disk bandwidth.
     turn: Arc<Semaphore>,
 }
@@ -197,6 +210,8 @@ impl Keeper {
             policy,
             checkpoint: None,
             swept_ms: None,
+            aside: aside::Aside::default(),
+            clock: clock::Clock::default(),
             turn,
         }
     }
@@ -209,50 +224,27 @@ impl Keeper {
     /// Does everything that is due at `now_ms` (milliseconds since 1970).
     ///
     /// # Errors
-    /// As [`Lake::snapshot`]; [`ErrorKind::Conflict`] if other commits kept winning. What was done before the error stays done.
+    /// As [`Lake::snapshot`]; [`ErrorKind::Conflict`] if other commits kept winning. It is the first of its steps; what could be done is done.
     pub async fn run_once(&mut self, now_ms: i64) -> Result<Report> {
         let mut report = Report::default();
+        self.clock.read(now_ms);
+        let mut outcome = self.look_again(now_ms).await;
         if let Some(slice_s) = self.table.derived_slice_s() {
-            self.derive(slice_s, now_ms, &mut report).await?;
+            outcome = outcome.and(self.derive(slice_s, now_ms, &mut report).await);
         }
-        self.expire(now_ms, &mut report).await?;
-        for _ in 0..MERGES_MAX {
-            let snapshot = self.lake.snapshot(self.table).await?;
-            let Some(group) = folds(snapshot.files(), now_ms, &self.policy).into_iter().next() else {
-                break;
-            };
-            if !self.has_room(group.files.iter().map(|file| file.size).sum()) {
-                report.postponed += 1;
-                break;
-            }
-            if !self.fold(&group, now_ms, &mut report).await? {
-                break;
-            }
-        }
+        outcome = outcome.and(self.expire(now_ms, &mut report).await);
+        outcome = outcome.and(self.fold_all(now_ms, &mut report).await);
         // A day of a derived table is written as a whole already.
-        for _ in 0..(if self.table.derived_slice_s().is_some() {
-            0
-        } else {
-            MERGES_MAX
-        }) {
-            let snapshot = self.lake.snapshot(self.table).await?;
-            let policy = self.policy_for(&snapshot);
-            let Some(group) = plan(snapshot.files(), now_ms, &policy).into_iter().next() else {
-                break;
-            };
-            if !self.has_room(group.files.iter().map(|file| file.size).sum()) {
-                report.postponed += 1;
-                break;
-            }
-            if !self.compact(&group, now_ms, &mut report).await? {
-                break;
-            }
+        if self.table.derived_slice_s().is_none() {
+            outcome = outcome.and(self.compact_all(now_ms, &mut report).await);
         }
-        self.upkeep(now_ms, &mut report).await?;
+        outcome = outcome.and(self.upkeep(now_ms, &mut report).await);
+        outcome?;
         let snapshot = self.lake.snapshot(self.table).await?;
         report.version = snapshot.version;
         report.files = snapshot.files().len() as u64;
         report.bytes = bytes_of(&snapshot);
+        report.unreadable = self.aside.told();
         Ok(report)
     }
 }
@@ -270,22 +262,78 @@ impl Keeper {
         }
     }
 
-    /// Whether a merge of so many bytes leaves the reserve alone. A store that is no local disk has room.
-    fn has_room(&self, bytes: u64) -> bool {
+    /// Bytes that a merge may take without touching the reserve. A store that is no local disk has room.
+    fn room(&self) -> u64 {
         let Some(directory) = self.lake.local_table_dir(self.table) else {
-            return true;
+            return u64::MAX;
         };
         match rustix::fs::statvfs(&directory) {
-            Ok(disk) => disk.f_bavail.saturating_mul(disk.f_frsize) >= self.policy.reserve_bytes.saturating_add(bytes),
-            Err(_) => true,
+            Ok(disk) => disk
+                .f_bavail
+                .saturating_mul(disk.f_frsize)
+                .saturating_sub(self.policy.reserve_bytes),
+            Err(_) => u64::MAX,
         }
+    }
+
+    /// Looks at the files of the table that were left alone for long enough. Those of another table are tried by what needs them.
+    async fn look_again(&mut self, now_ms: i64) -> Result<()> {
+        let due = self.aside.take_due(now_ms);
+        if due.is_empty() {
+            return Ok(());
+        }
+        let snapshot = self.lake.snapshot(self.table).await?;
+        for file in snapshot.files().iter().filter(|file| due.contains(&file.path)) {
+            if let Err(error) = files::check(&self.lake, self.table, file).await {
+                self.aside.put(self.table, error, now_ms)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn fold_all(&mut self, now_ms: i64, report: &mut Report) -> Result<()> {
+        let mut waiting = 0;
+        for _ in 0..MERGES_MAX {
+            let snapshot = self.lake.snapshot(self.table).await?;
+            let groups = folds(&self.aside.others(snapshot.files()), now_ms, &self.policy);
+            let (fits, waits) = fitting(groups, self.room());
+            waiting = waits;
+            let Some(group) = fits else { break };
+            match self.fold(&group, now_ms, report).await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => self.aside.put(self.table, error, now_ms)?,
+            }
+        }
+        report.postponed += waiting;
+        Ok(())
+    }
+
+    async fn compact_all(&mut self, now_ms: i64, report: &mut Report) -> Result<()> {
+        let mut waiting = 0;
+        for _ in 0..MERGES_MAX {
+            let snapshot = self.lake.snapshot(self.table).await?;
+            let policy = self.policy_for(&snapshot);
+            let groups = plan(&self.aside.others(snapshot.files()), now_ms, &policy);
+            let (fits, waits) = fitting(groups, self.room());
+            waiting = waits;
+            let Some(group) = fits else { break };
+            match self.compact(&group, now_ms, report).await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => self.aside.put(self.table, error, now_ms)?,
+            }
+        }
+        report.postponed += waiting;
+        Ok(())
     }
 }
 
 /// Told of the end of every run of every table.
 pub type Observer = Arc<dyn Fn(Table, &Result<Report>) + Send + Sync>;
 
-/// Keeps all tables until `stop` becomes true: a run of each table every `pause`. A run that has begun is finished.
+/// Keeps all tables until `stop` becomes true: a run of each table every `pause`. A run that has begun is finished. Ends early if keeping a
+/// table panicked: the process is to be started again, for nobody keeps that table any more.
 pub async fn run(
     lake: Lake,
     policy: impl Fn(Table) -> Policy,
@@ -301,7 +349,8 @@ pub async fn run(
     }
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {
-            warn!(%error, "a keeper of a table stopped");
+            error!(%error, "keeping a table panicked; the process ends and is started again");
+            return;
         }
     }
 }

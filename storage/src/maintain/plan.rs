@@ -2,14 +2,17 @@
 //!
 //! Files of a day fall into classes by size, each four times the one below. A class with enough files, or with enough bytes for a file
 //! that is left alone afterwards, is merged into one of a higher class, so a row is rewritten about three times in its life. A day that is
-//! over and quiet is merged whole. The sizes aimed at grow with the table ([`Policy::for_table`]), and with them days that were done are
-//! merged once more.
+//! over and quiet is merged whole, and once a day again when a few rows came late; more of them, sooner. The sizes aimed at grow with the
+//! table ([`Policy::for_table`]), and with them days that were done are merged once more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use super::{DAY_MS, MIB, Policy};
 use crate::lake::FileEntry;
+
+/// Files that come to this part of the largest are worth rewriting it.
+const WORTH_PART: u64 = 8;
 
 /// Files to be merged into one, all of one date.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +21,28 @@ pub struct Group {
     pub date: i32,
     /// The files, oldest first.
     pub files: Vec<Arc<FileEntry>>,
+}
+
+impl Group {
+    /// Bytes of its files: what merging them takes on the disk until they are unlinked.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.size).sum()
+    }
+
+    /// Whether a file that much less came after is worth rewriting: it is not, again and again, for each late row of its day.
+    fn is_worth(&self, now_ms: i64, policy: &Policy) -> bool {
+        let largest = self.files.iter().max_by_key(|file| file.size);
+        largest.is_some_and(|largest| {
+            let others = self.bytes() - largest.size;
+            others.saturating_mul(WORTH_PART) >= largest.size || largest.modified_ms + policy.rest_ms <= now_ms
+        })
+    }
+}
+
+/// The first group that so many free bytes are enough for, and how many wait for more.
+pub(super) fn fitting(groups: Vec<Group>, room: u64) -> (Option<Group>, u64) {
+    let (fits, waits): (Vec<Group>, Vec<Group>) = groups.into_iter().partition(|group| group.bytes() <= room);
+    (fits.into_iter().next(), waits.len() as u64)
 }
 
 /// What is worth merging now, most urgent first. No file is in two groups.
@@ -37,9 +62,14 @@ pub fn plan(files: &[Arc<FileEntry>], now_ms: i64, policy: &Policy) -> Vec<Group
         day.sort_by_key(|file| file.modified_ms);
         let newest = day.last().map_or(i64::MIN, |file| file.modified_ms);
         let over = i64::from(date) * DAY_MS + DAY_MS <= now_ms;
-        if (over && newest + policy.quiet_ms <= now_ms) || crowded {
-            groups.extend(fill(date, &day, 2, policy));
-            continue;
+        let is_quiet = over && newest + policy.quiet_ms <= now_ms;
+        if is_quiet || crowded {
+            let mut whole = fill(date, &day, 2, policy);
+            whole.retain(|group| crowded || group.is_worth(now_ms, policy));
+            let merged = whole.iter().flat_map(|group| &group.files);
+            let merged: HashSet<&str> = merged.map(|file| &*file.path).collect();
+            day.retain(|file| !crowded && !merged.contains(&*file.path));
+            groups.extend(whole);
         }
         let mut classes: BTreeMap<u32, Vec<&Arc<FileEntry>>> = BTreeMap::new();
         for file in day {
@@ -174,6 +204,85 @@ mod tests {
             plan(&late, NOW, &policy).is_empty(),
             "a trickle of late rows does not rewrite the day each time"
         );
+    }
+
+    #[test]
+    fn late_rows_are_worth_a_large_file_when_they_are_many_or_it_is_a_day_old() {
+        let policy = Policy::of(Table::Spans);
+        let check = |largest_mib: u64, age_ms: i64, late: &[u64], expected: &[usize]| {
+            let mut files = vec![file(0, largest_mib * MIB, 20_770, age_ms)];
+            let late = late.iter().enumerate();
+            files.extend(late.map(|(n, kib)| file(n + 1, kib << 10, 20_770, policy.quiet_ms)));
+            let groups = sizes(&plan(&files, NOW, &policy));
+            assert_eq!(groups, expected, "{} files, {age_ms} ms", files.len());
+        };
+        let hour = DAY_MS / 24;
+        check(40, hour, &[20], &[]);
+        check(40, DAY_MS, &[20], &[2]);
+        check(40, hour, &[5 << 10], &[2]);
+        check(40, hour, &[1 << 10, 2 << 10, 2 << 10], &[4]);
+        // Many small ones are merged among themselves.
+        check(40, hour, &[20; 7], &[]);
+        check(40, hour, &[20; 8], &[8]);
+        check(0, hour, &[20, 30], &[3]);
+    }
+
+    /// A month of days that are over, each with a remainder, and a few rows for each of them every half hour.
+    #[test]
+    fn a_trickle_of_late_rows_rewrites_little() {
+        let policy = Policy::of(Table::Spans);
+        let days = 20_749..20_779;
+        let remainder = 60 * MIB;
+        let mut files: Vec<_> = days
+            .clone()
+            .map(|date| file(date as usize, remainder, date, 0))
+            .collect();
+        let (mut number, mut rewritten, mut most) = (100_000, 0, 0);
+        let mut add = |files: &mut Vec<Arc<FileEntry>>, now: i64, date, size| {
+            number += 1;
+            files.push(Arc::new(FileEntry {
+                modified_ms: now,
+                ..(*file(number, size, date, 0)).clone()
+            }));
+        };
+        for minute in 0..3 * 24 * 60 {
+            let now = NOW + minute * 60_000;
+            if minute % 30 == 0 {
+                days.clone().for_each(|date| add(&mut files, now, date, 20 << 10));
+            }
+            while let Some(group) = plan(&files, now, &policy).into_iter().next() {
+                files.retain(|file| !group.files.contains(file));
+                rewritten += group.bytes();
+                add(&mut files, now, group.date, group.bytes());
+            }
+            most = most.max(files.len());
+        }
+        // Once a day each, and the little ones.
+        let least = days.len() as u64 * remainder;
+        assert!(rewritten < 4 * least, "{} GiB rewritten", rewritten >> 30);
+        assert!(most < 16 * days.len(), "{most} files");
+    }
+
+    #[test]
+    fn a_group_without_room_waits_and_the_next_smaller_is_merged() {
+        let group = |files: usize, mib: u64| Group {
+            date: 20_770,
+            files: (0..files).map(|n| file(n, mib * MIB, 20_770, DAY_MS)).collect(),
+        };
+        let groups = [group(8, 16), group(4, 20), group(2, 3)];
+        let check = |room_mib: u64, expected: Option<usize>, waiting: u64| {
+            let (fits, waits) = fitting(groups.to_vec(), room_mib * MIB);
+            assert_eq!(
+                (fits, waits),
+                (expected.map(|at| groups[at].clone()), waiting),
+                "{room_mib} MiB"
+            );
+        };
+        check(1000, Some(0), 0);
+        check(128, Some(0), 0);
+        check(127, Some(1), 1);
+        check(10, Some(2), 2);
+        check(5, None, 3);
     }
 
     #[test]

@@ -2,8 +2,9 @@
 use arrow::array::RecordBatch;
 
 use super::*;
-use crate::lake::Tier;
+use crate::faults::{Fault, FaultStore};
 use crate::lake::tests::{APP, lake, rows};
+use crate::lake::{FileEntry, Tier};
 use crate::testing::{TODAY, lake_rows, row_texts, tenant_rows};
 
 /// Noon of `TODAY`.
@@ -30,6 +31,21 @@ async fn fill(lake: &Lake, table: Table, commits: u64, date: i32) -> Vec<RecordB
 
 fn is_sorted(table: Table, batch: &RecordBatch) -> bool {
     crate::testing::sort(table, batch.clone()) == *batch
+}
+
+/// A run by a clock that has stood by this time for long.
+async fn run_at(keeper: &mut Keeper, now_ms: i64) -> Report {
+    keeper.clock = clock::Clock::held(now_ms);
+    keeper.run_once(now_ms).await.unwrap()
+}
+
+/// Where a data file lies, in a lake on this machine.
+fn place(lake: &Lake, table: Table, file: &FileEntry) -> std::path::PathBuf {
+    lake.local_table_dir(table).unwrap().join(&*file.path)
+}
+
+fn paths(files: &[(Arc<str>, String)]) -> Vec<Arc<str>> {
+    files.iter().map(|(path, _)| path.clone()).collect()
 }
 
 /// A time at which the files just written are `age_ms` old: they carry the clock's time, not the test's.
@@ -148,10 +164,12 @@ async fn retention_counts_what_it_removes_by_tenant() {
     );
     // Two days on the next goes, and the counts add up; a checkpoint and the log's clean-up do not forget them.
     let report = keeper.run_once(NOON + 2 * DAY_MS).await.unwrap();
-    assert_eq!(report.expired_rows, 12);
+    assert_eq!(report.expired_rows, 0, "a clock that leaps is not believed");
+    let report = keeper.run_once(NOON + 2 * DAY_MS + HOUR_MS).await.unwrap();
+    assert_eq!(report.expired_rows, 12, "nor doubted for ever");
     keeper.policy.checkpoint_commits = 1;
     keeper.swept_ms = None;
-    let report = keeper.run_once(later(7 * HOUR_MS)).await.unwrap();
+    let report = run_at(&mut keeper, later(7 * HOUR_MS)).await;
     assert!(
         report.checkpoint.is_some() && report.log_files_removed > 0,
         "{report:?}"
@@ -177,7 +195,7 @@ async fn a_checkpoint_replaces_the_log_it_covers() {
         "not again before ten more commits"
     );
     keeper.swept_ms = None;
-    let cleaned = keeper.run_once(later(7 * HOUR_MS)).await.unwrap();
+    let cleaned = run_at(&mut keeper, later(7 * HOUR_MS)).await;
     assert_eq!(cleaned.log_files_removed, 13);
     assert!(lake.log(table).read_commit_entry(5).await.unwrap().is_none());
     let fresh = Lake::open_url(lake.url()).unwrap();
@@ -287,4 +305,136 @@ async fn output_is_cut_at_the_target_size() {
     assert!(keeper.compact(&group, NOON, &mut report).await.unwrap());
     assert!(report.written_files >= 2, "{report:?}");
     assert_eq!(row_texts(table, &rows(&lake, table).await), row_texts(table, &given));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_cannot_be_read_ends_neither_merges_nor_upkeep() {
+    const MINUTE_MS: i64 = 60_000;
+    let (_dir, lake) = lake().await;
+    let table = Table::MetricSeries;
+    fill(&lake, table, 9, TODAY).await;
+    fill(&lake, table, 8, TODAY - 1).await;
+    let broken = lake.snapshot(table).await.unwrap().files()[0].clone();
+    assert_eq!(broken.date, TODAY);
+    let bytes = std::fs::read(place(&lake, table, &broken)).unwrap();
+    std::fs::write(place(&lake, table, &broken), &bytes[..bytes.len() / 2]).unwrap();
+    let mut keeper = keeper(&lake, table, |policy| policy.checkpoint_commits = 1);
+    let report = keeper.run_once(NOON).await.unwrap();
+    assert_eq!(
+        (report.merges, report.files),
+        (2, 3),
+        "the other eight, and the other day"
+    );
+    assert!(report.checkpoint.is_some() && keeper.swept_ms.is_some(), "{report:?}");
+    assert_eq!(paths(&report.unreadable), [broken.path.clone()]);
+    assert!(report.unreadable[0].1.contains(&*broken.path), "{report:?}");
+    // It is told while it is left alone, and looked at after an hour.
+    for after_ms in [MINUTE_MS, HOUR_MS, HOUR_MS + MINUTE_MS] {
+        let report = keeper.run_once(NOON + after_ms).await.unwrap();
+        assert_eq!(paths(&report.unreadable), [broken.path.clone()], "after {after_ms} ms");
+    }
+    std::fs::write(place(&lake, table, &broken), &bytes).unwrap();
+    let report = keeper.run_once(NOON + 2 * HOUR_MS).await.unwrap();
+    assert_eq!(report.unreadable, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_leaves_only_the_file_that_it_cannot_count() {
+    let (_dir, lake) = lake().await;
+    let table = Table::Logs;
+    let committer = lake.committer(table, APP);
+    for (batch, tenants) in [(1, &["a", "b"][..]), (2, &["a", "b"][..]), (3, &["a"][..])] {
+        let rows = tenant_rows(table, 10, TODAY - 40, batch as i64, tenants);
+        committer
+            .commit(batch as u64 - 1, batch as u64, vec![rows])
+            .await
+            .unwrap();
+    }
+    let files = lake.snapshot(table).await.unwrap().files().to_vec();
+    std::fs::remove_file(place(&lake, table, &files[0])).unwrap();
+    let mut keeper = keeper(&lake, table, |_| {});
+    let report = run_at(&mut keeper, NOON).await;
+    assert_eq!((report.expired_files, report.expired_rows), (2, 20));
+    assert_eq!(paths(&report.unreadable), [files[0].path.clone()]);
+    let snapshot = lake.snapshot(table).await.unwrap();
+    assert_eq!(expired(&snapshot), [("a".to_owned(), 15), ("b".to_owned(), 5)].into());
+    assert_eq!(snapshot.files(), &files[..1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn room_is_made_before_a_checkpoint_needs_it() {
+    let store = FaultStore::new(Arc::new(object_store::memory::InMemory::new()));
+    let lake = Lake::with_store(&"memory:///lake/".parse().unwrap(), store.clone()).unwrap();
+    lake.ensure_tables().await.unwrap();
+    let table = Table::MetricSeries;
+    fill(&lake, table, 8, TODAY).await;
+    let mut keeper = keeper(&lake, table, |policy| {
+        (policy.vacuum_after_ms, policy.checkpoint_commits) = (0, 1000);
+    });
+    assert_eq!(run_at(&mut keeper, later(0)).await.merges, 1);
+    keeper.policy.checkpoint_commits = 1;
+    store.entries.lock().extend([Fault::Before; 100]);
+    let now = later(2 * HOUR_MS);
+    keeper.clock = clock::Clock::held(now);
+    keeper.run_once(now).await.unwrap_err();
+    store.entries.lock().clear();
+    let left = object_store::ObjectStore::list(&*lake.table_store(table), None);
+    let left: Vec<_> = futures::TryStreamExt::try_collect(left).await.unwrap();
+    let left = left.iter().filter(|object| {
+        let path = object.location.as_ref();
+        path.ends_with(".parquet") && !path.contains("_delta_log")
+    });
+    assert_eq!(left.count(), 1, "what was merged away is unlinked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_that_is_yet_to_come_is_due() {
+    let (_dir, lake) = lake().await;
+    let mut keeper = keeper(&lake, Table::Logs, |_| {});
+    let check = async |keeper: &mut Keeper, swept_ms: i64, is_due: bool| {
+        keeper.swept_ms = Some(swept_ms);
+        run_at(keeper, NOON).await;
+        assert_eq!(
+            keeper.swept_ms == Some(NOON),
+            is_due,
+            "swept {} ms ago",
+            NOON - swept_ms
+        );
+    };
+    check(&mut keeper, NOON - HOUR_MS, true).await;
+    check(&mut keeper, NOON - HOUR_MS + 1, false).await;
+    // The clock had leapt ahead when it swept, and is right again.
+    check(&mut keeper, NOON + 30 * DAY_MS, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_leaps_ahead_and_back_takes_nothing_with_it() {
+    const MINUTE_MS: i64 = 60_000;
+    let (_dir, lake) = lake().await;
+    let table = Table::Logs;
+    fill(&lake, table, 3, TODAY).await;
+    let store = lake.table_store(table);
+    let staged = object_store::path::Path::from("date=2026-11-22/flushed-in-the-making.parquet");
+    let put = object_store::ObjectStoreExt::put(&*store, &staged, bytes::Bytes::from_static(b"rows").into());
+    put.await.unwrap();
+    let mut keeper = keeper(&lake, table, |_| {});
+    let mut now = NOON;
+    for leap in [0, 365 * DAY_MS, 0] {
+        for _ in 0..5 {
+            now += MINUTE_MS;
+            let report = keeper.run_once(now + leap).await.unwrap();
+            assert_eq!((report.expired_rows, report.orphans), (0, 0));
+        }
+    }
+    assert!(object_store::ObjectStoreExt::head(&*store, &staged).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keeping_ends_when_a_table_is_kept_no_more() {
+    let (_dir, lake) = lake().await;
+    let (_stopper, stop) = watch::channel(false);
+    let observer: Observer = Arc::new(|table, _| assert_ne!(table, Table::Traces, "as asked"));
+    let keeping = run(lake, Policy::of, Duration::from_secs(3600), stop, observer);
+    let ended = tokio::time::timeout(Duration::from_secs(60), keeping).await;
+    assert!(ended.is_ok(), "a panic ends it");
 }

@@ -16,16 +16,25 @@ use crate::{Error, ErrorKind, Result};
 
 impl Keeper {
     pub(super) async fn upkeep(&mut self, now_ms: i64, report: &mut Report) -> Result<()> {
-        self.write_checkpoint(report).await?;
-        let due = self
+        let snapshot = self.lake.snapshot(self.table).await?;
+        // Set back, the clock says that the last one is yet to come.
+        let is_due = self
             .swept_ms
-            .is_none_or(|swept| now_ms - swept >= self.policy.sweep_every_ms);
-        if due {
-            self.clean_log(now_ms, report).await?;
-            self.sweep(now_ms, report).await?;
+            .is_none_or(|swept| !(0..self.policy.sweep_every_ms).contains(&(now_ms - swept)));
+        let is_due = is_due && self.clock.is_believed(&snapshot);
+        let mut outcome = Ok(());
+        // First: a checkpoint may need the room that this makes.
+        if is_due {
+            outcome = self.sweep(now_ms, report).await;
+        }
+        outcome = outcome.and(self.write_checkpoint(report).await);
+        if is_due {
+            outcome = outcome.and(self.clean_log(now_ms, report).await);
+        }
+        if is_due && outcome.is_ok() {
             self.swept_ms = Some(now_ms);
         }
-        Ok(())
+        outcome
     }
 
     async fn write_checkpoint(&mut self, report: &mut Report) -> Result<()> {
@@ -75,6 +84,7 @@ impl Keeper {
             .filter(|(_, modified)| *modified < old)
             .map(|(path, _)| path)
             .collect();
+        let mut outcome = Ok(());
         for path in listed.into_iter().filter(|path| !replay.files.contains_key(path)) {
             let removed = replay.removed.get(&path);
             if removed.is_some_and(|removed| removed.deletion_timestamp.is_none_or(|at| at >= old)) {
@@ -87,14 +97,14 @@ impl Keeper {
                     report.orphans += 1;
                 }
                 Err(object_store::Error::NotFound { .. }) => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => outcome = outcome.and(Err(error.into())),
             }
         }
         if let Some(directory) = self.lake.local_table_dir(self.table) {
             let swept = tokio::task::spawn_blocking(move || sweep_staged(&directory, old)).await?;
             report.orphans += swept?;
         }
-        Ok(())
+        outcome
     }
 }
 

@@ -110,6 +110,14 @@ impl Outbox {
     }
 }
 
+impl Outbox {
+    /// Lets go of what is mapped: a segment that is trimmed leaves the disk only when nobody maps it. Frames that were handed out stay as they
+    /// are; the next view maps again.
+    pub fn let_go(&self) {
+        *self.state.lock() = State::default();
+    }
+}
+
 impl State {
     /// Takes over what is new in `read`, and lets go of what was trimmed.
     fn advance(&mut self, log_id: Option<LogId>, read: &tailwater_wal::reader::View) {

@@ -453,7 +453,7 @@ impl Context<'_> {
         let day = time::day(point.time);
         let mut is_first = false;
         if entry.seen != (seen.epoch(), day) {
-            is_first = seen.first(day, entry.series as u64 ^ self.tenant_hash);
+            is_first = seen.first(day, entry.series as u64 ^ self.tenant_hash, self.arrival);
             entry.seen = (seen.epoch(), day);
         }
         let added = Added {
