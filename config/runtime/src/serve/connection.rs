@@ -344,6 +344,7 @@ mod tests {
         assert_eq!(activity.next(start + seconds(1795)), Next::Look(start + seconds(1800)));
         assert_eq!(activity.next(start + seconds(1800)), Next::Ask);
     }
+
     #[test]
     fn the_oldest_request_is_let_go_in_time_where_nobody_else_sees_to_it() {
         let patience = Patience {
