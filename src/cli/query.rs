@@ -1,9 +1,10 @@
 //! `tailwater query`: SQL over tables and outbox.
 
+use anyhow::Context;
 use clap::Args;
 use tailwater_query::EngineConfig;
 use tailwater_query::role::{self as query_role, Guard, Role};
-use tailwater_runtime::{Exit, Metrics, Shutdown, admin, descriptors};
+use tailwater_runtime::{Exit, Metrics, Shutdown, admin, descriptors, run_dir};
 use tailwater_storage::lake::Lake;
 
 use super::Common;
@@ -39,6 +40,8 @@ pub fn run(_: &QueryArgs, common: &Common) -> anyhow::Result<Exit> {
     } = start;
     role::runtime("query-http")?.block_on(async {
         let shutdown = Shutdown::install()?;
+        // It may be the first role to come.
+        run_dir::make_private(&config.data).with_context(|| config.data.display().to_string())?;
         let metrics = Metrics::for_process("query");
         let role = Role {
             guard: Guard::open(&config, &metrics)?,
