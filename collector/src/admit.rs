@@ -184,7 +184,8 @@ impl Tenant {
     /// Takes `bytes` from the bucket. The error is how long until they would be there; a request larger than the whole
     /// bucket passes when the bucket is full, else it could never pass.
     pub fn take(&self, bytes: u64) -> Result<(), Duration> {
-        take(self.bytes.as_ref(), bytes / RATE_UNIT)
+        // A part of a unit is one: else two requests of almost two would pass for two.
+        take(self.bytes.as_ref(), bytes.div_ceil(RATE_UNIT))
     }
 
     /// Takes metric points, likewise.
@@ -361,6 +362,22 @@ mod tests {
         let free = Tenant::new("free", 0, FREE);
         assert_eq!((free.take(u64::MAX), free.take_points(u64::MAX)), (Ok(()), Ok(())));
         assert_eq!(free.excess_series(&[1, 2, 3], 0), None);
+    }
+
+    #[test]
+    fn a_part_of_a_kilobyte_counts_as_one() {
+        let passed = |bytes: u64| {
+            let quotas = Quotas {
+                bytes: Some((RATE_UNIT, 8 * RATE_UNIT)),
+                ..FREE
+            };
+            let tenant = Tenant::new("default", 0, quotas);
+            // The bucket fills by one unit a second: the table is through long before.
+            (0..100).take_while(|_| tenant.take(bytes).is_ok()).count()
+        };
+        for (bytes, expected) in [(1, 8), (1024, 8), (1025, 4), (2047, 4), (2048, 4), (4097, 1)] {
+            assert_eq!(passed(bytes), expected, "{bytes} bytes");
+        }
     }
 
     #[test]

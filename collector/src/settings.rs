@@ -10,11 +10,11 @@ use tailwater_model::otlp::caps::Caps;
 use tailwater_red::Aggregator;
 use tailwater_runtime::Access;
 use tailwater_runtime::run_dir;
+use tailwater_runtime::serve::{self, Patience};
 use tracing::warn;
 
 use crate::declared;
-use crate::intake::connection::Patience;
-use crate::intake::{self, inflate, serve};
+use crate::intake::{self, inflate};
 use crate::open::{Directory, LogOptions};
 use crate::run::CollectorError;
 use crate::tail;
@@ -132,6 +132,8 @@ pub fn connection_limits(config: &Config) -> serve::Limits {
             header: connections.header_timeout,
             idle: connections.idle,
             age: connections.max_age,
+            // Those of the intake are bounded by itself.
+            request: None,
         },
         keepalive: connections.keepalive,
         keepalive_timeout: connections.keepalive_timeout,

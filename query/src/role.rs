@@ -3,7 +3,6 @@
 //! Guarantees: it starts, and says that it is not ready, while the lake does not exist yet; it stops when told, letting running queries end
 //! within [`DRAIN_LIMIT`]. A query that kills this process kills nothing else: the supervisor starts it again.
 
-use std::future::IntoFuture;
 use std::io;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -14,7 +13,9 @@ use tailwater_config::Config;
 use tailwater_config::settings::Query;
 use tailwater_runtime::health::Handle;
 use tailwater_runtime::reload::{self, Part};
-use tailwater_runtime::tls::{Door, Speaks, Tls};
+use tailwater_runtime::serve::{self, Web};
+use tailwater_runtime::shutdown::Drained;
+use tailwater_runtime::tls::{Speaks, Tls};
 use tailwater_runtime::{Access, Admin, Metrics, Readiness, Shutdown, listen};
 
 use crate::engine::{Engine, EngineConfig};
@@ -24,6 +25,9 @@ use crate::limits::Limits;
 
 /// How long running queries may go on after the process was told to stop.
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+
+/// What a request may take beside the time of a query: its body, the wait for a slot, and the answer's way.
+const REQUEST_EXTRA: Duration = Duration::from_secs(60);
 
 /// How often the lake is looked for until it is there, and how often it is looked at from then on.
 const LOOK_FIRST: Duration = Duration::from_millis(200);
@@ -110,6 +114,12 @@ pub fn limits(config: &Config, memory_bytes: u64, cpus: usize) -> Limits {
     }
 }
 
+/// Limits of connections to the query interfaces of an engine whose queries may take `timeout`.
+pub const fn connections(timeout: Duration) -> serve::Limits {
+    // PromQL of a dashboard comes in the head of a GET, and may be long.
+    serve::limits(1024, 256, 128 << 10, timeout.saturating_add(REQUEST_EXTRA))
+}
+
 /// Runs the role until `shutdown` begins and its queries have ended.
 ///
 /// # Errors
@@ -137,7 +147,8 @@ pub async fn run(role: Role, shutdown: Shutdown) -> io::Result<()> {
         settings,
         ..
     } = role.guard;
-    let admin = Admin::new("query", role.metrics, readiness)
+    let limits = connections(engine.limits().timeout);
+    let admin = Admin::new("query", role.metrics.clone(), readiness)
         .guarded(access.clone(), admin_tls)
         .spawn(role.admin)?;
     let query = listen::tokio(role.query)?;
@@ -151,22 +162,21 @@ pub async fn run(role: Role, shutdown: Shutdown) -> io::Result<()> {
 
     let stop = shutdown.clone();
     let desk = Desk::new(engine, access, settings);
-    let serve = axum::serve(Door::new(query, query_tls), http::router(desk))
-        .with_graceful_shutdown(async move { stop.begun().await });
-    let mut serve = std::pin::pin!(serve.into_future());
-    let result = tokio::select! {
-        ended = &mut serve => ended,
-        () = shutdown.begun() => match shutdown.drain(DRAIN_LIMIT, &mut serve).await {
-            tailwater_runtime::shutdown::Drained::Done(ended) => ended,
-            tailwater_runtime::shutdown::Drained::Cut(why) => {
+    let web = Web::new("query", http::router(desk), limits, &role.metrics);
+    // How long the drain takes is said below; here nothing is cut before a request may end by itself.
+    let stopped = async move { stop.begun().await };
+    let mut serve = std::pin::pin!(serve::serve(query, query_tls, limits, web, stopped, limits.grace));
+    tokio::select! {
+        () = &mut serve => {}
+        () = shutdown.begun() => {
+            if let Drained::Cut(why) = shutdown.drain(DRAIN_LIMIT, &mut serve).await {
                 tracing::warn!(why, "queries were cut off");
-                Ok(())
             }
-        },
-    };
+        }
+    }
     watch.abort();
     drop(admin);
-    result
+    Ok(())
 }
 
 /// Removes what queries of a process that was killed left behind. The directory is the role's own.

@@ -1,6 +1,6 @@
 //! What a command that asks a server shows and trusts: a token, authorities, a certificate of its own.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::{Context, anyhow, bail};
@@ -8,6 +8,8 @@ use clap::Args;
 use http::Uri;
 use tailwater_config::Secret;
 use tailwater_runtime::tls::{Connector, Speaks, Trust};
+
+use super::tell;
 
 /// Options of commands that ask a server.
 #[derive(Debug, Clone, Default, Args)]
@@ -86,16 +88,35 @@ impl ClientArgs {
         self.token.clone().filter(|token| !token.reveal().is_empty())
     }
 
-    /// Makes connections for an endpoint: plain for `http`, TLS for `https`.
+    /// Makes connections for an endpoint: plain for `http`, TLS for `https`. Says so where a token goes over a network in clear text.
     ///
     /// # Errors
     /// When a file cannot be read; for another scheme.
     pub fn connector(&self, endpoint: &Uri, speaks: Speaks) -> anyhow::Result<Connector> {
         match endpoint.scheme_str() {
-            None | Some("http") => Ok(Connector::plain()),
+            None | Some("http") => {
+                if let Some(warning) = self.in_clear(endpoint) {
+                    tell(format_args!("tailwater: {warning}"));
+                }
+                Ok(Connector::plain())
+            }
             Some("https") => self.tls(speaks),
             Some(_) => bail!("endpoint `{endpoint}`: only http:// and https:// are supported"),
         }
+    }
+
+    /// What there is to say about a token and a plain endpoint.
+    fn in_clear(&self, endpoint: &Uri) -> Option<String> {
+        self.token()?;
+        let host = endpoint.host()?;
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let here = match bare.parse::<IpAddr>() {
+            Ok(address) => address.is_loopback(),
+            Err(_) => bare.eq_ignore_ascii_case("localhost"),
+        };
+        (!here).then(|| {
+            format!("warning: the token goes to {host} in clear text, for all on the way to read: use https://")
+        })
     }
 
     fn tls(&self, speaks: Speaks) -> anyhow::Result<Connector> {
@@ -164,6 +185,30 @@ mod tests {
                 .contains("only http:// and https://")
         );
         assert!(of("/x").unwrap_err().to_string().contains("names no host"));
+    }
+
+    #[test]
+    fn a_token_in_clear_text_over_a_network_is_warned_of() {
+        let check = |token: Option<&str>, endpoint: &'static str, warned: bool| {
+            let client = ClientArgs {
+                token: token.map(Secret::new),
+                ..ClientArgs::default()
+            };
+            let said = client.in_clear(&Uri::from_static(endpoint));
+            assert_eq!(said.is_some(), warned, "{endpoint}: {said:?}");
+            assert!(!said.unwrap_or_default().contains("canary"));
+        };
+        let token = Some("tw_canary");
+        check(token, "http://lake.example:4319", true);
+        check(token, "lake.example:4317", true);
+        check(token, "http://10.0.0.7:4319", true);
+        check(token, "http://[fd00::7]:4319", true);
+        check(token, "http://localhost.example:4319", true);
+        check(token, "http://localhost:4319", false);
+        check(token, "http://127.0.0.9:4319", false);
+        check(token, "http://[::1]:4319", false);
+        check(None, "http://lake.example:4319", false);
+        check(Some(""), "http://lake.example:4319", false);
     }
 
     #[test]

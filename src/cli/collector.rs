@@ -2,7 +2,7 @@
 
 use clap::Args;
 use tailwater_collector::Listeners;
-use tailwater_runtime::{Exit, Metrics, Shutdown, descriptors};
+use tailwater_runtime::{Exit, Metrics, Shutdown, admin, descriptors};
 
 use super::Common;
 use super::role::{self, Start};
@@ -20,8 +20,9 @@ pub fn run(_: &CollectorArgs, common: &Common) -> anyhow::Result<Exit> {
     let mut start = Start::new("collector", common)?;
     let (intake, admin) = (start.config.intake.clone(), start.config.admin.clone());
     let limit = descriptors::raise();
-    // Two listeners take so many each.
-    if let Some(missing) = descriptors::missing(limit, 2 * u64::from(intake.connections.total)) {
+    // Two listeners take so many each, and the admin endpoints theirs.
+    let connections = 2 * u64::from(intake.connections.total) + admin::LIMITS.connections as u64;
+    if let Some(missing) = descriptors::missing(limit, connections) {
         tracing::warn!(
             limit,
             missing,

@@ -1,9 +1,10 @@
 //! `tailwater query`: SQL over tables and outbox.
 
+use anyhow::Context;
 use clap::Args;
 use tailwater_query::EngineConfig;
 use tailwater_query::role::{self as query_role, Guard, Role};
-use tailwater_runtime::{Exit, Metrics, Shutdown};
+use tailwater_runtime::{Exit, Metrics, Shutdown, admin, descriptors, run_dir};
 use tailwater_storage::lake::Lake;
 
 use super::Common;
@@ -21,6 +22,15 @@ pub struct QueryArgs {}
 pub fn run(_: &QueryArgs, common: &Common) -> anyhow::Result<Exit> {
     let mut start = Start::new("query", common)?;
     let (listen, admin) = (start.config.query.listen, start.config.admin.query);
+    let limit = descriptors::raise();
+    let connections = query_role::connections(start.config.query.timeout).connections + admin::LIMITS.connections;
+    if let Some(missing) = descriptors::missing(limit, connections as u64) {
+        tracing::warn!(
+            limit,
+            missing,
+            "the hard limit of open files is too low for all connections of the query role: raise it"
+        );
+    }
     let (query, admin) = (start.bind("query.listen", listen)?, start.bind("admin.query", admin)?);
     let Start {
         config,
@@ -30,6 +40,8 @@ pub fn run(_: &QueryArgs, common: &Common) -> anyhow::Result<Exit> {
     } = start;
     role::runtime("query-http")?.block_on(async {
         let shutdown = Shutdown::install()?;
+        // It may be the first role to come.
+        run_dir::make_private(&config.data).with_context(|| config.data.display().to_string())?;
         let metrics = Metrics::for_process("query");
         let role = Role {
             guard: Guard::open(&config, &metrics)?,

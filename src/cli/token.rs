@@ -1,7 +1,7 @@
 //! `tailwater token add|list|revoke|hash`: the file of tokens, one line at a time.
 //!
-//! Guarantees: a token is shown once, when it is made, and is stored nowhere; the file changes in one step, and every other line of it,
-//! comments too, stays as it is. Running servers see the change by themselves.
+//! Guarantees: a token is shown once, when it is made, and is stored nowhere; the file changes in one step, one command after the other, and every
+//! other line of it, comments too, stays as it is. Running servers see the change by themselves. An editor takes no lock: it may still undo a change.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -231,6 +231,9 @@ fn without(path: &Path, text: &str, name: &str) -> anyhow::Result<(String, bool)
 
 /// Replaces the file in one step, durably, readable by its owner (and whoever could read it before): root's changes leave it to the server's group.
 fn change(path: &Path, new: impl FnOnce(&str) -> anyhow::Result<String>) -> anyhow::Result<()> {
+    // A link stays one: what it names is replaced.
+    let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let _lock = lock(path)?;
     let (text, mode, owner) = match std::fs::read_to_string(path) {
         Ok(text) => {
             let about = std::fs::metadata(path)?;
@@ -247,11 +250,7 @@ fn change(path: &Path, new: impl FnOnce(&str) -> anyhow::Result<String>) -> anyh
     if new == text {
         return Ok(());
     }
-    // A link stays one: what it names is replaced.
-    let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let mut aside = path.clone().into_os_string();
-    aside.push(format!(".{}.tmp", std::process::id()));
-    let aside = PathBuf::from(aside);
+    let aside = beside(path, &format!(".{}.tmp", std::process::id()));
     let written = (|| {
         let mut file = std::fs::OpenOptions::new()
             .write(true)
@@ -265,12 +264,32 @@ fn change(path: &Path, new: impl FnOnce(&str) -> anyhow::Result<String>) -> anyh
         }
         file.set_permissions(std::fs::Permissions::from_mode(mode))?;
         file.sync_all()?;
-        std::fs::rename(&aside, &path)
+        std::fs::rename(&aside, path)
     })();
     written.map_err(|error| {
         let _ = std::fs::remove_file(&aside);
         anyhow::Error::new(error).context(path.display().to_string())
     })
+}
+
+/// From the look at the file until it is replaced nobody else changes it: who read it before a token was revoked would bring that token back. The
+/// lock is a file of its own, which stays: the file of tokens is another one after each change.
+fn lock(path: &Path) -> anyhow::Result<std::fs::File> {
+    let beside = beside(path, ".lock");
+    let locked = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&beside)
+        .and_then(|file| Ok(rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).map(|()| file)?));
+    locked.with_context(|| beside.display().to_string())
+}
+
+fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut beside = path.to_owned().into_os_string();
+    beside.push(end);
+    beside.into()
 }
 
 fn table(file: &AccessFile) -> String {
@@ -368,8 +387,37 @@ mod tests {
         assert!(change(&path, |_| bail!("no")).is_err());
         assert_eq!(
             std::fs::read_dir(directory.path()).unwrap().count(),
-            1,
-            "nothing is left beside it"
+            2,
+            "nothing is left beside it but its lock"
         );
+    }
+
+    #[test]
+    fn commands_at_the_same_time_undo_nothing_of_each_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tokens");
+        let line = |name: &str| line(name, "shop", Roles::ALL, None, &hash(name.as_bytes())).unwrap();
+        let add = |name: &str| change(&path, |text| added(&path, text, &line(name))).unwrap();
+        let revoke = |name: &str| change(&path, |text| Ok(without(&path, text, name)?.0)).unwrap();
+        let both = 0..8;
+        both.clone().for_each(|at| add(&format!("old-{at}")));
+        let start = std::sync::Barrier::new(2 * both.len());
+        let (add, revoke, start) = (&add, &revoke, &start);
+        std::thread::scope(|scope| {
+            for at in both.clone() {
+                scope.spawn(move || {
+                    start.wait();
+                    add(&format!("new-{at}"));
+                });
+                scope.spawn(move || {
+                    start.wait();
+                    revoke(&format!("old-{at}"));
+                });
+            }
+        });
+        let file = AccessFile::parse(&path, &std::fs::read_to_string(&path).unwrap()).unwrap();
+        let mut names: Vec<String> = file.tokens.iter().map(|token| token.name.to_string()).collect();
+        names.sort();
+        assert_eq!(names, both.map(|at| format!("new-{at}")).collect::<Vec<_>>());
     }
 }

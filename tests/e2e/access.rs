@@ -323,17 +323,24 @@ fn each_token_does_what_it_is_for_and_sees_its_tenant_alone() {
 #[test]
 fn a_new_data_directory_is_for_this_user_alone() {
     let dir = tempfile::tempdir().unwrap();
-    let data = dir.path().join("fresh");
-    let mut child = tailwater()
-        .args(["maintain", "--set", "admin.maintain=127.0.0.1:0", "--data"])
-        .arg(&data)
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    wait_for("the directory", || data.is_dir().then_some(()));
-    assert_eq!(std::fs::metadata(&data).unwrap().permissions().mode() & 0o777, 0o700);
-    child.kill().unwrap();
-    child.wait().unwrap();
+    // Whichever role comes first.
+    for (role, listeners) in [
+        ("maintain", &["admin.maintain"][..]),
+        ("query", &["query.listen", "admin.query"]),
+    ] {
+        let data = dir.path().join(role);
+        let mut command = tailwater();
+        command.arg(role).arg("--data").arg(&data).stderr(Stdio::null());
+        for listener in listeners {
+            command.args(["--set", &format!("{listener}=127.0.0.1:0")]);
+        }
+        let mut child = command.spawn().unwrap();
+        wait_for("the directory", || data.is_dir().then_some(()));
+        let mode = std::fs::metadata(&data).unwrap().permissions().mode() & 0o777;
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(mode, 0o700, "{role}");
+    }
 }
 
 #[test]

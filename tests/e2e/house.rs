@@ -136,6 +136,15 @@ fn the_unit_runs_as_a_user_that_files_can_be_given_to() {
     }
 }
 
+/// The kernel ends the query process; systemd's default would then end the unit, the collector with it.
+#[test]
+fn a_query_that_takes_all_memory_does_not_stop_the_unit() {
+    let unit = include_str!("../../deploy/tailwater.service");
+    let lines = |key: &str| unit.lines().filter(|line| line.starts_with(key)).collect::<Vec<_>>();
+    assert_eq!(lines("MemoryMax=").len(), 1);
+    assert_eq!(lines("OOMPolicy="), ["OOMPolicy=continue"]);
+}
+
 /// The unit is what systemd takes, whatever the program does.
 #[test]
 fn systemd_takes_the_unit() {

@@ -9,7 +9,6 @@
 //! road even when the client has gone; a refused request leaves nothing behind. The tenant is the token's
 //! ([`crate::tenants`]); nothing in a payload is asked for it.
 
-pub mod connection;
 pub mod grpc;
 pub mod http;
 pub mod inflate;

@@ -1,12 +1,13 @@
 //! The admin endpoints of a role: `/metrics`, `/healthz` (alive), `/readyz` (200 or 503 with the conditions), and what the role adds.
 //!
 //! Guarantees: answers as long as the [`Server`] is held, so also while the role drains. With tokens, whoever has none with the role `admin`
-//! learns from `/healthz` and `/readyz` what a load balancer must know, and nothing else from anything. Leaves out: anything that changes state.
+//! learns from `/healthz` and `/readyz` what a load balancer must know, and nothing else from anything; nobody takes more than [`LIMITS`] of the
+//! descriptors that the role itself needs. Leaves out: anything that changes state.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{Request, State as Shared};
@@ -21,7 +22,11 @@ use crate::access::{Access, Denied, Role};
 use crate::health::{Readiness, State};
 use crate::listen;
 use crate::metrics::{CONTENT_TYPE, Metrics};
-use crate::tls::{Door, Tls};
+use crate::serve::{self, Limits, Web};
+use crate::tls::Tls;
+
+/// A scraper, probes and a few people; each answer is there at once.
+pub const LIMITS: Limits = serve::limits(64, 32, 16 << 10, Duration::from_secs(30));
 
 /// What the endpoints show.
 #[derive(Clone, Debug)]
@@ -96,18 +101,29 @@ impl Admin {
         open.merge(guarded)
     }
 
-    /// Serves on `listener` until the [`Server`] is dropped. Must be called inside a runtime.
+    /// Serves on `listener` until the [`Server`] is dropped. Must be called inside a runtime. Also registers the counter
+    /// `tailwater_admin_connections_refused_total`.
     ///
     /// # Errors
     /// When the runtime cannot watch the listener.
     pub fn spawn(&self, listener: TcpListener) -> io::Result<Server> {
+        self.spawn_within(listener, LIMITS)
+    }
+
+    fn spawn_within(&self, listener: TcpListener, limits: Limits) -> io::Result<Server> {
         let listener = listen::tokio(listener)?;
         let address = listener.local_addr()?;
-        let serve = axum::serve(Door::new(listener, self.tls.clone()), self.router());
-        let task = tokio::spawn(async move {
-            // It never ends by itself: accept errors are waited out inside.
-            let _ = serve.await;
-        });
+        let web = Web::new("admin", self.router(), limits, &self.metrics);
+        // Until the task is aborted; then its connections are asked to end.
+        let until = std::future::pending();
+        let task = tokio::spawn(serve::serve(
+            listener,
+            self.tls.clone(),
+            limits,
+            web,
+            until,
+            Duration::ZERO,
+        ));
         Ok(Server {
             address,
             task: task.abort_handle(),
@@ -292,5 +308,45 @@ mod tests {
             assert!(!text.contains("/secret"), "{text}");
         }
         assert!(ask("/readyz", &bearer("tw_admin")).await.1.contains("/secret"));
+    }
+
+    /// In the collector's process descriptors that strangers hold are missing to the intake.
+    #[tokio::test]
+    async fn strangers_hold_few_places_and_no_longer_than_they_send() {
+        let (mut quick, mut few) = (LIMITS, LIMITS);
+        quick.patience.header = Duration::from_millis(50);
+        (few.per_peer, few.patience.header) = (3, Duration::from_secs(3600));
+        let start = async |limits: Limits| {
+            let metrics = Metrics::new();
+            let admin = Admin::new("collector", metrics.clone(), Readiness::new());
+            let listener = listen::bind("admin.collector", "127.0.0.1:0".parse().unwrap()).unwrap();
+            (admin.spawn_within(listener, limits).unwrap(), metrics)
+        };
+        let closed = async |server: &Server, sent: &str| {
+            let mut stream = tokio::net::TcpStream::connect(server.address()).await.unwrap();
+            let _ = stream.write_all(sent.as_bytes()).await;
+            // An end or a reset; a server that waits for more is neither.
+            let read = tokio::time::timeout(Duration::from_secs(60), stream.read(&mut [0])).await;
+            matches!(read, Ok(Ok(0) | Err(_)))
+        };
+        let (server, metrics) = start(quick).await;
+        for sent in ["", "GET /metrics HTTP/1.1\r\nHost: x\r\nX-Never: ends"] {
+            assert!(closed(&server, sent).await, "{sent:?}");
+        }
+        let counted = r#"tailwater_admin_connections_refused_total{reason="header_timeout"} 2"#;
+        while !metrics.encode().contains(counted) {
+            tokio::task::yield_now().await;
+        }
+        let (server, metrics) = start(few).await;
+        let mut held = Vec::new();
+        for _ in 0..few.per_peer {
+            held.push(tokio::net::TcpStream::connect(server.address()).await.unwrap());
+        }
+        assert!(closed(&server, "").await);
+        assert!(
+            metrics
+                .encode()
+                .contains(r#"tailwater_admin_connections_refused_total{reason="per_peer"} 1"#)
+        );
     }
 }

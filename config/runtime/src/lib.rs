@@ -1,4 +1,4 @@
-//! What every role shares: logs, the metrics registry, tokens and TLS, admin endpoints, listeners, signals and drain.
+//! What every role shares: logs, the metrics registry, tokens and TLS, connections, admin endpoints, listeners, signals and drain.
 //!
 //! ```text
 //!  main: logs::init -> machine::probe -> listen::Inherited -> Shutdown::install -> role -> drain -> Exit
@@ -25,6 +25,7 @@ pub mod metrics;
 mod process;
 pub mod reload;
 pub mod run_dir;
+pub mod serve;
 pub mod shutdown;
 pub mod tls;
 

@@ -5,7 +5,6 @@
 //! Assumes ring as the provider, because object_store brings it anyway.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -20,18 +19,11 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tailwater_config::TlsFiles;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 /// Largest PEM file that is read.
 const FILE_BYTES_MAX: u64 = 1 << 20;
-
-/// Time for a handshake, where the settings have none.
-const HANDSHAKE: Duration = Duration::from_secs(5);
-
-/// Handshakes of one listener under way at once; the kernel's queue holds the others.
-const HANDSHAKES_MAX: usize = 256;
 
 /// What a connection may speak, in ALPN's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -396,63 +388,5 @@ impl AsyncWrite for Stream {
             Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
-    }
-}
-
-/// A listener for axum, with or without TLS. Handshakes go on beside each other, each for a while only: a slow one keeps nobody out.
-#[derive(Debug)]
-pub struct Door {
-    listener: TcpListener,
-    tls: Option<Arc<Tls>>,
-    shaking: JoinSet<Option<(Stream, SocketAddr)>>,
-}
-
-impl Door {
-    /// A door with this lock, or none.
-    #[must_use]
-    pub fn new(listener: TcpListener, tls: Option<Arc<Tls>>) -> Door {
-        Door {
-            listener,
-            tls,
-            shaking: JoinSet::new(),
-        }
-    }
-}
-
-impl axum::serve::Listener for Door {
-    type Io = Stream;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Stream, SocketAddr) {
-        loop {
-            let Some(tls) = &self.tls else {
-                let (stream, peer) = axum::serve::Listener::accept(&mut self.listener).await;
-                return (Stream::Plain(stream), peer);
-            };
-            tokio::select! {
-                (stream, peer) = axum::serve::Listener::accept(&mut self.listener), if self.shaking.len() < HANDSHAKES_MAX => {
-                    let tls = tls.clone();
-                    self.shaking.spawn(async move {
-                        match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
-                            Ok(Ok(stream)) => Some((stream, peer)),
-                            Ok(Err(error)) => {
-                                tracing::debug!(%error, "a TLS handshake failed");
-                                None
-                            }
-                            Err(_) => None,
-                        }
-                    });
-                }
-                Some(done) = self.shaking.join_next(), if !self.shaking.is_empty() => {
-                    if let Ok(Some(connection)) = done {
-                        return connection;
-                    }
-                }
-            }
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
     }
 }

@@ -10,7 +10,8 @@ use axum::Router;
 use axum::routing::get;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use tailwater_config::TlsFiles;
-use tailwater_runtime::tls::{Connector, Door, Speaks, Tls, Trust};
+use tailwater_runtime::serve::{self, Web};
+use tailwater_runtime::tls::{Connector, Speaks, Tls, Trust};
 use tailwater_runtime::{Metrics, reload};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -73,7 +74,16 @@ async fn serve(tls: Arc<Tls>) -> u16 {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let routes = Router::new().route("/", get(async || "hello"));
-    tokio::spawn(async move { axum::serve(Door::new(listener, Some(tls)), routes).await });
+    let limits = serve::limits(64, 64, 16 << 10, Duration::from_secs(60));
+    let web = Web::new("test", routes, limits, &Metrics::new());
+    tokio::spawn(serve::serve(
+        listener,
+        Some(tls),
+        limits,
+        web,
+        std::future::pending(),
+        Duration::ZERO,
+    ));
     port
 }
 

@@ -6,8 +6,7 @@
 //! ```
 //!
 //! Guarantees: a silent peer is let go in any state. hyper alone does not do that: it has no timer before the first byte nor for the preface of
-//! HTTP/2, no idle limit on HTTP/2, and on HTTP/1 one timer for both the head and the pause before it. Assumes that a request under way is bounded
-//! by the intake. Leaves out what HTTP/2 does by itself: pings.
+//! HTTP/2, no idle limit on HTTP/2, and on HTTP/1 one timer for both the head and the pause before it. Leaves out what HTTP/2 does by itself: pings.
 
 use std::io;
 use std::pin::Pin;
@@ -16,9 +15,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tailwater_runtime::tls::Stream;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
+
+use super::Reason;
+use crate::tls::Stream;
 
 /// The first bytes of every HTTP/2 connection. RFC 9113, 3.4.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -62,6 +63,8 @@ pub struct Patience {
     pub idle: Duration,
     /// In all.
     pub age: Duration,
+    /// From the head of a request until its answer begins, and as long again to take it. `None` where the service bounds its requests.
+    pub request: Option<Duration>,
 }
 
 /// What to do about a connection.
@@ -71,8 +74,8 @@ pub enum Next {
     Look(Instant),
     /// Ask it to end: what is under way is finished, nothing new begins.
     Ask,
-    /// Drop it: a head is under way for too long.
-    Cut,
+    /// Drop it: a head or a request is under way for too long.
+    Cut(Reason),
 }
 
 /// What a connection is doing, as its reads and requests tell.
@@ -84,7 +87,7 @@ pub struct Activity {
     doing: Mutex<Doing>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 enum Doing {
     Nothing {
         since: Instant,
@@ -93,7 +96,8 @@ enum Doing {
     Head {
         since: Instant,
     },
-    Requests(usize),
+    /// When each of them began, the oldest first.
+    Requests(Vec<Instant>),
 }
 
 impl Activity {
@@ -114,40 +118,63 @@ impl Activity {
     /// Bytes came.
     fn bytes(&self, now: Instant) {
         let mut doing = self.doing.lock();
-        if let (Version::Http1, Doing::Nothing { .. }) = (self.version, *doing) {
+        if let (Version::Http1, Doing::Nothing { .. }) = (self.version, &*doing) {
             *doing = Doing::Head { since: now };
         }
     }
 
     /// A request begins; it ends when the guard goes.
     pub fn request(self: &Arc<Activity>) -> UnderWay {
-        let mut doing = self.doing.lock();
-        *doing = match *doing {
-            Doing::Requests(count) => Doing::Requests(count + 1),
-            _ => Doing::Requests(1),
-        };
-        UnderWay(self.clone())
+        let since = Instant::now();
+        self.begin(since);
+        UnderWay {
+            activity: self.clone(),
+            since,
+        }
     }
 
-    fn end(&self, now: Instant) {
+    fn begin(&self, since: Instant) {
         let mut doing = self.doing.lock();
-        *doing = match *doing {
-            Doing::Requests(count) if count > 1 => Doing::Requests(count - 1),
-            _ => Doing::Nothing { since: now },
-        };
+        match &mut *doing {
+            Doing::Requests(begun) => begun.push(since),
+            _ => *doing = Doing::Requests(vec![since]),
+        }
+    }
+
+    /// One that began at `since` ends.
+    fn end(&self, since: Instant, now: Instant) {
+        let mut doing = self.doing.lock();
+        if let Doing::Requests(begun) = &mut *doing {
+            if let Some(at) = begun.iter().position(|one| *one == since) {
+                begun.remove(at);
+            }
+            if begun.is_empty() {
+                *doing = Doing::Nothing { since: now };
+            }
+        }
     }
 
     /// What to do about it. Between two looks no limit passes unseen: what begins after a look has at least until the next one.
     pub fn next(&self, now: Instant) -> Next {
-        let Patience { header, idle, age } = self.patience;
+        let Patience {
+            header,
+            idle,
+            age,
+            request,
+        } = self.patience;
         let old = self.opened + age;
-        let until = match *self.doing.lock() {
-            Doing::Head { since } if since + header <= now => return Next::Cut,
-            Doing::Nothing { since } if since + idle <= now => return Next::Ask,
+        // The oldest request is let go by this time.
+        let overdue = |begun: &[Instant]| Some(*begun.first()? + 2 * request?);
+        let until = match &*self.doing.lock() {
+            Doing::Head { since } if *since + header <= now => return Next::Cut("header_timeout"),
+            Doing::Nothing { since } if *since + idle <= now => return Next::Ask,
+            Doing::Requests(begun) if overdue(begun).is_some_and(|at| at <= now) => {
+                return Next::Cut("request_timeout");
+            }
             _ if old <= now => return Next::Ask,
-            Doing::Head { since } => since + header,
-            Doing::Nothing { since } => since + idle,
-            Doing::Requests(_) => old,
+            Doing::Head { since } => *since + header,
+            Doing::Nothing { since } => *since + idle,
+            Doing::Requests(begun) => overdue(begun).unwrap_or(old),
         };
         Next::Look(until.min(old).min(now + header.min(idle)))
     }
@@ -155,11 +182,14 @@ impl Activity {
 
 /// A request under way.
 #[derive(Debug)]
-pub struct UnderWay(Arc<Activity>);
+pub struct UnderWay {
+    activity: Arc<Activity>,
+    since: Instant,
+}
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.end(Instant::now());
+        self.activity.end(self.since, Instant::now());
     }
 }
 
@@ -228,12 +258,14 @@ impl AsyncWrite for Noted {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     const PATIENCE: Patience = Patience {
         header: Duration::from_secs(10),
         idle: Duration::from_secs(60),
         age: Duration::from_secs(1800),
+        request: None,
     };
 
     fn seconds(count: u64) -> Duration {
@@ -261,9 +293,9 @@ mod tests {
         let start = Instant::now();
         let activity = Activity::new(Version::Http1, PATIENCE, start, start + seconds(4));
         assert_eq!(activity.next(start + seconds(4)), Next::Look(start + seconds(10)));
-        assert_eq!(activity.next(start + seconds(10)), Next::Cut);
-        drop(activity.request());
-        activity.end(start + seconds(20));
+        assert_eq!(activity.next(start + seconds(10)), Next::Cut("header_timeout"));
+        activity.begin(start);
+        activity.end(start, start + seconds(20));
         assert_eq!(
             activity.next(start + seconds(20)),
             Next::Look(start + seconds(30)),
@@ -272,7 +304,11 @@ mod tests {
         activity.bytes(start + seconds(21));
         activity.bytes(start + seconds(29));
         assert_eq!(activity.next(start + seconds(30)), Next::Look(start + seconds(31)));
-        assert_eq!(activity.next(start + seconds(31)), Next::Cut, "more bytes win no time");
+        assert_eq!(
+            activity.next(start + seconds(31)),
+            Next::Cut("header_timeout"),
+            "more bytes win no time"
+        );
     }
 
     #[test]
@@ -280,15 +316,15 @@ mod tests {
         for version in [Version::Http1, Version::Http2] {
             let start = Instant::now();
             let activity = Activity::new(version, PATIENCE, start, start);
-            let (one, two) = (activity.request(), activity.request());
-            drop(one);
+            activity.begin(start);
+            activity.begin(start + seconds(1));
+            activity.end(start, start + seconds(2));
             assert_eq!(
                 activity.next(start + seconds(900)),
                 Next::Look(start + seconds(910)),
                 "one is under way"
             );
-            drop(two);
-            activity.end(start + seconds(1000));
+            activity.end(start + seconds(1), start + seconds(1000));
             assert_eq!(activity.next(start + seconds(1055)), Next::Look(start + seconds(1060)));
             assert_eq!(activity.next(start + seconds(1060)), Next::Ask);
             activity.bytes(start + seconds(1059));
@@ -307,5 +343,21 @@ mod tests {
         let _request = activity.request();
         assert_eq!(activity.next(start + seconds(1795)), Next::Look(start + seconds(1800)));
         assert_eq!(activity.next(start + seconds(1800)), Next::Ask);
+    }
+
+    #[test]
+    fn the_oldest_request_is_let_go_in_time_where_nobody_else_sees_to_it() {
+        let patience = Patience {
+            request: Some(seconds(90)),
+            ..PATIENCE
+        };
+        let start = Instant::now();
+        let activity = Activity::new(Version::Http2, patience, start, start);
+        activity.begin(start);
+        activity.begin(start + seconds(5));
+        assert_eq!(activity.next(start + seconds(175)), Next::Look(start + seconds(180)));
+        assert_eq!(activity.next(start + seconds(180)), Next::Cut("request_timeout"));
+        activity.end(start, start + seconds(180));
+        assert_eq!(activity.next(start + seconds(180)), Next::Look(start + seconds(185)));
     }
 }
