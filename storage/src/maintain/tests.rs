@@ -326,12 +326,16 @@ async fn a_file_that_cannot_be_read_ends_neither_merges_nor_upkeep() {
         "the other eight, and the other day"
     );
     assert!(report.checkpoint.is_some() && keeper.swept_ms.is_some(), "{report:?}");
-    assert_eq!(paths(&report.unreadable), [broken.path.clone()]);
+    assert_eq!(paths(&report.unreadable), std::slice::from_ref(&broken.path));
     assert!(report.unreadable[0].1.contains(&*broken.path), "{report:?}");
     // It is told while it is left alone, and looked at after an hour.
     for after_ms in [MINUTE_MS, HOUR_MS, HOUR_MS + MINUTE_MS] {
         let report = keeper.run_once(NOON + after_ms).await.unwrap();
-        assert_eq!(paths(&report.unreadable), [broken.path.clone()], "after {after_ms} ms");
+        assert_eq!(
+            paths(&report.unreadable),
+            std::slice::from_ref(&broken.path),
+            "after {after_ms} ms"
+        );
     }
     std::fs::write(place(&lake, table, &broken), &bytes).unwrap();
     let report = keeper.run_once(NOON + 2 * HOUR_MS).await.unwrap();
