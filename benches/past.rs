@@ -232,7 +232,7 @@ async fn ask(data: &Path, world: &World, slos: &[ResolvedSlo], runs: usize) {
     let hourly = |query: &'static str| move || range(engine, query, world, days * 86_400, 3600);
     let calls = "sum by (service) (rate(traces_spanmetrics_calls_total[5m]))";
     let rate = measure(LONG[4], runs, Some(200), hourly(calls)).await;
-    // As `dashboards/on-call.json` asks: windows of a step and one scrape, of which each overlaps the next; and windows that tile.
+    // Windows of which each overlaps the next, as those of a step and a scrape do; and windows that tile, as `dashboards/on-call.json` asks.
     let dashboards = [
         "sum by (service) (rate(traces_spanmetrics_calls_total{is_entry=\"true\"}[3610s]))",
         "sum by (service) (rate(traces_spanmetrics_calls_total{is_entry=\"true\"}[1h]))",
