@@ -69,7 +69,11 @@ pub fn log_id(data: &Path) -> io::Result<LogId> {
     }
 }
 
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Replaces a file of the data directory durably.
+///
+/// # Errors
+/// Those of the file system; the old file is still whole then.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let aside: PathBuf = path.with_extension(format!("{:016x}{ASIDE}", rand::random::<u64>()));
     let written = (|| {
         let mut file = File::create_new(&aside)?;

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use tailwater_model::ids::{LogId, Lsn};
 use tracing::{error, warn};
 
+use crate::checkpoint;
+
 /// Panics after which a record is walked no more.
 const PANICS_MAX: u32 = 2;
 
@@ -28,7 +30,7 @@ impl Suspects {
         let text = std::fs::read_to_string(&path).unwrap_or_default();
         let mut lines = text.lines();
         let panics = match lines.next() {
-            Some(id) if id == hex(log_id) => lines.filter_map(parse).filter(|(lsn, _)| *lsn >= from).collect(),
+            Some(id) if id == log_id.to_string() => lines.filter_map(parse).filter(|(lsn, _)| *lsn >= from).collect(),
             _ => BTreeMap::new(),
         };
         if panics.is_empty() && !text.is_empty() {
@@ -59,15 +61,9 @@ impl Suspects {
         let mut panics = self.panics.clone();
         *panics.entry(self.begun).or_default() += 1;
         let lines = panics.iter().map(|(lsn, count)| format!("{} {count}\n", lsn.0));
-        let text = format!(
-            "{}\n{}",
-            self.log_id.map(hex).unwrap_or_default(),
-            lines.collect::<String>()
-        );
-        let new = path.with_extension("new");
-        std::fs::write(&new, text)?;
-        std::fs::File::open(&new)?.sync_all()?;
-        std::fs::rename(&new, path)
+        let id = self.log_id.map(|id| id.to_string()).unwrap_or_default();
+        let text = format!("{id}\n{}", lines.collect::<String>());
+        checkpoint::replace(path, text.as_bytes())
     }
 }
 
@@ -81,10 +77,6 @@ impl Drop for Suspects {
             warn!(%error, lsn = self.begun.0, "cannot write down the record that the road panicked at");
         }
     }
-}
-
-fn hex(id: LogId) -> String {
-    id.0.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn parse(line: &str) -> Option<(Lsn, u32)> {
