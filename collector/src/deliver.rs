@@ -6,16 +6,24 @@
 //!
 //! A table that cannot be committed (the store is down, the table does not exist yet) holds nobody up: its frames wait in
 //! the outbox, where queries read them, until the outbox's budget is used up and intake refuses.
+//!
+//! Rows that no file can be made of would hold up all that come after them. The commit they are in is halved until it is one batch; that batch's rows of
+//! the table go into a file of their own, `unwritable/<table>-<batch>.arrow` beside the logs, and the table passes over them.
 
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
+use arrow::ipc::writer::StreamWriter;
 use parking_lot::Mutex;
 use tailwater_journal::{CommitPlan, Journal};
 use tailwater_model::ids::BatchSeq;
 use tailwater_model::table::Table;
 use tailwater_runtime::health;
+use tailwater_runtime::run_dir::make_private;
 use tailwater_storage::lake::{self, Committer, Lake};
 use tailwater_storage::outbox::{self, FrameRef, Outbox};
 use tailwater_storage::{Error, ErrorKind};
@@ -23,6 +31,7 @@ use tailwater_wal::Wal;
 use tokio::sync::{Semaphore, watch};
 use tracing::{error, info, warn};
 
+use crate::checkpoint;
 use crate::fatal::Fatal;
 use crate::outbox::{Waiting, is_crowded};
 use crate::stats::Stats;
@@ -48,6 +57,8 @@ pub struct Delivery {
     pub outbox: Outbox,
     /// The outbox itself, which sets aside what is damaged.
     pub wal: Arc<Wal>,
+    /// Where rows go that no file can be made of; made when there are some.
+    pub unwritable: PathBuf,
     /// Where to.
     pub lake: Lake,
     /// The last durable batch.
@@ -72,6 +83,9 @@ enum Trouble {
     /// The lake said no.
     #[error("{0}")]
     Lake(#[from] Error),
+    /// Rows that cannot be committed cannot be put elsewhere either.
+    #[error("rows that cannot be written, and not set aside either: {0}")]
+    Aside(#[from] io::Error),
     /// Going on would make it worse: rows are missing, or someone else commits under our name.
     #[error("{0}")]
     Final(String),
@@ -81,6 +95,7 @@ impl Trouble {
     fn is_final(&self) -> bool {
         match self {
             Trouble::Lake(error) => matches!(error.kind(), ErrorKind::Fenced | ErrorKind::Invalid),
+            Trouble::Aside(_) => false,
             Trouble::Final(_) => true,
         }
     }
@@ -216,8 +231,24 @@ impl Delivery {
             .await
             .map_err(|_| Trouble::Final("delivery has ended".into()))?;
         *tried = Some(plan);
-        self.commit(committer, plan).await?;
-        *tried = None;
+        let rows = self.rows(plan).await?;
+        *tried = match self.commit(committer, plan, rows.clone()).await {
+            Err(Trouble::Lake(error)) if error.kind() == ErrorKind::Unwritable => {
+                self.stats.commit_failed(plan.table.name());
+                match half(plan) {
+                    Some(half) => Some(half),
+                    None => {
+                        self.set_aside(plan, rows, &error).await?;
+                        self.commit(committer, plan, Vec::new()).await?;
+                        None
+                    }
+                }
+            }
+            outcome => {
+                outcome?;
+                None
+            }
+        };
         Ok(Step::Again)
     }
 
@@ -242,9 +273,8 @@ impl Delivery {
         })
     }
 
-    async fn commit(&self, committer: &Committer, plan: CommitPlan) -> Result<(), Trouble> {
+    async fn commit(&self, committer: &Committer, plan: CommitPlan, rows: Vec<RecordBatch>) -> Result<(), Trouble> {
         let started = Instant::now();
-        let rows = self.rows(plan).await?;
         let committed = committer.commit(plan.after.0, plan.through.0, rows).await?;
         self.journal.lock().committed(plan.table, plan.through);
         self.committed(plan.table, plan.through, committed.bytes);
@@ -295,7 +325,7 @@ impl Delivery {
                 Ok(frame) => rows.push(frame),
                 // Opening looks at heads alone, so this may be news.
                 Err(error) if error.kind() == ErrorKind::Damaged && self.is_damaged(seq) => {
-                    self.lost(plan.table, (seq.0, seq.0));
+                    self.lost(plan.table, (seq.0, seq.0), "do not verify");
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -311,15 +341,30 @@ impl Delivery {
         })
     }
 
-    /// Rows of these batches are lost to media damage: what else there is goes on, and the loss stays visible.
-    fn lost(&self, table: Table, (first, last): (u64, u64)) {
-        error!(
-            table = table.name(),
-            first, last, "outbox batches do not verify; their rows are lost"
-        );
-        self.stats.batches_lost(table.name(), last - first + 1);
-        let reason = format!("batches {first} to {last} are damaged, their rows are lost");
+    /// The table will not have the rows of these batches: what else there is goes on, and the loss stays visible.
+    fn lost(&self, table: Table, (first, last): (u64, u64), why: &str) {
+        let table = table.name();
+        error!(table, first, last, why, "the table lacks the rows of outbox batches");
+        self.stats.batches_lost(table, last - first + 1);
+        let reason = format!("{table} lacks the rows of batches {first} to {last}, which {why}");
         self.health.fails(DAMAGE, reason);
+    }
+
+    /// Keeps the rows of a batch that no file can be made of, durably: the outbox will let go of them.
+    async fn set_aside(&self, plan: CommitPlan, rows: Vec<RecordBatch>, error: &Error) -> Result<(), Trouble> {
+        let name = format!("{}-{}.arrow", plan.table.name(), plan.through.0);
+        let path = self.unwritable.join(name);
+        let writing = path.clone();
+        tokio::task::spawn_blocking(move || write_aside(&writing, &rows))
+            .await
+            .map_err(|error| Trouble::Final(format!("rows set aside: {error}")))??;
+        let batch = plan.through.0;
+        self.lost(
+            plan.table,
+            (batch, batch),
+            &format!("cannot be written ({error}) and are in {}", path.display()),
+        );
+        Ok(())
     }
 
     /// The table's frames of a plan, in the order of their batches. Damaged batches are passed over, loudly.
@@ -331,7 +376,7 @@ impl Delivery {
             .iter()
             .filter(|(first, last)| *last > after && *first <= through)
         {
-            self.lost(plan.table, *hole);
+            self.lost(plan.table, *hole, "do not verify");
         }
         if view.durable < through {
             return Err(Trouble::Final(format!(
@@ -344,6 +389,29 @@ impl Delivery {
     }
 }
 
+/// The first half of a plan's batches; `None` if it is one batch.
+fn half(plan: CommitPlan) -> Option<CommitPlan> {
+    let batches = (plan.through.0 - plan.after.0) / 2;
+    let through = BatchSeq(plan.after.0 + batches);
+    (batches > 0).then_some(CommitPlan { through, ..plan })
+}
+
+/// Writes rows as a stream of Arrow IPC.
+fn write_aside(path: &Path, rows: &[RecordBatch]) -> io::Result<()> {
+    let Some(first) = rows.first() else {
+        return Ok(());
+    };
+    let of_arrow = |error: ArrowError| match error {
+        ArrowError::IoError(_, error) => error,
+        error => io::Error::other(error),
+    };
+    let mut stream = StreamWriter::try_new(Vec::new(), first.schema_ref()).map_err(of_arrow)?;
+    rows.iter().try_for_each(|rows| stream.write(rows)).map_err(of_arrow)?;
+    let bytes = stream.into_inner().map_err(of_arrow)?;
+    make_private(path.parent().unwrap_or(Path::new(".")))?;
+    checkpoint::replace(path, &bytes)
+}
+
 enum Step {
     /// Something was done: look again at once.
     Again,
@@ -351,4 +419,150 @@ enum Step {
     Wait,
     /// Nothing left, and nothing will come.
     Done,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use tailwater_journal::settlement::TableSet;
+    use tailwater_journal::{Reasons, Recovery};
+    use tailwater_model::ids::LogId;
+    use tailwater_model::red::{RedKey, RedRow, red_batch};
+    use tailwater_runtime::metrics::Metrics;
+    use tailwater_storage::outbox::{BatchBuilder, Head};
+    use tailwater_wal::{Body, Options};
+
+    use super::*;
+
+    const LOG: LogId = LogId([7; 16]);
+    const FIRST_NS: u64 = 1_700_000_000_000_000_000;
+
+    /// Two rows of one key. Their histograms must be read to be added up, and those of a batch that is `bad` cannot be.
+    fn red(batch: u64, is_bad: bool) -> RecordBatch {
+        let [service_name, operation] = ["checkout".into(), format!("op-{batch}").into()];
+        let none: Arc<str> = "".into();
+        let key = RedKey {
+            tenant: "default".into(),
+            service_name,
+            operation,
+            service_namespace: none.clone(),
+            deployment_env: none.clone(),
+            cloud_region: none.clone(),
+            service_version: none.clone(),
+            http_route: none.clone(),
+            kind: 2,
+            is_entry: true,
+            is_error: false,
+            status_class: none.clone(),
+            error_type: none,
+            dims: Vec::new(),
+        };
+        let row = RedRow {
+            key: key.into(),
+            slice_ns: FIRST_NS,
+            slice_s: 10,
+            n: 1,
+            sum_ns: 5,
+            max_ns: 5,
+            exphist: if is_bad { b"pony".to_vec() } else { Vec::new() },
+            registers: Vec::new(),
+            n_weighted: 1,
+            exemplar: None,
+        };
+        red_batch(&[row.clone(), row])
+    }
+
+    #[test]
+    fn plans_are_halved_down_to_a_batch() {
+        let plan = |after, through| CommitPlan {
+            table: Table::Red,
+            after: BatchSeq(after),
+            through: BatchSeq(through),
+        };
+        assert_eq!(half(plan(3, 4)), None);
+        assert_eq!(half(plan(3, 5)), Some(plan(3, 4)));
+        assert_eq!(half(plan(0, 9)), Some(plan(0, 4)));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn rows_that_no_file_can_be_made_of_hold_up_no_others() {
+        const BATCHES: u64 = 9;
+        const BAD: u64 = 6;
+        let dir = tempfile::tempdir().unwrap();
+        let lake = Lake::open(&dir.path().join("lake")).unwrap();
+        lake.ensure_tables().await.unwrap();
+        let settings = tailwater_journal::Settings {
+            log_id: LOG,
+            shards: 4,
+            decisions_max: 8,
+            decision_age_max_ns: 1,
+            reasons: Reasons::new([]),
+        };
+        let mut journal = Recovery::new(settings, None).unwrap().finish();
+        let mut options = Options::new(dir.path().join("outbox"), LOG.0, outbox::OUTBOX_KIND);
+        options.preamble = outbox::preamble();
+        options.control = Some(dir.path().join("outbox").join(outbox::CONTROL));
+        options.recycle = 0;
+        options.allow_volatile = true;
+        let (wal, _) = Wal::open(options).unwrap();
+        let waiting = Arc::new(Waiting::new(0));
+        for number in 1..=BATCHES {
+            let cut = journal
+                .cut(FIRST_NS + number, TableSet::EMPTY.with(Table::Red))
+                .unwrap()
+                .unwrap();
+            let batch = BatchBuilder::new(cut.settlement.into())
+                .frame(Table::Red, &red(number, number == BAD))
+                .unwrap()
+                .finish();
+            let head = Head::decode(batch.head.clone()).unwrap();
+            let body = Body::checked(batch.body, batch.body_crc);
+            assert_eq!(wal.append(batch.head, body).unwrap().wait().unwrap(), number);
+            waiting.add(cut.seq, &head, Vec::new(), None, Instant::now());
+        }
+        let (_durable, durable) = watch::channel(BatchSeq(BATCHES));
+        let (_flush, flush) = watch::channel(true);
+        let (_replayed, replayed) = watch::channel(true);
+        let metrics = Metrics::new();
+        let readiness = health::Readiness::new();
+        let (fatal, mut failed) = Fatal::new();
+        let delivery = Arc::new(Delivery {
+            settings: Settings {
+                interval: Duration::ZERO,
+                bytes: u64::MAX,
+            },
+            journal: Arc::new(Mutex::new(journal)),
+            waiting,
+            outbox: Outbox::open_readonly(&dir.path().join("outbox")),
+            wal: Arc::new(wal),
+            unwritable: dir.path().join("unwritable"),
+            lake: lake.clone(),
+            durable,
+            flush,
+            replayed,
+            turn: Semaphore::new(1),
+            stats: Stats::new(&metrics),
+            health: health::Parts::new(readiness.condition("tables")),
+            fatal,
+        });
+        delivery.clone().run(Table::Red).await;
+
+        assert!(failed.try_recv().is_err());
+        let app = lake::app_id(LOG, Table::Red);
+        assert_eq!(lake.committer(Table::Red, app).version().await.unwrap(), BATCHES);
+        let snapshot = lake.snapshot(Table::Red).await.unwrap();
+        let rows: u64 = snapshot.files().iter().map(|file| file.rows).sum();
+        assert_eq!(rows, BATCHES - 1, "a row of each of the others");
+        let aside = std::fs::File::open(dir.path().join("unwritable/red-6.arrow")).unwrap();
+        let kept: Vec<RecordBatch> = arrow::ipc::reader::StreamReader::try_new(aside, None)
+            .unwrap()
+            .collect::<Result<_, _>>()
+            .unwrap();
+        assert_eq!(kept.iter().map(RecordBatch::num_rows).sum::<usize>(), 2);
+        assert!(
+            metrics
+                .encode()
+                .contains("tailwater_outbox_batches_lost_total{table=\"red\"} 1")
+        );
+    }
 }

@@ -299,6 +299,7 @@ pub async fn run(
         waiting: waiting.clone(),
         outbox: Outbox::open_readonly(&directory.logs.join("outbox")),
         wal: opened.outbox.clone(),
+        unwritable: directory.logs.join("unwritable"),
         lake,
         durable: durable.clone(),
         flush,

@@ -103,7 +103,7 @@ impl Stats {
             ),
             batches_lost: metrics.counters(
                 "tailwater_outbox_batches_lost",
-                "outbox batches that do not verify and whose rows of a table are lost",
+                "outbox batches whose rows a table lacks, because they do not verify or no file can be made of them",
                 ["table"],
             ),
             totals: Mutex::default(),

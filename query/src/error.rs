@@ -217,7 +217,7 @@ fn storage_kind(kind: tailwater_storage::ErrorKind) -> ErrorKind {
     match kind {
         Storage::Store | Storage::MissingTable | Storage::Conflict => ErrorKind::Unavailable,
         Storage::Damaged | Storage::Incompatible | Storage::Fenced => ErrorKind::Damaged,
-        Storage::Invalid => ErrorKind::Internal,
+        Storage::Invalid | Storage::Unwritable => ErrorKind::Internal,
     }
 }
 

@@ -21,6 +21,8 @@ pub enum ErrorKind {
     Conflict,
     /// The caller's arguments contradict each other or the table's schema.
     Invalid,
+    /// No file can be made of these rows, now or later. Of other rows it can.
+    Unwritable,
 }
 
 /// An error of this crate.
@@ -81,6 +83,14 @@ impl Error {
         self
     }
 
+    /// This error as one of rows to be written: unless it is the store's, it comes again with them.
+    pub(crate) fn of_rows(mut self) -> Error {
+        if !self.is_retryable() {
+            self.kind = ErrorKind::Unwritable;
+        }
+        self
+    }
+
     /// This error with words in front of its text.
     pub(crate) fn within(mut self, context: impl fmt::Display) -> Error {
         self.message = format!("{context}: {}", self.message);
@@ -126,7 +136,12 @@ impl From<arrow::error::ArrowError> for Error {
 
 impl From<parquet::errors::ParquetError> for Error {
     fn from(error: parquet::errors::ParquetError) -> Error {
-        Error::caused(ErrorKind::Store, "parquet", error)
+        // What it was read from or written to speaks as an external error; everything else comes again with the same bytes or rows.
+        let kind = match &error {
+            parquet::errors::ParquetError::External(_) => ErrorKind::Store,
+            _ => ErrorKind::Invalid,
+        };
+        Error::caused(kind, "parquet", error)
     }
 }
 

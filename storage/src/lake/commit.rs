@@ -115,7 +115,8 @@ impl Committer {
     /// # Errors
     /// [`ErrorKind::Fenced`] if the table is not at `v`; [`ErrorKind::Conflict`] or [`ErrorKind::Store`] when ten attempts
     /// were not enough: call again with the same range, which takes up what is already encoded and finds out whether an
-    /// earlier attempt succeeded after all; [`ErrorKind::Incompatible`] if the rows do not fit the table.
+    /// earlier attempt succeeded after all; [`ErrorKind::Incompatible`] if the rows do not fit the table;
+    /// [`ErrorKind::Unwritable`] if it is the rows that cannot be encoded, a panic over them included.
     pub async fn commit(&self, v: u64, hi: u64, batches: Vec<RecordBatch>) -> Result<Committed> {
         if hi <= v {
             return Err(Error::new(
@@ -254,7 +255,7 @@ impl Committer {
         let make = move |maker: &FileMaker, written: &mut Vec<Written>| {
             encode(maker, &columns, batches, range.1, now_ms, written)
         };
-        let written = self.maker.make(make).await?;
+        let written = self.maker.make(make).await.map_err(Error::of_rows)?;
         let encode_ms = started.elapsed().as_millis() as u64;
         Ok(Pending {
             range,

@@ -287,7 +287,7 @@ mod commits {
         // The second date has no calendar day, so the first file is finished by then.
         let batches = vec![lake_rows(TABLE, 10, 1, TODAY, 1), lake_rows(TABLE, 10, 2, i32::MAX, 1)];
         let error = lake.committer(TABLE, APP).commit(0, 1, batches).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert_eq!(error.kind(), ErrorKind::Unwritable);
         assert_eq!(data_files(&lake, TABLE).await, 0);
         let path = dir.path().join("half.parquet");
         let half = crate::store::PacedFile::create(&path, &Syncs::default()).unwrap();
