@@ -74,7 +74,19 @@ impl Cursor<'_> {
         Ok(f64::from_le_bytes(*bytes))
     }
 
+    #[inline]
     pub fn varint(&mut self) -> Result<u64, Malformed> {
+        // Most are one byte: the next bucket is near, and its count small.
+        match self.rest {
+            [byte, rest @ ..] if *byte < 0x80 => {
+                self.rest = rest;
+                Ok(u64::from(*byte))
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    fn long_varint(&mut self) -> Result<u64, Malformed> {
         let mut value = 0u64;
         for shift in (0..63).step_by(7) {
             let byte = self.byte()?;
@@ -86,12 +98,12 @@ impl Cursor<'_> {
         Err(Malformed("a number is too long"))
     }
 
+    #[inline]
     pub fn count(&mut self) -> Result<f64, Malformed> {
-        let count = if self.float_counts {
-            self.float()?
-        } else {
-            self.varint()? as f64
-        };
+        if !self.float_counts {
+            return Ok(self.varint()? as f64);
+        }
+        let count = self.float()?;
         if count >= 0.0 && count.is_finite() {
             Ok(count)
         } else {

@@ -188,14 +188,12 @@ impl Sketches {
             out.extend_from_slice(&[VERSION, EMPTY, group.scale as u8]);
             return;
         }
-        let (positive, negative) = (group.positive, group.negative);
-        let whole = |count: f64| count.fract() == 0.0 && count < INTEGER_MAX;
-        let all_whole = |window| self.arena.buckets(window).all(|(_, count)| whole(count));
-        let integers = [group.zero, group.below_all, group.above_all].into_iter().all(whole)
-            && all_whole(positive)
-            && all_whole(negative);
+        let (positives, negatives) = (self.arena.tally(group.positive), self.arena.tally(group.negative));
+        let integers = [group.zero, group.below_all, group.above_all].into_iter().all(is_whole)
+            && positives.all_whole
+            && negatives.all_whole;
         let infinities = group.below_all > 0.0 || group.above_all > 0.0;
-        let has_negatives = self.arena.buckets(negative).next().is_some();
+        let has_negatives = negatives.buckets > 0;
         let flag = |on: bool, bit: u8| if on { bit } else { 0 };
         out.push(VERSION);
         out.push(flag(!integers, FLOAT_COUNTS) | flag(infinities, INFINITIES) | flag(has_negatives, NEGATIVES));
@@ -209,9 +207,9 @@ impl Sketches {
             put_count(out, group.above_all, integers);
         }
         if has_negatives {
-            put_buckets(out, || self.arena.buckets(negative), integers);
+            self.arena.put(group.negative, negatives.buckets, integers, out);
         }
-        put_buckets(out, || self.arena.buckets(positive), integers);
+        self.arena.put(group.positive, positives.buckets, integers, out);
     }
 
     /// Forgets the first `n` groups; the others move down.
@@ -235,14 +233,15 @@ fn put_count(out: &mut Vec<u8>, count: f64, integers: bool) {
     }
 }
 
-fn put_buckets<B: Iterator<Item = (i32, f64)>>(out: &mut Vec<u8>, buckets: impl Fn() -> B, integers: bool) {
-    put_varint(out, buckets().count() as u64);
-    let mut next = None;
-    for (at, count) in buckets() {
-        put_varint(out, next.map_or_else(|| zigzag(at), |next: i32| (at - next) as u64));
-        put_count(out, count, integers);
-        next = Some(at + 1);
-    }
+/// Whether a count can be stored as an integer.
+fn is_whole(count: f64) -> bool {
+    count < INTEGER_MAX && count as u64 as f64 == count
+}
+
+/// What is to be known of a window's buckets before the first is written.
+struct Tally {
+    buckets: u64,
+    all_whole: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -352,16 +351,39 @@ impl Arena {
         }
     }
 
-    /// Buckets that have a count, by ascending index.
-    fn buckets(&self, window: Window) -> impl Iterator<Item = (i32, f64)> {
+    /// Hands out the buckets of a window, by ascending index; those of a dense one may have no count.
+    #[inline]
+    fn each(&self, window: Window, mut each: impl FnMut(i32, f64)) {
         let numbers = self.numbers(window);
-        let (pairs, counts) = match window.form {
-            Form::Dense => (&numbers[..0], numbers),
-            Form::Sparse | Form::Empty => (numbers, &numbers[..0]),
-        };
-        let dense = counts.iter().enumerate().filter(|(_, count)| **count > 0.0);
-        let dense = dense.map(move |(slot, count)| (window.first + slot as i32, *count));
-        pairs.chunks_exact(2).map(|pair| (pair[0] as i32, pair[1])).chain(dense)
+        match window.form {
+            Form::Dense => {
+                let buckets = numbers.iter().zip(window.first..);
+                buckets.for_each(|(count, at)| each(at, *count));
+            }
+            Form::Sparse | Form::Empty => numbers.chunks_exact(2).for_each(|pair| each(pair[0] as i32, pair[1])),
+        }
+    }
+
+    fn tally(&self, window: Window) -> Tally {
+        let (mut buckets, mut all_whole) = (0, true);
+        self.each(window, |_, count| {
+            buckets += u64::from(count > 0.0);
+            all_whole &= is_whole(count);
+        });
+        Tally { buckets, all_whole }
+    }
+
+    /// Appends the buckets that have a count, of which there are so many.
+    fn put(&self, window: Window, buckets: u64, integers: bool, out: &mut Vec<u8>) {
+        put_varint(out, buckets);
+        let mut next = None;
+        self.each(window, |at, count| {
+            if count > 0.0 {
+                put_varint(out, next.map_or_else(|| zigzag(at), |next: i32| (at - next) as u64));
+                put_count(out, count, integers);
+                next = Some(at + 1);
+            }
+        });
     }
 
     /// First and last bucket of a window that have a count.

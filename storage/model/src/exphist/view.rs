@@ -340,6 +340,7 @@ impl<'a> Buckets<'a> {
     }
 
     /// Next bucket with a count: its index and the count.
+    #[inline]
     pub(super) fn next(&mut self) -> Result<Option<(i32, f64)>, Malformed> {
         if self.left == 0 {
             return Ok(None);
