@@ -4,13 +4,14 @@
 //! cargo bench --bench past                        writes 90 d x 1,000 operations (some three minutes, less than 1 GB), then asks
 //! cargo bench --bench past -- --data DIR          the same, kept in DIR: used again if it is there
 //! cargo bench --bench past -- --only TEXT         questions with this in their name
+//! cargo bench --bench past -- --runs N            so many runs of each question instead of five
 //! cargo test                                      a day of 20 operations, to see that it works
 //! ```
 //!
 //! The P99 panel is asked of a past of its own, half an hour of a busier system: about a thousand spans a second.
 //! The long past is thin (an operation in twenty has a request in a minute), and there a row of `red` stands for hardly more than a span.
 //!
-//! Every question is asked `RUNS` times, best and worst are told, with the least that its threads ran and the most memory it took at any time (beyond what
+//! Every question is asked several times, best and worst are told, with the least that its threads ran and the most memory it took at any time (beyond what
 //! was held before). Ratios, of the best times and of what threads ran, which other programs of the machine disturb less, stand beside the baselines of the
 //! same run: `scan`, which adds up all of `red`'s counts in the window, and for the P99 panel DuckDB over the Parquet files of the spans (installed by
 //! `tests/tools`), and this engine's own exact P99 over them. The check values of equal pasts are equal.
@@ -77,7 +78,12 @@ fn main() {
     let busy_data = data.join("busy");
     let (world, busy) = (World::new(&settings(full)), World::new(&busy(full)));
     let slos = objectives(&world, if full { 100 } else { 6 });
-    let runs = if full { RUNS } else { 1 };
+    let asked_runs = args.windows(2).find(|pair| pair[0] == "--runs");
+    let runs = match asked_runs {
+        Some(pair) => pair[1].parse().unwrap(),
+        None if full => RUNS,
+        None => 1,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -42,9 +42,14 @@ const FOOTERS_MAX: usize = 16;
 
 /// Files of fewer rows are not worth a second thread.
 const SPREAD_ROWS_MIN: usize = 1 << 18;
+/// The same where rows have histograms, which take longer to add up than to read.
+const SPREAD_SKETCHES_MIN: usize = 1 << 14;
 
 /// How much of a file's end is read for its footer at first.
 pub(crate) const FOOTER_BYTES: usize = 1 << 20;
+
+/// A file of so many rows has one row group.
+const ONE_GROUP_ROWS_MAX: u64 = 1 << 18;
 
 /// Where the store of a table is registered.
 pub(crate) fn store_url(table: Table) -> ObjectStoreUrl {
@@ -64,6 +69,8 @@ pub(super) struct Scan<'a> {
     pub times: Option<Times>,
     /// Whether filters run while decoding, row by row.
     pub row_filters: bool,
+    /// Whether there are filters that bounds could speak to.
+    pub is_filtered: bool,
     /// Whether columns that say the same in all of a file are left unread.
     pub constants: bool,
     /// The tenant whose rows alone are in these files, where that is known.
@@ -101,6 +108,8 @@ impl Scan<'_> {
         let mut options = state.table_options().parquet.clone();
         // Looking for a bloom that no file has takes a reader and a schema a file. Only trace ids have them.
         options.global.bloom_filter_on_read &= self.schema.column_with_name("trace_id").is_some();
+        // Of a file with one row group its bounds are the file's, which chose it already, and pages have finer ones.
+        options.global.pruning &= self.files.iter().any(|file| file.rows > ONE_GROUP_ROWS_MAX);
         let mut source = ParquetSource::new(table_schema.clone())
             .with_table_parquet_options(options)
             .with_parquet_file_reader_factory(reader.clone())
@@ -133,8 +142,16 @@ impl Scan<'_> {
             source = source.with_predicate(state.create_physical_expr(window.clone(), &schema)?);
         }
         let threads = state.config().target_partitions();
-        let files = spread(files, if with_constants { threads } else { 1 });
-        let (groups, ordering) = self.grouped(files, scanned, threads);
+        let rows_min = match self.schema.column_with_name("exphist") {
+            Some(_) => SPREAD_SKETCHES_MIN,
+            None => SPREAD_ROWS_MIN,
+        };
+        let files = spread(files, threads, rows_min);
+        let (mut groups, ordering) = self.grouped(files, scanned, threads);
+        if !self.row_filters && self.is_filtered {
+            // The files were chosen by their bounds. What a join learns while the scan runs is compared with those of pages.
+            groups.iter_mut().for_each(forget_bounds);
+        }
 
         let config = FileScanConfigBuilder::new(url, Arc::new(source))
             .with_file_groups(groups)
@@ -276,18 +293,19 @@ async fn footer(readers: &Arc<dyn ParquetFileReaderFactory>, file: &PartitionedF
     Ok(reader.get_metadata(Some(&options)).await?)
 }
 
-/// A few rows of one large file are work enough for all threads: pieces of fewer files than threads. Of a file only the rows selected are read, if
-/// some are.
-fn spread(files: Vec<(PartitionedFile, Option<RowSelection>)>, threads: usize) -> Vec<PartitionedFile> {
+/// One large file is work enough for all threads: pieces of fewer files than threads. Of a file only the rows selected are read, if some are.
+fn spread(
+    files: Vec<(PartitionedFile, Option<RowSelection>)>,
+    threads: usize,
+    rows_min: usize,
+) -> Vec<PartitionedFile> {
     let pieces = threads / files.len().max(1);
     let split = |(file, selected): (PartitionedFile, Option<RowSelection>)| {
         let rows = file
             .statistics
             .as_ref()
             .and_then(|statistics| statistics.num_rows.get_value().copied());
-        let rows = rows
-            .filter(|rows| *rows >= SPREAD_ROWS_MIN && pieces > 1)
-            .unwrap_or_default();
+        let rows = rows.filter(|rows| *rows >= rows_min && pieces > 1).unwrap_or_default();
         if rows == 0 {
             return vec![match selected {
                 Some(selected) => file.with_extension(ParquetRowSelection::new(selected)),
@@ -307,6 +325,20 @@ fn spread(files: Vec<(PartitionedFile, Option<RowSelection>)>, threads: usize) -
         (0..rows).step_by(step).map(piece).collect()
     };
     files.into_iter().flat_map(split).collect()
+}
+
+/// Leaves the rows of these files alone of their statistics: bounds of columns would be compared with the filters once more, file by file.
+fn forget_bounds(group: &mut FileGroup) {
+    let files = std::mem::take(group).into_inner().into_iter();
+    let forgetting = files.map(|mut file| {
+        if let Some(statistics) = &mut file.statistics {
+            let columns = statistics.column_statistics.len();
+            let bare = vec![ColumnStatistics::new_unknown(); columns];
+            Arc::make_mut(statistics).column_statistics = bare;
+        }
+        file
+    });
+    *group = FileGroup::new(forgetting.collect());
 }
 
 fn tell_constants(statistics: &mut Statistics, constants: Vec<Constant>) {
@@ -364,7 +396,7 @@ mod tests {
             file.statistics = Some(Arc::new(statistics.with_num_rows(Precision::Exact(*rows))));
             (file, None)
         };
-        let pieces = spread(rows.iter().map(file).collect(), threads);
+        let pieces = spread(rows.iter().map(file).collect(), threads, SPREAD_ROWS_MIN);
         let selected = |piece: &PartitionedFile| {
             let selection = piece.extension::<ParquetRowSelection>()?.selection();
             let total: usize = selection.iter().map(|selector| selector.row_count).sum();

@@ -233,6 +233,7 @@ impl TableProvider for LakeTable {
                     window: conjunction(known),
                     times: None,
                     row_filters: false,
+                    is_filtered: true,
                     constants: false,
                     whole: None,
                 };
@@ -254,6 +255,7 @@ impl TableProvider for LakeTable {
                     window,
                     times,
                     row_filters,
+                    is_filtered: !filters.is_empty(),
                     constants: row_filters && !self.hints.no_pruning,
                     whole: self.scope.tenant().cloned(),
                 };
