@@ -183,8 +183,15 @@ pub async fn run(
     )
     .map_err(starting)?;
     let (records_sender, records) = mpsc::channel();
-    let (log, acker) =
-        Log::start(opened.intake.clone(), records_sender, stats.clone(), fatal.clone()).map_err(starting)?;
+    let (log, acker) = Log::start(
+        opened.intake.clone(),
+        records_sender,
+        stats.clone(),
+        readiness.condition("intake_log"),
+        fatal.clone(),
+    )
+    .map_err(starting)?;
+    let watching_room = tokio::spawn(log.clone().watch_room());
     let caps = settings::caps(config);
     let red = settings::red(config, &caps, opened.guard.as_deref());
     let policy_slot = Arc::new(Mutex::new(None));
@@ -391,6 +398,9 @@ pub async fn run(
         Some(cause) = failed.recv() => Err(CollectorError::Fatal(cause)),
     };
     intake.closing.store(true, Ordering::Relaxed);
+    // Awaited, so that it holds the log no longer.
+    watching_room.abort();
+    let _ = watching_room.await;
     if let Err(error) = end {
         keeping.abort();
         keeper.rest().await;

@@ -26,6 +26,7 @@ pub struct Stats {
     items: Labelled<4, Counter>,
     item_bytes: Labelled<4, Counter>,
     in_flight: Labelled<2, Gauge>,
+    bytes_in_flight: Labelled<2, Gauge>,
     ack_seconds: Labelled<1, Histogram>,
     batch_rows: Histogram,
     batch_bytes: Histogram,
@@ -52,6 +53,7 @@ pub enum Outcome {
 struct Totals {
     accounts: AHashMap<(Account, &'static str), Amount>,
     in_flight: i64,
+    bytes_in_flight: i64,
 }
 
 impl Stats {
@@ -87,6 +89,11 @@ impl Stats {
                 ["tenant", "signal", "account", "reason"],
             ),
             in_flight: metrics.gauges("tailwater_items_in_flight", "items received and not yet in a durable batch", ["tenant", "signal"]),
+            bytes_in_flight: metrics.gauges(
+                "tailwater_item_bytes_in_flight",
+                "protobuf bytes of the items received and not yet in a durable batch",
+                ["tenant", "signal"],
+            ),
             ack_seconds: metrics.histograms(
                 "tailwater_ack_seconds",
                 "time from the head of a request to its durable record, or until nobody waited for it any more",
@@ -236,11 +243,46 @@ impl Stats {
         let total = of.accounts.entry((key.account, key.reason)).or_default();
         total.items += amount.items;
         total.bytes += amount.bytes;
-        of.in_flight += match key.account {
-            Account::Received => amount.items as i64,
+        let sign = match key.account {
+            Account::Received => 1,
             Account::Expired => 0,
-            _ => -(amount.items as i64),
+            _ => -1,
         };
-        self.in_flight.with([&*key.tenant, key.signal.name()]).set(of.in_flight);
+        of.in_flight += sign * amount.items as i64;
+        of.bytes_in_flight += sign * amount.bytes as i64;
+        let labels = [&*key.tenant, key.signal.name()];
+        self.in_flight.with(labels).set(of.in_flight);
+        self.bytes_in_flight.with(labels).set(of.bytes_in_flight);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_no_account_is_in_flight_in_items_and_in_bytes() {
+        let metrics = Metrics::new();
+        let stats = Stats::new(&metrics);
+        let key = |account, reason| Key {
+            tenant: "t".into(),
+            signal: Signal::Logs,
+            account,
+            reason,
+        };
+        let check = |account, reason, (items, bytes): (u64, u64), expected: (i64, i64)| {
+            stats.restore([(&key(account, reason), &Amount { items, bytes })]);
+            let page = metrics.encode();
+            for (name, value) in [("items", expected.0), ("item_bytes", expected.1)] {
+                let sample = format!("tailwater_{name}_in_flight{{tenant=\"t\",signal=\"logs\"}} {value}\n");
+                assert!(page.contains(&sample), "{sample}: {page}");
+            }
+        };
+        check(Account::Received, "", (10, 1000), (10, 1000));
+        check(Account::Stored, "", (6, 500), (4, 500));
+        check(Account::Rejected, "future", (1, 50), (3, 450));
+        check(Account::Lost, "damaged", (1, 50), (2, 400));
+        check(Account::Expired, "", (3, 200), (2, 400));
+        check(Account::Dropped, "", (2, 400), (0, 0));
     }
 }

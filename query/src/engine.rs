@@ -535,7 +535,7 @@ impl Shared {
             let message = "EXPLAIN shows files and counts of all tenants: it needs a token with the role admin";
             return Err(Error::new(ErrorKind::NotAllowed, message));
         }
-        rewrite(&mut statement)?;
+        rewrite(&mut statement, &query.params)?;
         let hints = Arc::new(Hints::new(
             self.no_pruning.load(Ordering::Relaxed),
             self.window_rows_min.load(Ordering::Relaxed),

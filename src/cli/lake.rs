@@ -227,6 +227,15 @@ fn verified_table(verified: &Verified, depth: Depth) -> String {
         rows.push(row([&line.tenant, line.signal.name(), exact], numbers));
     }
     let mut text = align(&rows);
+    for line in &verified.lines {
+        let (items, bytes) = (line.in_flight(), line.bytes_in_flight());
+        if bytes < 0 || items == 0 && bytes != 0 {
+            let (tenant, signal) = (&line.tenant, line.signal.name());
+            text.push_str(&format!(
+                "UNBALANCED {tenant} {signal}: {bytes} bytes of {items} items in flight\n"
+            ));
+        }
+    }
     for (table, path, reason) in &verified.damaged {
         text.push_str(&format!("DAMAGED {}/{path}: {reason}\n", table.name()));
     }
@@ -263,6 +272,7 @@ fn verified_json(verified: &Verified) -> anyhow::Result<String> {
             .into_iter()
             .map(|(name, items)| (name.to_owned(), items.into()))
             .collect();
+        entry.insert("in_flight_bytes".to_owned(), line.bytes_in_flight().into());
         entry.insert("tenant".to_owned(), line.tenant.as_str().into());
         entry.insert("signal".to_owned(), line.signal.name().into());
         serde_json::Value::Object(entry)
@@ -359,6 +369,7 @@ mod tests {
             tenant: "default".to_owned(),
             signal: tailwater_model::signal::Signal::Logs,
             items: items.into(),
+            bytes: items.map(|(account, items)| (account, items * 100)).into(),
             expired: 2,
             readable: 4,
         };
@@ -384,6 +395,13 @@ mod tests {
             (&json["balances"][0]["expired"], &json["balances"][0]["readable"]),
             (&2.into(), &4.into())
         );
+        assert_eq!(json["balances"][0]["in_flight_bytes"], 300);
+
+        let mut unbalanced = verified.clone();
+        unbalanced.lines[0].bytes.insert(Account::Lost, 301);
+        let text = verified_table(&unbalanced, Depth::Counts);
+        let line = "UNBALANCED default logs: -1 bytes of 3 items in flight\n";
+        assert!(text.contains(line) && text.ends_with("NOT exact\n"), "{text}");
 
         let damaged = vec![(Table::Logs, Arc::from("date=2026-11-22/a.parquet"), "why".to_owned())];
         let verified = Verified { damaged, ..verified };

@@ -48,38 +48,38 @@ pub struct LoadArgs {
     #[arg(long, value_parser = rate)]
     rate: Option<Rate>,
     /// Sends recorded files instead: OTLP-JSON (a request a line, or a whole file) and Nezha CSV, plain or gzipped, moved so that the
-    /// newest item is now.
+    /// newest item is now. Options that shape what is generated do not go with it.
     #[arg(long, value_name = "FILE", num_args = 1..)]
     replay: Vec<PathBuf>,
     /// With --replay: leaves times as they are.
     #[arg(long, requires = "replay")]
     keep_times: bool,
     /// How long requests become due.
-    #[arg(long, default_value = "60s", value_parser = parse_duration)]
+    #[arg(long, default_value = "60s", value_parser = parse_duration, conflicts_with = "replay")]
     duration: Duration,
     /// Distinct services.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..), conflicts_with = "replay")]
     services: u16,
     /// Share of traces that fail.
-    #[arg(long, default_value = "1%", value_parser = share)]
+    #[arg(long, default_value = "1%", value_parser = share, conflicts_with = "replay")]
     errors: f64,
     /// Factor on how long operations take.
-    #[arg(long, default_value = "1", value_name = "FACTOR", value_parser = factor)]
+    #[arg(long, default_value = "1", value_name = "FACTOR", value_parser = factor, conflicts_with = "replay")]
     latency: f64,
     /// Factor on how far the times of one operation lie apart: 0 for always the same, 2 for a long tail.
-    #[arg(long, default_value = "1", value_name = "FACTOR", value_parser = factor)]
+    #[arg(long, default_value = "1", value_name = "FACTOR", value_parser = factor, conflicts_with = "replay")]
     latency_spread: f64,
     /// Items a request.
     #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u16).range(1..))]
     batch: u16,
     /// Distinct metric series.
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000), conflicts_with = "replay")]
     series: u32,
     /// What the items look like: the measuring workload, or the simulated shop.
-    #[arg(long, value_enum, default_value_t = Shape::Sspan)]
+    #[arg(long, value_enum, default_value_t = Shape::Sspan, conflicts_with = "replay")]
     shape: Shape,
     /// Distinct request bodies that the stamps are written into.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..), conflicts_with = "replay")]
     templates: u16,
     /// Decides ids and contents; without it, each run has its own.
     #[arg(long)]
@@ -180,6 +180,7 @@ pub fn run(args: Box<LoadArgs>, common: &Common) -> anyhow::Result<Exit> {
                 let replay = Replay {
                     rate: args.rate.unwrap_or(Rate::Max),
                     files: args.replay.clone(),
+                    signals: args.signals.clone(),
                     batch: args.batch.into(),
                     keep_times: args.keep_times,
                 };
@@ -334,6 +335,38 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_replay_takes_no_option_that_would_mean_nothing() {
+        #[derive(Debug, clap::Parser)]
+        struct Command {
+            #[command(flatten)]
+            load: LoadArgs,
+        }
+        let parse = |more: &[&str]| {
+            let args = ["load", "--replay", "x.jsonl"].iter().chain(more);
+            <Command as clap::Parser>::try_parse_from(args)
+        };
+        let sent = parse(&["--signals", "logs", "--rate", "5", "--batch", "7"]).map(|command| command.load.signals);
+        assert_eq!(sent.ok(), Some(vec![Signal::Logs]));
+        for option in [
+            "--duration=1s",
+            "--services=3",
+            "--errors=5%",
+            "--latency=2",
+            "--latency-spread=2",
+            "--series=9",
+            "--shape=shop",
+            "--templates=3",
+        ] {
+            let refused = parse(&[option]).map_err(|error| error.kind());
+            assert_eq!(
+                refused.err(),
+                Some(clap::error::ErrorKind::ArgumentConflict),
+                "{option}"
+            );
+        }
+    }
 
     #[test]
     fn option_values() {

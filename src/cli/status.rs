@@ -70,6 +70,9 @@ struct Status {
     data: String,
     roles: Vec<RoleStatus>,
     signals: Vec<SignalStatus>,
+    /// Why items were not stored although their requests were accepted.
+    reasons: Vec<Reasoned>,
+    /// Requests that were not accepted.
     refusals: Vec<Refusal>,
     logs: Value,
     /// What waits for a decision, and the rung of the overload ladder; null without a policy.
@@ -104,19 +107,17 @@ struct SignalStatus {
     items: BTreeMap<String, u64>,
     /// Received and in no other account yet: on its way, or waiting for a decision.
     in_flight: i64,
+    in_flight_bytes: i64,
 }
 
 impl SignalStatus {
-    fn head() -> [String; 12] {
+    fn head() -> [String; 13] {
         let first = ["tenant", "signal", "items/s", "MB/s"].map(str::to_owned);
-        cells(
-            first,
-            |account| account.name().replace('_', " "),
-            "in flight".to_owned(),
-        )
+        let last = ["in flight", "MB in flight"].map(str::to_owned);
+        cells(first, |account| account.name().replace('_', " "), last)
     }
 
-    fn row(&self) -> [String; 12] {
+    fn row(&self) -> [String; 13] {
         let first = [
             self.tenant.clone(),
             self.signal.clone(),
@@ -124,19 +125,37 @@ impl SignalStatus {
             format!("{:.2}", self.bytes_per_second / 1e6),
         ];
         let items = |account| items_in(&self.items, account).to_string();
-        cells(first, items, self.in_flight.to_string())
+        let last = [
+            self.in_flight.to_string(),
+            format!("{:.2}", self.in_flight_bytes as f64 / 1e6),
+        ];
+        cells(first, items, last)
     }
 }
 
 /// With a cell for what was received and for each account that it ends in.
-fn cells([a, b, c, d]: [String; 4], of: impl Fn(Account) -> String, last: String) -> [String; 12] {
+fn cells([a, b, c, d]: [String; 4], of: impl Fn(Account) -> String, [l, m]: [String; 2]) -> [String; 13] {
     let [f, g, h, i, j, k] = Account::ENDS.map(&of);
-    [a, b, c, d, of(Account::Received), f, g, h, i, j, k, last]
+    [a, b, c, d, of(Account::Received), f, g, h, i, j, k, l, m]
 }
 
 fn items_in(items: &BTreeMap<String, u64>, account: Account) -> u64 {
     items.get(account.name()).copied().unwrap_or(0)
 }
+
+/// Items of an account that has reasons a reader will ask for.
+#[derive(Debug, Serialize)]
+struct Reasoned {
+    account: String,
+    reason: String,
+    tenant: String,
+    signal: String,
+    items: u64,
+    bytes: u64,
+}
+
+/// The accounts listed by reason. Those of `sampled_out` are the policy's strata: the table `ledger` has them.
+const WITH_REASONS: [Account; 3] = [Account::Rejected, Account::Dropped, Account::Lost];
 
 #[derive(Debug, Serialize)]
 struct Refusal {
@@ -159,12 +178,14 @@ async fn look(config: &Config, client: &ClientArgs, over: Duration, is_named: bo
     ] {
         roles.push(role_status(config, client, role, key, configured).await?);
     }
-    let (mut signals, mut refusals, mut first, mut notes) = (Vec::new(), Vec::new(), Value::Null, Vec::new());
+    let (mut signals, mut reasons, mut refusals) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut first, mut notes) = (Value::Null, Vec::new());
     let tls = config.tls_of("admin.collector").is_some();
     if let Some(admin) = roles[0].admin.map(|admin| client.local(admin, tls)).transpose()? {
         match looks(&admin, over).await {
             Ok((before, after)) => {
                 signals = signals_of(&before, &after, over);
+                reasons = reasons_of(&after);
                 first = before;
             }
             Err(why) => notes.push(why),
@@ -186,6 +207,7 @@ async fn look(config: &Config, client: &ClientArgs, over: Duration, is_named: bo
         data: config.data.display().to_string(),
         roles,
         signals,
+        reasons,
         refusals,
         logs: first["logs"].clone(),
         sampling: first["sampling"].clone(),
@@ -302,41 +324,80 @@ async fn ask_json(admin: &Peer) -> Result<Value, String> {
 
 /// Totals of the later look, rates from the difference.
 fn signals_of(first: &Value, second: &Value, over: Duration) -> Vec<SignalStatus> {
-    type Totals = BTreeMap<(String, String), (BTreeMap<String, u64>, u64)>;
+    /// Items and bytes by account.
+    type Totals = BTreeMap<(String, String), [BTreeMap<String, u64>; 2]>;
     let totals = |status: &Value| {
         let mut totals = Totals::new();
-        for item in status["items"].as_array().map(Vec::as_slice).unwrap_or_default() {
+        for item in items_of(status) {
             let text = |key: &str| item[key].as_str().unwrap_or_default().to_owned();
             let entry = totals.entry((text("tenant"), text("signal"))).or_default();
-            *entry.0.entry(text("account")).or_default() += item["items"].as_u64().unwrap_or(0);
-            if text("account") == "received" {
-                entry.1 += item["bytes"].as_u64().unwrap_or(0);
+            for (of, key) in entry.iter_mut().zip(["items", "bytes"]) {
+                *of.entry(text("account")).or_default() += item[key].as_u64().unwrap_or(0);
             }
         }
         totals
     };
     let before = totals(first);
     let seconds = over.as_secs_f64().max(1e-3);
+    let in_flight = |of: &BTreeMap<String, u64>| {
+        let ended: u64 = Account::ENDS.into_iter().map(|account| items_in(of, account)).sum();
+        items_in(of, Account::Received) as i64 - ended as i64
+    };
     totals(second)
         .into_iter()
-        .map(|((tenant, signal), (items, bytes))| {
-            let (was_items, was_bytes) = before
-                .get(&(tenant.clone(), signal.clone()))
-                .map_or((0, 0), |(items, bytes)| {
-                    (items.get("received").copied().unwrap_or(0), *bytes)
-                });
-            let received = items_in(&items, Account::Received);
-            let ended: u64 = Account::ENDS.into_iter().map(|account| items_in(&items, account)).sum();
+        .map(|((tenant, signal), [items, bytes])| {
+            let before = before.get(&(tenant.clone(), signal.clone()));
+            let rate = |at: usize, now: &BTreeMap<String, u64>| {
+                let was = before.map_or(0, |before| items_in(&before[at], Account::Received));
+                items_in(now, Account::Received).saturating_sub(was) as f64 / seconds
+            };
             SignalStatus {
-                in_flight: received as i64 - ended as i64,
-                items_per_second: received.saturating_sub(was_items) as f64 / seconds,
-                bytes_per_second: bytes.saturating_sub(was_bytes) as f64 / seconds,
+                in_flight: in_flight(&items),
+                in_flight_bytes: in_flight(&bytes),
+                items_per_second: rate(0, &items),
+                bytes_per_second: rate(1, &bytes),
                 tenant,
                 signal,
                 items,
             }
         })
         .collect()
+}
+
+/// Totals by account and reason, as the collector lists them.
+fn items_of(status: &Value) -> &[Value] {
+    status["items"].as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+/// What did not become rows, by reason.
+fn reasons_of(status: &Value) -> Vec<Reasoned> {
+    let items = items_of(status).iter().map(|item| {
+        let text = |key: &str| item[key].as_str().unwrap_or_default().to_owned();
+        let number = |key: &str| item[key].as_u64().unwrap_or(0);
+        Reasoned {
+            account: text("account"),
+            reason: text("reason"),
+            tenant: text("tenant"),
+            signal: text("signal"),
+            items: number("items"),
+            bytes: number("bytes"),
+        }
+    });
+    let mut found: Vec<Reasoned> = items
+        .filter(|of| of.items > 0 && WITH_REASONS.iter().any(|account| account.name() == of.account))
+        .collect();
+    found.sort_by(|a, b| {
+        let key = |of: &Reasoned| {
+            (
+                of.account.clone(),
+                of.reason.clone(),
+                of.tenant.clone(),
+                of.signal.clone(),
+            )
+        };
+        key(a).cmp(&key(b))
+    });
+    found
 }
 
 /// The samples of `tailwater_requests_refused_total` in a page of metrics.
@@ -387,6 +448,19 @@ impl Status {
             let rows: Vec<_> = std::iter::once(SignalStatus::head())
                 .chain(self.signals.iter().map(SignalStatus::row))
                 .collect();
+            text.push_str(&format!("\n{}", align(&rows)));
+        }
+        if !self.reasons.is_empty() {
+            let mut rows = vec![["account", "because of", "tenant", "signal", "items"].map(str::to_owned)];
+            for of in &self.reasons {
+                rows.push([
+                    of.account.clone(),
+                    of.reason.clone(),
+                    of.tenant.clone(),
+                    of.signal.clone(),
+                    of.items.to_string(),
+                ]);
+            }
             text.push_str(&format!("\n{}", align(&rows)));
         }
         if !self.refusals.is_empty() {
@@ -461,14 +535,59 @@ mod tests {
         );
         assert_eq!((signals[0].items["received"], signals[0].items["rejected"]), (300, 3));
         assert_eq!(signals[0].in_flight, 300 - 3 - 80 - 10 - 4);
+        assert_eq!(signals[0].in_flight_bytes, 3_000 - 5);
         let text = align(&[SignalStatus::head(), signals[0].row()]);
         let cells: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(
             cells[1],
-            ["t", "logs", "100", "0.00", "300", "3", "0", "80", "0", "10", "4", "203"]
+            [
+                "t", "logs", "100", "0.00", "300", "3", "0", "80", "0", "10", "4", "203", "0.00"
+            ]
         );
         assert!(text.contains("sampled out") && text.contains("in flight"), "{text}");
         assert!(signals_of(&Value::Null, &Value::Null, Duration::ZERO).is_empty());
+    }
+
+    #[test]
+    fn items_that_were_not_stored_are_listed_by_reason() {
+        let item = |account: &str, reason: &str, items: u64| json!({"tenant": "t", "signal": "logs", "account": account, "reason": reason, "items": items, "bytes": items * 10});
+        let look = json!({"items": [
+            item("received", "", 100),
+            item("rejected", "too_large", 2),
+            item("rejected", "future", 1),
+            item("rejected", "past", 0),
+            item("sampled_out", "rest", 80),
+            item("dropped", "policy", 3),
+            item("lost", "damaged", 4),
+        ]});
+        let status = Status {
+            data: "x".to_owned(),
+            roles: Vec::new(),
+            signals: signals_of(&look, &look, Duration::ZERO),
+            reasons: reasons_of(&look),
+            refusals: Vec::new(),
+            logs: Value::Null,
+            sampling: Value::Null,
+            waiting: Value::Null,
+            tables: Vec::new(),
+            notes: Vec::new(),
+        };
+        let text = status.table();
+        let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        for expected in [
+            ["dropped", "policy", "t", "logs", "3"],
+            ["lost", "damaged", "t", "logs", "4"],
+            ["rejected", "future", "t", "logs", "1"],
+            ["rejected", "too_large", "t", "logs", "2"],
+        ] {
+            assert!(lines.iter().any(|line| line == &expected), "{expected:?}: {text}");
+        }
+        assert!(!text.contains("past") && !text.contains("rest"), "{text}");
+        let json = serde_json::to_value(&status).unwrap_or_default();
+        let lost =
+            json!({"account": "lost", "reason": "damaged", "tenant": "t", "signal": "logs", "items": 4, "bytes": 40});
+        assert_eq!(json["reasons"][1], lost);
+        assert!(reasons_of(&Value::Null).is_empty());
     }
 
     #[test]

@@ -139,6 +139,8 @@ pub struct Line {
     pub signal: Signal,
     /// The ledger's items by account; absent is 0.
     pub items: BTreeMap<Account, i64>,
+    /// Their protobuf bytes by account; absent is 0.
+    pub bytes: BTreeMap<Account, i64>,
     /// Rows that retention has removed.
     pub expired: u64,
     /// Rows that can be read.
@@ -159,8 +161,18 @@ impl Line {
 
     /// What was received and has ended nowhere yet: received minus every other account. Negative is an error.
     pub fn in_flight(&self) -> i64 {
-        let ended = Account::ENDS.into_iter().map(|account| self.of(account));
-        self.of(Account::Received) - ended.sum::<i64>()
+        in_flight(&self.items)
+    }
+
+    /// The same in bytes. Negative is an error, and so is any while no item is in flight.
+    pub fn bytes_in_flight(&self) -> i64 {
+        in_flight(&self.bytes)
+    }
+
+    /// Whether the ledger's two sides can be right.
+    fn is_balanced(&self) -> bool {
+        let (items, bytes) = (self.in_flight(), self.bytes_in_flight());
+        items >= 0 && bytes >= 0 && (items > 0 || bytes == 0)
     }
 
     /// Rows that can be read minus `stored - expired`: 0 if exact, negative if rows are missing.
@@ -170,8 +182,13 @@ impl Line {
 
     /// Whether both sides agree.
     pub fn is_exact(&self) -> bool {
-        self.in_flight() >= 0 && self.surplus() == 0
+        self.is_balanced() && self.surplus() == 0
     }
+}
+
+fn in_flight(of: &BTreeMap<Account, i64>) -> i64 {
+    let of = |account: Account| of.get(&account).copied().unwrap_or(0);
+    of(Account::Received) - Account::ENDS.into_iter().map(of).sum::<i64>()
 }
 
 /// The tables that hold the items of a signal, one row an item.
@@ -214,7 +231,7 @@ pub async fn verify(lake: &Lake, outbox: Option<&Outbox>, depth: Depth) -> Resul
     let mut lines: BTreeMap<(String, Signal), Line> = BTreeMap::new();
     for table in &view.tables {
         let columns: &[&str] = match table.table {
-            Table::Ledger => &["tenant", "signal", "account", "items", "batch_id"],
+            Table::Ledger => &["tenant", "signal", "account", "items", "bytes", "batch_id"],
             table if COUNTED.contains(&table) => &["tenant", "batch_id"],
             _ => &["tenant"],
         };
@@ -291,6 +308,7 @@ fn line<'a>(lines: &'a mut BTreeMap<(String, Signal), Line>, tenant: &str, signa
         tenant: tenant.to_owned(),
         signal,
         items: BTreeMap::new(),
+        bytes: BTreeMap::new(),
         expired: 0,
         readable: 0,
     })
@@ -304,7 +322,7 @@ fn add_ledger(batch: &RecordBatch, limit: Option<u64>, lines: &mut BTreeMap<(Str
     let text = |name: &str| Ok::<_, Error>(column(batch, name)?.as_string::<i32>());
     let number = |name: &str| Ok::<_, Error>(column(batch, name)?.as_primitive::<Int64Type>());
     let (tenants, signals, accounts) = (text("tenant")?, text("signal")?, text("account")?);
-    let (items, batches) = (number("items")?, number("batch_id")?);
+    let (items, bytes, batches) = (number("items")?, number("bytes")?, number("batch_id")?);
     for row in 0..batch.num_rows() {
         if !within(limit, batches.value(row)) {
             continue;
@@ -315,10 +333,9 @@ fn add_ledger(batch: &RecordBatch, limit: Option<u64>, lines: &mut BTreeMap<(Str
             .find(|signal| signal.name() == signals.value(row))
             .ok_or_else(|| unknown("signal"))?;
         let account = Account::from_name(accounts.value(row)).ok_or_else(|| unknown("account"))?;
-        *line(lines, tenants.value(row), signal)
-            .items
-            .entry(account)
-            .or_default() += items.value(row);
+        let line = line(lines, tenants.value(row), signal);
+        *line.items.entry(account).or_default() += items.value(row);
+        *line.bytes.entry(account).or_default() += bytes.value(row);
     }
     Ok(())
 }

@@ -226,12 +226,12 @@ fn a_full_disk_refuses_undoes_nothing_and_is_over_when_space_returns() {
     assert!(client.acked.len() > 10, "it was not full from the start");
     assert!(server.counted("tailwater_requests_refused_total", &["\"disk\"", "\"traces\""]) >= 1.0);
     // Somebody else takes the reserve too. What the tables free on their way is taken as well, until they can do no more. The
-    // outbox may have taken all there was before that; if not, it can do no more either, and says so.
+    // outbox may have taken all there was before that; if not, it can do no more either, and says so, as the intake log does.
     wait_for("the tables to be stuck", || {
         disk.fill();
         let (status, conditions) = readiness(&server);
-        let is_outbox_stuck = conditions["outbox"] == "not_ready";
-        assert_eq!(status == 503, is_outbox_stuck, "{conditions:?}");
+        let is_stuck = ["intake_log", "outbox"].map(|log| conditions[log] == "not_ready");
+        assert_eq!(status == 503, is_stuck.contains(&true), "{conditions:?}");
         (conditions["tables"] == "degraded").then_some(())
     });
     let never_again = wait_for("a refusal", || {

@@ -1,6 +1,6 @@
 //! What was acknowledged is visible: once, soon, and after every way of stopping.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::harness::{PATIENCE, Server, number, run_ok};
 use crate::sample;
@@ -21,12 +21,11 @@ fn an_acked_span_becomes_visible_once_and_stays_so_through_commits_and_a_restart
         assert_eq!(server.post("/v1/traces", &sample::traces("cart", spans)).status, 200);
         let acked = Instant::now();
         sent += 100;
-        // Through commits and all: never one twice. How soon is printed; the promise of 2 s is a bench's to hold.
+        // Through commits and all: never one twice.
         loop {
             let (rows, distinct) = count(&server);
             assert_eq!(rows, distinct, "a row is visible twice");
             if rows == f64::from(sent) {
-                eprintln!("visible {:?} after the ack", acked.elapsed());
                 break;
             }
             assert!(acked.elapsed() < PATIENCE, "{rows} of {sent} rows are visible");
@@ -61,6 +60,30 @@ fn an_acked_span_becomes_visible_once_and_stays_so_through_commits_and_a_restart
     );
     let data = data.path().display().to_string();
     run_ok(&["lake", "verify", "--data", &data]);
+}
+
+/// No commit comes meanwhile, so what is seen is seen in the outbox. The best round counts: a machine that is busy with other things is slow in some,
+/// a server that takes longer is in all.
+#[test]
+fn an_acked_span_is_visible_within_two_seconds() {
+    const SOON: Duration = Duration::from_secs(2);
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start("run", data.path(), &[("storage.commit.interval", "5m")]);
+    let mut rounds = Vec::new();
+    while rounds.len() < 20 && rounds.iter().all(|took| *took > SOON) {
+        let sent = rounds.len() as u64 + 1;
+        let request = sample::traces("cart", vec![sample::span(sent)]);
+        assert_eq!(server.post("/v1/traces", &request).status, 200);
+        let acked = Instant::now();
+        while server.sql_number("select count(*) from spans") < sent as f64 {
+            assert!(acked.elapsed() < PATIENCE, "the span of round {sent} is not visible");
+        }
+        rounds.push(acked.elapsed());
+    }
+    assert!(rounds.iter().any(|took| *took <= SOON), "visible after {rounds:?}");
+    let committed = std::fs::read_dir(data.path().join("lake/spans")).unwrap();
+    let days = committed.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().contains('='));
+    assert_eq!(days.count(), 0, "nothing was committed");
 }
 
 #[test]

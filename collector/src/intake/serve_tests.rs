@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tailwater_config::{Config, Machine};
 use tailwater_journal::dedup::Register;
-use tailwater_runtime::{Access, Metrics};
+use tailwater_runtime::{Access, Metrics, Readiness};
 use tailwater_wal::{Options, Wal};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -51,7 +51,8 @@ impl Fixture {
         let metrics = Metrics::new();
         let stats = Stats::new(&metrics);
         let (sender, road) = mpsc::channel();
-        let (log, _) = Log::start(Arc::new(wal), sender, stats.clone(), Fatal::new().0).unwrap();
+        let health = Readiness::new().condition("intake_log");
+        let (log, _) = Log::start(Arc::new(wal), sender, stats.clone(), health, Fatal::new().0).unwrap();
         let intake = Arc::new(Intake {
             limits: settings::request_limits(&config, &limits, settings::caps(&config)),
             tenants: Tenants::new(

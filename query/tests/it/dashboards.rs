@@ -54,17 +54,23 @@ fn panels(of: &Value) -> Vec<&Value> {
 }
 
 fn pay() -> Vec<ResolvedSlo> {
-    let text = "apiVersion: openslo/v1\nkind: SLO\nmetadata: {name: pay}\nspec:\n  service: shop\n  indicator:\n    metadata: {name: pay}\n    spec:\n      \
-                ratioMetric: {rawType: success, raw: {metricSource: {type: tailwater, spec: {red: {service: cart, good: {errors: exclude}}}}}}\n  \
-                timeWindow: [{duration: 30d, isRolling: true}]\n  budgetingMethod: Occurrences\n  objectives: [{target: 0.99}, {target: 0.999}]\n";
-    let reading = read(Path::new("pay.yaml"), text);
+    resolved("pay.yaml", PAY)
+}
+
+/// The SLOs of a document that has nothing wrong.
+fn resolved(name: &str, text: &str) -> Vec<ResolvedSlo> {
+    let reading = read(Path::new(name), text);
     let resolved = resolve(&reading.documents);
     assert!(reading.problems.is_empty() && resolved.problems.is_empty());
     resolved.slos
 }
 
-/// An hour of two services, some of whose requests fail, and of what the collector counted meanwhile.
-async fn loaded() -> Fixture {
+const PAY: &str = "apiVersion: openslo/v1\nkind: SLO\nmetadata: {name: pay}\nspec:\n  service: shop\n  indicator:\n    metadata: {name: pay}\n    spec:\n      \
+                ratioMetric: {rawType: success, raw: {metricSource: {type: tailwater, spec: {red: {service: cart, good: {errors: exclude}}}}}}\n  \
+                timeWindow: [{duration: 30d, isRolling: true}]\n  budgetingMethod: Occurrences\n  objectives: [{target: 0.99}, {target: 0.999}]\n";
+
+/// An hour of two services, some of whose requests fail, and of what the collector counted meanwhile; with these SLOs.
+async fn loaded(slos: Vec<ResolvedSlo>) -> Fixture {
     let mut fixture = Fixture::new().await;
     let (cart, failed, mail) = (
         key("cart", "GET /", false),
@@ -113,7 +119,7 @@ async fn loaded() -> Fixture {
         .collect();
     let ledger = arrow::compute::concat_batches(&batches[0].schema(), &batches).unwrap();
     fixture.commit_rows(Table::Ledger, &sorted(Table::Ledger, ledger)).await;
-    fixture.engine.declare(pay());
+    fixture.engine.declare(slos);
     fixture
 }
 
@@ -227,7 +233,7 @@ async fn asked(fixture: &Fixture, target: &Value, expr: &str, interval: i64) -> 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_query_of_every_panel_answers_with_data() {
-    let fixture = loaded().await;
+    let fixture = loaded(pay()).await;
     for (file, board) in dashboards() {
         let mut queries = 0;
         for (number, chosen) in choices(&fixture, &board).await.iter().enumerate() {
@@ -259,7 +265,7 @@ async fn every_query_of_every_panel_answers_with_data() {
 /// Grafana's transformation `merge` makes one row of what has the same labels: of each objective, and of an SLO with several objectives one of each.
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_have_a_row_per_objective() {
-    let fixture = loaded().await;
+    let fixture = loaded(pay()).await;
     let objectives: usize = pay().iter().map(|slo| slo.objectives.len()).sum();
     assert!(objectives > 1);
     let mut tables = 0;
@@ -402,8 +408,8 @@ fn panels_have_their_own_place_and_source() {
     }
 }
 
-#[test]
-fn provisioning_leads_to_the_dashboards() {
+#[tokio::test(flavor = "multi_thread")]
+async fn provisioning_leads_to_the_dashboards() {
     let read = |path: &str| std::fs::read_to_string(root().join(path)).unwrap();
     let source = read("dashboards/provisioning/datasources/tailwater.yaml");
     let interval = format!("timeInterval: {SCRAPE}s");
@@ -419,11 +425,31 @@ fn provisioning_leads_to_the_dashboards() {
     let board = read("dashboards/provisioning/dashboards/tailwater.yaml");
     let compose = read("deploy/compose.yaml");
     assert!(board.contains("path: /var/lib/grafana/dashboards"));
-    for mount in [
-        "../dashboards/provisioning:/etc/grafana/provisioning:ro",
-        "../dashboards:/var/lib/grafana/dashboards:ro",
+    let document = "config/slo/telemetry-loss.yaml";
+    for line in [
+        "- ../dashboards/provisioning:/etc/grafana/provisioning:ro",
+        "- ../dashboards:/var/lib/grafana/dashboards:ro",
         "TAILWATER_URL: http://tailwater:4319",
+        "TAILWATER_SLO_FILES: /etc/tailwater/slo",
+        &format!("- ../{document}:/etc/tailwater/slo/telemetry-loss.yaml:ro"),
     ] {
-        assert!(compose.contains(mount), "{mount}");
+        assert!(compose.lines().any(|of| of.trim() == line), "{line}");
     }
+    // The SLO that it brings fills the panels about SLOs.
+    let fixture = loaded(resolved(document, &read(document))).await;
+    let mut queries = 0;
+    for (_, board) in dashboards() {
+        let all = [("slo".to_owned(), ".+".to_owned())];
+        let targets = panels(&board)
+            .into_iter()
+            .flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
+        for target in targets {
+            let expr = target["expr"].as_str().unwrap();
+            if expr.contains("slo:") {
+                asked(&fixture, target, &replaced(expr, &all, SCRAPE), SCRAPE).await;
+                queries += 1;
+            }
+        }
+    }
+    assert!(queries > 5, "{queries}");
 }

@@ -35,6 +35,8 @@ pub struct Span {
     pub span: u8,
     pub weight: Option<f64>,
     pub attrs: Vec<(&'static str, &'static str)>,
+    pub ints: Vec<(&'static str, i64)>,
+    pub resource: Vec<(&'static str, &'static str)>,
 }
 
 impl Default for Span {
@@ -52,6 +54,8 @@ impl Default for Span {
             span: 1,
             weight: Some(1.0),
             attrs: Vec::new(),
+            ints: Vec::new(),
+            resource: Vec::new(),
         }
     }
 }
@@ -92,12 +96,14 @@ pub fn span_rows(spans: &[Span]) -> RecordBatch {
             "trace_id" => Arc::new(BinaryArray::from_iter_values(spans.iter().map(|s| trace_id(s.trace)))),
             "span_id" => Arc::new(BinaryArray::from_iter_values(spans.iter().map(|s| [s.span; 8]))),
             "sample_weight" => Arc::new(spans.iter().map(|s| s.weight).collect::<Float64Array>()),
-            "attrs_str" => {
-                let mut map = MapBuilder::new(None, StringBuilder::new(), StringBuilder::new());
+            "attrs_str" => text_map(spans.iter().map(|s| &s.attrs)),
+            "resource_attrs" => text_map(spans.iter().map(|s| &s.resource)),
+            "attrs_int" => {
+                let mut map = MapBuilder::new(None, StringBuilder::new(), Int64Builder::new());
                 for span in spans {
-                    for (key, value) in &span.attrs {
+                    for (key, value) in &span.ints {
                         map.keys().append_value(key);
-                        map.values().append_value(value);
+                        map.values().append_value(*value);
                     }
                     map.append(true).unwrap();
                 }
@@ -106,6 +112,18 @@ pub fn span_rows(spans: &[Span]) -> RecordBatch {
             _ => return None,
         })
     })
+}
+
+fn text_map<'a>(rows: impl Iterator<Item = &'a Vec<(&'static str, &'static str)>>) -> ArrayRef {
+    let mut map = MapBuilder::new(None, StringBuilder::new(), StringBuilder::new());
+    for row in rows {
+        for (key, value) in row {
+            map.keys().append_value(key);
+            map.values().append_value(value);
+        }
+        map.append(true).unwrap();
+    }
+    Arc::new(map.finish())
 }
 
 /// Rows of a table in frame form and order: the columns that `given` knows, the others null or empty.

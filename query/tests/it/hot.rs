@@ -55,6 +55,7 @@ async fn frames_that_cannot_match_are_not_opened() {
         ("ts >= timestamp '2026-11-22T00:00:02Z'", "frames=2,"),
         (&format!("trace_id = '{}'", trace_hex(2)), "frames=1,"),
         (&format!("trace_id = '{}' and service_name = 'cart'", trace_hex(2)), ""),
+        ("resource['service.name'] = 'cart'", "frames=2,"),
         ("attributes['http.route'] = 'x' or service_name = 'mail'", "frames=4,"),
     ] {
         let plan = fixture

@@ -2,6 +2,7 @@
 //! ones still in an outbox.
 #![allow(clippy::unwrap_used)]
 
+mod attributes;
 mod dashboards;
 mod estimators;
 mod fixtures;

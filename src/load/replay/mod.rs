@@ -160,6 +160,8 @@ pub struct Replay {
     pub rate: Rate,
     /// The files.
     pub files: Vec<PathBuf>,
+    /// What of them is sent.
+    pub signals: Vec<Signal>,
     /// Items a request.
     pub batch: usize,
     /// Leave times as they are.
@@ -169,7 +171,8 @@ pub struct Replay {
 /// Requests read ahead of the sender.
 const READ_AHEAD: usize = 8;
 
-/// Sends the files' items and says what was in them and how they were received.
+/// Sends the files' items of the wanted signals and says which these were and how they were received. Stops early, with what is under way,
+/// when `stop` turns true.
 ///
 /// # Errors
 /// When a file cannot be read, the endpoint is no address or the ledger cannot be written.
@@ -217,10 +220,21 @@ pub async fn run(
             Rate::Max => None,
             Rate::PerSecond(rate) => Some(started + std::time::Duration::from_secs_f64(sent as f64 / rate.max(1e-6))),
         };
-        if let Some(due) = due {
-            tokio::time::sleep_until(due.into()).await;
-        }
-        let turn = turns.clone().acquire_owned().await?;
+        let ready = async {
+            if let Some(due) = due {
+                tokio::time::sleep_until(due.into()).await;
+            }
+            turns.clone().acquire_owned().await
+        };
+        tokio::pin!(ready);
+        let turn = loop {
+            tokio::select! {
+                () = stopped(&mut stop) => break None,
+                _ = ticks.tick() => progress(&sender.tally.report(options.seed, started.elapsed())),
+                turn = &mut ready => break Some(turn?),
+            }
+        };
+        let Some(turn) = turn else { break };
         let (items, first_id) = census.add(&request);
         let head = headroom(options.target.protocol);
         let mut payload = vec![0; head];
@@ -268,6 +282,9 @@ fn read_shifted(replay: &Replay, requests: &mpsc::Sender<Recorded>) -> anyhow::R
     };
     let mut taken = true;
     read(&replay.files, replay.batch, &mut |mut request| {
+        if !replay.signals.contains(&request.signal()) {
+            return Ok(());
+        }
         shift::times(&mut request, &mut |time| *time = shift::moved(*time, by_ns));
         taken = taken && requests.blocking_send(request).is_ok();
         Ok(())

@@ -3,9 +3,11 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::time::Duration;
 
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 
+use super::super::client::{Compression, Protocol, Target};
 use super::*;
 
 const TRACE: &str = "\
@@ -178,6 +180,7 @@ fn times_move_together_and_zero_stays() {
     let replay = Replay {
         rate: Rate::Max,
         files: vec![path],
+        signals: vec![Signal::Traces],
         batch: 100,
         keep_times: false,
     };
@@ -195,6 +198,74 @@ fn times_move_together_and_zero_stays() {
     let mut zero = Recorded::Traces(ExportTraceServiceRequest::default());
     shift::times(&mut zero, &mut |_| panic!("no time is said"));
     assert_eq!((shift::moved(5, -10), shift::moved(5, 10)), (1, 15));
+}
+
+#[test]
+fn only_the_wanted_signals_are_sent() {
+    let traces = r#"{"resourceSpans":[]}"#;
+    let (_dir, path) = file(format!("{LINE}\n{traces}\n{LINE}\n").as_bytes());
+    for (signals, expected) in [
+        (vec![Signal::Logs], vec![Signal::Logs, Signal::Logs]),
+        (vec![Signal::Traces, Signal::Metrics], vec![Signal::Traces]),
+        (vec![Signal::Metrics], vec![]),
+    ] {
+        let replay = Replay {
+            rate: Rate::Max,
+            files: vec![path.clone()],
+            signals,
+            batch: 100,
+            keep_times: true,
+        };
+        let (requests, mut queue) = mpsc::channel(3);
+        read_shifted(&replay, &requests).unwrap();
+        let sent: Vec<Signal> = std::iter::from_fn(|| queue.try_recv().ok())
+            .map(|request| request.signal())
+            .collect();
+        assert_eq!(sent, expected);
+    }
+}
+
+/// The second of these requests is due after a quarter of an hour: progress goes on meanwhile, and a stop is one.
+#[tokio::test]
+async fn a_slow_replay_shows_progress_and_stops_when_asked() {
+    let (_dir, path) = file(TRACE.as_bytes());
+    let replay = Replay {
+        rate: Rate::PerSecond(0.001),
+        files: vec![path],
+        signals: vec![Signal::Traces],
+        batch: 1,
+        keep_times: true,
+    };
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", nobody.local_addr().unwrap());
+    drop(nobody);
+    let options = Options {
+        target: Target {
+            endpoint: endpoint.parse().unwrap(),
+            protocol: Protocol::Http,
+            compression: Compression::None,
+            connections: 1,
+            timeout: Duration::from_secs(10),
+            connector: tailwater_runtime::tls::Connector::plain(),
+            authorization: None,
+        },
+        signals: Vec::new(),
+        duration: None,
+        in_flight: 4,
+        retry_for: Duration::ZERO,
+        seed: 0,
+        ledger: None,
+    };
+    let (stopper, stop) = watch::channel(false);
+    // Once the first has ended, while the second waits.
+    let show = |report: &Report| {
+        if report.signals.values().any(|figures| figures.unanswered > 0) {
+            stopper.send_replace(true);
+        }
+    };
+    let running = tokio::time::timeout(Duration::from_secs(60), run(replay, options, stop, show));
+    let (counts, _) = running.await.expect("it stops").unwrap();
+    assert_eq!((counts.requests, counts.spans), (1, 1));
 }
 
 /// The folder with real data, if this machine has it.

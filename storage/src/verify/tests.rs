@@ -6,8 +6,13 @@ use crate::lake::app_id;
 use crate::lake::tests::{APP, lake};
 use crate::testing::{TODAY, lake_rows, tenant_rows};
 
-/// Ledger rows of one batch.
+/// Ledger rows of one batch, 100 bytes an item.
 fn ledger(batch: i64, entries: &[(&str, &str, &str, i64)]) -> RecordBatch {
+    let bytes: Vec<i64> = entries.iter().map(|entry| entry.3 * 100).collect();
+    ledger_of(batch, entries, &bytes)
+}
+
+fn ledger_of(batch: i64, entries: &[(&str, &str, &str, i64)], bytes: &[i64]) -> RecordBatch {
     let rows = lake_rows(Table::Ledger, entries.len(), 1, TODAY, batch);
     let schema = rows.schema();
     let mut columns = rows.columns().to_vec();
@@ -19,6 +24,7 @@ fn ledger(batch: i64, entries: &[(&str, &str, &str, i64)]) -> RecordBatch {
     columns[schema.index_of("account").unwrap()] = text(|entry| entry.2.to_owned());
     columns[schema.index_of("items").unwrap()] =
         Arc::new(Int64Array::from_iter_values(entries.iter().map(|entry| entry.3)));
+    columns[schema.index_of("bytes").unwrap()] = Arc::new(Int64Array::from(bytes.to_vec()));
     crate::testing::sort(Table::Ledger, RecordBatch::try_new(schema, columns).unwrap())
 }
 
@@ -76,6 +82,31 @@ async fn rows_are_compared_with_the_ledger_at_a_commit_of_the_ledger() {
         (verified.cut, verified.lines[0].surplus(), verified.is_exact()),
         (4, -1, false)
     );
+}
+
+/// Both sides of the ledger are compared in bytes too.
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_end_in_an_account_as_their_items_do() {
+    // Items and bytes received, stored, lost; and the bytes in flight, if that can be.
+    let check = async |received: (i64, i64), stored: (i64, i64), lost: (i64, i64), expected: (i64, bool)| {
+        let (_dir, lake) = lake().await;
+        let of = |account, (items, _): (i64, i64)| ("a", "logs", account, items);
+        let entries = [of("received", received), of("stored", stored), of("lost", lost)];
+        let rows = ledger_of(1, &entries, &[received.1, stored.1, lost.1]);
+        let app = |table| app_id(tailwater_model::ids::LogId([1; 16]), table);
+        let logs = lake.committer(Table::Logs, app(Table::Logs));
+        let rows_of_logs = tenant_rows(Table::Logs, stored.0 as usize, TODAY, 1, &["a"]);
+        logs.commit(0, 1, vec![rows_of_logs]).await.unwrap();
+        let book = lake.committer(Table::Ledger, app(Table::Ledger));
+        book.commit(0, 1, vec![rows]).await.unwrap();
+        let verified = verify(&lake, None, Depth::Counts).await.unwrap();
+        let found = (verified.lines[0].bytes_in_flight(), verified.is_exact());
+        assert_eq!(found, expected, "{verified:?}");
+    };
+    check((10, 1000), (6, 590), (4, 410), (0, true)).await;
+    check((10, 1000), (6, 590), (3, 310), (100, true)).await;
+    check((10, 1000), (6, 590), (4, 310), (100, false)).await;
+    check((10, 1000), (6, 700), (3, 310), (-10, false)).await;
 }
 
 /// Any one bit, wherever it is: zstd frames have no checksum of their own, and span ids are not compressed.

@@ -56,7 +56,7 @@ pub struct Options {
     /// How segments are written.
     pub io: Io,
     /// Trimmed segments kept for reuse; they count for the budget and are used up first, so the disk taken stays at the largest ever
-    /// needed. First writes into fresh segments cost several times as much. 0 for a log that other processes map.
+    /// needed, until the file system is nearly at the reserve: they are given back then. First writes into fresh segments cost several times as much. 0 for a log that other processes map.
     pub recycle: usize,
     /// Most bytes of disk the log takes, free segments included, those of [`Wal::lend`](crate::Wal::lend) apart. At least two segments.
     pub budget_bytes: u64,

@@ -52,7 +52,7 @@ pub(crate) fn limits(segments: &[SegmentMeta]) -> Vec<u64> {
 }
 
 /// A trimmed segment waiting for reuse.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FreeFile {
     pub(crate) generation: u64,
     pub(crate) len: u64,

@@ -14,7 +14,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::control::{ControlWriter, Published};
 use crate::error::{Error, FullReason, Kind, Result};
 use crate::file::Disk;
-use crate::format::{Body, RecordHeader};
+use crate::format::{Body, FileName, RecordHeader};
 use crate::options::Options;
 use crate::segment::{FreeFile, SegmentMeta, planned_bytes};
 use crate::ticket::{Cell, Ticket};
@@ -198,11 +198,22 @@ impl Shared {
     fn plan(&self, inner: &mut Inner, need: u64) -> Result<Plan> {
         let options = &self.options;
         let len = options.segment_len(need);
-        let promised = inner.planned.iter().filter(|p| p.recycled).count();
-        if inner.free.len() > promised && inner.free.iter().all(|f| f.len >= len) {
+        if inner.can_recycle(len) {
             return Ok(Plan { len, recycled: true });
         }
-        match self.has_room(inner, len) {
+        let mut room = self.has_room(inner, len);
+        // Free files are in the way of a record that is too large for them.
+        while room.is_err()
+            && let Some(spare) = inner.spare()
+        {
+            if let Err(error) = self.unlink_free(spare) {
+                inner.free.push(spare);
+                tracing::warn!(%error, "a free segment stays");
+                break;
+            }
+            room = self.has_room(inner, len);
+        }
+        match room {
             Ok(()) => Ok(Plan { len, recycled: false }),
             // No longer than the record: what is lent is not there for others.
             Err(_) if inner.next_seq <= inner.lent_through => Ok(Plan {
@@ -214,6 +225,43 @@ impl Shared {
                 Err(error)
             }
         }
+    }
+
+    /// Why there is no room for one more segment of the usual length, if so.
+    pub(crate) fn no_room(&self) -> Option<Error> {
+        let inner = self.inner.lock();
+        let len = self.options.segment_len(0);
+        if inner.can_recycle(len) {
+            return None;
+        }
+        self.has_room(&inner, len).err().map(|(_, error)| error)
+    }
+
+    /// Unlinks free segments while the file system is within the reserve and one segment of being full: others need the room more than new
+    /// segments need to be fast. Answers the bytes given back.
+    pub(crate) fn give_back(&self) -> Result<u64> {
+        let options = &self.options;
+        let wanted = options.reserve_bytes.saturating_add(options.segment_len(0));
+        let is_short = || self.disk.free_bytes(&options.dir).is_ok_and(|free| free < wanted);
+        let mut given_back = 0;
+        while is_short() {
+            // Not under the lock: unlinking a large file takes a while.
+            let Some(spare) = self.inner.lock().spare() else { break };
+            if let Err(error) = self.unlink_free(spare) {
+                self.inner.lock().free.push(spare);
+                return Err(error);
+            }
+            given_back += spare.len;
+        }
+        Ok(given_back)
+    }
+
+    /// The name may come back with the power: a free file is one all the same.
+    fn unlink_free(&self, file: FreeFile) -> Result<()> {
+        let FreeFile { generation, .. } = file;
+        let path = self.path(&FileName::Free { generation }.format());
+        let done = self.disk.unlink(&path);
+        done.map_err(|error| Error::io(format!("giving back {}", path.display()), error))
     }
 
     /// Whether budget and reserve allow another `len` bytes.
@@ -279,6 +327,21 @@ impl Shared {
 impl Inner {
     pub(crate) fn disk_bytes(&self) -> u64 {
         self.segments.iter().map(|s| s.len).sum::<u64>() + self.free.iter().map(|f| f.len).sum::<u64>()
+    }
+
+    /// A free file is there for a segment of this length.
+    fn can_recycle(&self, len: u64) -> bool {
+        self.free.len() > self.promised() && self.free.iter().all(|file| file.len >= len)
+    }
+
+    /// Free files that planned segments take.
+    fn promised(&self) -> usize {
+        self.planned.iter().filter(|plan| plan.recycled).count()
+    }
+
+    /// Takes out a free file that no planned segment counts on; the writer takes from the other end.
+    fn spare(&mut self) -> Option<FreeFile> {
+        (self.free.len() > self.promised()).then(|| self.free.remove(0))
     }
 
     pub(crate) fn refuse(&mut self, reason: FullReason, why: impl FnOnce() -> String) -> Error {

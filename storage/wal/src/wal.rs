@@ -184,6 +184,11 @@ impl Wal {
         self.core.shared.inner.lock().failed.clone()
     }
 
+    /// Why a record that needs a new segment would be refused now for want of room, if so: [`Kind::Full`]. Counts nothing.
+    pub fn no_room(&self) -> Option<Error> {
+        self.core.shared.no_room()
+    }
+
     /// The records from `from` on that are durable now, in order.
     pub fn records(&self, from: u64) -> Records {
         self.read(from, Verify::ALL)
@@ -269,7 +274,8 @@ impl Wal {
     }
 
     /// Lets go of every segment whose records are all below `seq`: unlinked, or kept for reuse. Numbers that are not durable are never
-    /// trimmed. Answers the bytes of disk given back.
+    /// trimmed. While the file system has no more than the reserve and one segment left, those kept for reuse are unlinked too, also those of
+    /// earlier trims. Answers the bytes of disk given back.
     ///
     /// # Errors
     /// [`Kind::Io`] if a file cannot be removed (it stays part of the log), [`Kind::Poisoned`].
@@ -294,7 +300,7 @@ impl Wal {
             (victims, shared.options.recycle.saturating_sub(inner.free.len()))
         };
         if victims.is_empty() {
-            return Ok(0);
+            return shared.give_back();
         }
         let mut gone = Vec::new();
         let mut free = Vec::new();
@@ -349,7 +355,10 @@ impl Wal {
             control.1.first_generation = first_generation;
             control.0.publish(&control.1);
         }
-        failure.map_or(Ok(freed - kept), Err)
+        match failure {
+            None => Ok(freed - kept + shared.give_back()?),
+            Some(error) => Err(error),
+        }
     }
 
     /// Figures for metrics.

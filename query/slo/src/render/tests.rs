@@ -1,4 +1,6 @@
 #![allow(clippy::unwrap_used)]
+use unicode_width::UnicodeWidthStr;
+
 use super::*;
 use crate::fixture::{NOON, as_of, days, read, sample, slo};
 use crate::plan::{Settings, plan};
@@ -184,14 +186,14 @@ fn the_same_report_gives_the_same_bytes() {
 #[test]
 fn text_fits_and_steers_no_terminal() {
     let hostile = format!("\x1b[2J{}\r\n\x07{}", "long ".repeat(60), "w".repeat(300));
-    for report in [sample(), small(&hostile)] {
+    let mut overdrawn = small("支払いの成功率を三十日にわたって測る長い名前");
+    let budget = overdrawn.objectives[0].windows[0].budget.as_mut().unwrap();
+    budget.remaining = -9_999_999.0;
+    overdrawn.objectives[0].target = "99.9999999999%".into();
+    for report in [sample(), small(&hostile), small(&"🛒 カート ".repeat(30)), overdrawn] {
         let text = render(&report, Format::Text, false);
         for line in text.lines() {
-            assert!(
-                line.chars().count() <= COLUMNS,
-                "{} columns: {line}",
-                line.chars().count()
-            );
+            assert!(line.width() <= COLUMNS, "{} columns: {line}", line.width());
         }
         assert!(!text.contains(['\x1b', '\r', '\x07']));
         let painted = render(&report, Format::Text, true);
@@ -201,6 +203,20 @@ fn text_fits_and_steers_no_terminal() {
             .fold(plain, |text, code| text.replace(&format!("\x1b[1;{code}m"), ""));
         assert_eq!(plain, text, "colour adds nothing but colour");
     }
+}
+
+#[test]
+fn text_keeps_columns_under_each_other_and_descriptions_on_their_lines() {
+    let mut report = small("支払いの成功率");
+    report.objectives[0].description = "Requests that succeed.\n- of people\n- not of probes\n".into();
+    let text = render(&report, Format::Text, false);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[2].width(), lines[3].width(), "{text}");
+    assert!(lines[3].contains("支払いの成功率 "), "{text}");
+    assert!(
+        text.contains("\n              Requests that succeed. - of people - not of probes\n"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -1,11 +1,15 @@
 //! The report for a terminal: a table of all objectives, then a block for each.
 
+use unicode_width::UnicodeWidthChar;
+
 use crate::render::{COLUMNS, words};
 use crate::report::{CompositeReport, Point, Report, SloReport, WindowReport};
 use crate::verdict::Verdict;
 
 /// Width of the names in front of a block's lines.
 const LABEL: usize = 12;
+/// Width of an objective's name in the table.
+const NAME: usize = 32;
 
 pub(super) fn text(report: &Report, colour: bool) -> String {
     let mut out = Page {
@@ -46,7 +50,7 @@ impl Page {
     }
 
     fn wrapped(&mut self, label: &str, text: &str) {
-        let indent = label.chars().count();
+        let indent = width(label);
         let room = COLUMNS - indent;
         let mut first = true;
         for line in wrap(&clean(text), room) {
@@ -75,57 +79,100 @@ impl Page {
     }
 }
 
-/// Names come from files of others: what would steer a terminal is shown as a replacement character.
+/// Names come from files of others: line breaks and tabs are spaces, and what else would steer a terminal is shown as a replacement character.
 fn clean(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
+    let mut clean = String::with_capacity(text.len());
+    for c in text.trim().chars() {
+        match (c.is_control(), c.is_whitespace()) {
+            (true, true) if clean.ends_with(' ') => {}
+            (true, true) => clean.push(' '),
+            (true, false) => clean.push('\u{fffd}'),
+            (false, _) => clean.push(c),
+        }
+    }
+    clean
 }
 
-/// Cut to a number of characters, the last of them an ellipsis where something is missing.
-fn cut(text: &str, width: usize) -> String {
+/// Columns of a terminal that a character takes. Behind a character that makes an emoji of the one before it, that takes one more.
+fn width_of(c: char) -> usize {
+    match c {
+        '\u{fe0f}' => 1,
+        c => c.width().unwrap_or(0),
+    }
+}
+
+fn width(text: &str) -> usize {
+    text.chars().map(width_of).sum()
+}
+
+/// The longest beginning that takes no more columns than these.
+fn beginning(text: &str, columns: usize) -> &str {
+    let mut used = 0;
+    let over = text.char_indices().find(|(_, c)| {
+        used += width_of(*c);
+        used > columns
+    });
+    over.map_or(text, |(at, _)| &text[..at])
+}
+
+/// Cut to a number of columns, the last of them an ellipsis where something is missing.
+fn cut(text: &str, columns: usize) -> String {
     let text = clean(text);
-    if text.chars().count() <= width {
+    if width(&text) <= columns {
         return text;
     }
-    text.chars().take(width - 1).chain(['…']).collect()
+    format!("{}…", beginning(&text, columns - 1))
 }
 
-/// Lines of at most `width` characters, broken at spaces, and inside words that are longer.
-fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    let mut used = 0;
-    for word in text.split(' ') {
-        let mut rest: Vec<char> = word.chars().collect();
-        if used > 0 && used + 1 + rest.len() <= width {
-            used += 1;
-            if let Some(line) = lines.last_mut() {
-                line.push(' ');
-            }
-        } else if used > 0 {
-            lines.push(String::new());
-            used = 0;
-        }
-        while used + rest.len() > width {
-            let tail = rest.split_off(width - used);
-            if let Some(line) = lines.last_mut() {
-                line.extend(rest);
-            }
-            lines.push(String::new());
-            (used, rest) = (0, tail);
-        }
-        used += rest.len();
-        if let Some(line) = lines.last_mut() {
-            line.extend(rest);
-        }
+/// A figure in a field: of a large number its size, of a time its days, of anything else what there is room for.
+fn figure(text: &str, columns: usize) -> String {
+    if width(text) <= columns {
+        return text.to_owned();
     }
+    let (number, unit) = match text.strip_suffix('%') {
+        Some(number) => (number, "%"),
+        None => (text, ""),
+    };
+    match number.replace(',', "").parse::<f64>() {
+        Ok(number) if number.abs() >= 1e4 => format!("{number:.1e}{unit}"),
+        Ok(_) => cut(text, columns),
+        Err(_) => cut(text.split(' ').next().unwrap_or(text), columns),
+    }
+}
+
+/// Lines of at most so many columns, broken at spaces, and inside words that are longer.
+fn wrap(text: &str, columns: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    for word in text.split(' ') {
+        if !line.is_empty() {
+            if width(&line) + 1 + width(word) <= columns {
+                line.push(' ');
+            } else {
+                lines.push(std::mem::take(&mut line));
+            }
+        }
+        let mut rest = word;
+        while width(&line) + width(rest) > columns {
+            let (head, tail) = rest.split_at(beginning(rest, columns - width(&line)).len());
+            line.push_str(head);
+            lines.push(std::mem::take(&mut line));
+            rest = tail;
+        }
+        line.push_str(rest);
+    }
+    lines.push(line);
     lines
 }
 
 fn table(out: &mut Page, report: &Report) {
     let row = |cells: [&str; 7]| {
         let [verdict, name, target, sli, left, burn, gone] = cells;
-        format!("{verdict:<13} {name:<32} {target:>9} {sli:>11} {left:>9} {burn:>8} {gone:>8}")
+        let name = cut(name, NAME);
+        let beside = " ".repeat(NAME - width(&name));
+        let (target, sli, left) = (figure(target, 9), figure(sli, 11), figure(left, 9));
+        let (burn, gone) = (figure(burn, 8), figure(gone, 8));
+        format!("{verdict:<13} {name}{beside} {target:>9} {sli:>11} {left:>9} {burn:>8} {gone:>8}")
     };
     let titles = row(["verdict", "objective", "target", "SLI", "left", "burn 1h", "gone in"]);
     out.text.push_str(titles.trim_end());
@@ -138,7 +185,7 @@ fn table(out: &mut Page, report: &Report) {
             .map_or("-".into(), |budget| words::budget(budget.remaining));
         let line = row([
             "",
-            &cut(&words::title(report, slo), 32),
+            &words::title(report, slo),
             &slo.target,
             window.sli_text.as_deref().unwrap_or("-"),
             &left,
@@ -157,7 +204,7 @@ fn table(out: &mut Page, report: &Report) {
 fn head(out: &mut Page, title: &str, verdict: Verdict) {
     out.text.push('\n');
     let title = cut(title, COLUMNS - 20);
-    let rule = COLUMNS - title.chars().count() - verdict.name().chars().count() - 2;
+    let rule = COLUMNS - width(&title) - width(verdict.name()) - 2;
     let verdict = out.paint(verdict, verdict.name());
     out.text.push_str(&format!("{title} {} {verdict}\n", "─".repeat(rule)));
 }
@@ -298,4 +345,59 @@ fn sparkline(points: &[Point]) -> String {
         }
     });
     line.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use unicode_width::UnicodeWidthStr;
+
+    use super::*;
+
+    #[test]
+    fn breaks_and_tabs_are_spaces_and_other_controls_are_shown() {
+        let check = |text: &str, expected: &str| assert_eq!(clean(text), expected, "{text:?}");
+        check("One.\nTwo.\n", "One. Two.");
+        check("\t a\r\n\tb   c \n", "a b   c");
+        check("red\u{1b}[31m\u{7}", "red\u{fffd}[31m\u{fffd}");
+        check("", "");
+    }
+
+    #[test]
+    fn names_are_cut_by_columns() {
+        let check = |text: &str, columns: usize, expected: &str| {
+            assert_eq!(cut(text, columns), expected);
+            assert!(cut(text, columns).width() <= columns);
+        };
+        check("checkout", 8, "checkout");
+        check("checkouts", 8, "checkou…");
+        check("支払い", 6, "支払い");
+        check("支払いの成功率", 8, "支払い…");
+        check("支払いの成功率", 9, "支払いの…");
+        check("❤️❤️❤️", 5, "❤️❤️…");
+    }
+
+    #[test]
+    fn lines_are_broken_by_columns() {
+        let check = |text: &str, columns: usize, expected: &[&str]| assert_eq!(wrap(text, columns), expected, "{text}");
+        check("a bc def", 4, &["a bc", "def"]);
+        check("abcdefghij k", 4, &["abcd", "efgh", "ij k"]);
+        check("ab cdefgh", 4, &["ab", "cdef", "gh"]);
+        check("支払いの成功", 5, &["支払", "いの", "成功"]);
+        check("a   b", 9, &["a   b"]);
+        check("", 4, &[""]);
+    }
+
+    #[test]
+    fn figures_keep_to_their_field() {
+        let check = |text: &str, columns: usize, expected: &str| {
+            assert_eq!(figure(text, columns), expected);
+            assert!(figure(text, columns).width() <= columns);
+        };
+        check("-9999.9%", 9, "-9999.9%");
+        check("-999999900.0%", 9, "-1.0e9%");
+        check("1,234,567", 8, "1.2e6");
+        check("99.9999999999%", 11, "99.9999999…");
+        check("4242d 13h", 8, "4242d");
+        check("beyond all", 4, "bey…");
+    }
 }

@@ -28,6 +28,8 @@ pub struct Promotion {
     pub column: &'static str,
     /// Type needed.
     pub want: Want,
+    /// Some programs send values of another type, which stay in their map: a reader of the key looks there too.
+    pub is_mixed: bool,
 }
 
 const fn s(key: &'static str, column: &'static str) -> Promotion {
@@ -35,14 +37,25 @@ const fn s(key: &'static str, column: &'static str) -> Promotion {
         key,
         column,
         want: Want::Str,
+        is_mixed: false,
     }
 }
 
+/// A text that some programs send as a number.
+const fn id(key: &'static str, column: &'static str) -> Promotion {
+    Promotion {
+        is_mixed: true,
+        ..s(key, column)
+    }
+}
+
+/// A number that some programs send as a text.
 const fn i(key: &'static str, column: &'static str) -> Promotion {
     Promotion {
         key,
         column,
         want: Want::Int,
+        is_mixed: true,
     }
 }
 
@@ -50,8 +63,8 @@ const fn i(key: &'static str, column: &'static str) -> Promotion {
 pub const RESOURCE: &[Promotion] = &[
     s("service.name", "service_name"),
     s("service.namespace", "service_namespace"),
-    s("service.version", "service_version"),
-    s("service.instance.id", "service_instance_id"),
+    id("service.version", "service_version"),
+    id("service.instance.id", "service_instance_id"),
     s("deployment.environment.name", "deployment_env"),
     s("deployment.environment", "deployment_env"),
     s("host.name", "host_name"),
@@ -91,9 +104,9 @@ const SPANS: &[Promotion] = &[
     s("service.peer.name", "peer_service"),
     s("server.address", "server_address"),
     // Nearly every value is new. Among the others in a map they make the whole of it look like noise.
-    s("user.id", "user_id"),
-    s("enduser.id", "user_id"),
-    s("session.id", "session_id"),
+    id("user.id", "user_id"),
+    id("enduser.id", "user_id"),
+    id("session.id", "session_id"),
     s("network.peer.address", "network_peer_address"),
     s("net.sock.peer.addr", "network_peer_address"),
     i("network.peer.port", "network_peer_port"),

@@ -39,6 +39,8 @@ fn the_budget_refuses_before_writing_and_heals_by_trimming() {
         (full.segments, full.disk_bytes, full.refused_budget),
         (3, 3 * (64 << 10), 1)
     );
+    assert_eq!(wal.no_room().map(|error| error.kind()), Some(refused.kind()));
+    assert_eq!(wal.stats().refused_budget, 1, "asking is no refusal");
     // A small record still fits into what is open; a large one still does not.
     let seq = wal.next_seq();
     assert_eq!(wal.append(head(seq), body(seq, 10)).unwrap().wait().unwrap(), seq);
@@ -48,6 +50,7 @@ fn the_budget_refuses_before_writing_and_heals_by_trimming() {
     );
     assert_eq!(read(&wal, 1), (1..=seq).collect::<Vec<_>>());
     assert!(wal.trim_below(seq).unwrap() >= 64 << 10);
+    assert!(wal.no_room().is_none());
     fill(&wal, 2, 20_000);
     drop(wal);
     let (_, recovered) = open(&options);
@@ -129,6 +132,95 @@ fn recycled_segments_need_no_free_space() {
     append(&wal, 40_000).unwrap();
     append(&wal, 40_000).unwrap();
     assert_eq!(kind(append(&wal, 40_000)), Kind::Full(FullReason::Reserve));
+}
+
+/// Free files go, one by one, while less than the reserve and a segment is free; not one that a queued record counts on.
+#[test]
+fn free_segments_are_given_back_at_the_reserve() {
+    let segment = 64 << 10;
+    let sim = Sim::new(1);
+    let options = Options {
+        recycle: 8,
+        reserve_bytes: 40 << 10,
+        ..options(Path::new("/log"))
+    };
+    let wal = inline(&sim, &options);
+    for _ in 0..6 {
+        append(&wal, 40_000).unwrap();
+    }
+    sim.set_capacity(6 * segment + (200 << 10));
+    assert_eq!(wal.trim_below(6).unwrap(), 0);
+    assert_eq!(wal.stats().free_segments, 5);
+    // Others take what was left. The next trim has nothing to trim.
+    sim.set_capacity(6 * segment + (10 << 10));
+    assert_eq!(wal.trim_below(6).unwrap(), 2 * segment);
+    assert_eq!((wal.stats().free_segments, wal.stats().disk_bytes), (3, 4 * segment));
+    assert_eq!(wal.trim_below(6).unwrap(), 0);
+    // Two of the three are taken by what is queued.
+    let tickets = [40_000, 40_000].map(|len| wal.append(head(wal.next_seq()), body(wal.next_seq(), len)).unwrap());
+    sim.set_capacity(0);
+    assert_eq!(wal.trim_below(6).unwrap(), segment);
+    wal.tick();
+    assert!(tickets.iter().all(|ticket| ticket.try_wait().unwrap().is_ok()));
+    assert_eq!(kind(append(&wal, 40_000)), Kind::Full(FullReason::Reserve));
+    // What was trimmed a moment ago goes at once.
+    assert_eq!(wal.trim_below(8).unwrap(), 2 * segment);
+    sim.set_capacity(u64::MAX);
+    append(&wal, 40_000).unwrap();
+    assert_eq!(read(&wal, 8), vec![8, 9]);
+    drop(wal);
+    sim.power_cut();
+    assert_eq!(read(&inline(&sim, &options), 8), vec![8, 9]);
+}
+
+/// Free files that are too short for a record are not in its way: neither at the budget nor at the reserve.
+#[test]
+fn free_segments_make_room_for_a_large_record() {
+    let limits = [(5 * (64 << 10), 0, u64::MAX), (16 << 20, 40 << 10, 390 << 10)];
+    for (budget_bytes, reserve_bytes, capacity) in limits {
+        let sim = Sim::new(1);
+        sim.set_capacity(capacity);
+        let options = Options {
+            recycle: 8,
+            budget_bytes,
+            reserve_bytes,
+            ..options(Path::new("/log"))
+        };
+        let wal = inline(&sim, &options);
+        for _ in 0..5 {
+            append(&wal, 40_000).unwrap();
+        }
+        sim.set_capacity(capacity.saturating_add(64 << 10));
+        wal.trim_below(5).unwrap();
+        sim.set_capacity(capacity);
+        assert_eq!(wal.stats().free_segments, 4);
+        assert_eq!(append(&wal, 100_000).unwrap(), 6, "budget {budget_bytes}");
+        assert!(wal.stats().free_segments < 4);
+        drop(wal);
+        sim.power_cut();
+        assert_eq!(read(&inline(&sim, &options), 5), vec![5, 6]);
+    }
+}
+
+/// A free file that cannot be removed stays one.
+#[test]
+fn a_free_segment_that_cannot_be_unlinked_stays() {
+    let sim = Sim::new(1);
+    let options = Options {
+        recycle: 8,
+        reserve_bytes: 40 << 10,
+        ..options(Path::new("/log"))
+    };
+    let wal = inline(&sim, &options);
+    for _ in 0..3 {
+        append(&wal, 40_000).unwrap();
+    }
+    wal.trim_below(3).unwrap();
+    sim.set_capacity(200 << 10);
+    sim.fault_in(1, Fault::Eio);
+    assert_eq!(kind(wal.trim_below(3)), Kind::Io);
+    assert_eq!(wal.stats().free_segments, 2);
+    assert_eq!(wal.trim_below(3).unwrap(), 2 * (64 << 10));
 }
 
 #[test]
