@@ -147,11 +147,9 @@ impl Client<'_> {
             return End::Refused("start timestamps of samples".into());
         }
         let judge = |reply: Result<Json, String>, what: &str| -> Result<bool, End> {
-            if let Some(name) = reply
-                .as_ref()
-                .err()
-                .and_then(|error| error.strip_prefix("unsupported: "))
-            {
+            // With its place before it, and what to write instead behind it.
+            if let Some((_, name)) = reply.as_ref().err().and_then(|error| error.split_once("unsupported: ")) {
+                let name = name.split("; ").next().unwrap_or(name);
                 return Err(End::Refused(name.to_owned()));
             }
             let answer = reply.map(|reply| told::answer(&reply, eval));

@@ -96,7 +96,7 @@ pub const TABLE: &[Annotation] = &[
         on: &["SLO"],
         value: "`gap`, `good` or `bad`",
         default: "`gap`",
-        doc: "What a measured slice without events is, with Timeslices and RatioTimeslices.",
+        doc: "What a measured slice without events or without a value is, with Timeslices and RatioTimeslices.",
     },
     Annotation {
         key: "percentiles",
@@ -177,7 +177,7 @@ pub enum AlertProfile {
     None,
 }
 
-/// What a measured slice without events is.
+/// What a measured slice without events or without a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NoData {
     /// Not counted.

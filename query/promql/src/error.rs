@@ -1,5 +1,7 @@
 //! What can go wrong with a query, by kind.
 
+use crate::notes::{Position, line_and_column};
+
 /// Why a query has no answer. The text says what was wrong; the kind says whose fault it was.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -15,8 +17,15 @@ pub enum Error {
         message: String,
     },
     /// PromQL, but not evaluated here. HTTP: 400 `bad_data`.
-    #[error("unsupported: {0}")]
-    Unsupported(String),
+    #[error("{}unsupported: {what}{}", before(.place.as_ref()), behind(.instead))]
+    Unsupported {
+        /// What is not evaluated, by name.
+        what: String,
+        /// What to write instead, as a sentence; empty where there is nothing.
+        instead: &'static str,
+        /// Line and byte in the line, both from 1, where they are known.
+        place: Option<(usize, usize)>,
+    },
     /// The parameters make no sense (step, range, order). HTTP: 400 `bad_data`.
     #[error("{0}")]
     BadParameter(String),
@@ -49,10 +58,28 @@ impl Error {
     #[must_use]
     pub fn error_type(&self) -> &'static str {
         match self {
-            Self::Parse { .. } | Self::Unsupported(_) | Self::BadParameter(_) | Self::TooManySteps { .. } => "bad_data",
+            Self::Parse { .. } | Self::Unsupported { .. } | Self::BadParameter(_) | Self::TooManySteps { .. } => {
+                "bad_data"
+            }
             Self::Execution(_) | Self::TooMuch { .. } => "execution",
             Self::Cancelled => "canceled",
         }
+    }
+
+    pub(crate) fn unsupported(what: impl Into<String>, instead: &'static str) -> Self {
+        Self::Unsupported {
+            what: what.into(),
+            instead,
+            place: None,
+        }
+    }
+
+    /// The same of what stands at a place of the query; other errors as they are.
+    pub(crate) fn at(mut self, query: &str, position: Position) -> Self {
+        if let Self::Unsupported { place, .. } = &mut self {
+            *place = Some(line_and_column(query, position));
+        }
+        self
     }
 
     pub(crate) fn execution(message: impl Into<String>) -> Self {
@@ -62,4 +89,16 @@ impl Error {
     pub(crate) fn same_labelset() -> Self {
         Self::execution("vector cannot contain metrics with the same labelset")
     }
+}
+
+/// A place as it stands before what is said of it.
+fn before(place: Option<&(usize, usize)>) -> String {
+    place.map_or_else(String::new, |(line, column)| format!("{line}:{column}: "))
+}
+
+fn behind(instead: &str) -> String {
+    if instead.is_empty() {
+        return String::new();
+    }
+    format!("; {instead}")
 }

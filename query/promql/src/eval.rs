@@ -391,7 +391,7 @@ impl<'a> Evaluator<'a> {
 
 /// The answer to a text that Prometheus can hold and we cannot.
 fn not_utf8() -> Error {
-    Error::Unsupported("a text that is not UTF-8".into())
+    Error::unsupported("a text that is not UTF-8", "")
 }
 
 /// Drops the names that functions on the way wanted dropped.

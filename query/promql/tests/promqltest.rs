@@ -37,7 +37,7 @@ fn ask(query: &Query, store: &Store, params: Params) -> Result<Answer, Error> {
 
 fn evaluate(eval: &Eval, store: &Store) -> End {
     let judge = |result: Result<Answer, Error>, what: &str| match result {
-        Err(Error::Unsupported(name)) => Err(End::Refused(name)),
+        Err(Error::Unsupported { what, .. }) => Err(End::Refused(what)),
         result => {
             let words = result.as_ref().map_err(ToString::to_string);
             let outcome = match &words {

@@ -69,7 +69,7 @@ pub fn evaluate(plan: &Plan, data: Data) -> SloReport {
         begins,
         upstream,
     } = data;
-    let series = Series::new(plan, slices, &observed);
+    let series = Series::new(plan, slices, &observed, begins);
     let windows: Vec<WindowReport> = (0..plan.windows.len())
         .map(|i| window(plan, &series, &observed, begins, i))
         .collect();
@@ -152,6 +152,7 @@ fn window(plan: &Plan, series: &Series<'_>, observed: &Observed, begins: Option<
         at: plan.as_of.at,
         stale_after: stale_after(plan.slice()),
         impossible: sums.impossible,
+        is_overfull: sums.is_overfull(),
     });
     let mut notes = Vec::new();
     let missing = Span::new(span.from, covered.from.min(span.to)).seconds();
@@ -223,9 +224,9 @@ fn stale_after(slice: u32) -> i64 {
 fn counts(sums: &Sums) -> Counts {
     let number = |n: u128| u64::try_from(n).unwrap_or(u64::MAX);
     Counts {
-        good: number(sums.good),
-        good_most: number(sums.good_most),
-        bad: number(sums.total - sums.good),
+        good: number(sums.good()),
+        good_most: number(sums.good_most()),
+        bad: number(sums.total - sums.good()),
         total: number(sums.total),
     }
 }
@@ -295,32 +296,21 @@ fn history(plan: &Plan, series: &Series<'_>, span: Span) -> Vec<Point> {
     let (Some(_), width) = (all.consumed(budget), bin_seconds(span, POINTS_MAX).max(plan.slice())) else {
         return Vec::new();
     };
+    // Against the budget of all that was counted, so the line ends at what remains.
+    let share = |bad: u128| Tally { bad, ..all }.consumed(budget);
     let mut points = Vec::new();
-    let mut from = span.from;
+    let (mut from, mut bad_before) = (span.from, 0);
     while from < span.to {
         let bin = Span::new(from, from.plus(1).ceil(width).min(span.to));
-        let sums = series.sums(bin);
-        let so_far = series.sums(Span::new(span.from, bin.to)).tally(&plan.budgeting);
-        // Against the budget of all that was counted, so the line ends at what remains.
-        let remaining = Tally {
-            total: all.total,
-            ..so_far
-        }
-        .consumed(budget)
-        .map(|ratio| ratio.complement().as_f64());
-        let spent = Tally {
-            total: all.total,
-            ..sums.tally(&plan.budgeting)
-        }
-        .consumed(budget)
-        .map(|ratio| ratio.as_f64());
+        // What is bad beyond all of a bin is of bins before it: not each by itself.
+        let bad = series.sums(Span::new(span.from, bin.to)).tally(&plan.budgeting).bad;
         points.push(Point {
             span: bin,
-            counts: counts(&sums),
-            spent: spent.unwrap_or(0.0),
-            remaining: remaining.unwrap_or(1.0),
+            counts: counts(&series.sums(bin)),
+            spent: share(bad - bad_before).map_or(0.0, Ratio::as_f64),
+            remaining: share(bad).map_or(1.0, |ratio| ratio.complement().as_f64()),
         });
-        from = bin.to;
+        (from, bad_before) = (bin.to, bad);
     }
     points
 }

@@ -387,14 +387,12 @@ impl Plan {
         }
     }
 
-    /// What the two counts of a `ratio` indicator say of their slice. More parts than the whole is carried on as the contradiction it is.
+    /// What the two counts of a `ratio` indicator say of their slice. More good than all is carried on as the contradiction it is; more bad than all
+    /// is too, where slices are judged one by one, and else counts against the events of other slices.
     #[must_use]
     pub fn slice_of_counts(&self, start: Time, width: u32, part: u64, total: u64) -> Slice {
         match &self.indicator {
-            Indicator::Ratio { part_is: Part::Bad, .. } => match total.checked_sub(part) {
-                Some(good) => Slice::new(start, width, good, total),
-                None => Slice::between(start, width, (0, u64::MAX), total),
-            },
+            Indicator::Ratio { part_is: Part::Bad, .. } => Slice::of_bad(start, width, part, total),
             _ => Slice::new(start, width, part, total),
         }
     }

@@ -24,6 +24,8 @@ pub struct Slice {
     pub good_most: u64,
     /// All events that were counted.
     pub total: u64,
+    /// Bad events beyond all of this slice. They are of events that other slices count: what is lost may be booked later than what was received.
+    pub excess: u64,
 }
 
 /// Parts of a ready ratio: a slice of a `raw` indicator counts as this many events.
@@ -39,6 +41,7 @@ impl Slice {
             good,
             good_most: good,
             total,
+            excess: 0,
         }
     }
 
@@ -51,6 +54,16 @@ impl Slice {
             good: good.0,
             good_most: good.1,
             total,
+            excess: 0,
+        }
+    }
+
+    /// Counts of bad events, of which there may be more than of all.
+    #[must_use]
+    pub const fn of_bad(start: Time, width: u32, bad: u64, total: u64) -> Self {
+        Self {
+            excess: bad.saturating_sub(total),
+            ..Self::new(start, width, total.saturating_sub(bad), total)
         }
     }
 
@@ -81,12 +94,14 @@ const UNIT: u128 = 1 << 48;
 /// Additive figures of some slices. Whole numbers only, so a difference of two prefixes is exact.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sums {
-    /// Events, fewest good.
-    pub good: u128,
-    /// Events, most good.
-    pub good_most: u128,
+    /// Events, fewest good, before `excess` is taken from them.
+    good: u128,
+    /// Events, most good, likewise.
+    good_most: u128,
     /// Events counted.
     pub total: u128,
+    /// Bad events beyond all of their slices (Occurrences only: a slice that is judged by itself has none but its own).
+    excess: u128,
     /// Slices with events.
     pub measured: u128,
     /// Of them surely good.
@@ -100,7 +115,7 @@ pub struct Sums {
     inverse: u128,
     /// Seconds of event time looked at.
     pub seconds: u64,
-    /// Slices that claim more good events than events.
+    /// Slices that claim more good events than events or, where slices are judged, more bad ones.
     pub impossible: u128,
 }
 
@@ -112,14 +127,19 @@ impl Sums {
             seconds: slice.width.into(),
             ..Self::default()
         };
+        let adds_up = matches!(budgeting, Budgeting::Occurrences);
+        if adds_up {
+            sums.excess = slice.excess.into();
+        }
+        let is_impossible = slice.good.max(slice.good_most) > slice.total || !adds_up && slice.excess > slice.good;
+        sums.impossible = is_impossible.into();
         if slice.total == 0 {
-            sums.impossible = u128::from(slice.good_most > 0);
             return sums;
         }
         let total = u128::from(slice.total);
-        let most = u128::from(slice.good_most.max(slice.good)).min(total);
-        let good = u128::from(slice.good).min(total);
-        sums.impossible = u128::from(slice.good.max(slice.good_most) > slice.total);
+        let own = if adds_up { 0 } else { slice.excess };
+        let counted = |good: u64| u128::from(good.saturating_sub(own)).min(total);
+        let (good, most) = (counted(slice.good), counted(slice.good_most.max(slice.good)));
         (sums.good, sums.good_most, sums.total, sums.measured) = (good, most, total, 1);
         match budgeting {
             Budgeting::Occurrences => {}
@@ -155,7 +175,7 @@ impl Sums {
     /// The same time with nothing bad in it: maintenance that counts as good.
     #[must_use]
     pub fn forgiven(mut self) -> Self {
-        (self.good, self.good_most) = (self.total, self.total);
+        (self.good, self.good_most, self.excess) = (self.total, self.total, 0);
         (self.slices_good, self.slices_good_most) = (self.measured, self.measured);
         if self.shares_most > 0 || self.inverse > 0 {
             (self.shares, self.shares_most) = (self.measured * UNIT, self.measured * UNIT);
@@ -163,11 +183,29 @@ impl Sums {
         self
     }
 
-    /// What the method counts.
+    /// Events surely good.
+    #[must_use]
+    pub const fn good(&self) -> u128 {
+        self.good.saturating_sub(self.excess)
+    }
+
+    /// Events possibly good.
+    #[must_use]
+    pub const fn good_most(&self) -> u128 {
+        self.good_most.saturating_sub(self.excess)
+    }
+
+    /// Whether more events are bad than there are: some of them are of events from before or after.
+    #[must_use]
+    pub const fn is_overfull(&self) -> bool {
+        self.excess > self.good_most
+    }
+
+    /// What the method counts. Never more bad than all: see [`Sums::is_overfull`].
     #[must_use]
     pub fn tally(&self, budgeting: &Budgeting) -> Tally {
         let (good, best, total, trials) = match budgeting {
-            Budgeting::Occurrences => (self.good, self.good_most, self.total, self.total as f64),
+            Budgeting::Occurrences => (self.good(), self.good_most(), self.total, self.total as f64),
             Budgeting::Timeslices { .. } => (
                 self.slices_good,
                 self.slices_good_most,
@@ -213,6 +251,7 @@ impl AddAssign for Sums {
         self.good += other.good;
         self.good_most += other.good_most;
         self.total += other.total;
+        self.excess += other.excess;
         self.measured += other.measured;
         self.slices_good += other.slices_good;
         self.slices_good_most += other.slices_good_most;
@@ -232,6 +271,7 @@ impl Sub for Sums {
             good: self.good - earlier.good,
             good_most: self.good_most - earlier.good_most,
             total: self.total - earlier.total,
+            excess: self.excess - earlier.excess,
             measured: self.measured - earlier.measured,
             slices_good: self.slices_good - earlier.slices_good,
             slices_good_most: self.slices_good_most - earlier.slices_good_most,

@@ -114,6 +114,8 @@ pub struct Facts {
     pub stale_after: i64,
     /// Slices whose figures contradict themselves.
     pub impossible: u128,
+    /// More events are bad than there are.
+    pub is_overfull: bool,
 }
 
 /// Judges a window.
@@ -145,6 +147,13 @@ pub fn judge(facts: &Facts) -> Judgement {
         return says(
             Verdict::Undetermined,
             format!("{slices} slices contradict themselves (more good than all, or counted twice)"),
+        );
+    }
+    if facts.is_overfull {
+        let events = facts.events;
+        return says(
+            Verdict::Undetermined,
+            format!("more bad events than the {events} there were: they are of events from before the window"),
         );
     }
     if facts.events < facts.min_events.into() {
@@ -217,6 +226,7 @@ mod tests {
             at: Time(1000),
             stale_after: 600,
             impossible: 0,
+            is_overfull: false,
         }
     }
 
@@ -260,6 +270,14 @@ mod tests {
         );
         check(Facts { at: Time(1600), ..met }, Verdict::Met, "");
         check(Facts { impossible: 2, ..met }, Verdict::Undetermined, "2 slices");
+        check(
+            Facts {
+                is_overfull: true,
+                ..met
+            },
+            Verdict::Undetermined,
+            "more bad events than the 200000",
+        );
         check(
             Facts {
                 min_events: 200_001,

@@ -3,7 +3,9 @@
 //! Guarantees: a handler can only get an engine that is bound to the tenant of the request's token ([`Asked`]); the one for everything is
 //! private to this module. What is not asked with a good token is answered with 401 or 403 before any route is looked at.
 
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
@@ -26,6 +28,8 @@ pub struct Desk {
     access: Arc<Access>,
     /// `None`: no tenant has a limit of its own unless the file of tokens says so.
     settings: Option<Arc<Query>>,
+    /// `None`: the clock of this machine.
+    now_ms: Option<i64>,
 }
 
 impl Desk {
@@ -35,6 +39,7 @@ impl Desk {
             engine,
             access,
             settings: Some(Arc::new(settings)),
+            now_ms: None,
         }
     }
 
@@ -44,6 +49,17 @@ impl Desk {
             engine,
             access: Access::anybody(),
             settings: None,
+            now_ms: None,
+        }
+    }
+
+    /// The same with a clock that stands, ms since 1970. For tests of what depends on it.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn at(self, now_ms: i64) -> Desk {
+        Desk {
+            now_ms: Some(now_ms),
+            ..self
         }
     }
 
@@ -58,6 +74,21 @@ impl Desk {
         let queries = settings.and_then(|settings| access::queries(settings, overrides.as_ref()));
         let plans = who.has(Role::Admin);
         Ok(self.engine.for_tenant(who.tenant, queries, plans))
+    }
+}
+
+/// When a request is answered, ms since 1970.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Now(pub i64);
+
+impl FromRequestParts<Desk> for Now {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(_: &mut Parts, desk: &Desk) -> Result<Now, Infallible> {
+        Ok(Now(desk.now_ms.unwrap_or_else(|| {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+        })))
     }
 }
 

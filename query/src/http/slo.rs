@@ -25,7 +25,7 @@ use tailwater_slo::plan::windows_asked;
 use tailwater_slo::verdict::Evidence;
 use tailwater_slo::{Format, Settings, Time, Verdict, render};
 
-use super::desk::Seated;
+use super::desk::{Now, Seated};
 use super::notes;
 use crate::error::{Error, ErrorKind, Result};
 use crate::slo::{Reported, fit, parse_time};
@@ -51,6 +51,7 @@ pub(super) fn body_limit() -> DefaultBodyLimit {
 
 pub(super) async fn report(
     Seated(engine): Seated,
+    Now(now): Now,
     wanted: Result<Query<Wanted>, QueryRejection>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response> {
@@ -61,7 +62,7 @@ pub(super) async fn report(
         Format::parse(format).ok_or_else(|| bad(format!("no format {format:?}: there are text, json, md and html")))?;
     let at = match wanted.at.as_deref() {
         Some(at) => parse_time(at).map_err(|message| bad(format!("at: {message}")))?,
-        None => Time(chrono::Utc::now().timestamp()),
+        None => Time(now.div_euclid(1000)),
     };
     let windows = wanted.window.iter().flat_map(|windows| windows.split(','));
     let windows: Result<Vec<Period>, String> = windows.map(|window| Period::parse(window.trim())).collect();

@@ -5,8 +5,8 @@
 //! is younger, with its first slice), so its own value means nothing beyond the window, while rates and increases are those of the table.
 //! [`super::grid`] says at which moments it is sampled. For a range it lives to the end of the window, so that what has stopped has a rate of 0; without one it
 //! ends a look-back after its last slice, as an instant query says at each moment, or up to a step later where the look-back is no multiple of the step.
-//! While its newest slices may still be on their way ([`LIVE_MS`]) it ends with the newest of the need, so that a rate at the right edge extrapolates
-//! instead of falling.
+//! While its newest slices may still be on their way it ends with the newest slice of the table ([`newest`]), so that a rate at the right edge
+//! extrapolates instead of falling, and over the same time whatever is selected.
 //!
 //! Calls are weighted: one that a client or a collector before us has sampled (`ot=th`) counts for all that it stands for. Durations count as they were
 //! received. Where that makes a difference, an info says so with both figures; another one says that a counter was asked for by itself, a third that a
@@ -18,6 +18,7 @@
 
 mod family;
 mod key;
+mod newest;
 mod samples;
 
 use std::borrow::Cow;
@@ -34,10 +35,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 pub(super) use family::{FAMILIES, Family, Metric};
 use family::{Part, bucket_bounds};
+pub(crate) use newest::Newest;
 use samples::{Deltas, Span};
-
-/// Slices that ended this long ago are taken to be complete, ms: a slice, the time a collector holds rows, and some.
-const LIVE_MS: i64 = 60_000;
 
 /// Widest slice of `red` and `edges`, ms.
 const SLICE_MAX_MS: i64 = 60_000;
@@ -50,13 +49,13 @@ pub(super) async fn select(
     engine: &Engine,
     need: &Need,
     lookback_ms: i64,
-    now_ms: i64,
+    newest: &mut Newest,
     found: &mut Found,
 ) -> Result<()> {
     for family in &FAMILIES {
         let metrics: Vec<&Metric> = family.selected(&need.matchers).collect();
         if !metrics.is_empty() {
-            one(engine, family, &metrics, need, lookback_ms, now_ms, found).await?;
+            one(engine, family, &metrics, need, lookback_ms, newest, found).await?;
         }
     }
     Ok(())
@@ -68,10 +67,15 @@ async fn one(
     metrics: &[&Metric],
     need: &Need,
     lookback_ms: i64,
-    now_ms: i64,
+    newest: &mut Newest,
     found: &mut Found,
 ) -> Result<()> {
     let grid = Grid::new(need, lookback_ms, found.room.left).ok_or_else(|| found.room.too_small())?;
+    let newest_ms = newest.end_ms(engine, family, need.to_ms, &mut found.notes).await?;
+    let end_ms = newest_ms.map_or(need.to_ms, |newest_ms| newest_ms.min(need.to_ms));
+    if end_ms < need.from_ms {
+        return Ok(());
+    }
     let mut numbers: Vec<&str> = metrics.iter().filter_map(|metric| metric.part.number()).collect();
     let mut sketches: Vec<&str> = metrics.iter().filter_map(|metric| metric.part.sketch()).collect();
     numbers.extend(family.weights.iter().flat_map(|of| [of.received, of.weighted]));
@@ -86,10 +90,7 @@ async fn one(
         }
         _ => family.key(),
     };
-    // What is behind the newest slice is known to be nothing only if it had the time to arrive.
-    let may_grow = now_ms.saturating_sub(need.to_ms) <= LIVE_MS;
     let mut columns = vec![grid.bin_sql(END)];
-    columns.extend(may_grow.then(|| format!("max({END}) / 1000")));
     // Slices of 10 s become minutes when they are old; only a range shorter than those tells.
     let may_jump = (1..SLICE_MAX_MS).contains(&need.hints.range_ms);
     columns.extend(may_jump.then(|| "max(slice_s)".to_owned()));
@@ -97,14 +98,13 @@ async fn one(
     columns.extend(sketches.iter().map(|column| format!("exphist_merge({column})")));
     let window = Window {
         after_ms: need.from_ms.saturating_sub(1),
-        upto_ms: need.to_ms,
+        upto_ms: end_ms,
     };
     let width = key.width();
     let grouped: Vec<String> = (1..=width + 1).map(|number| number.to_string()).collect();
     let pieces = grid.pieces(family.coarser, (family.table, SLICE_MAX_MS), window);
 
     let mut groups: HashMap<String, Deltas> = HashMap::new();
-    let mut newest_ms = i64::MIN;
     let mut widest_s = 0;
     let mut text = String::new();
     for piece in &pieces {
@@ -116,11 +116,6 @@ async fn one(
             let keys = key.of(&rows)?;
             let bins = table::integers(&rows, width)?;
             let mut at = width + 1;
-            if may_grow {
-                let last = table::integers(&rows, at)?;
-                newest_ms = last.values().iter().copied().fold(newest_ms, i64::max);
-                at += 1;
-            }
             if may_jump {
                 let widths = table::integers(&rows, at)?;
                 widest_s = widths.values().iter().copied().fold(widest_s, i64::max);
@@ -146,11 +141,7 @@ async fn one(
     }
     let span = Span {
         from_ms: need.from_ms,
-        end_ms: if now_ms.saturating_sub(newest_ms) <= LIVE_MS {
-            newest_ms.min(need.to_ms)
-        } else {
-            need.to_ms
-        },
+        end_ms,
         stays_ms: (need.hints.range_ms == 0 && !need.hints.nested).then_some(lookback_ms),
         grid: &grid,
     };

@@ -27,6 +27,7 @@ use tailwater_promql::{Histogram, Labels, METRIC_NAME, Matcher, Need, Series};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 
+pub(crate) use counted::Newest;
 pub(crate) use exemplars::exemplars;
 
 /// A sample held takes about this much, bytes: time, value, and what the evaluator makes of it.
@@ -180,18 +181,24 @@ pub(crate) fn samples_max(engine: &Engine) -> usize {
     engine.limits().memory_bytes_max / SAMPLE_BYTES
 }
 
-/// The series of one need. `now_ms` tells what is still arriving, `lookback_ms` is that of the evaluation, `room` is what the needs before it left.
+/// The series of one need. `newest` is that of the request, `lookback_ms` that of the evaluation, `room` is what the needs before it left.
 ///
 /// # Errors
 /// As [`Engine::query`]; [`ErrorKind::Exhausted`] for more samples than may be held.
-pub(crate) async fn select(engine: &Engine, need: &Need, lookback_ms: i64, now_ms: i64, room: Room) -> Result<Found> {
+pub(crate) async fn select(
+    engine: &Engine,
+    need: &Need,
+    lookback_ms: i64,
+    newest: &mut Newest,
+    room: Room,
+) -> Result<Found> {
     let mut found = Found {
         series: Vec::new(),
         room,
         notes: BTreeSet::new(),
         infos: BTreeSet::new(),
     };
-    counted::select(engine, need, lookback_ms, now_ms, &mut found).await?;
+    counted::select(engine, need, lookback_ms, newest, &mut found).await?;
     stored::select(engine, need, lookback_ms, &mut found).await?;
     objectives::select(engine, need, lookback_ms, &mut found).await?;
     found.series.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));

@@ -1,11 +1,13 @@
 //! The numbers of a plan, whatever its indicator counts. They begin with the first slice of the source, unless it has rows from before what was read.
 //!
-//! A value that is missing is not a value of nothing. By slices a slice without one is a gap. By Occurrences nothing says how long a value
+//! A value that is missing is not a value of nothing. By slices a slice without one is a gap, unless the document says (`no-data`) that silence
+//! is good or bad. By Occurrences nothing says how long a value
 //! speaks for, and the cells of a plan must not: they are hours or minutes as its windows fall. So the lake's rule holds, that a hole of up
 //! to [`HOLE_SECONDS`] was watched, whatever is asked about and when.
 
 use std::collections::BTreeSet;
 
+use tailwater_openslo::annotation::NoData;
 use tailwater_openslo::{Budgeting, Indicator, Source};
 use tailwater_slo::plan::What;
 use tailwater_slo::{Data, Need, Observed, Plan, Slice, Span, Time};
@@ -23,8 +25,8 @@ impl Reader<'_> {
     pub(super) async fn data(&self, plan: &Plan, watched: &[Span]) -> Result<Data> {
         let mut data = Data {
             observed: match plan.indicator {
-                Indicator::Requests { .. } | Indicator::Ratio { .. } => Observed::Spans(watched.to_vec()),
-                Indicator::Raw { .. } | Indicator::Threshold { .. } => Observed::Rows,
+                Indicator::Raw { .. } | Indicator::Threshold { .. } if !judges_silence(plan) => Observed::Rows,
+                _ => Observed::Spans(watched.to_vec()),
             },
             ..Data::default()
         };
@@ -124,6 +126,11 @@ impl Reader<'_> {
         text.push(" limit 1");
         Ok(self.time(text).await.map_err(unwrapped)?.is_some())
     }
+}
+
+/// Whether a slice without a value is good or bad.
+fn judges_silence(plan: &Plan) -> bool {
+    plan.budgeting != Budgeting::Occurrences && plan.extensions.no_data != NoData::Gap
 }
 
 /// All that counts are read of.

@@ -24,10 +24,11 @@ use crate::grafana::exemplar_column;
 pub(crate) const T0: i64 = MIDNIGHT / 1_000_000;
 
 pub(crate) async fn send(fixture: &Fixture, request: Request<Body>) -> (StatusCode, Value) {
-    let response = http::router(http::Desk::open(fixture.engine.clone()))
-        .oneshot(request)
-        .await
-        .unwrap();
+    send_to(http::Desk::open(fixture.engine.clone()), request).await
+}
+
+async fn send_to(desk: http::Desk, request: Request<Body>) -> (StatusCode, Value) {
+    let response = http::router(desk).oneshot(request).await.unwrap();
     let status = response.status();
     let body = response.into_body().collect().await.unwrap().to_bytes();
     let text = String::from_utf8_lossy(&body).into_owned();
@@ -78,6 +79,27 @@ pub(crate) async fn instant(fixture: &Fixture, query: &str, time: i64) -> Vec<St
         .collect();
     lines.sort();
     lines
+}
+
+/// What an instant query says of each service at its time, asked a while later.
+async fn by_service(fixture: &Fixture, query: &str, time: i64, later: i64) -> Vec<(String, f64)> {
+    let desk = http::Desk::open(fixture.engine.clone()).at((time + later) * 1000);
+    let params = encoded(&[("query", query), ("time", &time.to_string())]);
+    let request = Request::get(format!("/prometheus/api/v1/query?{params}"));
+    let (status, answer) = send_to(desk, request.body(Body::empty()).unwrap()).await;
+    assert_eq!(status, StatusCode::OK, "{query}: {answer}");
+    let samples = answer["data"]["result"].as_array().unwrap().iter();
+    let mut found: Vec<(String, f64)> = samples
+        .map(|sample| {
+            let service = sample["metric"]["service"].as_str().unwrap_or_default();
+            (
+                service.to_owned(),
+                sample["value"][1].as_str().unwrap().parse().unwrap(),
+            )
+        })
+        .collect();
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    found
 }
 
 /// The one number of an instant query.
@@ -171,6 +193,67 @@ async fn filled() -> (Fixture, Vec<RedRow>) {
     let rows = shop();
     fixture.commit_rows(Table::Red, &red_batch(&rows)).await;
     (fixture, rows)
+}
+
+/// Where slices are on their way, a counter ends with the newest of the table and not with its own.
+#[tokio::test]
+async fn what_stopped_does_not_grow_on_while_others_count() {
+    // The window asked about is the minute to 00:09:51: `a` counts all the time, `b` last half a minute ago, `c` a minute and a half ago.
+    const AT: i64 = T0 + 591;
+    let mut fixture = Fixture::new().await;
+    let keys = ["a", "b", "c"].map(|service| key(service, "GET /", false));
+    let failed = key("a", "GET /", true);
+    let mut all: Vec<RedRow> = (0..59).map(|slice| red(&keys[0], slice, &[20])).collect();
+    all.extend([(1, 55), (2, 49)].map(|(service, slice)| red(&keys[service], slice, &[20])));
+    all.push(red(&failed, 55, &[20]));
+    fixture.commit_rows(Table::Red, &red_batch(&all)).await;
+    let calls = "traces_spanmetrics_calls_total";
+    let check = async |query: &str, time: i64, later: i64, expected: &[(&str, f64)]| {
+        let found = by_service(&fixture, query, time, later).await;
+        let names = |of: &[(&str, f64)]| of.iter().map(|(name, _)| (*name).to_owned()).collect::<Vec<_>>();
+        let found_names: Vec<String> = found.iter().map(|(name, _)| name.clone()).collect();
+        assert_eq!(found_names, names(expected), "{query}");
+        for ((_, value), (_, expected)) in found.iter().zip(expected) {
+            assert!((value - expected).abs() < 1e-3 * expected, "{query}: {found:?}");
+        }
+    };
+    // The newest slice ended a second ago, with 59 s of the window: the rest is extrapolated, alike for all.
+    let grown = 60.0 / 58.999;
+    for (range, expected) in [("1m", grown), ("2m", 120.0 / 118.999)] {
+        let of_b = [("b", expected)];
+        check(&format!("increase({calls}{{service=\"b\"}}[{range}])"), AT, 0, &of_b).await;
+    }
+    let all = [("a", 7.0 * grown), ("b", grown)];
+    check(&format!("sum by (service) (increase({calls}[1m]))"), AT, 0, &all).await;
+    let share = format!(
+        "sum by (service) (rate({calls}{{status_code=\"STATUS_CODE_ERROR\"}}[1m])) / sum by (service) (rate({calls}[1m]))"
+    );
+    check(&share, AT, 0, &[("a", 1.0 / 7.0)]).await;
+    check(&format!("increase({calls}{{service=\"c\"}}[1m])"), AT, 0, &[]).await;
+    // By itself it is there for a look-back after its last slice, in a graph too.
+    check(&format!("{calls}{{service=\"c\"}}"), AT, 0, &[("c", 1.0)]).await;
+    // Nothing came for a minute: then what there is has stopped, and the same where it had the time to arrive.
+    let of_b = [("b", 1.0)];
+    let query = format!("increase({calls}{{service=\"b\"}}[2m])");
+    check(&query, T0 + 660, 0, &of_b).await;
+    check(&query, AT, 3600, &of_b).await;
+    check(&query, AT, 61, &of_b).await;
+}
+
+/// Where the tables end is asked once a request, and not at all where all had the time to arrive.
+#[tokio::test]
+async fn the_end_of_a_table_is_asked_once() {
+    let (fixture, _) = filled().await;
+    let calls = "traces_spanmetrics_calls_total";
+    let of = |service: &str| format!("sum by (service) (rate({calls}{{service=\"{service}\"}}[1m]))");
+    let query = format!("{} or {}", of("cart"), of("mail"));
+    let asked = async |later: i64| {
+        let before = fixture.engine.stats().succeeded_total();
+        by_service(&fixture, &query, T0 + 600, later).await;
+        fixture.engine.stats().succeeded_total() - before
+    };
+    let at_rest = asked(3600).await;
+    assert_eq!(asked(5).await, at_rest + 1);
 }
 
 /// A range query reads only what its windows hold: at every moment it says what an instant query says.

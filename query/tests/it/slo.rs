@@ -7,7 +7,9 @@ use axum::body::Body;
 use axum::http::Request;
 use http_body_util::BodyExt;
 use tailwater_model::exphist::ExpHist;
+use tailwater_model::ledger::{Account, Amount, Key, ledger_batch};
 use tailwater_model::red::{RedKey, RedRow, WEIGHT_ONE, red_batch};
+use tailwater_model::signal::Signal;
 use tailwater_model::table::Table;
 use tailwater_openslo::{Period, ResolvedSlo, read, resolve};
 use tailwater_query::slo::{Reported, report};
@@ -16,7 +18,7 @@ use tailwater_slo::report::{Report, SloReport};
 use tailwater_slo::{Settings, Time, Verdict};
 use tower::ServiceExt;
 
-use crate::fixtures::{Fixture, MIDNIGHT, with_batch_id};
+use crate::fixtures::{Fixture, MIDNIGHT, sorted, with_batch_id};
 
 /// 2026-11-22T00:00:00Z.
 const DAY: i64 = MIDNIGHT / 1_000_000;
@@ -129,8 +131,11 @@ pub fn document_text(service: &str) -> String {
 }
 
 fn document(metric: &str, method: &str, objective: &str) -> Vec<ResolvedSlo> {
-    let text = yaml(metric, method, objective);
-    let reading = read(Path::new("pay.yaml"), &text);
+    resolved(&yaml(metric, method, objective))
+}
+
+fn resolved(text: &str) -> Vec<ResolvedSlo> {
+    let reading = read(Path::new("pay.yaml"), text);
     assert_eq!(reading.problems, [], "{text}");
     let resolved = resolve(&reading.documents);
     assert_eq!(resolved.problems, [], "{text}");
@@ -488,6 +493,109 @@ async fn sql_of_a_document_is_a_source() {
         assert_eq!(error.kind(), kind, "{text}: {error}");
         assert!(error.to_string().contains(says), "{text}: {error}");
     }
+}
+
+/// An exporter that is dead for an hour of a day: with `no-data: bad` that hour is bad, without it is a gap.
+#[tokio::test(flavor = "multi_thread")]
+async fn silence_of_values_is_what_the_document_says() {
+    const NOON: i64 = DAY + 12 * 3600;
+    let dead = NOON - 6 * 3600..NOON - 5 * 3600;
+    let mut rows = Vec::new();
+    // `cart` shows that the lake was watched all the time, `checkout` stands for what the exporter measured.
+    for minute in -30 * 60..0 {
+        let at = NOON + minute * 60;
+        let services = [("cart", true), ("checkout", !dead.contains(&at))];
+        rows.extend(services.into_iter().filter(|(_, is)| *is).map(|(service, _)| Requests {
+            at,
+            service,
+            ..Requests::default()
+        }));
+    }
+    rows.push(Requests {
+        at: NOON - 10,
+        service: "cart",
+        ..Requests::default()
+    });
+    let fixture = lake(&rows).await;
+    let judged = async |no_data: &str, metric: &str, slices: &str| {
+        let sql = "select date_trunc('minute', ts) as slice, sum(n) * 1.0 as value from red where service_name = 'checkout' group by 1";
+        let metric = metric.replace("SOURCE", &format!("{{type: tailwater, spec: {{sql: \"{sql}\"}}}}"));
+        let (method, objective) = slices.split_once(": ").unwrap();
+        let text = yaml(&metric, method, objective)
+            .replace(
+                "{name: pay}\nspec",
+                &format!("{{name: pay, annotations: {{tailwater.io/no-data: {no_data}}}}}\nspec"),
+            )
+            .replace("duration: 1h", "duration: 1d");
+        let report = one(&fixture, &resolved(&text), NOON).await;
+        let main = &report.windows[0];
+        let slices = main.slices.unwrap();
+        (
+            slices.measured,
+            slices.bad.round() as u64,
+            main.coverage,
+            report.verdict,
+        )
+    };
+    let threshold = "thresholdMetric: {metricSource: SOURCE}";
+    let raw = "ratioMetric: {rawType: success, raw: {metricSource: SOURCE}}";
+    let by_slices = "Timeslices: target: 0.99, op: lt, value: 50, timeSliceTarget: 1, timeSliceWindow: 5m";
+    for (metric, method) in [
+        (threshold, by_slices),
+        (raw, "Timeslices: target: 0.99, timeSliceTarget: 1, timeSliceWindow: 5m"),
+        (raw, "RatioTimeslices: target: 0.99, timeSliceWindow: 5m"),
+    ] {
+        let missed = judged("bad", metric, method).await;
+        assert_eq!(missed, (288, 12, 1.0, Verdict::Missed), "{metric} {method}");
+        let (measured, bad, coverage, _) = judged("gap", metric, method).await;
+        assert_eq!((measured, bad), (276, 0), "{metric} {method}");
+        assert!((coverage - 23.0 / 24.0).abs() < 1e-9, "{coverage}");
+        assert_eq!(judged("good", metric, method).await.1, 0, "{metric} {method}");
+    }
+}
+
+/// The template about losses, where what was lost is booked after what was received, as the collector does.
+#[tokio::test(flavor = "multi_thread")]
+async fn losses_count_whenever_they_are_booked() {
+    let template =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/slo/telemetry-loss.yaml"));
+    let slos = resolved(&template.unwrap());
+    let check = async |lost: &[(i64, u64)], expected: (u64, u64), verdict: Verdict| {
+        let entry = |account, reason, items| {
+            let key = Key {
+                tenant: "default".into(),
+                signal: Signal::Traces,
+                account,
+                reason,
+            };
+            (key, Amount { items, bytes: items })
+        };
+        // 100 a minute for two hours, then nothing but the end of it.
+        let mut booked: Vec<(i64, Account, &'static str, u64)> = (0..120)
+            .map(|minute| (DAY + minute * 60, Account::Received, "", 100))
+            .collect();
+        booked.push((DAY + 7190 + 120, Account::Stored, "", 1));
+        booked.extend(lost.iter().map(|(at, items)| (*at, Account::Lost, "damaged", *items)));
+        let batches: Vec<_> = booked
+            .into_iter()
+            .map(|(at, account, reason, items)| {
+                ledger_batch(&[entry(account, reason, items)], at as u64 * 1_000_000_000)
+            })
+            .collect();
+        let rows = arrow::compute::concat_batches(&batches[0].schema(), &batches).unwrap();
+        let mut fixture = Fixture::new().await;
+        fixture.commit_rows(Table::Ledger, &sorted(Table::Ledger, rows)).await;
+        let report = one(&fixture, &slos, DAY + 7320).await;
+        let counts = report.windows[0].counts;
+        assert_eq!((counts.bad, counts.total), expected, "{lost:?}");
+        assert_eq!(report.verdict, verdict, "{lost:?}: {}", report.windows[0].because);
+    };
+    check(&[], (0, 12_000), Verdict::Met).await;
+    // Beyond what its minute received, and where nothing was received any more.
+    check(&[(DAY + 3600, 300)], (300, 12_000), Verdict::Missed).await;
+    check(&[(DAY + 7260, 300)], (300, 12_000), Verdict::Missed).await;
+    check(&[(DAY + 3600, 20), (DAY + 7260, 20)], (40, 12_000), Verdict::Met).await;
+    check(&[(DAY + 7260, 12_001)], (12_000, 12_000), Verdict::Undetermined).await;
 }
 
 /// What is covered by a value every five minutes does not depend on the minute of asking, nor on the window.

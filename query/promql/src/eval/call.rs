@@ -181,7 +181,7 @@ impl Evaluator<'_> {
             "histogram_quantile" | "histogram_quantiles" | "histogram_fraction" => {
                 self.of_buckets(function, args, steps).map(Steady::Vector)
             }
-            _ => Err(Error::Unsupported(format!("{function}()"))),
+            _ => Err(Error::unsupported(format!("{function}()"), "")),
         }
     }
 

@@ -64,7 +64,7 @@ pub(super) fn point(
             slope * scalars[0][window.step] + intercept
         }
         _ if smoothing => smoothed(values, scalars[0][window.step], scalars[1][window.step]),
-        _ => return Err(Error::Unsupported(format!("{function}()"))),
+        _ => return Err(Error::unsupported(format!("{function}()"), "")),
     };
     Ok(Some(Point::Float(result)))
 }

@@ -47,8 +47,9 @@ impl Evaluator<'_> {
                 .any(|q| q.iter().any(|now| now.to_bits() != q[0].to_bits()))
         {
             // The quantile is a label of the result, which would then be another series at every step.
-            return Err(Error::Unsupported(
-                "histogram_quantiles() with a quantile that changes with time".into(),
+            return Err(Error::unsupported(
+                "histogram_quantiles() with a quantile that changes with time",
+                "write histogram_quantile() for each",
             ));
         }
         let tracks = self.vector(vector, steps)?;

@@ -83,7 +83,7 @@ pub(super) fn point(
         "stdvar_over_time" => float(variance(values)),
         "stddev_over_time" => float(variance(values).sqrt()),
         "mad_over_time" => float(median_deviation(values)),
-        _ => Err(Error::Unsupported(format!("{function}()"))),
+        _ => Err(Error::unsupported(format!("{function}()"), "")),
     }
 }
 

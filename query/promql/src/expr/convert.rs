@@ -8,7 +8,7 @@ use promql_parser::parser as theirs;
 use regex::Regex;
 
 use super::constant::mark_constants;
-use super::explain::explain;
+use super::explain::{INSTEAD_OF_INFO, explain};
 use super::operators::{aggregate_op, binary_op, matching};
 use super::tokens::{Token, TokenKind, tokens};
 use super::{At, BinaryOp, Compare, Expr, Matcher, Node, Selector, Shift};
@@ -58,10 +58,9 @@ pub(crate) fn parse(query: &str) -> Result<(Node, usize), Error> {
         selectors: 0,
     };
     let node = walk.node(&tree, 0)?;
-    if walk.lost && tokens.iter().any(|token| is_trim(token)) {
-        return Err(Error::Unsupported(
-            "histogram trim operators in a query of this form".into(),
-        ));
+    if let (true, Some(token)) = (walk.lost, tokens.iter().find(|token| is_trim(token))) {
+        let error = Error::unsupported("histogram trim operators in a query of this form", "");
+        return Err(error.at(query, token.at));
     }
     Ok((mark_constants(node), walk.selectors))
 }
@@ -135,7 +134,7 @@ fn duration_parts(text: &str) -> Option<Vec<(u128, u128)>> {
 }
 
 /// Whether a token stands where a duration does: within brackets, or behind `offset`.
-fn is_duration(tokens: &[Token<'_>], number: usize) -> bool {
+pub(super) fn is_duration(tokens: &[Token<'_>], number: usize) -> bool {
     let is_sign = |token: &&Token<'_>| token.kind == TokenKind::Sign && matches!(token.text, "+" | "-");
     let before = tokens[..number].iter().rev().find(|token| !is_sign(token));
     let bracket = tokens[..number]
@@ -194,6 +193,12 @@ impl Walk<'_> {
         } else {
             self.lost = true;
         }
+    }
+
+    /// Of what begins at a place that the walk found.
+    fn unsupported(&self, what: impl Into<String>, instead: &'static str, at: usize) -> Error {
+        let error = Error::unsupported(what, instead);
+        if self.lost { error } else { error.at(self.query, at) }
     }
 
     fn is_word(&self, word: &str) -> bool {
@@ -323,8 +328,8 @@ impl Walk<'_> {
                 Expr::Negate(Box::new(self.node(&unary.expr, deeper)?))
             }
             theirs::Expr::Binary(binary) => {
-                let mut op =
-                    binary_op(binary.op.id()).ok_or_else(|| Error::Unsupported(format!("operator {}", binary.op)))?;
+                let mut op = binary_op(binary.op.id())
+                    .ok_or_else(|| self.unsupported(format!("operator {}", binary.op), "", at))?;
                 let left = Box::new(self.node(&binary.lhs, deeper)?);
                 match self.peek() {
                     "</" => op = BinaryOp::TrimUpper,
@@ -354,7 +359,11 @@ impl Walk<'_> {
                 self.skip("(");
                 let function = call.func.name;
                 if UNSUPPORTED_FUNCTIONS.contains(&function) {
-                    return Err(Error::Unsupported(format!("{function}()")));
+                    let instead = match function {
+                        "info" => INSTEAD_OF_INFO,
+                        _ => "",
+                    };
+                    return Err(self.unsupported(format!("{function}()"), instead, at));
                 }
                 let mut args = Vec::with_capacity(call.args.args.len());
                 for (number, arg) in call.args.args.iter().enumerate() {
@@ -372,8 +381,14 @@ impl Walk<'_> {
             theirs::Expr::Aggregate(aggregate) => {
                 self.skip_plus(false);
                 self.next += 1;
-                let op =
-                    aggregate_op(aggregate.op.id()).ok_or_else(|| Error::Unsupported(format!("{}()", aggregate.op)))?;
+                let op = aggregate_op(aggregate.op.id()).ok_or_else(|| {
+                    let name = aggregate.op.to_string();
+                    let instead = match name.as_str() {
+                        "limit_ratio" => "write limitk() with a number of series",
+                        _ => "",
+                    };
+                    self.unsupported(format!("{name}()"), instead, at)
+                })?;
                 self.skip_grouping();
                 self.skip("(");
                 let mut param = None;
@@ -397,7 +412,7 @@ impl Walk<'_> {
                     labels,
                 }
             }
-            theirs::Expr::Extension(_) => return Err(Error::Unsupported("extensions of the syntax tree".into())),
+            theirs::Expr::Extension(_) => return Err(Error::unsupported("extensions of the syntax tree", "")),
         };
         // A binary expression begins where its left side does.
         if let Expr::Binary { left, .. } = &expr {
@@ -421,6 +436,7 @@ impl Walk<'_> {
     }
 
     fn selector(&mut self, selector: &theirs::VectorSelector) -> Result<Selector, Error> {
+        let at = self.at();
         if self
             .tokens
             .get(self.next)
@@ -432,10 +448,9 @@ impl Walk<'_> {
             let from = self.next;
             self.skip_group();
             let inside = &self.tokens[from..self.next.min(self.tokens.len())];
-            if inside.iter().any(|token| token.bytes().is_some()) {
-                return Err(Error::Unsupported(
-                    "escaped bytes beyond ASCII in a label matcher: write the character".into(),
-                ));
+            if let Some(token) = inside.iter().find(|token| token.bytes().is_some()) {
+                let what = "escaped bytes beyond ASCII in a label matcher";
+                return Err(Error::unsupported(what, "write the character").at(self.query, token.at));
             }
         }
         if self.peek() == "[" {
@@ -443,9 +458,7 @@ impl Walk<'_> {
         }
         self.skip_shift();
         if !selector.matchers.or_matchers.is_empty() {
-            return Err(Error::Unsupported(
-                "`or` between label matchers: write `a{...} or a{...}`".into(),
-            ));
+            return Err(self.unsupported("`or` between label matchers", "write `a{...} or a{...}`", at));
         }
         let mut matchers = Vec::new();
         for matcher in &selector.matchers.matchers {
@@ -630,6 +643,17 @@ mod tests {
         );
         check("a +\n* b", "2:1: parse error: unexpected \"*\" after \"+\"");
         check("x[5m", "1:2: parse error: \"[\" is never closed");
+        check("rate(x[5m)", "1:7: parse error: \"[\" is never closed");
+        check("rate(x[5m) / rate(y[5m])", "1:7: parse error: \"[\" is never closed");
+        check("sum(x{a=\"b\")\n+ y", "1:6: parse error: \"{\" is never closed");
+        check(
+            "sum(x])",
+            "1:6: parse error: unexpected \"]\": nothing that it closes is open",
+        );
+        let spaced = "a duration has no space: write \"5m\"";
+        check("rate(x[5 m])", &format!("1:8: parse error: {spaced}"));
+        check("rate(x[1h:5 m])", &format!("1:11: parse error: {spaced}"));
+        check("x offset -5 m", &format!("1:11: parse error: {spaced}"));
         check("{a=\"b}", "1:1: parse error: \"{\" is never closed");
         check("", "1:1: parse error: the query is empty");
         check("foo(x)", "1:1: parse error: unknown function with name 'foo'");
@@ -637,14 +661,40 @@ mod tests {
             "rate(x)",
             "1:1: parse error: expected type matrix in call to function 'rate', got vector",
         );
-        check("rate(x[5m] anchored)", "unsupported: anchored range selectors");
+        check(
+            "rate(x[5m] anchored)",
+            "1:12: unsupported: anchored range selectors; leave the word out",
+        );
+        check(
+            "rate(x[5m] smoothed)",
+            "1:12: unsupported: smoothed selectors; leave the word out",
+        );
         check(
             "x </ bool 5",
             "1:1: parse error: bool modifier can only be used on comparison operators",
         );
-        check("rate(x[5m+1m])", "unsupported: duration expressions");
-        check("info(x)", "unsupported: info()");
-        check("limit_ratio(0.5, x)", "unsupported: limit_ratio()");
+        let plain = "unsupported: duration expressions; write one duration, such as 90s";
+        check("rate(x[5m+1m])", &format!("1:10: {plain}"));
+        check("rate(x[step()])", &format!("1:8: {plain}"));
+        check("rate(x[(5m)])", &format!("1:8: {plain}"));
+        check("x offset -step()", &format!("1:11: {plain}"));
+        check(
+            "1 + info(x)",
+            "1:5: unsupported: info(); write `x * on (job, instance) group_left (...) target_info`",
+        );
+        check("start_timestamp(x)", "1:1: unsupported: start_timestamp()");
+        check(
+            "limit_ratio(0.5, x)",
+            "1:1: unsupported: limit_ratio(); write limitk() with a number of series",
+        );
+        check(
+            "a + b{c=\"\\xe9\"}",
+            "1:9: unsupported: escaped bytes beyond ASCII in a label matcher; write the character",
+        );
+        check(
+            "a + b{c=\"d\" or e=\"f\"}",
+            "1:5: unsupported: `or` between label matchers; write `a{...} or a{...}`",
+        );
         let deep = format!("{}1{}", "(".repeat(500), ")".repeat(500));
         assert!(parse(&deep).unwrap_err().to_string().contains("nested"));
         let long = vec!["1"; 5000].join("+");

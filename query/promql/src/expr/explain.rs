@@ -1,14 +1,13 @@
 //! What to say about a text that is not a query, or not one that is evaluated.
 
+use super::convert::is_duration;
 use super::tokens::{Token, TokenKind};
 use crate::error::Error;
 use crate::notes::line_and_column;
 
-/// Why the parser refused: by name where it is a construct that we know and leave out, else with a place.
+/// Why the parser refused, with a place: by name where it is a construct that we know and leave out.
 pub(super) fn explain(query: &str, tokens: &[Token<'_>], message: String) -> Error {
-    if let Some(construct) = unsupported(tokens) {
-        return Error::Unsupported(construct.into());
-    }
+    // Brackets first: what is inside of one that is not closed looks like something else.
     let mut open: Vec<&Token<'_>> = Vec::new();
     for token in tokens.iter().filter(|token| token.kind == TokenKind::Sign) {
         let wanted = match token.text {
@@ -21,16 +20,31 @@ pub(super) fn explain(query: &str, tokens: &[Token<'_>], message: String) -> Err
             "}" => "{",
             _ => continue,
         };
-        if open.pop().is_none_or(|opened| opened.text != wanted) {
-            return at(
-                query,
-                token.at,
-                format!("unexpected {:?}: nothing that it closes is open", token.text),
-            );
+        match open.pop() {
+            Some(opened) if opened.text == wanted => {}
+            Some(opened) if open.iter().any(|opened| opened.text == wanted) => return never_closed(query, opened),
+            _ => {
+                return at(
+                    query,
+                    token.at,
+                    format!("unexpected {:?}: nothing that it closes is open", token.text),
+                );
+            }
         }
     }
     if let Some(token) = open.last() {
-        return at(query, token.at, format!("{:?} is never closed", token.text));
+        return never_closed(query, token);
+    }
+    for (number, pair) in tokens.windows(2).enumerate() {
+        let [count, unit] = pair else { continue };
+        let is_unit = matches!(unit.text, "ms" | "s" | "m" | "h" | "d" | "w" | "y");
+        if count.kind == TokenKind::Number && is_unit && is_duration(tokens, number) {
+            let whole = format!("{}{}", count.text, unit.text);
+            return at(query, count.at, format!("a duration has no space: write {whole:?}"));
+        }
+    }
+    if let Some((token, what, instead)) = unsupported(tokens) {
+        return Error::unsupported(what, instead).at(query, token.at);
     }
     if let Some(token) = tokens.iter().find(|token| {
         token.kind == TokenKind::Text && (token.text.len() < 2 || !token.text.ends_with(&token.text[..1]))
@@ -72,10 +86,17 @@ pub(super) fn explain(query: &str, tokens: &[Token<'_>], message: String) -> Err
     at(query, end, message)
 }
 
+fn never_closed(query: &str, token: &Token<'_>) -> Error {
+    at(query, token.at, format!("{:?} is never closed", token.text))
+}
+
 fn at(query: &str, position: usize, message: String) -> Error {
     let (line, column) = line_and_column(query, position);
     Error::Parse { line, column, message }
 }
+
+/// What does as `info()` does.
+pub(super) const INSTEAD_OF_INFO: &str = "write `x * on (job, instance) group_left (...) target_info`";
 
 fn is_keyword(word: &str) -> bool {
     [
@@ -113,34 +134,32 @@ fn is_keyword(word: &str) -> bool {
     .any(|keyword| keyword.eq_ignore_ascii_case(word))
 }
 
-/// Experimental syntax of Prometheus 3.14 that `promql-parser` 0.11 does not read.
-fn unsupported(tokens: &[Token<'_>]) -> Option<&'static str> {
+/// Experimental syntax of Prometheus 3.14 that `promql-parser` 0.11 does not read: where it is, what it is, and what to write instead.
+fn unsupported<'t>(tokens: &'t [Token<'t>]) -> Option<(&'t Token<'t>, &'static str, &'static str)> {
+    let expression = |token| Some((token, "duration expressions", "write one duration, such as 90s"));
+    let word_out = |token, what| Some((token, what, "leave the word out"));
     let mut brackets = 0_usize;
     for (number, token) in tokens.iter().enumerate() {
-        let after = tokens.get(number + 1).map_or("", |token| token.text);
+        let is_call = tokens.get(number + 1).is_some_and(|next| next.text == "(");
         match (token.kind, token.text) {
             (TokenKind::Sign, "[") => brackets += 1,
             (TokenKind::Sign, "]") => brackets = brackets.saturating_sub(1),
-            (TokenKind::Sign, "+" | "-" | "*" | "/" | "%" | "^" | "(") if brackets > 0 => {
-                return Some("duration expressions");
-            }
-            (TokenKind::Word, _) if brackets > 0 => return Some("duration expressions"),
+            (TokenKind::Sign, "+" | "-" | "*" | "/" | "%" | "^" | "(") if brackets > 0 => return expression(token),
+            (TokenKind::Word, _) if brackets > 0 && is_call => return expression(token),
             (TokenKind::Word, word) => match word.to_ascii_lowercase().as_str() {
-                "anchored" => return Some("anchored range selectors"),
-                "smoothed" => return Some("smoothed selectors"),
-                "info" if after == "(" => return Some("info()"),
-                "start_timestamp" if after == "(" => return Some("start_timestamp()"),
+                "anchored" => return word_out(token, "anchored range selectors"),
+                "smoothed" => return word_out(token, "smoothed selectors"),
+                "info" if is_call => return Some((token, "info()", INSTEAD_OF_INFO)),
+                "start_timestamp" if is_call => return Some((token, "start_timestamp()", "")),
                 "offset" => {
-                    let next = tokens[number + 1..]
-                        .iter()
-                        .find(|token| !matches!(token.text, "+" | "-"));
-                    let arithmetic = tokens[number + 1..]
-                        .iter()
-                        .skip_while(|token| matches!(token.text, "+" | "-"))
-                        .nth(1)
-                        .is_some_and(|token| matches!(token.text, "+" | "-" | "*" | "/" | "%" | "^"));
-                    if next.is_some_and(|token| token.kind == TokenKind::Word || token.text == "(") || arithmetic {
-                        return Some("duration expressions");
+                    let behind = tokens[number + 1..].iter();
+                    let mut rest = behind.skip_while(|token| matches!(token.text, "+" | "-"));
+                    let (first, second) = (rest.next(), rest.next().map(|token| token.text));
+                    let Some(first) = first else { continue };
+                    let is_call = first.kind == TokenKind::Word && second == Some("(");
+                    let arithmetic = matches!(second, Some("+" | "-" | "*" | "/" | "%" | "^"));
+                    if first.text == "(" || is_call || arithmetic {
+                        return expression(first);
                     }
                 }
                 _ => {}

@@ -36,7 +36,7 @@ struct Both {
 }
 
 impl<'a> Series<'a> {
-    pub(super) fn new(plan: &'a Plan, mut slices: Vec<Slice>, observed: &Observed) -> Self {
+    pub(super) fn new(plan: &'a Plan, mut slices: Vec<Slice>, observed: &Observed, begins: Option<Time>) -> Self {
         let method_slice = (!matches!(plan.budgeting, Budgeting::Occurrences)).then(|| plan.slice());
         if let Some(width) = method_slice {
             for slice in &mut slices {
@@ -52,13 +52,14 @@ impl<'a> Series<'a> {
                 kept.good = kept.good.saturating_add(next.good);
                 kept.good_most = kept.good_most.saturating_add(next.good_most);
                 kept.total = kept.total.saturating_add(next.total);
+                kept.excess = kept.excess.saturating_add(next.excess);
             }
             same
         });
         if let (Some(width), Observed::Spans(spans), NoData::Good | NoData::Bad) =
             (method_slice, observed, plan.extensions.no_data)
         {
-            fill(&mut slices, spans, width, plan);
+            fill(&mut slices, spans, width, plan, begins);
         }
         let quiet = plan.quiet.iter().copied();
         let quiet: Vec<Quiet> = quiet.filter(|quiet| quiet.mode != MaintenanceMode::Mute).collect();
@@ -93,7 +94,7 @@ impl<'a> Series<'a> {
         let slice = &self.slices[at];
         let no_data = self.plan.extensions.no_data;
         let mut of = match no_data {
-            NoData::Good | NoData::Bad if self.method_slice.is_some() && slice.total == 0 => {
+            NoData::Good | NoData::Bad if self.method_slice.is_some() && slice.total == 0 && slice.excess == 0 => {
                 Sums::empty_slice(slice.width, no_data == NoData::Good)
             }
             _ => Sums::of(slice, &self.plan.budgeting),
@@ -187,8 +188,8 @@ fn overlapping(slices: &[Slice]) -> Vec<usize> {
     found
 }
 
-/// Puts in the slices that were watched and had no row.
-fn fill(slices: &mut Vec<Slice>, observed: &[Span], width: u32, plan: &Plan) {
+/// Puts in the slices that were watched and had no row, from the first on that can have one.
+fn fill(slices: &mut Vec<Slice>, observed: &[Span], width: u32, plan: &Plan, begins: Option<Time>) {
     let Some(all) = plan
         .needs
         .iter()
@@ -198,6 +199,7 @@ fn fill(slices: &mut Vec<Slice>, observed: &[Span], width: u32, plan: &Plan) {
     else {
         return;
     };
+    let all = Span::new(begins.map_or(all.from, |begins| begins.max(all.from)), all.to);
     let mut filled = Vec::with_capacity(slices.len());
     let mut have = slices.iter().copied().peekable();
     for span in observed {

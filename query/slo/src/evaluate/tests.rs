@@ -300,6 +300,54 @@ fn what_contradicts_itself_gets_no_verdict() {
     );
 }
 
+/// Losses that are booked after what was received count in full, in every window that has both.
+#[test]
+fn what_is_bad_may_be_booked_after_what_it_is_of() {
+    use tailwater_openslo::{Indicator, Part, Source};
+    let mut slo = plain("0.99");
+    let source = || Source::Sql("select".into());
+    slo.objectives[0].indicator = Indicator::Ratio {
+        part_is: Part::Bad,
+        part: source(),
+        total: source(),
+        counter: false,
+    };
+    let plan = only(&slo, &Settings::default(), as_of(NOON));
+    // 100 a minute, but none in the last five, in which what was lost of the hour before is booked.
+    let report = |lost: u64| {
+        let mut data = read(&plan, |time| {
+            let n = if ago(time) > 300 { 100 } else { 0 };
+            (n, n)
+        });
+        let last = data.slices.iter_mut().max_by_key(|slice| slice.start).unwrap();
+        *last = plan.slice_of_counts(last.start, last.width, lost, 0);
+        evaluate(&plan, data)
+    };
+    let received = 100 * (30 * 1440 - 5);
+    let some = report(60_000);
+    let main = &some.windows[0];
+    assert_eq!((main.counts.bad, main.counts.total), (60_000, received));
+    assert_eq!((main.counts.good, some.verdict), (received - 60_000, Verdict::Missed));
+    near(main.budget.unwrap().consumed, 60_000.0 / (received as f64 * 0.01));
+    near(
+        some.history.iter().map(|point| point.spent).sum(),
+        main.budget.unwrap().consumed,
+    );
+    near(some.history.last().unwrap().remaining, main.budget.unwrap().remaining);
+    // More than a burn window received: all of that is bad. Nothing was received in the last five minutes.
+    assert_eq!(burn_over(&some, "5m"), None);
+    near(burn_over(&some, "1h").unwrap(), 100.0);
+    near(burn_over(&some, "1d").unwrap(), 60_000.0 / (100.0 * 1435.0) / 0.01);
+    assert_eq!(report(0).verdict, Verdict::Met);
+    let more = report(received + 1);
+    let main = &more.windows[0];
+    assert_eq!(
+        (main.counts.good, main.counts.bad, more.verdict),
+        (0, received, Verdict::Undetermined)
+    );
+    assert!(main.because.contains("more bad events than"), "{}", main.because);
+}
+
 #[test]
 fn maintenance() {
     let planned = |mode| {
@@ -383,6 +431,13 @@ fn implied_slices_count_as_read_ones_do() {
         evaluate(&plan, implied.clone()).windows,
         evaluate(&plan, written.clone()).windows
     );
+    // Before the first slice that can be there is nothing to be silent.
+    let begins = NOON.plus(-6 * 3600);
+    let mut young = implied.clone();
+    young.begins = Some(begins);
+    young.slices.retain(|slice| slice.start >= begins);
+    let slices = evaluate(&plan, young).windows[0].slices.unwrap();
+    assert_eq!((slices.measured, slices.bad), (72, 18.0));
     // Not watched is not the same as quiet.
     implied.observed = Observed::Rows;
     assert_eq!(evaluate(&plan, implied).windows[0].slices.unwrap().bad, 0.0);
@@ -653,7 +708,7 @@ proptest! {
     /// Rows of any numbers at any time: figures may be odd, but there are some, in every form.
     #[test]
     fn no_rows_panic(
-        rows in prop::collection::vec((any_seconds(), 0_u32..100_000, any_count(), any_count(), any_count()), 0..40),
+        rows in prop::collection::vec((any_seconds(), 0_u32..100_000, any_count(), any_count(), any_count(), any_count()), 0..40),
         spans in prop::collection::vec((any_seconds(), any_seconds()), 0..3),
         begins in prop::option::of(any_seconds()),
         method in prop::sample::select(vec![Budgeting::Occurrences, timeslices(5, "0.9"), timeslices(1440, "1"), ratio_timeslices(7)]),
@@ -665,7 +720,7 @@ proptest! {
         slo.extensions.no_data = no_data;
         slo.extensions.maintenance = vec![Maintenance { from_ns: i64::MIN, to_ns: NOON.0 * 1_000_000_000 - 1, mode: MaintenanceMode::CountGood }];
         let plan = only(&slo, &Settings::default(), AsOf { at: NOON, watermark: watermark.map(Time) });
-        let slices = rows.into_iter().map(|(start, width, good, good_most, total)| Slice { start: Time(start), width, good, good_most, total });
+        let slices = rows.into_iter().map(|(start, width, good, good_most, total, excess)| Slice { start: Time(start), width, good, good_most, total, excess });
         let data = Data {
             slices: slices.collect(),
             latency: Vec::new(),
@@ -772,12 +827,12 @@ fn values_and_counts_become_slices() {
     let counts = |part_is, part, total| ratio(part_is).slice_of_counts(NOON, 300, part, total);
     assert_eq!(counts(Part::Good, 7, 10), Slice::new(NOON, 300, 7, 10));
     assert_eq!(counts(Part::Bad, 7, 10), Slice::new(NOON, 300, 3, 10));
-    for part_is in [Part::Good, Part::Bad] {
-        assert_eq!(
-            Sums::of(&counts(part_is, 11, 10), &Budgeting::Occurrences).impossible,
-            1
-        );
+    let impossible = |slice: Slice, method| Sums::of(&slice, &method).impossible;
+    for method in [Budgeting::Occurrences, timeslices(5, "0.9")] {
+        assert_eq!(impossible(counts(Part::Good, 11, 10), method), 1, "{method:?}");
     }
+    assert_eq!(counts(Part::Bad, 11, 10), Slice::of_bad(NOON, 300, 11, 10));
+    assert_eq!(impossible(counts(Part::Bad, 11, 10), timeslices(5, "0.9")), 1);
     // Slices of a ready ratio are trials once they are judged; their mean has none.
     assert!(raw(Part::Good).has_counts());
     let mut slo = slo("s", "0.9", Budgeting::Occurrences, days(1), None);

@@ -97,7 +97,7 @@ impl Track {
     /// What the moments show, in the order they were given in. `data` is what the plan's needs gave.
     #[must_use]
     pub fn evaluate(&self, data: Data) -> Vec<Point> {
-        let series = Series::new(&self.plan, data.slices, &data.observed);
+        let series = Series::new(&self.plan, data.slices, &data.observed, data.begins);
         let rates = |span: &Span| {
             let tally = series.sums(*span).tally(&self.plan.budgeting);
             let burn = burn_rate(&self.plan, &tally, *span)?;

@@ -147,19 +147,56 @@ fn slices_that_cannot_be() {
     assert_eq!(Sums::of(&Slice::new(Time(0), 60, 1, 0), &method).impossible, 1);
     assert_eq!(Sums::of(&Slice::between(Time(0), 60, (4, 6), 5), &method).impossible, 1);
     assert_eq!(Sums::of(&Slice::new(Time(0), 60, 5, 5), &method).impossible, 0);
+    // A slice that is judged by itself cannot have more bad events than events; what adds up can.
+    let late = Slice::of_bad(Time(0), 60, 6, 5);
+    for (budgeting, impossible) in [(method, 0), (timeslices(1, "0.5"), 1), (ratio_timeslices(1), 1)] {
+        assert_eq!(Sums::of(&late, &budgeting).impossible, impossible, "{budgeting:?}");
+    }
     assert_eq!(Slice::ratio(Time(0), 60, 1.01), None);
     assert_eq!(Slice::ratio(Time(0), 60, f64::NAN), None);
     assert_eq!(Slice::ratio(Time(0), 60, 0.25).unwrap().good, 250_000_000);
     assert_eq!(Slice::judged(Time(0), 60, true), Slice::new(Time(0), 60, 1, 1));
 }
 
+/// What is lost is booked when it is known to be lost, which may be after what was received.
+#[test]
+fn bad_events_may_be_booked_late() {
+    let check = |counts: &[(u64, u64)], bad: u128, total: u128, is_overfull: bool| {
+        let slices = counts
+            .iter()
+            .map(|(bad, total)| Slice::of_bad(Time(0), 60, *bad, *total));
+        let sums = slices.fold(Sums::default(), |sums, slice| {
+            sums + Sums::of(&slice, &Budgeting::Occurrences)
+        });
+        let tally = sums.tally(&Budgeting::Occurrences);
+        assert_eq!(
+            (tally.bad, tally.bad_least, tally.total),
+            (bad, bad, total),
+            "{counts:?}"
+        );
+        assert_eq!((sums.is_overfull(), sums.impossible), (is_overfull, 0), "{counts:?}");
+        assert_eq!(sums.good() + tally.bad, total);
+    };
+    check(&[(0, 1000), (30, 0)], 30, 1000, false);
+    check(&[(30, 0), (0, 1000)], 30, 1000, false);
+    check(&[(5, 100), (30, 10), (0, 0)], 35, 110, false);
+    check(&[(0, 20), (30, 10)], 30, 30, false);
+    check(&[(0, 19), (30, 10)], 29, 29, true);
+    check(&[(30, 0)], 0, 0, true);
+}
+
 #[test]
 fn forgiven_time_has_nothing_bad() {
     for method in [Budgeting::Occurrences, timeslices(1, "0.99"), ratio_timeslices(1)] {
-        let sums = Sums::of(&Slice::between(Time(0), 60, (5, 6), 10), &method).forgiven();
-        let tally = sums.tally(&method);
-        assert_eq!((tally.bad, tally.bad_least), (0, 0), "{method:?}");
-        assert!(tally.total > 0);
+        for slice in [
+            Slice::between(Time(0), 60, (5, 6), 10),
+            Slice::of_bad(Time(0), 60, 30, 10),
+        ] {
+            let sums = Sums::of(&slice, &method).forgiven();
+            let tally = sums.tally(&method);
+            assert_eq!((tally.bad, tally.bad_least), (0, 0), "{method:?}");
+            assert!(tally.total > 0);
+        }
     }
 }
 
@@ -209,6 +246,22 @@ proptest! {
             consumed(&counts, Budgeting::Occurrences, &budget.to_string()),
             consumed(&coarse, Budgeting::Occurrences, &budget.to_string())
         );
+    }
+
+    /// Nor does it where bad events are booked elsewhere than what they are of.
+    #[test]
+    fn nor_does_it_to_bad_events_booked_late(counts in prop::collection::vec((0_u64..30, 0_u64..60), 0..60), group in 1_usize..10, cut in 0_usize..60) {
+        let of = |counts: &[(u64, u64)]| {
+            let slices = counts.iter().map(|(bad, total)| Slice::of_bad(Time(0), 60, *bad, *total));
+            slices.fold(Sums::default(), |sums, slice| sums + Sums::of(&slice, &Budgeting::Occurrences))
+        };
+        let coarse: Vec<_> = counts.chunks(group).map(|chunk| chunk.iter().fold((0, 0), |(b, n), (bad, total)| (b + bad, n + total))).collect();
+        let (all, bad) = (of(&counts), counts.iter().map(|(bad, _)| u128::from(*bad)).sum::<u128>());
+        let tally = all.tally(&Budgeting::Occurrences);
+        prop_assert_eq!(of(&coarse).tally(&Budgeting::Occurrences), tally);
+        prop_assert_eq!((tally.bad, all.is_overfull()), (bad.min(tally.total), bad > tally.total));
+        let (left, right) = counts.split_at(cut.min(counts.len()));
+        prop_assert_eq!(all - of(left), of(right));
     }
 
     #[test]

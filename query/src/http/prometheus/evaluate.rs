@@ -8,23 +8,21 @@ use std::collections::BTreeSet;
 use axum::response::Response;
 use tailwater_promql::{self as promql, LOOKBACK_MS, Limits, Need, Value, api};
 
-use super::now_ms;
 use super::params::{Params, invalid};
 use super::reply::{Failure, written};
 use crate::engine::Engine;
-use crate::http::desk::Asked;
-use crate::series::{Room, samples_max, select};
+use crate::http::desk::{Asked, Now};
+use crate::series::{Newest, Room, samples_max, select};
 
 /// Most points of a series: Grafana asks for no more (prometheus/prometheus:web/api/v1/api.go).
 const STEPS_MAX: usize = 11_000;
 
-pub(super) async fn instant(Asked(engine): Asked, params: Params) -> Result<Response, Failure> {
-    let now = now_ms();
+pub(super) async fn instant(Asked(engine): Asked, Now(now): Now, params: Params) -> Result<Response, Failure> {
     let times = promql::Params::instant(params.time("time")?.unwrap_or(now));
     answer(&engine, &params, times, now).await
 }
 
-pub(super) async fn range(Asked(engine): Asked, params: Params) -> Result<Response, Failure> {
+pub(super) async fn range(Asked(engine): Asked, Now(now): Now, params: Params) -> Result<Response, Failure> {
     let (start, end) = (params.must_time("start")?, params.must_time("end")?);
     let step = params
         .duration("step")?
@@ -33,7 +31,7 @@ pub(super) async fn range(Asked(engine): Asked, params: Params) -> Result<Respon
         let why = "zero or negative query resolution step widths are not accepted. Try a positive integer";
         return Err(invalid("step", why));
     }
-    answer(&engine, &params, promql::Params::range(start, end, step), now_ms()).await
+    answer(&engine, &params, promql::Params::range(start, end, step), now).await
 }
 
 async fn answer(engine: &Engine, params: &Params, mut times: promql::Params, now: i64) -> Result<Response, Failure> {
@@ -72,8 +70,9 @@ async fn evaluate(
     let (mut data, mut warnings) = (Vec::with_capacity(needs.len()), Vec::new());
     let mut infos = BTreeSet::new();
     let mut room = Room::of(engine);
+    let mut newest = Newest::as_of(now);
     for need in &needs {
-        let found = select(engine, need, times.lookback_ms, now, room).await?;
+        let found = select(engine, need, times.lookback_ms, &mut newest, room).await?;
         room = found.room;
         warnings.extend(found.notes);
         infos.extend(found.infos);

@@ -11,7 +11,7 @@ use tailwater_promql::{Matcher, Params as Times, Query, api, number};
 use super::params::{Params, invalid, unescaped};
 use super::reply::{Failure, success, written};
 use crate::engine::Engine;
-use crate::http::desk::Asked;
+use crate::http::desk::{Asked, Now};
 use crate::series::{self, About, FoundLabels, Window};
 
 const TRUNCATED: &str = "results truncated due to limit";
@@ -86,8 +86,7 @@ fn listed(found: FoundLabels<'_>, limit: Option<usize>) -> Result<Response, Fail
 }
 
 /// `metadata`: type, help and unit of metrics; of stored ones those of the last day.
-pub(super) async fn metadata(Asked(engine): Asked, params: Params) -> Result<Response, Failure> {
-    let now = super::now_ms();
+pub(super) async fn metadata(Asked(engine): Asked, Now(now): Now, params: Params) -> Result<Response, Failure> {
     let window = match (params.get("start"), params.get("end")) {
         (None, None) => Window {
             after_ms: now - 86_400_000,

@@ -20,8 +20,6 @@ mod lists;
 mod params;
 mod reply;
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use axum::Router;
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -82,10 +80,4 @@ async fn build() -> Response {
         }),
         &[],
     )
-}
-
-/// Now, ms since 1970.
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

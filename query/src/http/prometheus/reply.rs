@@ -79,15 +79,18 @@ impl From<Error> for Failure {
             ErrorKind::AnswerTooLarge | ErrorKind::Exhausted | ErrorKind::Failed | ErrorKind::TextTooLong => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "execution")
             }
-            ErrorKind::Busy | ErrorKind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
-            ErrorKind::OverQuota => (StatusCode::TOO_MANY_REQUESTS, "too_many_requests"),
+            // Prometheus has no word for too many requests, and Grafana would show the body as it is.
+            ErrorKind::Busy | ErrorKind::OverQuota | ErrorKind::Unavailable => {
+                (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
+            }
             ErrorKind::Timeout => (StatusCode::SERVICE_UNAVAILABLE, "timeout"),
             // The SQL is ours, so an error in it is, too.
             ErrorKind::BadQuery | ErrorKind::NotAllowed | ErrorKind::Damaged | ErrorKind::Internal => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "internal")
             }
         };
-        if status.is_server_error() {
+        // A tenant at its own limit is no trouble of the server.
+        if status.is_server_error() && error.kind() != ErrorKind::OverQuota {
             tracing::warn!(kind = error.kind().name(), %error, "a PromQL query failed");
         }
         Failure {
@@ -102,7 +105,7 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let body = json!({ "status": "error", "errorType": self.kind, "error": self.text });
         let mut response = (self.status, axum::Json(body)).into_response();
-        if matches!(self.kind, "unavailable" | "too_many_requests") {
+        if self.kind == "unavailable" {
             response
                 .headers_mut()
                 .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

@@ -84,30 +84,26 @@ impl Deltas {
         // Not at the beginning itself: windows are open there, and the counter must be 0 inside.
         let born = (span.grid.end_ms(self.bins[*first] - 1) + 1).max(span.from_ms);
         meet(Met::Sample(born));
-        let mut newest = born;
+        let times = &span.grid.times;
+        let after = times.partition_point(|time| *time <= born);
+        let upto = times.partition_point(|time| *time <= span.end_ms).max(after);
+        let last = times[after..upto].last().copied().unwrap_or(born);
+        // Where it ends before the last moment, it ends with all it counted.
+        let cut = (upto < times.len() && last < span.end_ms).then_some(span.end_ms);
         let (mut counted_ms, mut is_gone) = (born, false);
-        let after = span.grid.times.partition_point(|time| *time <= born);
-        for time in &span.grid.times[after..] {
-            if *time > span.end_ms {
-                break;
-            }
-            while let Some(bin) = left.next_if(|at| span.grid.end_ms(self.bins[*at]) <= *time) {
-                counted_ms = span.grid.end_ms(self.bins[bin]);
+        for time in times[after..upto].iter().copied().chain(cut) {
+            let upto_bin = |at: &usize| cut == Some(time) || span.grid.end_ms(self.bins[*at]) <= time;
+            while let Some(bin) = left.next_if(upto_bin) {
+                counted_ms = span.grid.end_ms(self.bins[bin]).min(time);
                 meet(Met::Bin(bin));
             }
             let was_gone = is_gone;
-            is_gone = span.stays_ms.is_some_and(|stays| *time - counted_ms >= stays);
+            is_gone = span.stays_ms.is_some_and(|stays| time - counted_ms >= stays);
             match (was_gone, is_gone) {
-                (_, false) => meet(Met::Sample(*time)),
-                (false, true) => meet(Met::End(*time)),
+                (_, false) => meet(Met::Sample(time)),
+                (false, true) => meet(Met::End(time)),
                 (true, true) => {}
             }
-            newest = *time;
-        }
-        let is_cut = span.grid.times.last().is_some_and(|last| *last > span.end_ms);
-        if is_cut && newest < span.end_ms {
-            left.for_each(|bin| meet(Met::Bin(bin)));
-            meet(Met::Sample(span.end_ms));
         }
     }
 
@@ -339,12 +335,12 @@ mod tests {
 
     #[test]
     fn a_counter_that_stopped_ends() {
-        let check = |bins: &[(i64, i64)], stays_ms: Option<i64>, expected: &[(i64, Option<f64>)]| {
+        let cut = |bins: &[(i64, i64)], stays_ms: Option<i64>, end_ms: i64, expected: &[(i64, Option<f64>)]| {
             let times: Vec<i64> = (1..=8).map(|bin| bin * 10).collect();
             let grid = grid(&times);
             let span = Span {
                 from_ms: 1,
-                end_ms: 80,
+                end_ms,
                 stays_ms,
                 grid: &grid,
             };
@@ -352,8 +348,9 @@ mod tests {
             let shown = |value| Some(value).filter(|value| !number::is_stale(*value));
             let values = series.floats.values.into_iter().map(shown);
             let found: Vec<(i64, Option<f64>)> = series.floats.times.into_iter().zip(values).collect();
-            assert_eq!(found, expected, "{bins:?} {stays_ms:?}");
+            assert_eq!(found, expected, "{bins:?} {stays_ms:?} {end_ms}");
         };
+        let check = |bins: &[(i64, i64)], stays_ms, expected: &[(i64, Option<f64>)]| cut(bins, stays_ms, 80, expected);
         let still: Vec<(i64, Option<f64>)> = (1..=8).map(|bin| (bin * 10, Some(2.0))).collect();
         let born = [(1, Some(0.0))];
         check(&[(10, 2)], None, &[&born, &still[..]].concat());
@@ -364,6 +361,11 @@ mod tests {
             Some(30),
             &[&born, &still[..3], &[(40, None)], &again].concat(),
         );
+        // Slices are on their way, and none of what has stopped.
+        cut(&[(10, 2)], None, 75, &[&born, &still[..7], &[(75, Some(2.0))]].concat());
+        cut(&[(10, 2)], Some(30), 75, &[&born, &still[..3], &[(40, None)]].concat());
+        cut(&[(10, 2)], Some(60), 75, &[&born, &still[..6], &[(70, None)]].concat());
+        cut(&[(10, 2)], Some(65), 75, &[&born, &still[..7], &[(75, None)]].concat());
     }
 
     #[test]
