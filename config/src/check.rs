@@ -362,17 +362,6 @@ fn lake(config: &Config, rule: &mut Rule<'_>) {
         );
     }
     rule(
-        storage.vacuum_after < config.query.timeout,
-        &["storage.vacuum_after", "query.timeout"],
-        &|| {
-            format!(
-                "storage.vacuum_after ({}) is shorter than query.timeout ({}): files would go while a query reads them",
-                format_duration(storage.vacuum_after),
-                format_duration(config.query.timeout)
-            )
-        },
-    );
-    rule(
         storage.vacuum_after < storage.log_retention,
         &["storage.vacuum_after", "storage.log_retention"],
         &|| {

@@ -366,10 +366,11 @@ section! {
         compact: Compact,
         /// A checkpoint of a table's Delta log is written after so many commits.
         checkpoint_every: u32 = "50" in "1".."10000",
-        /// Files that no table names any more are deleted after this; running queries must be done with them.
-        vacuum_after: Duration = "24h" in "1m".."365d",
-        /// How long old versions of a table stay in its Delta log.
-        log_retention: Duration = "6h" in "1m".."365d",
+        /// Files that no table names any more are deleted after this; running queries must be done with them, and commits under way, which take up to half a
+        /// day when the disk is slow. A table's log names removed files for two days, so it cannot be longer.
+        vacuum_after: Duration = "24h" in "1d".."2d",
+        /// How long old versions of a table stay in its Delta log; a collector that last looked an hour ago must still find what came since.
+        log_retention: Duration = "6h" in "2h".."2d",
     }
 }
 
