@@ -45,9 +45,8 @@ fn listeners(config: &Config, rule: &mut Rule<'_>) {
     let listeners = config.listeners();
     for (i, one) in listeners.iter().enumerate() {
         let (key, address) = (one.key, one.address);
-        let guarded = config.tls_of(key).is_some() && config.access.tokens.is_some();
         rule(
-            !address.ip().to_canonical().is_loopback() && !guarded && !config.allow_insecure,
+            config.is_insecure(key) && !config.allow_insecure,
             &[key, "allow_insecure"],
             &|| {
                 let local = format!("127.0.0.1:{}", address.port());

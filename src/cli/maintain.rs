@@ -37,6 +37,7 @@ pub fn run(_: &MaintainArgs, common: &Common) -> anyhow::Result<Exit> {
     let mut start = Start::new("maintain", common)?;
     let address = start.config.admin.maintain;
     let listener = start.bind("admin.maintain", address)?;
+    let metrics = start.metrics();
     let config = start.config;
     role::runtime("maintain")?.block_on(async {
         let shutdown = Shutdown::install()?;
@@ -46,7 +47,6 @@ pub fn run(_: &MaintainArgs, common: &Common) -> anyhow::Result<Exit> {
         let readiness = Readiness::new();
         let tables = readiness.condition("tables");
         tables.not_ready("looking at the tables");
-        let metrics = Metrics::for_process("maintain");
         let observer = observer(&metrics, tables.clone());
         let access = Access::open(&config, &metrics)?;
         let lock = config
