@@ -167,7 +167,7 @@ section! {
         /// Metric points that one tenant may send at once above that rate.
         points_burst: u32 = "200000" in "1".."1000000000",
         /// Different metric series that one tenant may send in an hour; points of others are rejected. 16 bytes each.
-        series: Limit<u32> = "off" in "1".."100000000",
+        series: Limit<u32> = "150000" in "1".."100000000",
         /// Traces of one tenant that may wait for their decision at once; beyond, whole traces are decided by R, and those that stay say so in their
         /// weight. Counts with `sampling.policy` alone.
         live_traces: Limit<u32> = "off" in "1".."1000000000",

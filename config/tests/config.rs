@@ -51,6 +51,8 @@ fn nothing_is_a_configuration() {
         panic!("a rate by default")
     };
     assert!(rate.bytes() >= 500_000 * 440);
+    // A label with an id in it is stopped, what a fleet has is not.
+    assert_eq!(config.intake.rate.series.get(), Some(150_000));
 }
 
 #[test]
