@@ -110,7 +110,9 @@ section! {
         http: HttpIntake,
         /// Largest request body as it arrives, before decompression.
         wire_body: Size = "16MiB" in "1KiB".."1GiB",
-        /// Largest request body after decompression.
+        /// Largest request body after decompression. Decoding one takes up to three times as much of what a tenant may hold (`intake.tenant_share` of
+        /// `intake.memory`): where that is too little, this and `intake.wire_body` are lowered to a third of it, unless they are set, and what still does
+        /// not fit is refused for good.
         body: Size = "64MiB" in "1KiB".."1GiB",
         /// Largest ratio of decompressed to compressed bytes, checked after the first MiB.
         inflate_ratio: u32 = "200" in "1".."10000",
