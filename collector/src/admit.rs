@@ -5,7 +5,8 @@
 //! ```text
 //! overload ladder ([`crate::gate`]): 503 with RetryInfo, before the body is read
 //! memory budget (process, and a share per tenant) -> tenant rate (bytes/s, points/s) -> backlog (accepted, not yet in a batch)
-//!   503, share: 429, both with RetryInfo                429 / RetryInfo                   503 / RetryInfo after a short wait
+//!   503, share: 429, both with RetryInfo;               429 / RetryInfo                   503 / RetryInfo after a short wait
+//!   more than there is at all: 413
 //! ```
 //!
 //! The number of metric series is no gate: waiting does not help, so points of further ones are rejected one by one.
@@ -79,6 +80,11 @@ pub enum Exhausted {
     Process,
     /// This tenant is at its share: 429.
     Tenant,
+    /// More than there is when nobody else holds anything: waiting does not help, 413.
+    Never {
+        /// Bytes there are.
+        limit: u64,
+    },
 }
 
 impl Held {
@@ -94,6 +100,10 @@ impl Held {
 
     /// Takes `bytes` more from both budgets, or none.
     pub fn grow(&mut self, bytes: u64) -> Result<(), Exhausted> {
+        let limit = self.budgets[0].limit.min(self.budgets[1].limit);
+        if self.bytes.saturating_add(bytes) > limit {
+            return Err(Exhausted::Never { limit });
+        }
         if !self.budgets[0].take(bytes) {
             return Err(Exhausted::Process);
         }
@@ -111,6 +121,23 @@ impl Held {
             Some(more) if more > 0 => self.grow(more),
             _ => Ok(()),
         }
+    }
+
+    /// Makes room in `buffer` for `more` bytes. It doubles, but not beyond `most` bytes; its capacity is held, on top of `beside`, and its old
+    /// place too while its bytes move.
+    ///
+    /// # Errors
+    /// [`Exhausted`]; the buffer is as it was.
+    pub fn make_room(&mut self, buffer: &mut Vec<u8>, more: usize, most: usize, beside: u64) -> Result<(), Exhausted> {
+        let (need, old) = (buffer.len() + more, buffer.capacity());
+        if need <= old {
+            return Ok(());
+        }
+        let room = old.saturating_mul(2).min(most).max(need);
+        self.grow_to(beside + (old + room) as u64)?;
+        buffer.reserve_exact(room - buffer.len());
+        self.shrink_to(beside + room as u64);
+        Ok(())
     }
 
     /// Gives back what is held above `bytes`.
@@ -329,7 +356,7 @@ mod tests {
     fn a_tenant_at_its_share_leaves_the_process_budget_as_it_was() {
         let (process, tenant) = (Budget::new(100), Budget::new(50));
         let mut held = Held::take(&process, &tenant, 40).expect("fits both");
-        assert_eq!(held.grow(20).unwrap_err(), Exhausted::Tenant);
+        assert_eq!(Held::take(&process, &tenant, 20).unwrap_err(), Exhausted::Tenant);
         assert_eq!((process.used(), tenant.used()), (40, 40));
         let other = Budget::new(100);
         let second = Held::take(&process, &other, 60).expect("the rest of the process budget");
@@ -340,6 +367,45 @@ mod tests {
         assert_eq!((process.used(), tenant.used(), held.bytes()), (10, 10, 10));
         drop(held);
         assert_eq!((process.used(), tenant.used(), other.used()), (0, 0, 0));
+    }
+
+    #[test]
+    fn what_can_never_be_held_is_told_apart_from_what_cannot_be_held_now() {
+        for (process, tenant, taken, bytes, expected) in [
+            (100, 50, 0, 50, Ok(())),
+            (100, 50, 0, 51, Err(Exhausted::Never { limit: 50 })),
+            (100, 50, 1, 50, Err(Exhausted::Tenant)),
+            (40, 50, 0, 41, Err(Exhausted::Never { limit: 40 })),
+            (50, 60, 1, 50, Err(Exhausted::Process)),
+        ] {
+            let (process, tenant) = (Budget::new(process), Budget::new(tenant));
+            let _other = Held::take(&process, &tenant, taken).expect("it fits");
+            let got = Held::take(&process, &tenant, bytes).map(drop);
+            assert_eq!(got, expected, "{bytes} beside {taken}");
+        }
+    }
+
+    #[test]
+    fn a_buffer_that_grows_is_held_with_its_old_place_while_it_moves() {
+        let budget = Budget::new(100);
+        let mut held = Held::take(&budget, &budget_of_all(), 10).expect("it fits");
+        let mut buffer = Vec::new();
+        let mut check = |more: usize, most: usize, expected: Result<(usize, u64), Exhausted>| {
+            let made = held.make_room(&mut buffer, more, most, 10);
+            let got = made.map(|()| (buffer.capacity(), budget.used()));
+            assert_eq!(got, expected, "room for {more}");
+            buffer.resize(buffer.capacity(), 0);
+        };
+        check(8, 64, Ok((8, 18)));
+        check(1, 64, Ok((16, 26)));
+        check(20, 64, Ok((36, 46)));
+        // 10 + 36 + 64.
+        check(1, 64, Err(Exhausted::Never { limit: 100 }));
+        check(1, 40, Ok((40, 50)));
+    }
+
+    fn budget_of_all() -> Arc<Budget> {
+        Budget::new(u64::MAX)
     }
 
     #[test]

@@ -576,6 +576,9 @@ impl Road {
                 frames.push((Table::MetricDists, batches.dists));
                 frames.push((Table::MetricSeries, batches.series));
             }
+            self.stats.items_changed(Signal::Traces, &self.spans.take_changes());
+            self.stats.items_changed(Signal::Logs, &self.logs.take_changes());
+            self.stats.items_changed(Signal::Metrics, &self.metrics.take_changes());
             frames.retain(|(_, rows)| rows.num_rows() > 0);
             for (key, amount) in self.ledger.drain() {
                 journal.count(&key, amount)?;

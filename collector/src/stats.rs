@@ -9,6 +9,7 @@ use ahash::AHashMap;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use tailwater_model::ledger::{Account, Amount, Key};
+use tailwater_model::otlp::columns::Changes;
 use tailwater_model::signal::Signal;
 use tailwater_runtime::Metrics;
 use tailwater_runtime::metrics::{BYTES, Counter, Gauge, Histogram, Labelled, SECONDS};
@@ -22,6 +23,7 @@ pub struct Stats {
     refused: Labelled<3, Counter>,
     wire_bytes: Labelled<1, Counter>,
     sanitized: Labelled<2, Counter>,
+    items_changed: Labelled<2, Counter>,
     connections_refused: Labelled<1, Counter>,
     items: Labelled<4, Counter>,
     item_bytes: Labelled<4, Counter>,
@@ -75,6 +77,11 @@ impl Stats {
             sanitized: metrics.counters(
                 "tailwater_strings_changed",
                 "strings that were not UTF-8 (sanitized) or beyond a cap (truncated)",
+                ["signal", "change"],
+            ),
+            items_changed: metrics.counters(
+                "tailwater_items_changed",
+                "what was stored otherwise than it was sent, or with a flag: attributes (duplicate_key: left out, empty_key, strindex: no value),                  log records (unlinked: an id that is none), and spans and log records by ts_flag",
                 ["signal", "change"],
             ),
             connections_refused: metrics.counters("tailwater_connections_refused", "connections not served, or cut off", ["reason"]),
@@ -152,6 +159,13 @@ impl Stats {
         }
         if truncated > 0 {
             self.sanitized.with([signal.name(), "truncated"]).inc_by(truncated);
+        }
+    }
+
+    /// Rows went into a batch, of which this was changed.
+    pub fn items_changed(&self, signal: Signal, changes: &Changes) {
+        for (change, count) in changes.counts() {
+            self.items_changed.with([signal.name(), change]).inc_by(count);
         }
     }
 

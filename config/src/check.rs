@@ -45,9 +45,8 @@ fn listeners(config: &Config, rule: &mut Rule<'_>) {
     let listeners = config.listeners();
     for (i, one) in listeners.iter().enumerate() {
         let (key, address) = (one.key, one.address);
-        let guarded = config.tls_of(key).is_some() && config.access.tokens.is_some();
         rule(
-            !address.ip().to_canonical().is_loopback() && !guarded && !config.allow_insecure,
+            config.is_insecure(key) && !config.allow_insecure,
             &[key, "allow_insecure"],
             &|| {
                 let local = format!("127.0.0.1:{}", address.port());
@@ -361,17 +360,6 @@ fn lake(config: &Config, rule: &mut Rule<'_>) {
             },
         );
     }
-    rule(
-        storage.vacuum_after < config.query.timeout,
-        &["storage.vacuum_after", "query.timeout"],
-        &|| {
-            format!(
-                "storage.vacuum_after ({}) is shorter than query.timeout ({}): files would go while a query reads them",
-                format_duration(storage.vacuum_after),
-                format_duration(config.query.timeout)
-            )
-        },
-    );
     rule(
         storage.vacuum_after < storage.log_retention,
         &["storage.vacuum_after", "storage.log_retention"],

@@ -23,7 +23,7 @@ pub struct Limits {
     pub intake_memory_bytes: u64,
     /// The part of it that one tenant may hold, bytes.
     pub tenant_memory_bytes: u64,
-    /// `intake.body`, bytes: lowered to what memory allows if nobody set it.
+    /// `intake.body`, bytes: if nobody set it, lowered so that every such request fits the tenant's part when nothing else is there.
     pub body_bytes: u64,
     /// `intake.wire_body`, bytes: never above `body_bytes`.
     pub wire_body_bytes: u64,
@@ -33,6 +33,10 @@ pub struct Limits {
 
 /// Most that `intake.memory: auto` takes.
 const INTAKE_MEMORY_AUTO_MAX: u64 = 2 << 30;
+
+/// A request takes up to so many times the size of its body while it is decoded: it stands there compressed and plain, or as JSON and as
+/// protobuf, and what grows is copied.
+const DECODING_PER_BODY: u64 = 3;
 
 impl Config {
     /// Works out what depends on the machine.
@@ -58,7 +62,7 @@ impl Config {
             if self.is_set(key) {
                 size.bytes()
             } else {
-                size.bytes().min(tenant_memory_bytes)
+                size.bytes().min(tenant_memory_bytes / DECODING_PER_BODY)
             }
         };
         let body_bytes = fits("intake.body", self.intake.body);
@@ -139,9 +143,25 @@ mod tests {
             ),
             (64 << 20, 32 << 20, 128 << 20)
         );
-        assert_eq!((small.body_bytes, small.wire_body_bytes), (32 << 20, 16 << 20));
+        assert_eq!(
+            (small.body_bytes, small.wire_body_bytes),
+            ((32 << 20) / 3, (32 << 20) / 3)
+        );
         let tiny = limits(16 << 20, &[]).unwrap();
-        assert_eq!((tiny.body_bytes, tiny.wire_body_bytes), (2 << 20, 2 << 20));
+        assert_eq!((tiny.body_bytes, tiny.wire_body_bytes), ((2 << 20) / 3, (2 << 20) / 3));
+    }
+
+    #[test]
+    fn a_body_that_nobody_set_fits_while_it_is_decoded() {
+        for mib in [16, 256, 512, 1000, 1536, 2048, 65_536] {
+            let limits = limits(mib << 20, &[]).unwrap();
+            assert!(
+                limits.wire_body_bytes + 2 * limits.body_bytes <= limits.tenant_memory_bytes,
+                "{mib} MiB"
+            );
+        }
+        // Without need it is not lowered.
+        assert_eq!(limits(1536 << 20, &[]).unwrap().body_bytes, 64 << 20);
     }
 
     #[test]

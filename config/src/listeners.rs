@@ -66,6 +66,17 @@ impl Settings {
         files.filter(|(_, files)| used.contains(files)).collect()
     }
 
+    /// Whether other machines reach the listener with this key (`query.listen`) without TLS or without tokens: only `allow_insecure` lets it.
+    #[must_use]
+    pub fn is_insecure(&self, listener: &str) -> bool {
+        let listeners = self.listeners();
+        let Some(one) = listeners.iter().find(|one| one.key == listener) else {
+            return false;
+        };
+        let is_guarded = self.tls_of(listener).is_some() && self.access.tokens.is_some();
+        !one.address.ip().to_canonical().is_loopback() && !is_guarded
+    }
+
     /// TLS of the listener with this key (`query.listen`): its own section if that names a certificate, else `tls`. `None` is no TLS.
     #[must_use]
     pub fn tls_of(&self, listener: &str) -> Option<TlsFiles> {

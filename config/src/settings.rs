@@ -110,7 +110,9 @@ section! {
         http: HttpIntake,
         /// Largest request body as it arrives, before decompression.
         wire_body: Size = "16MiB" in "1KiB".."1GiB",
-        /// Largest request body after decompression.
+        /// Largest request body after decompression. Decoding one takes up to three times as much of what a tenant may hold (`intake.tenant_share` of
+        /// `intake.memory`): where that is too little, this and `intake.wire_body` are lowered to a third of it, unless they are set, and what still does
+        /// not fit is refused for good.
         body: Size = "64MiB" in "1KiB".."1GiB",
         /// Largest ratio of decompressed to compressed bytes, checked after the first MiB.
         inflate_ratio: u32 = "200" in "1".."10000",
@@ -167,7 +169,7 @@ section! {
         /// Metric points that one tenant may send at once above that rate.
         points_burst: u32 = "200000" in "1".."1000000000",
         /// Different metric series that one tenant may send in an hour; points of others are rejected. 16 bytes each.
-        series: Limit<u32> = "off" in "1".."100000000",
+        series: Limit<u32> = "150000" in "1".."100000000",
         /// Traces of one tenant that may wait for their decision at once; beyond, whole traces are decided by R, and those that stay say so in their
         /// weight. Counts with `sampling.policy` alone.
         live_traces: Limit<u32> = "off" in "1".."1000000000",
@@ -366,10 +368,11 @@ section! {
         compact: Compact,
         /// A checkpoint of a table's Delta log is written after so many commits.
         checkpoint_every: u32 = "50" in "1".."10000",
-        /// Files that no table names any more are deleted after this; running queries must be done with them.
-        vacuum_after: Duration = "24h" in "1m".."365d",
-        /// How long old versions of a table stay in its Delta log.
-        log_retention: Duration = "6h" in "1m".."365d",
+        /// Files that no table names any more are deleted after this; running queries must be done with them, and commits under way, which take up to half a
+        /// day when the disk is slow. A table's log names removed files for two days, so it cannot be longer.
+        vacuum_after: Duration = "24h" in "1d".."2d",
+        /// How long old versions of a table stay in its Delta log; a collector that last looked an hour ago must still find what came since.
+        log_retention: Duration = "6h" in "2h".."2d",
     }
 }
 

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use tailwater_collector::Listeners;
-use tailwater_runtime::{Exit, Metrics, Shutdown, admin, descriptors};
+use tailwater_runtime::{Exit, Shutdown, admin, descriptors};
 
 use super::Common;
 use super::role::{self, Start};
@@ -36,7 +36,7 @@ pub fn run(_: &CollectorArgs, common: &Common) -> anyhow::Result<Exit> {
     };
     role::runtime("collector")?.block_on(async {
         let shutdown = Shutdown::install()?;
-        let metrics = Metrics::for_process("collector");
+        let metrics = start.metrics();
         let running = tailwater_collector::run(&start.config, &start.limits, listeners, metrics, shutdown);
         match Box::pin(running).await {
             Ok(()) => Ok(Exit::Ok),

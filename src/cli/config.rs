@@ -112,7 +112,8 @@ mod tests {
         );
         let small = [
             told("intake.memory", "64MiB"),
-            told("intake.body", "32MiB"),
+            told("intake.body", "10MiB"),
+            told("intake.wire_body", "10MiB"),
             told("query.memory", "128MiB"),
         ];
         assert_eq!(notes(GIB / 4 + 5, None, &[]), small);

@@ -37,6 +37,7 @@ pub fn run(_: &MaintainArgs, common: &Common) -> anyhow::Result<Exit> {
     let mut start = Start::new("maintain", common)?;
     let address = start.config.admin.maintain;
     let listener = start.bind("admin.maintain", address)?;
+    let metrics = start.metrics();
     let config = start.config;
     role::runtime("maintain")?.block_on(async {
         let shutdown = Shutdown::install()?;
@@ -46,7 +47,6 @@ pub fn run(_: &MaintainArgs, common: &Common) -> anyhow::Result<Exit> {
         let readiness = Readiness::new();
         let tables = readiness.condition("tables");
         tables.not_ready("looking at the tables");
-        let metrics = Metrics::for_process("maintain");
         let observer = observer(&metrics, tables.clone());
         let access = Access::open(&config, &metrics)?;
         let lock = config
@@ -162,11 +162,6 @@ pub fn policy(config: &Config, table: Table) -> Policy {
         checkpoint_commits: storage.checkpoint_every.into(),
         log_retention_ms: ms(storage.log_retention),
         vacuum_after_ms: ms(storage.vacuum_after),
-        // Often enough that nothing stays much longer than it was told to.
-        sweep_every_ms: defaults
-            .sweep_every_ms
-            .min(ms(storage.vacuum_after))
-            .min(ms(storage.log_retention)),
         reserve_bytes: disk_reserve(config),
         ..defaults
     }
@@ -257,6 +252,8 @@ pub fn unreadable(report: &Report) -> Option<String> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use tailwater_storage::lake;
+
     use super::*;
 
     #[test]
@@ -273,8 +270,8 @@ mod tests {
         let config = Config::of(&[
             ("storage.retention.logs", "36h"),
             ("storage.compact.target_file", "10MiB"),
-            ("storage.vacuum_after", "10m"),
-            ("storage.log_retention", "5m"),
+            ("storage.vacuum_after", "30h"),
+            ("storage.log_retention", "2h"),
             ("intake.caps.past", "36h"),
         ])
         .unwrap();
@@ -284,7 +281,37 @@ mod tests {
             (Some(2), Some(30))
         );
         assert_eq!((logs.target_bytes, logs.large_bytes), (10 << 20, 5 << 20));
-        assert_eq!((logs.vacuum_after_ms, logs.sweep_every_ms), (600_000, 300_000));
+        assert_eq!((logs.vacuum_after_ms, logs.log_retention_ms), (108_000_000, 7_200_000));
+    }
+
+    /// What the storage relies on, whatever is set: else rows that were acked could be lost, without a word.
+    #[test]
+    fn no_setting_takes_files_or_log_entries_from_a_commit_under_way() {
+        let range = |key: &str| {
+            let setting = tailwater_config::catalogue()
+                .into_iter()
+                .find(|setting| setting.key == key);
+            let (least, most) = setting.and_then(|setting| setting.range).unwrap();
+            let as_set = |text: &str| {
+                let config = Config::of(&[("storage.vacuum_after", "2d"), (key, text)]).unwrap();
+                policy(&config, Table::Spans)
+            };
+            (as_set(least), as_set(most))
+        };
+        let ms = |duration: Duration| duration.as_millis() as i64;
+        let (least, _) = range("storage.log_retention");
+        assert!(least.log_retention_ms >= 2 * ms(lake::TAIL_AGE_MAX));
+        let (least, most) = range("storage.vacuum_after");
+        assert!(least.vacuum_after_ms >= 2 * ms(lake::PENDING_AGE_MAX));
+        assert!(most.vacuum_after_ms <= ms(Duration::from_secs(24 * 3600 * lake::REMOVED_KEPT_DAYS)));
+        // A query is over before the files it reads go.
+        let (_, longest) = tailwater_config::catalogue()
+            .into_iter()
+            .find(|setting| setting.key == "query.timeout")
+            .and_then(|setting| setting.range)
+            .unwrap();
+        let query = Config::of(&[("query.timeout", longest)]).unwrap().query.timeout;
+        assert!(least.vacuum_after_ms > 2 * ms(query));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use anyhow::Context;
 use clap::Args;
 use tailwater_query::EngineConfig;
 use tailwater_query::role::{self as query_role, Guard, Role};
-use tailwater_runtime::{Exit, Metrics, Shutdown, admin, descriptors, run_dir};
+use tailwater_runtime::{Exit, Shutdown, admin, descriptors, run_dir};
 use tailwater_storage::lake::Lake;
 
 use super::Common;
@@ -32,6 +32,7 @@ pub fn run(_: &QueryArgs, common: &Common) -> anyhow::Result<Exit> {
         );
     }
     let (query, admin) = (start.bind("query.listen", listen)?, start.bind("admin.query", admin)?);
+    let metrics = start.metrics();
     let Start {
         config,
         limits,
@@ -42,7 +43,6 @@ pub fn run(_: &QueryArgs, common: &Common) -> anyhow::Result<Exit> {
         let shutdown = Shutdown::install()?;
         // It may be the first role to come.
         run_dir::make_private(&config.data).with_context(|| config.data.display().to_string())?;
-        let metrics = Metrics::for_process("query");
         let role = Role {
             guard: Guard::open(&config, &metrics)?,
             engine: EngineConfig {

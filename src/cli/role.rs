@@ -20,7 +20,10 @@ pub struct Start {
     pub limits: Limits,
     /// The machine.
     pub machine: Machine,
+    role: &'static str,
     inherited: Inherited,
+    /// Keys of its listeners that `allow_insecure` lets be.
+    insecure: Vec<String>,
 }
 
 impl Start {
@@ -37,7 +40,9 @@ impl Start {
             config,
             limits,
             machine,
+            role,
             inherited: Inherited::from_env()?,
+            insecure: Vec::new(),
         })
     }
 
@@ -46,7 +51,27 @@ impl Start {
     /// # Errors
     /// [`BindError`], naming port and key.
     pub fn bind(&mut self, key: &str, address: SocketAddr) -> Result<TcpListener, BindError> {
+        if self.config.is_insecure(key) {
+            self.insecure.push(key.to_owned());
+        }
         self.inherited.bind(key, address)
+    }
+
+    /// The registry of the role, and a warning if one of its listeners, which are bound by now, is open to other machines.
+    pub fn metrics(&self) -> Metrics {
+        let metrics = Metrics::for_process(self.role);
+        let insecure = metrics.gauge(
+            "tailwater_insecure_listeners",
+            "listeners of this role that other machines reach without TLS or without tokens, because allow_insecure is set",
+        );
+        insecure.set(self.insecure.len() as i64);
+        if !self.insecure.is_empty() {
+            tracing::warn!(
+                listeners = self.insecure.join(", "),
+                "allow_insecure: other machines reach these listeners without TLS or without tokens"
+            );
+        }
+        metrics
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, any_value::Value};
+use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
@@ -671,6 +671,18 @@ fn bad_spans() -> Vec<Span> {
     spans[5].start_time_unix_nano = u64::MAX;
     spans[6].end_time_unix_nano = 1;
     spans[7].start_time_unix_nano = 0;
+    spans[7].attributes = vec![
+        sample::text("twice", "a"),
+        sample::text("twice", "b"),
+        sample::text("", "c"),
+    ];
+    spans[7].attributes.push(KeyValue {
+        key: "index".into(),
+        value: Some(AnyValue {
+            value: Some(Value::StringValueStrindex(1)),
+        }),
+        ..KeyValue::default()
+    });
     spans[8].attributes = (0..600)
         .map(|number| sample::text(&format!("key{number}"), "v"))
         .collect();
@@ -722,6 +734,21 @@ fn bad_items_are_rejected_one_by_one_and_the_rest_of_the_batch_lives() {
     assert_eq!(row[0].as_str(), Some("\u{fffd}eplace me"));
     assert_eq!((row[1].as_bool(), row[2].as_bool()), (Some(true), Some(true)));
     assert!(server.counted("tailwater_strings_changed_total", &["sanitized"]) >= 1.0);
+
+    // Rows 24 to 27: what is stored otherwise than sent moves a counter.
+    for (signal, change) in [
+        ("traces", "zero"),
+        ("traces", "end_before_start"),
+        ("traces", "duplicate_key"),
+        ("traces", "empty_key"),
+        ("traces", "strindex"),
+        ("logs", "unlinked"),
+        ("logs", "zero"),
+    ] {
+        let labels = [&*format!("\"{signal}\""), &format!("\"{change}\"")];
+        let counted = server.counted("tailwater_items_changed_total", &labels);
+        assert_eq!(counted, 1.0, "{change} of {signal}");
+    }
 
     // Rows 25, 26, 29 for metrics, in JSON.
     let now = sample::now_ns();

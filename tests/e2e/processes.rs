@@ -135,6 +135,25 @@ fn settings_that_do_not_exist_or_contradict_each_other_end_with_78_before_anythi
 }
 
 #[test]
+fn listeners_that_are_open_to_other_machines_are_told() {
+    for (listen, insecure) in [("127.0.0.1:0", 0.0), ("0.0.0.0:0", 1.0)] {
+        let data = tempfile::tempdir().unwrap();
+        let settings = [("allow_insecure", "true"), ("intake.grpc.listen", listen)];
+        let server = Server::start("collector", data.path(), &settings);
+        assert_eq!(
+            server.metrics().get("tailwater_insecure_listeners"),
+            Some(&insecure),
+            "{listen}"
+        );
+        let log = server.log();
+        let told: Vec<&str> = log.lines().filter(|line| line.contains("allow_insecure")).collect();
+        assert_eq!(told.len() as f64, insecure, "{log}");
+        assert!(told.iter().all(|line| line.contains("intake.grpc.listen")), "{log}");
+        assert!(server.stop().success());
+    }
+}
+
+#[test]
 fn a_second_collector_on_a_directory_is_refused() {
     let data = tempfile::tempdir().unwrap();
     let _first = Server::start("collector", data.path(), &[]);

@@ -38,7 +38,15 @@ pub async fn answer(intake: Arc<Intake>, request: Request<Incoming>) -> Response
             Err(refusal)
         }
     };
-    answered.unwrap_or_else(|refusal| refuse(&refusal, form.unwrap_or(Form::Protobuf)))
+    answered.unwrap_or_else(|refusal| refuse(&refusal, form.unwrap_or(UNTOLD)))
+}
+
+/// The form of answers to requests that do not say theirs.
+const UNTOLD: Form = Form::Protobuf;
+
+/// The form that an answer to a request with this head has, whatever is wrong with the rest of it.
+pub fn answer_form(headers: &HeaderMap) -> Form {
+    form_of(headers).unwrap_or(UNTOLD)
 }
 
 fn classify<B>(request: &Request<B>, form: &Result<Form, Refusal>) -> Result<(Signal, Form, Encoding), Refusal> {
@@ -107,13 +115,9 @@ pub fn refuse(refusal: &Refusal, form: Form) -> Response<Full<Bytes>> {
 }
 
 /// Answer of a request whose handler panicked: final, and only this request's.
-pub fn internal_error() -> Response<Full<Bytes>> {
+pub fn internal_error(form: Form) -> Response<Full<Bytes>> {
     let status = Status::new(Code::Internal, "internal error");
-    respond(
-        StatusCode::INTERNAL_SERVER_ERROR,
-        Form::Protobuf,
-        status.encode(Form::Protobuf),
-    )
+    respond(StatusCode::INTERNAL_SERVER_ERROR, form, status.encode(form))
 }
 
 fn respond(status: StatusCode, form: Form, body: Vec<u8>) -> Response<Full<Bytes>> {

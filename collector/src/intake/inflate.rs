@@ -56,18 +56,30 @@ const STEP: usize = 64 * 1024;
 const RATIO_FREE: u64 = 1 << 20;
 const ZSTD_WINDOW_LOG: u32 = 23;
 
-/// Inflates `packed`, growing `held` as the output grows.
+/// Inflates `packed`, growing `held` as the output grows: what it has for `packed` stands beside that until both are gone.
 pub fn inflate(encoding: Encoding, packed: Bytes, limits: Limits, held: &mut Held) -> Result<Bytes, Refusal> {
     let wire = packed.len() as u64;
     let raw = |error: std::io::Error| Refusal::malformed(format!("{encoding:?} body cannot be inflated: {error}"));
     match encoding {
         Encoding::Identity if wire > limits.body => Err(Refusal::TooLarge { limit: limits.body }),
         Encoding::Identity => Ok(packed),
-        Encoding::Gzip => drain(flate2::read::MultiGzDecoder::new(&packed[..]), wire, limits, held, raw),
+        Encoding::Gzip => drain(
+            flate2::bufread::MultiGzDecoder::new(&packed[..]),
+            wire,
+            limits,
+            held,
+            raw,
+        ),
         Encoding::Deflate if looks_like_zlib(&packed) => {
-            drain(flate2::read::ZlibDecoder::new(&packed[..]), wire, limits, held, raw)
+            drain(flate2::bufread::ZlibDecoder::new(&packed[..]), wire, limits, held, raw)
         }
-        Encoding::Deflate => drain(flate2::read::DeflateDecoder::new(&packed[..]), wire, limits, held, raw),
+        Encoding::Deflate => drain(
+            flate2::bufread::DeflateDecoder::new(&packed[..]),
+            wire,
+            limits,
+            held,
+            raw,
+        ),
         Encoding::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(&packed[..]).map_err(raw)?;
             decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(raw)?;
@@ -88,26 +100,33 @@ fn drain(
     held: &mut Held,
     broken: impl Fn(std::io::Error) -> Refusal,
 ) -> Result<Bytes, Refusal> {
-    let mut plain: Vec<u8> = Vec::new();
+    let body = usize::try_from(limits.body).unwrap_or(usize::MAX);
+    let (mut plain, mut filled, mut beyond) = (Vec::new(), 0, [0]);
     loop {
-        let filled = plain.len();
-        // What the vector is about to own is taken from the budget first: doubling keeps the copies few.
-        let room = (filled * 2).max(STEP).min(limits.body as usize + 1);
-        if plain.capacity() < room {
-            held.grow_to(wire + room as u64).map_err(Refusal::from)?;
-            plain.reserve_exact(room - filled);
+        // Every byte is zeroed once, and the buffer moves only when it is full.
+        if filled == plain.len() && filled < body {
+            let more = if plain.capacity() == 0 { STEP.min(body) } else { 1 };
+            held.make_room(&mut plain, more, body, wire)?;
+            plain.resize(plain.capacity().min(filled + STEP), 0);
         }
-        plain.resize(plain.capacity().min(filled + STEP.max(filled)), 0);
-        let read = from.read(&mut plain[filled..]).map_err(&broken)?;
-        plain.truncate(filled + read);
-        let size = plain.len() as u64;
-        if size > limits.body {
+        let into = match filled < plain.len() {
+            true => &mut plain[filled..],
+            // Is there more than there may be?
+            false => &mut beyond[..],
+        };
+        let read = from.read(into).map_err(&broken)?;
+        filled += read;
+        if filled > body {
             return Err(Refusal::TooLarge { limit: limits.body });
         }
+        let size = filled as u64;
         if size > RATIO_FREE && size / wire.max(1) > limits.ratio {
             return Err(Refusal::Bomb { ratio: limits.ratio });
         }
         if read == 0 {
+            plain.truncate(filled);
+            plain.shrink_to_fit();
+            held.shrink_to(wire + size);
             return Ok(Bytes::from(plain));
         }
     }
@@ -170,6 +189,49 @@ mod tests {
         check(Encoding::Deflate, raw.finish().unwrap(), 1 << 20, Ok(b"raw deflate"));
         let two_members = [pack(Encoding::Gzip, b"one "), pack(Encoding::Gzip, b"two")].concat();
         check(Encoding::Gzip, two_members, 1 << 20, Ok(b"one two"));
+    }
+
+    /// Gives what it has in small pieces, as decoders do.
+    struct Pieces<'p>(&'p [u8]);
+
+    impl Read for Pieces<'_> {
+        fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+            let piece = into.len().min(1000);
+            self.0.read(&mut into[..piece])
+        }
+    }
+
+    #[test]
+    fn the_output_moves_only_when_it_is_full_and_is_held_as_large_as_it_is() {
+        const WIRE: u64 = 1000;
+        let plain = vec![7u8; (3 << 20) - 5];
+        let broken = |error: std::io::Error| panic!("{error}");
+        for (budget, expected) in [
+            // The last time it moves from 2 MiB to 4 MiB.
+            (WIRE + (6 << 20), Ok(WIRE + plain.len() as u64)),
+            (
+                WIRE + (6 << 20) - 1,
+                Err(Refusal::OverMemory {
+                    limit: WIRE + (6 << 20) - 1,
+                }),
+            ),
+        ] {
+            let mut held = Held::take(&Budget::new(budget), &Budget::new(u64::MAX), WIRE).unwrap();
+            let got = drain(
+                Pieces(&plain),
+                WIRE,
+                Limits {
+                    ratio: 10_000,
+                    ..LIMITS
+                },
+                &mut held,
+                broken,
+            );
+            assert_eq!(
+                got.map(|got| (got == plain, held.bytes())),
+                expected.map(|held| (true, held))
+            );
+        }
     }
 
     #[test]

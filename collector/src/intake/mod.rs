@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tailwater_journal::ReasonCode;
@@ -205,7 +205,7 @@ impl Intake {
         }
         let expected = packed.length.unwrap_or(FIRST_READ);
         let mut held = Held::take(&self.memory, &tenant.memory, expected)?;
-        let mut whole = BytesMut::new();
+        let mut whole = Vec::new();
         let mut first: Option<Bytes> = None;
         while let Some(frame) = tokio::time::timeout(self.limits.body_idle, body.frame())
             .await
@@ -219,20 +219,24 @@ impl Intake {
                     limit: self.limits.wire_body,
                 });
             }
-            held.grow_to(size)?;
             // A body of one chunk, as HTTP/1.1 clients mostly send it, is not copied.
-            match (first.take(), whole.is_empty()) {
-                (None, true) => first = Some(chunk),
-                (previous, _) => {
-                    if let Some(previous) = previous {
-                        whole.reserve(expected.max(size) as usize);
-                        whole.extend_from_slice(&previous);
-                    }
-                    whole.extend_from_slice(&chunk);
-                }
+            if first.is_none() && whole.is_empty() {
+                held.grow_to(size)?;
+                first = Some(chunk);
+                continue;
             }
+            let previous = first.take().unwrap_or_default();
+            let least = if whole.is_empty() { expected.max(size) } else { size };
+            let more = least as usize - whole.len();
+            held.make_room(&mut whole, more, most as usize, 0)?;
+            whole.extend_from_slice(&previous);
+            whole.extend_from_slice(&chunk);
         }
-        let body = first.unwrap_or_else(|| whole.freeze());
+        let body = first.unwrap_or_else(|| {
+            whole.shrink_to_fit();
+            Bytes::from(whole)
+        });
+        held.shrink_to(body.len() as u64);
         match packed.length {
             Some(length) if length != body.len() as u64 => Err(Refusal::malformed(format!(
                 "the body has {} bytes, Content-Length said {length}",
@@ -477,19 +481,26 @@ fn unpack_now(
     held: &mut Held,
 ) -> Result<Bytes, Refusal> {
     let plain = inflate::inflate(encoding, wire, limits, held)?;
-    match packed.form {
-        Form::Protobuf => Ok(plain),
-        Form::Json => {
-            // The protobuf form is smaller than the JSON it came from, escapes and all: the budget covers both.
-            held.grow(plain.len() as u64)?;
-            let most = usize::try_from(limits.body).unwrap_or(usize::MAX);
-            let payload = json::transcode(packed.signal, &plain, most).map_err(|error| match error.kind {
-                JsonErrorKind::TooLarge => Refusal::TooLarge { limit: limits.body },
-                JsonErrorKind::Malformed => Refusal::malformed(error.to_string()),
-            })?;
-            Ok(Bytes::from(payload))
-        }
+    if packed.form == Form::Protobuf {
+        return Ok(plain);
     }
+    // The compressed body is gone by now.
+    let beside = plain.len() as u64;
+    held.shrink_to(beside);
+    let most = usize::try_from(limits.body).unwrap_or(usize::MAX);
+    // Mostly about half of the JSON, but `1,` in a list of numbers becomes eight bytes.
+    let mut full = None;
+    let room = &mut |payload: &mut Vec<u8>, more: usize, most: usize| {
+        let made = held.make_room(payload, more, most, beside);
+        made.map_err(|exhausted| full = Some(exhausted)).is_ok()
+    };
+    let mut payload = json::transcode_within(packed.signal, &plain, most, room).map_err(|error| match error.kind {
+        JsonErrorKind::TooLarge => Refusal::TooLarge { limit: limits.body },
+        JsonErrorKind::NoRoom => full.map_or(Refusal::TooLarge { limit: limits.body }, Refusal::from),
+        JsonErrorKind::Malformed => Refusal::malformed(error.to_string()),
+    })?;
+    payload.shrink_to_fit();
+    Ok(Bytes::from(payload))
 }
 
 /// Adds the points of series that are too many for the tenant. Ordinals stay ascending.

@@ -65,6 +65,11 @@ pub enum Refusal {
         /// The limit in bytes.
         limit: u64,
     },
+    /// Decoding takes more memory than a tenant may hold when nothing else is held, final.
+    OverMemory {
+        /// Bytes that a tenant may hold.
+        limit: u64,
+    },
     /// Many small items, or many attributes of a resource, repeated in every row: as rows it would be too large, final.
     TooManyRows {
         /// Bytes of its rows, about.
@@ -124,6 +129,7 @@ impl Refusal {
             Refusal::OverQuota { what: "points", .. } => "over_quota_points",
             Refusal::OverQuota { .. } => "over_quota_memory",
             Refusal::TooLarge { .. } => "too_large",
+            Refusal::OverMemory { .. } => "too_large_for_memory",
             Refusal::TooManyRows { .. } => "too_many_rows",
             Refusal::Bomb { .. } => "inflate_ratio",
             Refusal::TooManyHeaders { .. } => "too_many_headers",
@@ -168,9 +174,10 @@ impl Refusal {
             Refusal::Deadline => StatusCode::GATEWAY_TIMEOUT,
             Refusal::Denied(denied) => denied.http_status(),
             Refusal::OverQuota { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Refusal::TooLarge { .. } | Refusal::TooManyRows { .. } | Refusal::Bomb { .. } => {
-                StatusCode::PAYLOAD_TOO_LARGE
-            }
+            Refusal::TooLarge { .. }
+            | Refusal::OverMemory { .. }
+            | Refusal::TooManyRows { .. }
+            | Refusal::Bomb { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::TooManyHeaders { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Refusal::Malformed(_) => StatusCode::BAD_REQUEST,
             Refusal::UnsupportedType(_) | Refusal::UnsupportedEncoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -188,6 +195,7 @@ impl Refusal {
             Refusal::Stalled | Refusal::Deadline => Code::DeadlineExceeded,
             Refusal::OverQuota { .. }
             | Refusal::TooLarge { .. }
+            | Refusal::OverMemory { .. }
             | Refusal::TooManyRows { .. }
             | Refusal::Bomb { .. }
             | Refusal::TooManyHeaders { .. } => Code::ResourceExhausted,
@@ -231,6 +239,7 @@ impl From<Exhausted> for Refusal {
                 what: MEMORY,
                 retry_after: Duration::from_secs(1),
             },
+            Exhausted::Never { limit } => Refusal::OverMemory { limit },
         }
     }
 }
@@ -254,6 +263,10 @@ impl fmt::Display for Refusal {
                 )
             }
             Refusal::TooLarge { limit } => write!(f, "request is larger than {limit} bytes"),
+            Refusal::OverMemory { limit } => write!(
+                f,
+                "to decode this request takes more than {limit} bytes, all that a tenant may hold (intake.memory, intake.tenant_share): send fewer items at a time"
+            ),
             Refusal::TooManyRows { bytes, limit } => write!(
                 f,
                 "the items of this request take about {bytes} bytes as rows, more than storage.outbox.segment ({limit}): send fewer at a time"
@@ -358,6 +371,7 @@ mod tests {
                 None,
             ),
             (Refusal::TooLarge { limit: 1 }, 413, Code::ResourceExhausted, None),
+            (Refusal::OverMemory { limit: 1 }, 413, Code::ResourceExhausted, None),
             (Refusal::Bomb { ratio: 200 }, 413, Code::ResourceExhausted, None),
             (
                 Refusal::TooManyRows { bytes: 2, limit: 1 },

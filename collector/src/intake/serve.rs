@@ -9,7 +9,6 @@ use futures::FutureExt;
 use http::{Request, Response};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
-use tailwater_model::otlp::reply::Encoding as Form;
 use tailwater_runtime::serve::{self, Limits, Reason, Service, UnderWay};
 use tailwater_runtime::tls::Tls;
 use tokio::net::TcpListener;
@@ -70,6 +69,8 @@ impl Otlp {
     /// Answers a request; one that panics is answered with an internal error, and only that one.
     async fn answer(&self, request: Request<Incoming>) -> Answer {
         let (protocol, intake) = (self.protocol, self.intake.clone());
+        // Before anything is checked: every answer is in the form of its request.
+        let form = otlp_http::answer_form(request.headers());
         // HTTP/1 has been counted by its parser.
         if request.headers().len() > self.headers {
             let refusal = Refusal::TooManyHeaders { limit: self.headers };
@@ -80,7 +81,7 @@ impl Otlp {
                 }
                 Protocol::Http => {
                     intake.refused_unread("http", &refusal);
-                    otlp_http::refuse(&refusal, Form::Protobuf).map(Either::Right)
+                    otlp_http::refuse(&refusal, form).map(Either::Right)
                 }
             };
         }
@@ -92,7 +93,7 @@ impl Otlp {
         };
         let panicked = |_| match protocol {
             Protocol::Grpc => grpc::internal_error().map(Either::Left),
-            Protocol::Http => otlp_http::internal_error().map(Either::Right),
+            Protocol::Http => otlp_http::internal_error(form).map(Either::Right),
         };
         AssertUnwindSafe(answered).catch_unwind().await.unwrap_or_else(panicked)
     }

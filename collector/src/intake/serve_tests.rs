@@ -35,6 +35,10 @@ struct Fixture {
 
 impl Fixture {
     async fn start(pairs: &[(&str, &str)]) -> Fixture {
+        Fixture::start_at(pairs, || 1_800_000_000_000_000_000).await
+    }
+
+    async fn start_at(pairs: &[(&str, &str)], now: fn() -> u64) -> Fixture {
         let config = Config::of(pairs).unwrap();
         let limits = config
             .limits(Machine {
@@ -67,7 +71,7 @@ impl Fixture {
             log,
             gate: Arc::default(),
             stats,
-            now: || 1_800_000_000_000_000_000,
+            now,
             closing: AtomicBool::new(false),
         });
         let mut addresses = Vec::new();
@@ -217,4 +221,88 @@ async fn a_request_whose_client_hangs_up_is_counted() {
     assert!(posting.await.unwrap().is_err());
     server.until("the request is over", gone).await;
     assert!(server.counted("http", "cancelled"));
+}
+
+#[tokio::test]
+async fn a_refusal_before_anything_is_looked_at_has_the_form_of_its_request() {
+    let fails = Fixture::start_at(&[], || panic!("a clock that fails")).await;
+    let strict = Fixture::start(&[("intake.connections.headers", "10")]).await;
+    for (server, status, words) in [
+        (&fails, StatusCode::INTERNAL_SERVER_ERROR, "internal error"),
+        (
+            &strict,
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "intake.connections.headers",
+        ),
+    ] {
+        for (media, json) in [("application/json", true), ("application/x-protobuf", false)] {
+            let (mut sender, _connection) = connect(server.http).await;
+            let mut request =
+                ::http::Request::post(format!("http://{}/v1/logs", server.http)).header("content-type", media);
+            for number in 0..20 {
+                request = request.header(format!("x-{number}"), "1");
+            }
+            let answer = sender
+                .send_request(request.body(Full::default()).unwrap())
+                .await
+                .unwrap();
+            assert_eq!(answer.status(), status);
+            assert_eq!(answer.headers()["content-type"], media);
+            let body = answer.into_body().collect().await.unwrap().to_bytes();
+            let said = match json {
+                true => serde_json::from_slice::<serde_json::Value>(&body).unwrap()["message"].to_string(),
+                // Field 2 of a google.rpc.Status, as it stands.
+                false => String::from_utf8_lossy(&body).into_owned(),
+            };
+            assert!(said.contains(words), "{media}: {said}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_could_never_be_held_is_refused_for_good() {
+    // A tenant may hold 512 KiB.
+    let server = Fixture::start(&[
+        ("intake.memory", "1MiB"),
+        ("intake.body", "512KiB"),
+        ("intake.wire_body", "512KiB"),
+        ("intake.caps.item", "256KiB"),
+    ])
+    .await;
+    let bounds = "1,".repeat(100_000);
+    let json = format!(
+        r#"{{"resourceMetrics":[{{"scopeMetrics":[{{"metrics":[{{"histogram":{{"dataPoints":[{{"explicitBounds":[{bounds}1]}}]}}}}]}}]}}]}}"#
+    );
+    for (what, encoding, body) in [
+        // It moves from 256 KiB to 512 KiB.
+        ("as it is inflated", Some("gzip"), gzip(&vec![0; 400 << 10])),
+        // 200 kB that become 800 kB.
+        ("as protobuf", None, json.into_bytes()),
+    ] {
+        let (mut sender, _connection) = connect(server.http).await;
+        let mut request = ::http::Request::post(format!("http://{}/v1/metrics", server.http))
+            .header("content-type", "application/json");
+        if let Some(encoding) = encoding {
+            request = request.header("content-encoding", encoding);
+        }
+        let answer = sender
+            .send_request(request.body(Full::from(body)).unwrap())
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE, "{what}");
+        assert!(!answer.headers().contains_key("retry-after"), "{what}");
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        assert!(
+            String::from_utf8_lossy(&body).contains("intake.memory"),
+            "{what}: {body:?}"
+        );
+    }
+    assert_eq!(server.intake.memory.used(), 0);
+}
+
+fn gzip(plain: &[u8]) -> Vec<u8> {
+    use std::io::Write as _;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    encoder.write_all(plain).unwrap();
+    encoder.finish().unwrap()
 }

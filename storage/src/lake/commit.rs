@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use super::data_file::{FileMaker, Tier, Written};
 use super::merge::{Merge, Source};
-use super::snapshot::Looked;
+use super::snapshot::{Looked, TAIL_AGE_MAX};
 use super::{Lake, Snapshot, additive, encode, hours, layout, schema, words};
 use crate::outbox::{as_schema, with_batch_id};
 use crate::{Error, ErrorKind, Result};
@@ -33,8 +33,9 @@ use crate::{Error, ErrorKind, Result};
 const ATTEMPTS_MAX: u32 = 10;
 const BACKOFF_FIRST: Duration = Duration::from_millis(10);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
-/// Files encoded for longer than this are made anew: the sweep takes files that no entry names after a day.
-const PENDING_AGE_MAX: Duration = Duration::from_secs(12 * 3600);
+/// Files encoded for longer than this are made anew. Files that no entry names have to stay for rather longer
+/// ([`crate::maintain::Policy::vacuum_after_ms`]): their age counts from when they were begun.
+pub const PENDING_AGE_MAX: Duration = Duration::from_secs(12 * 3600);
 /// Key of our mark in `commitInfo`.
 const MARK: &str = "tailwaterCommit";
 
@@ -159,6 +160,7 @@ impl Committer {
             if attempt > 0 {
                 tokio::time::sleep(backoff(attempt)).await;
             }
+            let looked = Looked::now();
             let snapshot = match self.lake.snapshot(self.table).await {
                 Ok(snapshot) => snapshot,
                 Err(error) if error.is_retryable() => {
@@ -191,10 +193,13 @@ impl Committer {
             if slot.is_none() {
                 *slot = Some(self.encode((v, hi), snapshot.schema.clone(), batches).await?);
             }
-            // The clock may have leapt since, and the sweep goes by it.
+            // The clock may have leapt since, or encoding taken for ever: the sweep goes by it, and what cleans the log. The next version may
+            // have come and gone.
+            let now = Looked::now();
+            let is_fresh = now.since(&looked) < TAIL_AGE_MAX;
             let Some(pending) = slot
                 .as_mut()
-                .filter(|pending| !pending.is_stale(&snapshot, &Looked::now()))
+                .filter(|pending| is_fresh && !pending.is_stale(&snapshot, &now))
             else {
                 continue;
             };
@@ -248,7 +253,7 @@ impl Committer {
     }
 
     async fn encode(&self, range: (u64, u64), schema: SchemaRef, batches: &[RecordBatch]) -> Result<Pending> {
-        let started = Instant::now();
+        let (started, since) = (Instant::now(), Looked::now());
         schema::check(&lake_schema(self.table), &schema)?;
         let (batches, columns) = (batches.to_vec(), schema.clone());
         let now_ms = Utc::now().timestamp_millis();
@@ -264,7 +269,7 @@ impl Committer {
             written,
             tried: Vec::new(),
             encode_ms,
-            since: Looked::now(),
+            since,
         })
     }
 

@@ -34,17 +34,24 @@ const ADDRESS_DICTIONARY_BYTES: usize = 1 << 20;
 /// Room for the dictionary of trace ids: at 16 bytes an id, 262,144 distinct ones.
 const TRACE_DICTIONARY_BYTES: usize = 4 << 20;
 
+/// How long a checkpoint names the files that were removed. A file it does not name any more is unlinked by its own age, which may be
+/// greater: [`crate::maintain::Policy::vacuum_after_ms`] is no longer than this.
+pub const REMOVED_KEPT_DAYS: u64 = 2;
+
 /// Properties of every table.
 ///
 /// Never `delta.setTransactionRetentionDuration`: a forgotten `txn` would let a collector store its outbox twice (rule P6).
-/// Log clean-up on the commit path is off because it lists the whole log; `maintain` does it. Removed files stay in the log
-/// for two days, so that our vacuum (after one) knows them all, and another engine's vacuum hurts no running query.
+/// Log clean-up on the commit path is off because it lists the whole log; `maintain` does it. Removed files stay in the log for
+/// [`REMOVED_KEPT_DAYS`], so that our vacuum, which comes no later, knows them all, and another engine's vacuum hurts no running query.
 pub(super) fn properties(table: Table) -> [(&'static str, String); 4] {
     [
         ("delta.dataSkippingStatsColumns", stats_columns(table).join(",")),
         ("delta.logRetentionDuration", "interval 6 hours".to_owned()),
         ("delta.enableExpiredLogCleanup", "false".to_owned()),
-        ("delta.deletedFileRetentionDuration", "interval 2 days".to_owned()),
+        (
+            "delta.deletedFileRetentionDuration",
+            format!("interval {REMOVED_KEPT_DAYS} days"),
+        ),
     ]
 }
 

@@ -32,11 +32,11 @@ use tailwater_model::ids::LogId;
 use tailwater_model::table::Table;
 use url::Url;
 
-pub use commit::{Committed, Committer};
+pub use commit::{Committed, Committer, PENDING_AGE_MAX};
 pub use data_file::Tier;
 pub use hours::Hours;
-pub use layout::stats_columns;
-pub use snapshot::{FileEntry, Snapshot};
+pub use layout::{REMOVED_KEPT_DAYS, stats_columns};
+pub use snapshot::{FileEntry, Snapshot, TAIL_AGE_MAX};
 pub use stats::{ColumnRange, Value};
 
 pub(crate) use additive::{Rule, added_up, rule as additive_rule};

@@ -17,9 +17,9 @@ use super::stats::{self, ColumnRange, Value};
 use super::{layout, schema};
 use crate::{Error, ErrorKind, Result};
 
-/// After this long without looking, the next log entry may have come and been cleaned away (six hours), which looks
-/// the same as "nothing new": read the log afresh instead of tailing.
-const TAIL_AGE_MAX: Duration = Duration::from_secs(3600);
+/// After this long without looking, the next log entry may have come and been cleaned away, which looks the same as "nothing new": read the
+/// log afresh instead of tailing. Log entries have to stay for rather longer ([`crate::maintain::Policy::log_retention_ms`]).
+pub const TAIL_AGE_MAX: Duration = Duration::from_secs(3600);
 
 /// An active data file.
 #[derive(Debug, Clone, PartialEq)]

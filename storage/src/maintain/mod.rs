@@ -80,9 +80,12 @@ pub struct Policy {
     pub rest_ms: i64,
     /// A checkpoint after this many commits.
     pub checkpoint_commits: u64,
-    /// Log entries older than this go once a checkpoint covers them.
+    /// Log entries older than this go once a checkpoint covers them. Rather longer than [`TAIL_AGE_MAX`](crate::lake::TAIL_AGE_MAX): who tails the
+    /// log would else take a version that has come and gone for one that is free, and commit it again.
     pub log_retention_ms: i64,
-    /// Removed and orphaned files are unlinked after this long. Above the longest query.
+    /// Removed and orphaned files are unlinked after this long. Above the longest query, and rather longer than
+    /// [`PENDING_AGE_MAX`](crate::lake::PENDING_AGE_MAX): a commit would else name files that are gone. No longer than
+    /// [`REMOVED_KEPT_DAYS`](crate::lake::REMOVED_KEPT_DAYS).
     pub vacuum_after_ms: i64,
     /// How often log and directories are listed for what can go.
     pub sweep_every_ms: i64,

@@ -11,6 +11,12 @@ pub struct Tally {
     pub truncated: u64,
     /// Attributes left out because an earlier one has the same key.
     pub duplicate_keys: u64,
+    /// Attributes without a key, `key_strindex` or not.
+    pub empty_keys: u64,
+    /// Values that are an index into strings which only profiles have, and so are none.
+    pub strindexes: u64,
+    /// Log records with an id that is none: they are stored without the link to a trace or span.
+    pub unlinked: u64,
 }
 
 impl Tally {
@@ -19,6 +25,9 @@ impl Tally {
         self.sanitized += tally.sanitized.saturating_sub(known.sanitized);
         self.truncated += tally.truncated.saturating_sub(known.truncated);
         self.duplicate_keys += tally.duplicate_keys.saturating_sub(known.duplicate_keys);
+        self.empty_keys += tally.empty_keys.saturating_sub(known.empty_keys);
+        self.strindexes += tally.strindexes.saturating_sub(known.strindexes);
+        self.unlinked += tally.unlinked.saturating_sub(known.unlinked);
     }
 
     /// Adds another tally to this one.
@@ -26,6 +35,9 @@ impl Tally {
         self.sanitized += other.sanitized;
         self.truncated += other.truncated;
         self.duplicate_keys += other.duplicate_keys;
+        self.empty_keys += other.empty_keys;
+        self.strindexes += other.strindexes;
+        self.unlinked += other.unlinked;
     }
 }
 

@@ -156,6 +156,11 @@ pub struct KeyValue<'a> {
 }
 
 impl<'a> KeyValue<'a> {
+    /// Whether the value is `string_value_strindex`, which has no meaning outside profiles.
+    pub fn is_strindex(&self) -> bool {
+        matches!(self.value, Any::Empty) && self.raw.first().map(|tag| u32::from(*tag)) == Some(ANY_STRINDEX)
+    }
+
     /// Reads a KeyValue.
     #[inline]
     pub fn read(message: &'a [u8]) -> Wire<KeyValue<'a>> {

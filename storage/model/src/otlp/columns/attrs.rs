@@ -266,6 +266,7 @@ impl Attrs {
                     self.drop_one(tally);
                     return Ok(false);
                 }
+                tally.strindexes += u64::from(pair.is_strindex());
                 self.text.clear();
                 value::write_json(pair.value, &mut self.text, tally)?;
                 let id = self.json_values.put(self.text.as_bytes(), usize::MAX, tally);
@@ -499,6 +500,7 @@ impl TextMaps {
         let id = match pair.value {
             Any::Str(raw) => self.dict.put(raw, caps.value_bytes, tally),
             other => {
+                tally.strindexes += u64::from(pair.is_strindex());
                 self.text.clear();
                 value::write_text(other, &mut self.text, tally)?;
                 self.dict.put(self.text.as_bytes(), usize::MAX, tally)

@@ -114,6 +114,7 @@ impl Keys {
         } else {
             self.look_up(raw, cap, tally)
         };
+        tally.empty_keys += u64::from(raw.is_empty());
         let info = &mut self.infos[id as usize];
         self.previous = id;
         self.guess = info.next;

@@ -12,7 +12,7 @@ use super::dict::Dict;
 use super::keys::Keys;
 use super::origin::Origins;
 use super::sampling::{Choice, Chosen, Samplings};
-use super::{BATCH_BYTES_MAX, Mark, Ordinals, PushError, Pushed, RequestInfo, time};
+use super::{BATCH_BYTES_MAX, Changes, Mark, Ordinals, PushError, Pushed, RequestInfo, time};
 use crate::ids::{SpanId, TraceId};
 use crate::otlp::caps::Caps;
 use crate::otlp::envelope::{self, Origin, Visit};
@@ -69,6 +69,7 @@ pub struct LogColumns {
     event_names: Dict,
     samplings: Samplings,
     row_bytes: usize,
+    changes: Changes,
 }
 
 impl LogColumns {
@@ -87,7 +88,13 @@ impl LogColumns {
             event_names: Dict::default(),
             samplings: Samplings::default(),
             row_bytes: 0,
+            changes: Changes::default(),
         }
+    }
+
+    /// What was changed since this was last asked. Flags count when a batch is finished.
+    pub fn take_changes(&mut self) -> Changes {
+        std::mem::take(&mut self.changes)
     }
 
     /// Rows so far.
@@ -149,6 +156,7 @@ impl LogColumns {
             self.row_bytes = row_bytes;
             return Err(malformed.into());
         }
+        self.changes.add(pushed.tally);
         Ok(pushed)
     }
 
@@ -219,6 +227,7 @@ impl LogColumns {
             )),
         );
         if rows.iter().any(|row| row.time_flag.is_some()) {
+            self.changes.flag(rows.iter().filter_map(|row| row.time_flag));
             batch.set(
                 "ts_flag",
                 build::words(&flags, rows.iter().map(|row| flag_of(row.time_flag))),
@@ -422,6 +431,9 @@ impl LogColumns {
         // An id that is not valid links to nothing (proto text), and a span id without a trace id names no span.
         let trace_id = TraceId::parse(head.trace_id);
         let span_id = trace_id.and(SpanId::parse(head.span_id));
+        let lost = |sent: &[u8], kept: bool| !sent.is_empty() && !kept;
+        let is_unlinked = lost(head.trace_id, trace_id.is_some()) || lost(head.span_id, span_id.is_some());
+        tally.unlinked += u64::from(is_unlinked);
         Row {
             time,
             observed: head.observed,

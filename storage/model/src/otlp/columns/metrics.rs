@@ -8,7 +8,7 @@ use super::labels::{Series, SeriesRows};
 use super::origin::{self, Origins};
 use super::points::{Dists, Identity, Numbers, Row, Sink, Values};
 use super::series::SeriesSeen;
-use super::{BATCH_BYTES_MAX, Mark, Ordinals, PushError, Pushed, RequestInfo, time};
+use super::{BATCH_BYTES_MAX, Changes, Mark, Ordinals, PushError, Pushed, RequestInfo, time};
 use crate::otlp::caps::Caps;
 use crate::otlp::envelope::{self, Origin, Visit};
 use crate::otlp::judge;
@@ -62,6 +62,7 @@ pub struct MetricColumns {
     dists: Sink<Dists>,
     series: SeriesRows,
     row_bytes: usize,
+    changes: Changes,
 }
 
 impl MetricColumns {
@@ -81,7 +82,13 @@ impl MetricColumns {
             dists: Sink::new(Table::MetricDists),
             series: SeriesRows::new(),
             row_bytes: 0,
+            changes: Changes::default(),
         }
+    }
+
+    /// What was changed since this was last asked.
+    pub fn take_changes(&mut self) -> Changes {
+        std::mem::take(&mut self.changes)
     }
 
     /// Rows of `metric_points` and `metric_dists` so far.
@@ -162,6 +169,7 @@ impl MetricColumns {
             seen.clear();
             return Err(malformed.into());
         }
+        self.changes.add(pushed.tally);
         Ok(pushed)
     }
 

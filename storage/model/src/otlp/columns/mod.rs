@@ -40,6 +40,7 @@ pub use sampling::{Choice, Sampling};
 pub use series::SeriesSeen;
 pub use spans::{SpanBatches, SpanColumns};
 
+use super::judge::TimeFlag;
 use super::peek::Malformed;
 use super::reject::Reason;
 use super::text::Tally;
@@ -71,6 +72,37 @@ pub struct Pushed {
     pub refused: Vec<(u32, Reason)>,
     /// What had to be changed.
     pub tally: Tally,
+}
+
+/// What was changed in rows, or is odd about them. Counters, for metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Changes {
+    tally: Tally,
+    /// Rows by the flag of their time.
+    flagged: [u64; TimeFlag::ALL.len()],
+}
+
+impl Changes {
+    /// How often each was done, if it was. Of attributes: `duplicate_key`, `empty_key`, `strindex`; of log records: `unlinked`; of spans and
+    /// log records: what column `ts_flag` says. Texts that were changed are counted by `peek::inspect`.
+    pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let tally = [
+            ("duplicate_key", self.tally.duplicate_keys),
+            ("empty_key", self.tally.empty_keys),
+            ("strindex", self.tally.strindexes),
+            ("unlinked", self.tally.unlinked),
+        ];
+        let flagged = TimeFlag::ALL.map(|flag| (flag.name(), self.flagged[flag as usize]));
+        tally.into_iter().chain(flagged).filter(|(_, count)| *count > 0)
+    }
+
+    fn add(&mut self, tally: Tally) {
+        self.tally.add(tally);
+    }
+
+    fn flag(&mut self, flags: impl Iterator<Item = TimeFlag>) {
+        flags.for_each(|flag| self.flagged[flag as usize] += 1);
+    }
 }
 
 /// Why a request was not taken; the builder is as before.

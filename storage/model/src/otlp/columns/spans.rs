@@ -13,7 +13,7 @@ use super::nested::{Events, Links};
 use super::origin::Origins;
 use super::sampling::{Choice, Chosen, Samplings};
 use super::traces::{self, Addition};
-use super::{BATCH_BYTES_MAX, Mark, Ordinals, PushError, Pushed, RequestInfo, time};
+use super::{BATCH_BYTES_MAX, Changes, Mark, Ordinals, PushError, Pushed, RequestInfo, time};
 use crate::ids::TraceId;
 use crate::otlp::caps::Caps;
 use crate::otlp::envelope::{self, Origin, Visit};
@@ -90,6 +90,7 @@ pub struct SpanColumns {
     samplings: Samplings,
     parts: traces::Parts,
     row_bytes: usize,
+    changes: Changes,
 }
 
 impl SpanColumns {
@@ -116,12 +117,18 @@ impl SpanColumns {
             samplings: Samplings::default(),
             parts: traces::Parts::default(),
             row_bytes: 0,
+            changes: Changes::default(),
         }
     }
 
     /// The caps that apply.
     pub fn caps(&self) -> &Caps {
         &self.caps
+    }
+
+    /// What was changed since this was last asked. Flags count when a batch is finished.
+    pub fn take_changes(&mut self) -> Changes {
+        std::mem::take(&mut self.changes)
     }
 
     /// Rows so far.
@@ -217,6 +224,7 @@ impl SpanColumns {
             self.row_bytes = row_bytes;
             return Err(malformed.into());
         }
+        self.changes.add(pushed.tally);
         // Only now: parts cannot forget a span.
         for row in from..self.rows.len() {
             self.add_to_part(row);
@@ -352,6 +360,7 @@ impl SpanColumns {
             )),
         );
         if rows.iter().any(|row| row.time_flag.is_some()) {
+            self.changes.flag(rows.iter().filter_map(|row| row.time_flag));
             batch.set(
                 "ts_flag",
                 build::words(flags, rows.iter().map(|row| flag_of(row.time_flag))),

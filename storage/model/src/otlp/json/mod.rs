@@ -47,6 +47,8 @@ pub enum JsonErrorKind {
     Malformed,
     /// Well-formed so far, but larger as protobuf than the cap: HTTP 413.
     TooLarge,
+    /// Well-formed so far, but the caller has no more memory for it.
+    NoRoom,
 }
 
 /// Why a JSON request was not taken, and where.
@@ -81,24 +83,43 @@ impl std::error::Error for JsonError {}
 /// [`JsonErrorKind::Malformed`] when the text is not such a request, [`JsonErrorKind::TooLarge`] when its protobuf form
 /// exceeds the cap.
 pub fn transcode(signal: Signal, json: &[u8], bytes_max: usize) -> Result<Vec<u8>, JsonError> {
+    transcode_within(signal, json, bytes_max, &mut |out, more, _| {
+        out.reserve(more);
+        true
+    })
+}
+
+/// Makes room in the output: the buffer, how many bytes more it has to hold, and how large it need never be. `false` if there is none.
+pub type Room<'r> = &'r mut dyn FnMut(&mut Vec<u8>, usize, usize) -> bool;
+
+/// As [`transcode`], for a caller who counts memory: the output grows by `room` alone.
+///
+/// # Errors
+/// As [`transcode`], and [`JsonErrorKind::NoRoom`] when `room` says no.
+pub fn transcode_within(signal: Signal, json: &[u8], bytes_max: usize, room: Room<'_>) -> Result<Vec<u8>, JsonError> {
     let text = std::str::from_utf8(json).map_err(|error| not_utf8(json, error.valid_up_to()))?;
     let mut writer = Writer {
-        // Protobuf is about half of its JSON; growing once or twice is cheaper than holding the whole cap.
-        out: Vec::with_capacity((json.len() / 2).min(bytes_max)),
+        out: Vec::new(),
         bytes_max,
-        too_large: false,
+        room,
+        refused: None,
         depth: 0,
         path: Vec::new(),
     };
     let message = descriptor::request(signal);
     let mut parser = serde_json::Deserializer::from_str(text);
-    let read = Object {
-        message,
-        null: Null::Refused,
-        writer: &mut writer,
-    }
-    .deserialize(&mut parser)
-    .and_then(|_present| parser.end());
+    // Protobuf is about half of its JSON; growing once or twice is cheaper than holding the whole cap.
+    let read = writer
+        .room((json.len() / 2).min(bytes_max))
+        .and_then(|()| {
+            let request = Object {
+                message,
+                null: Null::Refused,
+                writer: &mut writer,
+            };
+            request.deserialize(&mut parser)
+        })
+        .and_then(|_present| parser.end());
     match read {
         Ok(()) => Ok(writer.out),
         Err(error) => Err(writer.describe(&error)),
@@ -120,11 +141,16 @@ fn not_utf8(json: &[u8], offset: usize) -> JsonError {
     }
 }
 
+/// What may stand beyond the cap before it is noticed: a number, or the head of a field.
+const SLACK: usize = 32;
+
 /// The protobuf being written, and where in the JSON the parser stands.
-struct Writer {
+struct Writer<'r> {
     out: Vec<u8>,
     bytes_max: usize,
-    too_large: bool,
+    room: Room<'r>,
+    /// Why there is no going on, other than what is wrong with the text.
+    refused: Option<JsonErrorKind>,
     depth: usize,
     /// Steps from the top to the value being read. Steps are left standing when an error unwinds: that is its path.
     path: Vec<Step>,
@@ -135,7 +161,7 @@ enum Step {
     Index(usize),
 }
 
-impl Writer {
+impl Writer<'_> {
     fn describe(&self, error: &serde_json::Error) -> JsonError {
         let mut path = String::new();
         for step in &self.path {
@@ -161,11 +187,7 @@ impl Writer {
             message.push_str("...");
         }
         JsonError {
-            kind: if self.too_large {
-                JsonErrorKind::TooLarge
-            } else {
-                JsonErrorKind::Malformed
-            },
+            kind: self.refused.unwrap_or(JsonErrorKind::Malformed),
             line: error.line(),
             column: error.column(),
             path,
@@ -186,12 +208,39 @@ impl Writer {
     }
 
     fn check_size<E: de::Error>(&mut self) -> Result<(), E> {
-        if self.out.len() > self.bytes_max {
-            self.too_large = true;
-            return Err(E::custom(format_args!(
-                "request is larger than {} bytes as protobuf",
-                self.bytes_max
-            )));
+        match self.out.len() > self.bytes_max {
+            true => Err(self.too_large()),
+            false => Ok(()),
+        }
+    }
+
+    #[cold]
+    fn too_large<E: de::Error>(&mut self) -> E {
+        self.refused = Some(JsonErrorKind::TooLarge);
+        E::custom(format_args!(
+            "request is larger than {} bytes as protobuf",
+            self.bytes_max
+        ))
+    }
+
+    /// Makes sure that `more` bytes can be pushed without the output growing by itself.
+    #[inline]
+    fn room<E: de::Error>(&mut self, more: usize) -> Result<(), E> {
+        match self.out.capacity() - self.out.len() < more {
+            true => self.grow(more),
+            false => Ok(()),
+        }
+    }
+
+    #[cold]
+    fn grow<E: de::Error>(&mut self, more: usize) -> Result<(), E> {
+        let most = self.bytes_max.saturating_add(SLACK);
+        if self.out.len() + more > most {
+            return Err(self.too_large());
+        }
+        if !(self.room)(&mut self.out, more, most) {
+            self.refused = Some(JsonErrorKind::NoRoom);
+            return Err(E::custom("no memory for the rest of the request"));
         }
         Ok(())
     }
@@ -201,30 +250,33 @@ impl Writer {
     }
 
     /// Starts a length-delimited field: its tag and one byte for the length. Returns what [`Writer::end`] needs.
-    fn begin(&mut self, number: u32) -> Span {
+    fn begin<E: de::Error>(&mut self, number: u32) -> Result<Span, E> {
+        self.room(TAG_MAX + 1)?;
         let tag = self.out.len();
         self.tag(number, LENGTH_DELIMITED);
         self.out.push(0);
-        Span {
+        Ok(Span {
             tag,
             content: self.out.len(),
-        }
+        })
     }
 
     /// Writes the length of what was pushed since `begin`. Content of 128 bytes and more moves up for the longer length: a field is
     /// moved once per level around it, three times in practice and [`DEPTH_MAX`] times at most.
-    fn end(&mut self, span: Span) {
+    fn end<E: de::Error>(&mut self, span: Span) -> Result<(), E> {
         let length = self.out.len() - span.content;
         if length < 0x80 {
             self.out[span.content - 1] = length as u8;
-            return;
+            return Ok(());
         }
-        let mut varint = [0u8; 10];
+        let mut varint = [0u8; VARINT_MAX];
         let width = put_varint(&mut varint, length as u64);
+        self.room(width - 1)?;
         self.out.extend_from_slice(&varint[..width - 1]);
         self.out
             .copy_within(span.content..span.content + length, span.content + width - 1);
         self.out[span.content - 1..span.content - 1 + width].copy_from_slice(&varint[..width]);
+        Ok(())
     }
 
     /// Takes back a field that turned out to be absent.
@@ -236,6 +288,7 @@ impl Writer {
     fn number<E: de::Error>(&mut self, field: &Field, raw: &str, tagged: bool) -> Result<(), E> {
         let (wire_type, wire) =
             wire_value(field.kind, raw).map_err(|why| E::custom(format_args!("{} {}", Excerpt(raw), why)))?;
+        self.room(TAG_MAX + VARINT_MAX)?;
         if tagged {
             self.tag(field.number, wire_type);
         }
@@ -253,6 +306,11 @@ struct Span {
     tag: usize,
     content: usize,
 }
+
+/// Longest tag of a field here, and longest varint.
+const TAG_MAX: usize = 5;
+const VARINT_MAX: usize = 10;
+const _: () = assert!(TAG_MAX + VARINT_MAX <= SLACK);
 
 const VARINT: u32 = 0;
 const FIXED64: u32 = 1;
@@ -363,12 +421,12 @@ impl fmt::Display for Excerpt<'_> {
 }
 
 pub(super) fn push_varint(out: &mut Vec<u8>, value: u64) {
-    let mut bytes = [0u8; 10];
+    let mut bytes = [0u8; VARINT_MAX];
     let width = put_varint(&mut bytes, value);
     out.extend_from_slice(&bytes[..width]);
 }
 
-fn put_varint(bytes: &mut [u8; 10], mut value: u64) -> usize {
+fn put_varint(bytes: &mut [u8; VARINT_MAX], mut value: u64) -> usize {
     let mut width = 0;
     while value >= 0x80 {
         bytes[width] = value as u8 | 0x80;
@@ -387,13 +445,13 @@ enum Null {
 }
 
 /// Reads an object as a message and writes its fields, unframed. Yields whether it was there.
-struct Object<'w> {
+struct Object<'w, 'r> {
     message: &'static Message,
     null: Null,
-    writer: &'w mut Writer,
+    writer: &'w mut Writer<'r>,
 }
 
-impl<'de> DeserializeSeed<'de> for Object<'_> {
+impl<'de> DeserializeSeed<'de> for Object<'_, '_> {
     type Value = bool;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
@@ -401,7 +459,7 @@ impl<'de> DeserializeSeed<'de> for Object<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Object<'_> {
+impl<'de> Visitor<'de> for Object<'_, '_> {
     type Value = bool;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -436,16 +494,23 @@ impl<'de> Visitor<'de> for Object<'_> {
     }
 }
 
-fn read_field<'de, A: MapAccess<'de>>(field: &'static Field, map: &mut A, writer: &mut Writer) -> Result<(), A::Error> {
+fn read_field<'de, A: MapAccess<'de>>(
+    field: &'static Field,
+    map: &mut A,
+    writer: &mut Writer<'_>,
+) -> Result<(), A::Error> {
     match field.kind {
         Kind::One(message) => {
-            let span = writer.begin(field.number);
+            let span = writer.begin(field.number)?;
             let present = map.next_value_seed(Object {
                 message,
                 null: Null::Absent,
                 writer: &mut *writer,
             })?;
-            if present { writer.end(span) } else { writer.undo(span) }
+            match present {
+                true => writer.end(span)?,
+                false => writer.undo(span),
+            }
         }
         Kind::Many(_) | Kind::Texts | Kind::PackedFixed64 | Kind::PackedUint64 | Kind::PackedDouble => {
             map.next_value_seed(List { field, writer })?;
@@ -491,12 +556,12 @@ impl<'de> Visitor<'de> for Key {
 }
 
 /// Reads a list and writes it as a repeated field.
-struct List<'w> {
+struct List<'w, 'r> {
     field: &'static Field,
-    writer: &'w mut Writer,
+    writer: &'w mut Writer<'r>,
 }
 
-impl<'de> DeserializeSeed<'de> for List<'_> {
+impl<'de> DeserializeSeed<'de> for List<'_, '_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -504,7 +569,7 @@ impl<'de> DeserializeSeed<'de> for List<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for List<'_> {
+impl<'de> Visitor<'de> for List<'_, '_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -521,24 +586,23 @@ impl<'de> Visitor<'de> for List<'_> {
         // A packed list is one field around all elements, the others are a field per element.
         let packed = match field.kind {
             Kind::Many(_) | Kind::Texts => None,
-            _ => Some(writer.begin(field.number)),
+            _ => Some(writer.begin(field.number)?),
         };
         let mut index = 0;
         loop {
             writer.path.push(Step::Index(index));
             let more = match field.kind {
                 Kind::Many(message) => {
-                    let span = writer.begin(field.number);
+                    let span = writer.begin(field.number)?;
                     let element = Object {
                         message,
                         null: Null::Refused,
                         writer: &mut *writer,
                     };
                     let more = list.next_element_seed(element)?.is_some();
-                    if more {
-                        writer.end(span)
-                    } else {
-                        writer.undo(span)
+                    match more {
+                        true => writer.end(span)?,
+                        false => writer.undo(span),
                     }
                     more
                 }
@@ -567,7 +631,7 @@ impl<'de> Visitor<'de> for List<'_> {
         }
         match packed {
             Some(span) if index == 0 => writer.undo(span),
-            Some(span) => writer.end(span),
+            Some(span) => writer.end(span)?,
             None => {}
         }
         writer.close();
@@ -576,13 +640,13 @@ impl<'de> Visitor<'de> for List<'_> {
 }
 
 /// Reads a string and writes it as the text or the bytes it stands for.
-struct Text<'w> {
+struct Text<'w, 'r> {
     field: &'static Field,
     null: Null,
-    writer: &'w mut Writer,
+    writer: &'w mut Writer<'r>,
 }
 
-impl<'de> DeserializeSeed<'de> for Text<'_> {
+impl<'de> DeserializeSeed<'de> for Text<'_, '_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -590,7 +654,7 @@ impl<'de> DeserializeSeed<'de> for Text<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Text<'_> {
+impl<'de> Visitor<'de> for Text<'_, '_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -610,7 +674,12 @@ impl<'de> Visitor<'de> for Text<'_> {
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<(), E> {
         let writer = self.writer;
-        let span = writer.begin(self.field.number);
+        let span = writer.begin(self.field.number)?;
+        writer.room(match self.field.kind {
+            Kind::Id => text.len() / 2,
+            Kind::Bytes => text.len() / 4 * 3 + 2,
+            _ => text.len(),
+        })?;
         let good = match self.field.kind {
             Kind::Id => bytes::push_hex(text, &mut writer.out),
             Kind::Bytes => bytes::push_base64(text, &mut writer.out),
@@ -627,8 +696,7 @@ impl<'de> Visitor<'de> for Text<'_> {
             };
             return Err(E::custom(format_args!("\"{}\" is not {wanted}", Excerpt(text))));
         }
-        writer.end(span);
-        Ok(())
+        writer.end(span)
     }
 }
 

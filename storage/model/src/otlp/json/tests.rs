@@ -441,6 +441,41 @@ fn output_is_capped() {
 }
 
 #[test]
+fn the_output_grows_by_the_room_it_is_given_alone() {
+    let bounds = vec!["1"; 1000].join(",");
+    let json = format!(
+        r#"{{"resourceMetrics":[{{"schemaUrl":"{}","scopeMetrics":[{{"metrics":[{{"name":"a","histogram":{{"dataPoints":[{{"startTimeUnixNano":"1",
+            "explicitBounds":[{bounds}],"exemplars":[{{"traceId":"0102030405060708090a0b0c0d0e0f10","asInt":"-1"}}]}}]}}}}]}}]}}]}}"#,
+        "u".repeat(5000)
+    );
+    let within = |limit: usize| {
+        let mut given = 0;
+        let made = transcode_within(Signal::Metrics, json.as_bytes(), CAP, &mut |out, more, most| {
+            assert_eq!(out.capacity(), given, "it has not grown by itself");
+            assert!(more <= most);
+            let fits = out.len() + more <= limit;
+            if fits {
+                out.reserve_exact(more);
+                given = out.capacity();
+            }
+            fits
+        });
+        (made, given)
+    };
+    let (made, given) = within(CAP);
+    let made = made.unwrap();
+    assert_eq!(
+        (&made, made.capacity()),
+        (&transcode(Signal::Metrics, json.as_bytes(), CAP).unwrap(), given)
+    );
+    // Four times the numbers, and the rest.
+    assert!(made.len() > json.len());
+    let (made, given) = within(json.len());
+    assert_eq!(made.unwrap_err().kind, JsonErrorKind::NoRoom);
+    assert!(given <= json.len());
+}
+
+#[test]
 fn lengths_at_the_edges_of_a_varint() {
     for length in [0, 1, 126, 127, 128, 129, 16_383, 16_384, 16_385, 70_000] {
         let name = "n".repeat(length);

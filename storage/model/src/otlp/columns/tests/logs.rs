@@ -5,7 +5,7 @@ use prost::Message as _;
 
 use super::*;
 use crate::otlp::caps::Caps;
-use crate::otlp::columns::{Choice, LogColumns, Pushed, Sampling};
+use crate::otlp::columns::{Changes, Choice, LogColumns, Pushed, Sampling};
 use crate::otlp::peek;
 use crate::otlp::reject::Reason;
 use crate::signal::Signal;
@@ -100,6 +100,66 @@ fn every_field_of_a_record_has_its_place() {
             ("scope_version", "null"),
             ("dropped_attrs", "3"),
         ],
+    );
+}
+
+#[test]
+fn what_is_stored_otherwise_than_sent_is_counted() {
+    let check = |record: LogRecord, expected: &[(&str, u64)]| {
+        let payload = request("shop", vec![record.clone(), record]);
+        let mut columns = LogColumns::new(Caps::default());
+        let choice = || Choice::All(Sampling::ALL);
+        columns.push_request(&payload, &info("default"), choice()).unwrap();
+        // What is malformed adds nothing.
+        let cut = &payload[..payload.len() - 1];
+        columns.push_request(cut, &info("default"), choice()).unwrap_err();
+        columns.finish_sorted();
+        let expected: Vec<(&str, u64)> = expected.iter().map(|(name, count)| (*name, 2 * count)).collect();
+        assert_eq!(columns.take_changes().counts().collect::<Vec<_>>(), expected);
+        assert_eq!(columns.take_changes(), Changes::default(), "it was taken");
+    };
+    let with = |trace_id: &[u8], span_id: &[u8]| LogRecord {
+        trace_id: trace_id.to_vec(),
+        span_id: span_id.to_vec(),
+        ..record(text("x"))
+    };
+    let at = |time_unix_nano: u64, observed_time_unix_nano: u64| LogRecord {
+        time_unix_nano,
+        observed_time_unix_nano,
+        ..record(text("x"))
+    };
+    check(with(&[], &[]), &[]);
+    check(with(&[1; 16], &[2; 8]), &[]);
+    check(with(&[1; 16], &[]), &[]);
+    for (trace_id, span_id) in [
+        (&[1; 15][..], &[2; 8][..]),
+        (&[0; 16], &[]),
+        (&[], &[2; 8]),
+        (&[1; 16], &[2; 7]),
+        (&[1; 16], &[0; 8]),
+    ] {
+        check(with(trace_id, span_id), &[("unlinked", 1)]);
+    }
+    let caps = Caps::default();
+    check(at(0, 0), &[("zero", 1)]);
+    check(at(0, NOW), &[("observed", 1)]);
+    check(at(NOW + caps.future_ns, 0), &[]);
+    check(at(NOW + caps.future_ns + 1, 0), &[("future", 1)]);
+    check(at(NOW - caps.past_ns - 1, 0), &[("past", 1)]);
+    let attributes = attrs(vec![
+        ("a", text("1")),
+        ("", text("2")),
+        ("a", text("3")),
+        ("b", Value::StringValueStrindex(7)),
+        ("c", Value::StringValueStrindex(8)),
+    ]);
+    let changes = [("duplicate_key", 1), ("empty_key", 1), ("strindex", 2)];
+    check(
+        LogRecord {
+            attributes,
+            ..record(text("x"))
+        },
+        &changes,
     );
 }
 

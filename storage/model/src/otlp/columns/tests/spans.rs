@@ -249,7 +249,7 @@ fn the_first_of_equal_keys_wins() {
         attributes: attrs(pairs),
         ..span(1, 1)
     });
-    assert_eq!(pushed.tally.duplicate_keys, 2);
+    assert_eq!((pushed.tally.duplicate_keys, pushed.tally.empty_keys), (2, 1));
     check_row(
         &spans,
         &[
