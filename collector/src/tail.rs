@@ -164,6 +164,7 @@ pub struct Tail {
     followers: Followers,
     clock: Clock,
     next_tick_ns: u64,
+    refused: Option<Policy>,
     /// Traces of the open batch that have their first part in it, by their id among all tenants'.
     fresh: AHashSet<TraceId>,
     settled: Vec<Settle>,
@@ -215,6 +216,7 @@ impl Tail {
             followers: Followers::default(),
             clock: Clock::default(),
             next_tick_ns: 0,
+            refused: None,
             fresh: AHashSet::new(),
             settled: Vec::new(),
             ticks: Vec::new(),
@@ -381,8 +383,11 @@ impl Tail {
             return;
         }
         self.next_tick_ns = now_ns + TICK_NS;
+        let refused = self.refused.take();
         if let Some(policy) = self.behind.policy() {
-            self.reload(policy);
+            self.reload(policy, true);
+        } else if let Some(policy) = refused {
+            self.reload(policy, false);
         }
         for (number, tenant) in self.tenants.iter().enumerate() {
             let most = self.behind.live_traces(tenant);
@@ -476,10 +481,11 @@ impl Tail {
         !self.ticks.is_empty()
     }
 
-    fn reload(&mut self, policy: Policy) {
+    /// One that cannot be run beside those that traces still wait under is tried again with the next tick.
+    fn reload(&mut self, policy: Policy, is_new: bool) {
         let epoch = policy.epoch;
         let budget = policy.budget.bytes_per_sec;
-        match self.sampler.reload(policy) {
+        match self.sampler.reload(policy.clone()) {
             Ok(()) => {
                 self.keys = self.sampler.keys();
                 self.governor.set_budget(budget);
@@ -488,7 +494,12 @@ impl Tail {
                     "sampling policy taken up; traces that wait are decided by theirs"
                 );
             }
-            Err(error) => warn!(%error, "the new sampling policy cannot be run; the old one stays"),
+            Err(error) => {
+                self.refused = Some(policy);
+                if is_new {
+                    warn!(%error, "the new sampling policy cannot be run yet; the old one stays until traces that wait are decided");
+                }
+            }
         }
     }
 

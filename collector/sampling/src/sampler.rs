@@ -198,14 +198,9 @@ impl<M: Copy> Sampler<M> {
     /// # Errors
     /// A sentence, for a policy that cannot be run, alone or beside those that traces still wait under; the old one stays.
     pub fn reload(&mut self, policy: Policy) -> Result<(), String> {
-        // Traces that wait read the values of later spans by their own policy's places: those stay where they are.
-        let keys = self
-            .policies
-            .get(self.current)
-            .and_then(Option::as_ref)
-            .map_or(&[][..], |live| live.program.key_names());
-        let has_waiting = self.table.len() > 0;
-        let program = Program::after(&policy, if has_waiting { keys } else { &[] })?;
+        // Traces that wait read the values of later spans by their own policy's places: those stay where they are, and all others are free.
+        let waiting = self.policies.iter().flatten().filter(|live| live.waiting > 0);
+        let program = Program::beside(&policy, waiting.map(|live| &live.program))?;
         let reasons = policy.strata.iter().map(|stratum| Arc::from(&*stratum.name)).collect();
         let policies = &mut self.policies;
         policies.push(Some(Live {

@@ -6,6 +6,7 @@ use super::{ERRORS_AND_REST, SECOND_NS, goal, policy, sampler};
 use crate::fault::Fault;
 use crate::sampler::{Offer, Output, Tick};
 use crate::sim::{Burst, Ours, Random, START_NS, Traffic};
+use tailwater_model::otlp::value::Raw;
 
 /// A trace may be known better twice in a moment, each time with the same deadline.
 #[test]
@@ -188,3 +189,37 @@ fn a_reload_leaves_waiting_traces_to_their_policy() {
     assert_eq!(epochs[&1], first.len());
     assert_eq!(epochs[&2], second.len());
 }
+
+/// Every edit asks for a hundred other attributes, while a trace of the first policy waits.
+#[test]
+fn a_trace_that_waits_stands_in_the_way_of_no_number_of_reloads() {
+    let of = |epoch: u64, keys: Vec<String>| {
+        let tests: Vec<_> = keys.iter().map(|key| format!("span.attr[\"{key}\"] exists")).collect();
+        let mut policy = policy(&format!(
+            "strata: [{{name: met, when: 'any({})', target: all}}, {{name: rest, target: all}}]",
+            tests.join(" or ")
+        ));
+        policy.epoch = epoch;
+        policy
+    };
+    let mut sampler = sampler(of(1, vec!["first".into()]), Fault::None);
+    let (tenant, mut out) = (sampler.tenant("a"), Output::default());
+    let made = &Traffic::default().second(0, &mut Random::new(1))[0];
+    let (mut span, at) = made.span(b"s", b"op");
+    sampler.offer(START_NS, tenant, &span, at, || (), &mut out);
+    for epoch in 2..52 {
+        sampler
+            .reload(of(epoch, (0..100).map(|n| format!("{epoch}-{n}")).collect()))
+            .unwrap();
+        assert_eq!(sampler.keys().len(), 101);
+    }
+    // Its own attribute is looked for where it always was.
+    let values = [Some(Raw(b"\x0a\x03yes"))];
+    (span.values, span.head.span_id) = (&values, &[9; 8]);
+    sampler.offer(START_NS, tenant, &span, at, || (), &mut out);
+    let (now_ns, rate) = (START_NS + 100 * SECOND_NS, f64::INFINITY);
+    sampler.tick(Tick { now_ns, rate }, &mut out);
+    let reasons: Vec<_> = out.verdicts.iter().map(|verdict| &*verdict.decision.reason).collect();
+    assert_eq!((reasons, out.verdicts[0].decision.epoch), (vec!["met"], 1));
+}
+
