@@ -240,6 +240,9 @@ impl Road {
             count += 1;
         }
         self.leave()?;
+        if let Some(tail) = &self.tail {
+            tail.lock().live((self.now)());
+        }
         replayed(count);
         loop {
             let wait = match (self.since, &self.tail) {
@@ -533,11 +536,15 @@ impl Road {
     fn cut(&mut self) -> Result<(), RoadError> {
         self.since = None;
         let walked = self.walked.take();
-        let (fresh, ticks, wire_bytes) = self.tail.as_ref().map(|tail| tail.lock().cut()).unwrap_or_default();
+        let now_ns = (self.now)();
+        let of_tail = self.tail.as_ref().map(|tail| {
+            let mut tail = tail.lock();
+            (tail.time(now_ns), tail.cut())
+        });
+        let (decided_ns, (fresh, ticks, wire_bytes)) = of_tail.unwrap_or_else(|| (now_ns, Default::default()));
         if walked.is_none() && self.rows() == 0 && self.ledger.is_empty() && ticks.is_empty() {
             return Ok(());
         }
-        let now_ns = (self.now)();
         let mut frames = Vec::with_capacity(Table::COLLECTED.len());
         if let Some(red) = &self.red {
             let drained = red.lock().drain();
@@ -584,7 +591,7 @@ impl Road {
                 journal.advance_all(walked);
             }
             let tables: TableSet = frames.iter().map(|(table, _)| *table).collect();
-            journal.cut(now_ns, tables)?
+            journal.cut(decided_ns, tables)?
         };
         let Some(cut) = cut else { return Ok(()) };
         if !cut.ledger.is_empty() {

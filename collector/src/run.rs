@@ -200,6 +200,7 @@ pub async fn run(
             policy: policy_slot.clone(),
             live_traces,
             gate,
+            begun: std::time::Instant::now(),
         })
     };
     let settings = tail::Settings {

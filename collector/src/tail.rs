@@ -89,6 +89,10 @@ pub trait Behind: Send {
     fn live_traces(&self, _tenant: &str) -> Option<u32> {
         None
     }
+    /// What a clock says that nobody sets, ns since any moment; `None` where arrivals alone say the time.
+    fn steady_ns(&self) -> Option<u64> {
+        None
+    }
     /// Where the ladder stands now, what is fullest, and how long what is queued takes to drain.
     fn stand(&mut self, _rung: Rung, _fullest: Cause, _delay: Duration) {}
 }
@@ -164,6 +168,9 @@ pub struct Tail {
     followers: Followers,
     clock: Clock,
     next_tick_ns: u64,
+    /// Whether the replay is over.
+    is_live: bool,
+    /// A policy that cannot be run beside those that traces still wait under.
     refused: Option<Policy>,
     /// Traces of the open batch that have their first part in it, by their id among all tenants'.
     fresh: AHashSet<TraceId>,
@@ -216,6 +223,7 @@ impl Tail {
             followers: Followers::default(),
             clock: Clock::default(),
             next_tick_ns: 0,
+            is_live: false,
             refused: None,
             fresh: AHashSet::new(),
             settled: Vec::new(),
@@ -245,7 +253,29 @@ impl Tail {
 
     /// When [`Tail::tick`] looks at what is due again, by the arrival clock.
     pub fn next_tick_ns(&self) -> u64 {
-        self.next_tick_ns - self.clock.ahead_ns
+        self.clock.arrival(self.next_tick_ns)
+    }
+
+    /// The replay is over: what comes now has come now, and `now_ns` is what the system's clock says.
+    pub fn live(&mut self, now_ns: u64) {
+        self.is_live = true;
+        if let Some(steady_ns) = self.behind.steady_ns() {
+            self.clock.begin(now_ns, steady_ns);
+        }
+    }
+
+    /// The time that decisions are remembered by, when the system's clock says `now_ns`: it does not jump with that.
+    pub fn time(&self, now_ns: u64) -> u64 {
+        self.clock.at(now_ns, self.behind.steady_ns())
+    }
+
+    /// The time of what arrived then.
+    fn read(&mut self, arrival_ns: u64) -> u64 {
+        let steady_ns = if self.is_live { self.behind.steady_ns() } else { None };
+        match steady_ns {
+            Some(steady_ns) => self.clock.read_beside(arrival_ns, steady_ns),
+            None => self.clock.read(arrival_ns),
+        }
     }
 
     /// Whether nothing waits, neither spans nor log records.
@@ -271,7 +301,7 @@ impl Tail {
     ) {
         let ordinals = entry.ordinals();
         let record = Record::new(lsn, entry, &ordinals, payload);
-        let now_ns = self.clock.read(entry.arrival_ns);
+        let now_ns = self.read(entry.arrival_ns);
         let tenant = self.tenant(&entry.tenant);
         let (mut whys, mut takes) = (Vec::new(), Vec::new());
         let mut is_held = false;
@@ -378,7 +408,7 @@ impl Tail {
     /// Decides what is due by the arrival clock `now_ns`, if it is time to look again. After a stall that is all that waited, so there may be more than
     /// a batch should hold: while [`Tail::is_behind`], cut the batch, and [`Tail::go_on`] before anything else.
     pub fn tick(&mut self, now_ns: u64, journal: &mut Journal, spans: &mut SpanColumns, logs: &mut LogColumns) {
-        let now_ns = self.clock.read(now_ns);
+        let now_ns = self.read(now_ns);
         if now_ns < self.next_tick_ns {
             return;
         }
@@ -525,9 +555,9 @@ impl Tail {
 
     /// Turns verdicts into rows, counts and decisions of the open batch, until those kept are of `bytes_max`; a verdict is settled whole.
     fn resolve(&mut self, bytes_max: u64, journal: &mut Journal, spans: &mut SpanColumns, logs: &mut LogColumns) {
-        let ahead_ns = self.clock.ahead_ns;
+        let clock = &self.clock;
         let ticks = self.out.ticks.drain(..).map(|row| TickRow {
-            at_ns: row.at_ns.saturating_sub(ahead_ns),
+            at_ns: clock.arrival(row.at_ns),
             ..row
         });
         self.ticks.extend(ticks);

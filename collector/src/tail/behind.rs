@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use tailwater_config::Problems;
@@ -39,6 +39,8 @@ pub struct Logs {
     pub live_traces: LiveTraces,
     /// What intake refuses by.
     pub gate: Arc<Gate>,
+    /// Any moment, by a clock that nobody sets.
+    pub begun: Instant,
 }
 
 impl Behind for Logs {
@@ -61,12 +63,18 @@ impl Behind for Logs {
 
     fn pressure(&self) -> (f64, f64) {
         let stats = self.intake.stats();
-        let part = |of: u64, limit: u64| of as f64 / limit.max(1) as f64;
-        (
-            part(stats.queue_bytes, stats.queue_bytes_max),
-            // Segments kept for reuse are room, too.
-            part(stats.disk_bytes, stats.budget_bytes) * part(stats.segments, stats.segments + stats.free_segments),
-        )
+        (part(stats.queue_bytes, stats.queue_bytes_max), full(&stats))
+    }
+
+    fn crowded(&self) -> Option<Range<Lsn>> {
+        let stats = self.intake.stats();
+        let first = stats.first_seq;
+        let end = first + stats.next_seq.saturating_sub(first) / LET_GO;
+        (full(&stats) > CROWDED).then_some(Lsn(first)..Lsn(end))
+    }
+
+    fn steady_ns(&self) -> Option<u64> {
+        Some(self.begun.elapsed().as_nanos() as u64)
     }
 
     fn records(&self, lsns: Vec<Lsn>) -> Box<dyn Picks> {

@@ -228,7 +228,6 @@ impl Tail {
                     bytes,
                 };
                 let due_ns = self
-                    .clock
                     .read(entry.arrival_ns)
                     .saturating_add(self.sampler.policy().trace.timeout_ns);
                 self.hold((tenant, trace, key), shard, at, due_ns, journal);
