@@ -105,6 +105,9 @@ pub struct Road {
     /// When the first record of the open batch was walked.
     since: Option<Instant>,
     suspects: Suspects,
+    /// Called before a batch is cut.
+    #[cfg(test)]
+    look: Option<Box<dyn FnMut() + Send>>,
 }
 
 /// Why the road ended.
@@ -197,6 +200,8 @@ impl Road {
             walked: None,
             since: None,
             suspects,
+            #[cfg(test)]
+            look: None,
         }
     }
 
@@ -534,6 +539,8 @@ impl Road {
 
     /// Ends the open batch and sends it off. Waits while the outbox is a batch behind.
     fn cut(&mut self) -> Result<(), RoadError> {
+        #[cfg(test)]
+        self.look.iter_mut().for_each(|look| look());
         self.since = None;
         let walked = self.walked.take();
         let now_ns = (self.now)();
@@ -625,6 +632,8 @@ mod budget_tests;
 mod crash_tests;
 #[cfg(test)]
 mod follow_tests;
+#[cfg(test)]
+mod limits_tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod process;
