@@ -225,4 +225,10 @@ fn watch_tail(metrics: &Metrics, tail: &Arc<Mutex<Tail>>) {
         let tail = tail.clone();
         metrics.gauge_fn(name, help, move || read(&tail.lock()));
     }
+    let tail = tail.clone();
+    metrics.counter_fn(
+        "tailwater_sampling_decisions_crowded_out",
+        "decisions forgotten before their time, because more were made than are remembered",
+        move || tail.lock().crowded_out(),
+    );
 }

@@ -114,7 +114,13 @@ impl Keeper {
         let lsn_high = Lsn(self.intake.durable());
         // The journal first: a record it has settled has finished its digest before. The digests in pieces, because acks need
         // the register too.
-        let mut draft = self.journal.lock().draft_checkpoint(lsn_high);
+        let (mut draft, sampler) = {
+            // Nothing is decided between the two: of what is in no batch of the draft's the sampler must say nothing.
+            let tail = self.tail.as_ref().map(|tail| tail.lock());
+            let draft = self.journal.lock().draft_checkpoint(lsn_high);
+            let sampler = tail.map(|tail| tail.encode(draft.mark().batch));
+            (draft, sampler)
+        };
         if let Some(dedup) = &self.dedup {
             while !dedup.with(|register| draft.digests(register, DIGESTS_A_PIECE)) {
                 tokio::task::yield_now().await;
@@ -122,7 +128,6 @@ impl Keeper {
         }
         // Later than the journal is well: what the guard has let in since, it lets in again when the replay comes there.
         let guard = self.red.as_ref().map(|red| red.lock().guard());
-        let sampler = self.tail.as_ref().map(|tail| tail.lock().encode());
         let sections = [(GUARD_SECTION, guard), (SAMPLER_SECTION, sampler)].into_iter();
         let sections: Vec<Section> = sections
             .filter_map(|(id, bytes)| {

@@ -105,6 +105,9 @@ pub struct Road {
     /// When the first record of the open batch was walked.
     since: Option<Instant>,
     suspects: Suspects,
+    /// Called before a batch is cut.
+    #[cfg(test)]
+    look: Option<Box<dyn FnMut() + Send>>,
 }
 
 /// Why the road ended.
@@ -197,6 +200,8 @@ impl Road {
             walked: None,
             since: None,
             suspects,
+            #[cfg(test)]
+            look: None,
         }
     }
 
@@ -240,6 +245,9 @@ impl Road {
             count += 1;
         }
         self.leave()?;
+        if let Some(tail) = &self.tail {
+            tail.lock().live((self.now)());
+        }
         replayed(count);
         loop {
             let wait = match (self.since, &self.tail) {
@@ -531,13 +539,19 @@ impl Road {
 
     /// Ends the open batch and sends it off. Waits while the outbox is a batch behind.
     fn cut(&mut self) -> Result<(), RoadError> {
+        #[cfg(test)]
+        self.look.iter_mut().for_each(|look| look());
         self.since = None;
         let walked = self.walked.take();
-        let (fresh, ticks, wire_bytes) = self.tail.as_ref().map(|tail| tail.lock().cut()).unwrap_or_default();
+        let now_ns = (self.now)();
+        let of_tail = self.tail.as_ref().map(|tail| {
+            let mut tail = tail.lock();
+            (tail.time(now_ns), tail.cut())
+        });
+        let (decided_ns, (fresh, ticks, wire_bytes)) = of_tail.unwrap_or_else(|| (now_ns, Default::default()));
         if walked.is_none() && self.rows() == 0 && self.ledger.is_empty() && ticks.is_empty() {
             return Ok(());
         }
-        let now_ns = (self.now)();
         let mut frames = Vec::with_capacity(Table::COLLECTED.len());
         if let Some(red) = &self.red {
             let drained = red.lock().drain();
@@ -587,7 +601,7 @@ impl Road {
                 journal.advance_all(walked);
             }
             let tables: TableSet = frames.iter().map(|(table, _)| *table).collect();
-            journal.cut(now_ns, tables)?
+            journal.cut(decided_ns, tables)?
         };
         let Some(cut) = cut else { return Ok(()) };
         if !cut.ledger.is_empty() {
@@ -621,6 +635,8 @@ mod budget_tests;
 mod crash_tests;
 #[cfg(test)]
 mod follow_tests;
+#[cfg(test)]
+mod limits_tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod process;

@@ -116,11 +116,12 @@ const BACKLOG_BYTES: u64 = 128 << 20;
 /// What is known of log records that wait for their trace: about a million of them.
 const LOG_WAIT_BYTES: u64 = 64 << 20;
 
-/// Decisions remembered beyond those of the journal. All of it goes into every checkpoint: some 15 MB when full.
+/// Decisions remembered beyond those of the journal, in at most 28 MB: a quarter of either number is what fills a map of a power of two, which
+/// is by 7/8. All of it goes into every checkpoint: some 21 MB when full.
 const LATE_MEMORY: Memory = Memory {
     age_ns: 300 * 1_000_000_000,
-    kept_max: 1 << 18,
-    dropped_max: 1 << 20,
+    kept_max: 7 << 15,
+    dropped_max: 7 << 18,
 };
 
 /// Runs the collector until `shutdown` begins and everything accepted is in the outbox, delivered as far as the drain allows.
@@ -207,6 +208,7 @@ pub async fn run(
             policy: policy_slot.clone(),
             live_traces,
             gate,
+            begun: std::time::Instant::now(),
         })
     };
     let settings = tail::Settings {
@@ -217,6 +219,7 @@ pub async fn run(
         delay: config.storage.batch.delay,
         commit: config.storage.commit.interval,
         batch_bytes: config.storage.batch.bytes.bytes(),
+        log_lasts: settings::log_lasts(config),
     };
     let log_id = journal.lock().log_id();
     let wrong = |error| CollectorError::Fatal(format!("sampling.policy: {error}"));

@@ -1,6 +1,7 @@
 //! The configuration in the terms of the parts that it sets.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tailwater_config::access::Quotas;
@@ -102,6 +103,13 @@ pub fn live_traces(config: &Config, access: &Arc<Access>) -> tail::LiveTraces {
     Box::new(move |tenant| Quotas::of(&rate, &query, access.overrides(tenant).as_ref()).live_traces)
 }
 
+/// How long the intake log has room for what one tenant may send; `None` without a limit of its rate.
+pub fn log_lasts(config: &Config) -> Option<Duration> {
+    let rate = config.intake.rate.bytes_per_sec.get()?.bytes();
+    let budget = config.storage.intake_log.budget.bytes();
+    Some(Duration::from_secs_f64(budget as f64 / rate.max(1) as f64))
+}
+
 /// What a request may be.
 pub fn request_limits(config: &Config, limits: &Limits, caps: Caps) -> intake::Limits {
     intake::Limits {
@@ -182,5 +190,19 @@ mod tests {
             past_ns: 600_000_000_000,
         };
         assert_eq!(caps(&set.unwrap()), expected);
+    }
+
+    #[test]
+    fn a_log_lasts_by_its_budget_and_the_rate() {
+        let check = |rate: &str, expected: Option<u64>| {
+            let config = Config::of(&[
+                ("intake.rate.bytes_per_sec", rate),
+                ("storage.intake_log.budget", "2GiB"),
+                ("intake.rate.burst", "64MiB"),
+            ]);
+            assert_eq!(log_lasts(&config.unwrap()), expected.map(Duration::from_secs), "{rate}");
+        };
+        check("off", None);
+        check("16MiB", Some(128));
     }
 }

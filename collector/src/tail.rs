@@ -17,6 +17,7 @@ mod recent;
 mod rows;
 mod ticks;
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use ahash::AHashSet;
 use bytes::Bytes;
 use tailwater_journal::{Decision as Settled, Journal, Row, Slot};
 use tailwater_model::clock::Clock;
-use tailwater_model::ids::{LogId, Lsn, Shard, TraceId};
+use tailwater_model::ids::{BatchSeq, LogId, Lsn, Shard, TraceId};
 use tailwater_model::ledger::Account;
 use tailwater_model::otlp::columns::{LogColumns, SpanColumns};
 use tailwater_model::otlp::peek::{self, Keys};
@@ -34,7 +35,7 @@ use tailwater_red::Aggregator;
 use tailwater_sampling::governor::{self, Drain, Governor, Ladder, Pressure, Rung};
 use tailwater_sampling::policy::{Policy, Stratum};
 use tailwater_sampling::{
-    ADMISSION, Decision, LIVE_TRACES, Memory, Offer, Output, Own, Sampler, SpanAt, Threshold, Tick, TickRow,
+    ADMISSION, Decision, LIVE_TRACES, Memory, Offer, Output, Own, Sampler, SpanAt, Threshold, Tick, TickRow, Verdict,
 };
 use tracing::{error, info, warn};
 
@@ -69,6 +70,23 @@ pub struct Settings {
     pub commit: Duration,
     /// Bytes of spans kept, as received, that one batch takes of a tick's decisions.
     pub batch_bytes: u64,
+    /// How long the intake log has room for what one tenant may send; `None` without a limit of its rate.
+    pub log_lasts: Option<Duration>,
+}
+
+impl Settings {
+    /// Says if the intake log is too small for what waits under a policy.
+    fn check(&self, policy: &Policy) {
+        let timeout = Duration::from_nanos(policy.trace.timeout_ns);
+        if let Some(lasts) = self.log_lasts.filter(|lasts| *lasts < timeout) {
+            warn!(
+                ?timeout,
+                ?lasts,
+                "traces may wait longer (trace.timeout) than storage.intake_log.budget has room for what intake.rate.bytes_per_sec lets one tenant send: \
+                 they will be decided early"
+            );
+        }
+    }
 }
 
 /// What lies behind the road, read at every tick.
@@ -87,6 +105,14 @@ pub trait Behind: Send {
     fn policy(&mut self) -> Option<Policy>;
     /// How many traces of a tenant may wait at once.
     fn live_traces(&self, _tenant: &str) -> Option<u32> {
+        None
+    }
+    /// Where the intake log has hardly any room left: the records at its beginning that ought to be needed no more.
+    fn crowded(&self) -> Option<Range<Lsn>> {
+        None
+    }
+    /// What a clock says that nobody sets, ns since any moment; `None` where arrivals alone say the time.
+    fn steady_ns(&self) -> Option<u64> {
         None
     }
     /// Where the ladder stands now, what is fullest, and how long what is queued takes to drain.
@@ -120,6 +146,8 @@ pub struct Picked<'a> {
 pub struct Mark {
     shard: u8,
     slot: Slot,
+    /// A part of it may have been decided before, and forgotten.
+    is_again: bool,
 }
 
 /// What became of items.
@@ -164,8 +192,16 @@ pub struct Tail {
     followers: Followers,
     clock: Clock,
     next_tick_ns: u64,
+    /// Whether the replay is over.
+    is_live: bool,
+    /// A policy that cannot be run beside those that traces still wait under.
+    refused: Option<Policy>,
+    /// Records that no trace is to wait in any more.
+    hurried: Lsn,
     /// Traces of the open batch that have their first part in it, by their id among all tenants'.
     fresh: AHashSet<TraceId>,
+    /// Traces whose decision is in this batch, the open one when it was made, by their id among all tenants'.
+    decided: (BatchSeq, Vec<TraceId>),
     settled: Vec<Settle>,
     ticks: Vec<TickRow>,
     /// Of the kept traces of the open batch.
@@ -194,6 +230,7 @@ impl Tail {
             lag: settings.delay.max(Duration::from_secs(1)),
             commit: settings.commit,
         });
+        settings.check(&policy);
         let mut sampler = Sampler::new(policy, settings.memory, now_ns)?.keyed(log_id.0);
         if let Some(saved) = saved
             && let Err(error) = sampler.restore(saved)
@@ -215,7 +252,11 @@ impl Tail {
             followers: Followers::default(),
             clock: Clock::default(),
             next_tick_ns: 0,
+            is_live: false,
+            refused: None,
+            hurried: Lsn(0),
             fresh: AHashSet::new(),
+            decided: Default::default(),
             settled: Vec::new(),
             ticks: Vec::new(),
             wire_bytes: 0,
@@ -236,6 +277,7 @@ impl Tail {
         };
         let settings = Settings {
             follow_logs: true,
+            log_lasts: None,
             ..settings
         };
         Tail::new(settings, policy, None, log_id, behind, now_ns)
@@ -243,7 +285,29 @@ impl Tail {
 
     /// When [`Tail::tick`] looks at what is due again, by the arrival clock.
     pub fn next_tick_ns(&self) -> u64 {
-        self.next_tick_ns - self.clock.ahead_ns
+        self.clock.arrival(self.next_tick_ns)
+    }
+
+    /// The replay is over: what comes now has come now, and `now_ns` is what the system's clock says.
+    pub fn live(&mut self, now_ns: u64) {
+        self.is_live = true;
+        if let Some(steady_ns) = self.behind.steady_ns() {
+            self.clock.begin(now_ns, steady_ns);
+        }
+    }
+
+    /// The time that decisions are remembered by, when the system's clock says `now_ns`: it does not jump with that.
+    pub fn time(&self, now_ns: u64) -> u64 {
+        self.clock.at(now_ns, self.behind.steady_ns())
+    }
+
+    /// The time of what arrived then.
+    fn read(&mut self, arrival_ns: u64) -> u64 {
+        let steady_ns = if self.is_live { self.behind.steady_ns() } else { None };
+        match steady_ns {
+            Some(steady_ns) => self.clock.read_beside(arrival_ns, steady_ns),
+            None => self.clock.read(arrival_ns),
+        }
     }
 
     /// Whether nothing waits, neither spans nor log records.
@@ -251,9 +315,23 @@ impl Tail {
         self.sampler.waiting() == 0 && self.followers.is_empty()
     }
 
-    /// The sampler's section of a checkpoint.
-    pub fn encode(&self) -> Vec<u8> {
-        self.sampler.encode()
+    /// The sampler's section of a checkpoint that has the batches through `batch`. What is decided and in none of them is not in it either: after a crash
+    /// it comes again from the log, undecided. Ask for it while nothing can be decided between the checkpoint's draft and this.
+    pub fn encode(&self, batch: BatchSeq) -> Vec<u8> {
+        let (seq, traces) = &self.decided;
+        let mut undecided = if *seq > batch { traces.clone() } else { Vec::new() };
+        undecided.extend(
+            self.out.verdicts[self.resolved..]
+                .iter()
+                .map(|verdict| self.key(verdict)),
+        );
+        self.sampler.encode(&undecided)
+    }
+
+    /// The id of a verdict's trace among all tenants'.
+    fn key(&self, verdict: &Verdict<Mark>) -> TraceId {
+        let tenant = &self.tenants[verdict.tenant as usize];
+        Own::of(&self.log_id.0, tenant.as_bytes()).trace(verdict.trace)
     }
 
     /// Offers the spans of a record, those rejected apart, and stores what belongs to traces that are decided. In a replay what was
@@ -269,7 +347,7 @@ impl Tail {
     ) {
         let ordinals = entry.ordinals();
         let record = Record::new(lsn, entry, &ordinals, payload);
-        let now_ns = self.clock.read(entry.arrival_ns);
+        let now_ns = self.read(entry.arrival_ns);
         let tenant = self.tenant(&entry.tenant);
         let (mut whys, mut takes) = (Vec::new(), Vec::new());
         let mut is_held = false;
@@ -277,6 +355,7 @@ impl Tail {
         let (sampler, out, settled) = (&mut self.sampler, &mut self.out, &mut self.settled);
         // The journal knows a trace by its id among all tenants'.
         let (log_id, own) = (self.log_id, Own::of(&self.log_id.0, entry.tenant.as_bytes()));
+        let clock = &self.clock;
         let counted = red.as_ref().map(|red| red.keys().clone()).unwrap_or_default();
         let walked = peek::spans_for(payload, [&self.keys, &counted], |[span, counted]| {
             if rejected.next_if(|ordinal| **ordinal == span.ordinal).is_some() {
@@ -306,12 +385,15 @@ impl Tail {
                     journal.touch(shard, key, settled);
                     let decision = decision_of(settled, journal);
                     let is_kept = decision.keeps(trace);
+                    sampler.late(tenant, &decision, is_kept);
                     (decision, is_kept)
                 }
                 Row::Pending => {
+                    let forgotten_ns = journal.forgotten_ns(shard).min(sampler.forgotten_ns());
                     let open = || Mark {
                         shard,
                         slot: journal.open(shard, lsn),
+                        is_again: forgotten_ns > 0 && span.head.start <= clock.arrival(forgotten_ns),
                     };
                     let (decision, is_kept) = match sampler.begin(now_ns, tenant, span, at, open, out) {
                         Offer::Held | Offer::Refused | Offer::Again => {
@@ -346,6 +428,7 @@ impl Tail {
                 whys.push(Why {
                     decision,
                     trigger: None,
+                    is_partial: false,
                     is_late: true,
                 });
             } else {
@@ -376,13 +459,17 @@ impl Tail {
     /// Decides what is due by the arrival clock `now_ns`, if it is time to look again. After a stall that is all that waited, so there may be more than
     /// a batch should hold: while [`Tail::is_behind`], cut the batch, and [`Tail::go_on`] before anything else.
     pub fn tick(&mut self, now_ns: u64, journal: &mut Journal, spans: &mut SpanColumns, logs: &mut LogColumns) {
-        let now_ns = self.clock.read(now_ns);
+        let now_ns = self.read(now_ns);
         if now_ns < self.next_tick_ns {
             return;
         }
         self.next_tick_ns = now_ns + TICK_NS;
+        let refused = self.refused.take();
         if let Some(policy) = self.behind.policy() {
-            self.reload(policy);
+            self.settings.check(&policy);
+            self.reload(policy, true);
+        } else if let Some(policy) = refused {
+            self.reload(policy, false);
         }
         for (number, tenant) in self.tenants.iter().enumerate() {
             let most = self.behind.live_traces(tenant);
@@ -392,6 +479,7 @@ impl Tail {
         let rate = self.governor.rate(now_ns, drain);
         let budget = self.sampler.policy().budget.bytes_per_sec;
         self.calibrate(now_ns);
+        self.hurry();
         self.sampler.tick(Tick { now_ns, rate }, &mut self.out);
         let (queue, log) = self.behind.pressure();
         let is_cramped = self.sampler.is_cramped();
@@ -436,6 +524,11 @@ impl Tail {
         self.sampler.set_recent(recent);
     }
 
+    /// How many decisions were forgotten before their time.
+    pub fn crowded_out(&self) -> u64 {
+        self.sampler.crowded_out()
+    }
+
     /// Where overload stands.
     pub fn rung(&self) -> Rung {
         self.ladder.rung()
@@ -454,6 +547,9 @@ impl Tail {
 
     /// The open batch is cut: the traces that have their first part in it, its ticks, and the protobuf bytes of the spans that verdicts put into it.
     pub fn cut(&mut self) -> (AHashSet<TraceId>, Vec<TickRow>, u64) {
+        // What late spans were counted leaves with their rows.
+        self.sampler.counted(&mut self.out.ticks);
+        self.take_ticks();
         (
             std::mem::take(&mut self.fresh),
             std::mem::take(&mut self.ticks),
@@ -476,10 +572,11 @@ impl Tail {
         !self.ticks.is_empty()
     }
 
-    fn reload(&mut self, policy: Policy) {
+    /// One that cannot be run beside those that traces still wait under is tried again with the next tick.
+    fn reload(&mut self, policy: Policy, is_new: bool) {
         let epoch = policy.epoch;
         let budget = policy.budget.bytes_per_sec;
-        match self.sampler.reload(policy) {
+        match self.sampler.reload(policy.clone()) {
             Ok(()) => {
                 self.keys = self.sampler.keys();
                 self.governor.set_budget(budget);
@@ -488,8 +585,31 @@ impl Tail {
                     "sampling policy taken up; traces that wait are decided by theirs"
                 );
             }
-            Err(error) => warn!(%error, "the new sampling policy cannot be run; the old one stays"),
+            Err(error) => {
+                self.refused = Some(policy);
+                if is_new {
+                    warn!(%error, "the new sampling policy cannot be run yet; the old one stays until traces that wait are decided");
+                }
+            }
         }
+    }
+
+    /// Where the intake log is nearly full, its beginning is let go: what waits in it is decided now, with what is due and by its budget. The next
+    /// checkpoint makes the room.
+    fn hurry(&mut self) {
+        let Some(Range { start, end }) = self.behind.crowded() else {
+            return;
+        };
+        // Until the log begins further on those are the traces that are decided already, and few more.
+        if self.hurried.0 >= start.0 + end.0.saturating_sub(start.0) * 3 / 4 {
+            return;
+        }
+        self.hurried = end;
+        self.sampler.hurry(end);
+        warn!(
+            through = end.0,
+            "the intake log is nearly full; the traces that have waited longest are decided now"
+        );
     }
 
     /// While nothing is committed nothing is known, however long that takes.
@@ -512,14 +632,19 @@ impl Tail {
         number
     }
 
-    /// Turns verdicts into rows, counts and decisions of the open batch, until those kept are of `bytes_max`; a verdict is settled whole.
-    fn resolve(&mut self, bytes_max: u64, journal: &mut Journal, spans: &mut SpanColumns, logs: &mut LogColumns) {
-        let ahead_ns = self.clock.ahead_ns;
+    /// Takes rows of `sampling_ticks` into the open batch, by the clock of arrivals.
+    fn take_ticks(&mut self) {
+        let clock = &self.clock;
         let ticks = self.out.ticks.drain(..).map(|row| TickRow {
-            at_ns: row.at_ns.saturating_sub(ahead_ns),
+            at_ns: clock.arrival(row.at_ns),
             ..row
         });
         self.ticks.extend(ticks);
+    }
+
+    /// Turns verdicts into rows, counts and decisions of the open batch, until those kept are of `bytes_max`; a verdict is settled whole.
+    fn resolve(&mut self, bytes_max: u64, journal: &mut Journal, spans: &mut SpanColumns, logs: &mut LogColumns) {
+        self.take_ticks();
         if self.out.verdicts.is_empty() {
             return;
         }
@@ -535,11 +660,11 @@ impl Tail {
         self.follow(verdicts, journal, logs);
         let mut whys = Vec::new();
         let mut ready = Ready::new();
-        for verdict in verdicts {
-            let Mark { shard, slot } = verdict.mark;
+        let keys: Vec<TraceId> = verdicts.iter().map(|verdict| self.key(verdict)).collect();
+        for (verdict, key) in verdicts.iter().zip(&keys) {
+            let (Mark { shard, slot, .. }, key) = (verdict.mark, *key);
             let settled = settled_as(&verdict.decision, journal);
             let tenant = &self.tenants[verdict.tenant as usize];
-            let key = Own::of(&self.log_id.0, tenant.as_bytes()).trace(verdict.trace);
             journal.decide(shard, slot, key, settled);
             if verdict.again > 0 {
                 self.settled.push(Settle {
@@ -575,12 +700,18 @@ impl Tail {
             whys.push(Why {
                 decision: verdict.decision.clone(),
                 trigger: Some(verdict.trigger),
+                is_partial: verdict.trigger.is_partial() || verdict.mark.is_again,
                 is_late: false,
             });
         }
         self.store_ready(Signal::Traces, ready, |tail, record, takes| {
             tail.store(record, takes, &whys, spans);
         });
+        let open = BatchSeq(journal.batch().0 + 1);
+        if self.decided.0 != open {
+            self.decided = (open, Vec::new());
+        }
+        self.decided.1.extend(keys);
         self.resolved = upto;
         self.out = out;
         if !self.is_behind() {

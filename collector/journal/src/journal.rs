@@ -498,7 +498,7 @@ impl Journal {
     }
 
     /// Arrival clock of the youngest decision that `shard` has forgotten, 0 for none. An unknown trace whose spans began at or before it
-    /// may have been decided already: its new decision is flagged late.
+    /// may have been decided already: its new decision is flagged partial.
     pub fn forgotten_ns(&self, shard: u8) -> u64 {
         self.shards[usize::from(shard)].forgotten_ns
     }

@@ -13,11 +13,11 @@
 //! Assumes: spans of one trace come to one sampler, in LSN order; byte-identical requests were taken out before.
 //! Leaves out: reading spans ([`tailwater_model::otlp::peek`]), storing, and what happened before a crash: what waits comes back from the log.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use ahash::RandomState;
-use tailwater_model::ids::TraceId;
+use tailwater_model::ids::{Lsn, TraceId};
 use tailwater_model::otlp::peek::{Keys, SpanPeek};
 
 use crate::again;
@@ -152,7 +152,13 @@ pub struct Sampler<M> {
     /// By [`memory::Short`].
     short_reasons: [Arc<str>; 2],
     tick: u64,
+    /// As of the last tick.
+    rate: f64,
     now_ns: u64,
+    /// Of what was decided before nothing is known but what was restored.
+    begun_ns: u64,
+    /// Traces that begin below are due.
+    hurried: Lsn,
     fired: Vec<(Entry, u32)>,
     fault: Fault,
 }
@@ -184,7 +190,10 @@ impl<M: Copy> Sampler<M> {
             live: Vec::new(),
             short_reasons: [ADMISSION.into(), LIVE_TRACES.into()],
             tick: 0,
+            rate: f64::INFINITY,
             now_ns,
+            begun_ns: now_ns,
+            hurried: Lsn(0),
             fired: Vec::new(),
             fault: Fault::None,
         };
@@ -198,14 +207,9 @@ impl<M: Copy> Sampler<M> {
     /// # Errors
     /// A sentence, for a policy that cannot be run, alone or beside those that traces still wait under; the old one stays.
     pub fn reload(&mut self, policy: Policy) -> Result<(), String> {
-        // Traces that wait read the values of later spans by their own policy's places: those stay where they are.
-        let keys = self
-            .policies
-            .get(self.current)
-            .and_then(Option::as_ref)
-            .map_or(&[][..], |live| live.program.key_names());
-        let has_waiting = self.table.len() > 0;
-        let program = Program::after(&policy, if has_waiting { keys } else { &[] })?;
+        // Traces that wait read the values of later spans by their own policy's places: those stay where they are, and all others are free.
+        let waiting = self.policies.iter().flatten().filter(|live| live.waiting > 0);
+        let program = Program::beside(&policy, waiting.map(|live| &live.program))?;
         let reasons = policy.strata.iter().map(|stratum| Arc::from(&*stratum.name)).collect();
         let policies = &mut self.policies;
         policies.push(Some(Live {
@@ -435,18 +439,48 @@ impl<M: Copy> Sampler<M> {
     }
 
     fn late_span(&mut self, tenant: u32, late: Late) -> Offer {
-        let (reason, epoch) = match &late {
-            Late::Kept(decision) => (decision.reason.clone(), decision.epoch),
-            // Which stratum dropped it is not remembered.
-            Late::Dropped => (Arc::from("late"), self.live().policy.epoch),
-        };
-        let is_kept = matches!(late, Late::Kept(_));
+        match late {
+            Late::Kept(decision) => {
+                self.late(tenant, &decision, true);
+                Offer::Late(decision)
+            }
+            Late::Dropped => {
+                // Which stratum dropped it is not remembered.
+                let epoch = self.live().policy.epoch;
+                self.count_late(tenant, Arc::from("late"), epoch, false);
+                Offer::Dropped
+            }
+        }
+    }
+
+    /// Counts a late span whose decision the caller knew: [`Sampler::begin`] was not asked.
+    pub fn late(&mut self, tenant: u32, decision: &Decision, is_kept: bool) {
+        self.count_late(tenant, decision.reason.clone(), decision.epoch, is_kept);
+    }
+
+    fn count_late(&mut self, tenant: u32, reason: Arc<str>, epoch: u64, is_kept: bool) {
         let row = self.row(tenant, reason, epoch);
         row.late_spans += 1;
         row.late_kept_spans += u64::from(is_kept);
-        match late {
-            Late::Kept(decision) => Offer::Late(decision),
-            Late::Dropped => Offer::Dropped,
+    }
+
+    /// Has the next tick decide the traces whose first span lies below `below`, due or not: the log that they wait in has no more room for them.
+    pub fn hurry(&mut self, below: Lsn) {
+        self.hurried = self.hurried.max(below);
+    }
+
+    /// What was counted since the last tick, as rows of the tick under way: what is settled with it needs not wait for that.
+    pub fn counted(&mut self, ticks: &mut Vec<TickRow>) {
+        let (tokens, rate) = (self.controller.tokens[0], self.rate);
+        for ((tenant, ..), row) in self.rows.drain() {
+            ticks.push(TickRow {
+                tenant: String::from_utf8_lossy(self.tenants.name(tenant)).into(),
+                tick: self.tick + 1,
+                at_ns: self.now_ns,
+                tokens,
+                rate,
+                ..row
+            });
         }
     }
 
@@ -476,9 +510,23 @@ impl<M: Copy> Sampler<M> {
             }
         }
         self.fired = fired;
+        self.add_hurried(&mut due);
+        self.rate = tick.rate;
         self.decide(&due, tick.rate, out);
         self.admission.fall(self.bytes() as f64 / self.limit_bytes() as f64);
         self.live.iter_mut().for_each(memory::Live::fall);
+    }
+
+    /// Adds the traces that [`Sampler::hurry`] was asked for.
+    fn add_hurried(&mut self, due: &mut Vec<(u32, Trigger)>) {
+        let below = std::mem::take(&mut self.hurried);
+        if below == Lsn(0) {
+            return;
+        }
+        let known: HashSet<u32, RandomState> = due.iter().map(|(place, _)| *place).collect();
+        let places = self.table.waiting();
+        let early = places.filter(|place| self.table.first_lsn(*place) < below && !known.contains(place));
+        due.extend(early.map(|place| (place, Trigger::Admission)));
     }
 
     /// Decides everything that waits, for a shutdown after which nothing is read again.
@@ -551,6 +599,17 @@ impl<M: Copy> Sampler<M> {
     /// Traces remembered, kept and dropped.
     pub fn remembered(&self) -> (usize, usize) {
         self.late.len()
+    }
+
+    /// An unknown trace whose spans began at or before this may have been decided already, ns of the clock that [`Sampler::tick`] is told; what was
+    /// decided before the last restart is taken for forgotten.
+    pub fn forgotten_ns(&self) -> u64 {
+        self.late.forgotten_ns().max(self.begun_ns)
+    }
+
+    /// How many decisions were forgotten before their time, because more were made than are remembered.
+    pub fn crowded_out(&self) -> u64 {
+        self.late.crowded_out()
     }
 
     /// Names of the strata that got less than they asked for in the last tick.

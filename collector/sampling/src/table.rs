@@ -264,6 +264,14 @@ impl<M> Table<M> {
         self.traces.get_mut(place)
     }
 
+    /// The record of a trace's first span.
+    pub fn first_lsn(&self, place: u32) -> Lsn {
+        match self.traces.get(place).first_chunk {
+            NONE => Lsn(u64::MAX),
+            chunk => self.chunks.get(chunk).spans[0].lsn,
+        }
+    }
+
     /// Whether it is this trace that waits at a place.
     #[inline]
     pub fn is_at(&self, place: u32, tenant: u32, id: TraceId) -> bool {

@@ -31,7 +31,7 @@ pub enum Trigger {
     Timeout,
     /// It has too many spans, or too many bytes.
     SpanLimit,
-    /// Memory was short.
+    /// Memory was short, or the log that it waits in.
     Admission,
     /// Everything had to be decided.
     Shutdown,

@@ -13,7 +13,7 @@ use rand::{Rng, SeedableRng};
 use tailwater_model::ids::TraceId;
 use tailwater_storage::outbox::Head;
 
-use super::process::{self, Process, counter, span_of, tail_settings};
+use super::process::{self, Process, Saved, counter, span_of, tail_settings};
 use super::tests::{NOW, SECOND, request_of};
 use super::*;
 
@@ -90,7 +90,11 @@ type Red = BTreeMap<(String, i8, bool, bool, i64), [i64; 3]>;
 #[derive(Default)]
 struct Settled {
     batches: Vec<Bytes>,
+    /// Of checkpoints that might have been made, and are there if the last batch in them is.
+    saved: Vec<Saved>,
     red: Red,
+    /// Of every stored trace.
+    first_parts: BTreeMap<TraceId, u64>,
     /// Threshold of every stored span.
     rows: BTreeMap<(TraceId, Vec<u8>), i64>,
     ends: BTreeMap<Account, u64>,
@@ -103,10 +107,14 @@ impl Settled {
             policy: Some(POLICY),
             tail: tail_settings(1 << 20),
             red: counter(),
+            saved: self.saved.last().map(|(_, bytes)| &bytes[..]),
         };
-        let made = process.run(&self.batches, log, new);
-        made.iter().take(keep).for_each(|batch| self.settle(batch));
-        made.len()
+        let left = process.run(&self.batches, log, new);
+        left.batches.iter().take(keep).for_each(|batch| self.settle(batch));
+        self.saved.extend(left.saved);
+        let settled = self.batches.len() as u64;
+        self.saved.retain(|(batch, _)| batch.0 <= settled);
+        left.batches.len()
     }
 
     fn settle(&mut self, batch: &Sealed) {
@@ -124,6 +132,10 @@ impl Settled {
                     let span = column("span_id").as_binary::<i32>().value(row).to_vec();
                     let before = self.rows.insert((id, span), long("sample_threshold"));
                     assert!(before.is_none(), "a span is stored once");
+                } else if frame.table == Table::Traces {
+                    let id = TraceId(column("trace_id").as_binary::<i32>().value(row).try_into().unwrap());
+                    let part = column("part").as_primitive::<Int32Type>().value(row);
+                    *self.first_parts.entry(id).or_default() += u64::from(part == 0);
                 } else if frame.table == Table::Red {
                     let names = column("operation").as_dictionary::<Int32Type>();
                     let name = names.values().as_string::<i32>().value(names.key(row).unwrap());
@@ -172,6 +184,7 @@ impl Settled {
                 "{place}: {trace:?}: a decision to keep holds for all of a trace"
             );
             assert_eq!(thresholds.len(), 1, "{place}: {trace:?}: a decision stays");
+            assert_eq!(self.first_parts[&trace], 1, "{place}: {trace:?}: counted once");
         }
     }
 }

@@ -145,9 +145,10 @@ impl Settled {
                 ..tail_settings(of.recent_bytes)
             },
             red: None,
+            saved: None,
         };
-        let made = process.run(&self.batches, log, new);
-        made.iter().take(of.keep).for_each(|batch| self.settle(batch));
+        let left = process.run(&self.batches, log, new);
+        left.batches.iter().take(of.keep).for_each(|batch| self.settle(batch));
     }
 
     fn settle(&mut self, batch: &Sealed) {

@@ -25,9 +25,24 @@ pub(super) trait Log: Clone + Send + 'static {
     fn live_traces(&self) -> Option<u32> {
         None
     }
+
+    /// Its beginning, where it has hardly any room left.
+    fn crowded(&self) -> Option<std::ops::Range<Lsn>> {
+        None
+    }
+
+    /// A clock that nobody sets.
+    fn steady_ns(&self) -> Option<u64> {
+        None
+    }
+
+    /// A policy that was read.
+    fn policy(&self) -> Option<Policy> {
+        None
+    }
 }
 
-/// A log behind which nothing is short and no policy changes; what commits took, if there are any.
+/// A log behind which nothing is short; what commits took, if there are any.
 pub(super) struct Calm<L>(pub L, pub Option<Arc<Waiting>>);
 
 impl<L: Log> Behind for Calm<L> {
@@ -52,10 +67,16 @@ impl<L: Log> Behind for Calm<L> {
         })
     }
     fn policy(&mut self) -> Option<Policy> {
-        None
+        self.0.policy()
     }
     fn live_traces(&self, _: &str) -> Option<u32> {
         self.0.live_traces()
+    }
+    fn crowded(&self) -> Option<std::ops::Range<Lsn>> {
+        self.0.crowded()
+    }
+    fn steady_ns(&self) -> Option<u64> {
+        self.0.steady_ns()
     }
 }
 
@@ -83,7 +104,18 @@ pub(super) struct Process<'a> {
     pub policy: Option<&'a str>,
     pub tail: tail::Settings,
     pub red: Option<Arc<Mutex<Aggregator>>>,
+    /// The sampler's section of the last checkpoint.
+    pub saved: Option<&'a [u8]>,
 }
+
+/// What a process leaves behind.
+pub(super) struct Left {
+    pub batches: Vec<Sealed>,
+    /// The sampler's section of every checkpoint that might have been made, with the last batch in it.
+    pub saved: Vec<Saved>,
+}
+
+pub(super) type Saved = (BatchSeq, Vec<u8>);
 
 /// No log record follows its trace.
 pub(super) fn tail_settings(recent_bytes: u64) -> tail::Settings {
@@ -96,6 +128,7 @@ pub(super) fn tail_settings(recent_bytes: u64) -> tail::Settings {
         commit: Duration::from_secs(30),
         // A few spans: a tick may need several batches.
         batch_bytes: 4000,
+        log_lasts: None,
     }
 }
 
@@ -107,28 +140,41 @@ pub(super) fn counter() -> Option<Arc<Mutex<Aggregator>>> {
 }
 
 impl Process<'_> {
-    /// Starts on the settlements of earlier batches, walks what the log still gives and then its `new` records, and ends cleanly. Answers
-    /// its batches.
-    pub fn run(self, settled: &[Bytes], log: &impl Log, new: std::ops::Range<u64>) -> Vec<Sealed> {
+    /// Starts on the settlements of earlier batches, walks what the log still gives and then its `new` records, and ends cleanly.
+    pub fn run(self, settled: &[Bytes], log: &impl Log, new: std::ops::Range<u64>) -> Left {
         let journal = recovered(settled);
         let log_id = journal.lock().log_id();
         let behind = Box::new(Calm(log.clone(), None));
         let (tail, leftover) = match self.policy {
             Some(policy) => {
                 let policy = policy::read(Path::new("p.yaml"), policy).unwrap();
-                let tail = Tail::new(self.tail, policy, None, log_id, behind, NOW).unwrap();
+                let tail = Tail::new(self.tail, policy, self.saved, log_id, behind, NOW).unwrap();
                 (Some(Arc::new(Mutex::new(tail))), None)
             }
             None => (None, Some(Tail::leftover(self.tail, log_id, behind, NOW).unwrap())),
         };
         let (outbox, sealed) = mpsc::sync_channel(1000);
-        let parts = Parts {
-            tail,
+        let mut road = Road::new(Parts {
+            tail: tail.clone(),
             leftover,
             ..parts(journal.clone(), self.red, outbox)
-        };
-        walk(parts, log, new);
-        sealed.try_iter().collect()
+        });
+        let saved = Arc::new(Mutex::new(Vec::new()));
+        if let Some(tail) = tail {
+            // As the keeper does.
+            let (journal, saved) = (journal.clone(), saved.clone());
+            road.look = Some(Box::new(move || {
+                let tail = tail.lock();
+                let batch = journal.lock().batch();
+                saved.lock().push((batch, tail.encode(batch)));
+            }));
+        }
+        walk_road(road, &journal, log, new);
+        let saved = std::mem::take(&mut *saved.lock());
+        Left {
+            batches: sealed.try_iter().collect(),
+            saved,
+        }
     }
 }
 
@@ -143,9 +189,14 @@ pub(super) fn recovered(settled: &[Bytes]) -> Arc<Mutex<Journal>> {
 
 /// Walks what the log still gives, and its `new` records.
 pub(super) fn walk(parts: Parts, log: &impl Log, new: std::ops::Range<u64>) {
-    let from = parts.journal.lock().replay_from().0;
+    let journal = parts.journal.clone();
+    walk_road(Road::new(parts), &journal, log, new);
+}
+
+fn walk_road(road: Road, journal: &Mutex<Journal>, log: &impl Log, new: std::ops::Range<u64>) {
+    let from = journal.lock().replay_from().0;
     let replay = (from..new.start).map(|lsn| Ok(log.record(lsn))).collect();
-    assert_eq!(run(parts, replay, new.map(|lsn| log.record(lsn))), None);
+    assert_eq!(run_road(road, replay, new.map(|lsn| log.record(lsn))), None);
 }
 
 /// Walks a replay, then `new` records. Answers why it did not come to the end.
@@ -154,11 +205,19 @@ pub(super) fn run(
     replay: Vec<Result<Accepted, ReplayError>>,
     new: impl Iterator<Item = Accepted>,
 ) -> Option<String> {
+    run_road(Road::new(parts), replay, new)
+}
+
+fn run_road(
+    road: Road,
+    replay: Vec<Result<Accepted, ReplayError>>,
+    new: impl Iterator<Item = Accepted>,
+) -> Option<String> {
     let (sender, records) = mpsc::channel();
     new.for_each(|record| sender.send(record).unwrap());
     drop(sender);
     let (fatal, mut failed) = Fatal::new();
-    Road::new(parts).run(replay.into_iter(), &records, |_| {}, &fatal);
+    road.run(replay.into_iter(), &records, |_| {}, &fatal);
     failed.try_recv().ok()
 }
 

@@ -13,7 +13,7 @@ use tailwater_model::ids::TraceId;
 use tailwater_sampling::{Randomness, Threshold};
 use tailwater_storage::outbox::Head;
 
-use super::process::{self, Log as _, Process, span_of, tail_settings, tenant_of, trace_of};
+use super::process::{self, Log as _, Process, Saved, span_of, tail_settings, tenant_of, trace_of};
 use super::tests::{LOG_ID, NOW, SECOND, request_of};
 use super::*;
 use crate::tail;
@@ -72,7 +72,11 @@ type Stored = (i64, f64, String, bool);
 #[derive(Default)]
 struct Settled {
     batches: Vec<Bytes>,
+    /// Of checkpoints that might have been made, and are there if the last batch in them is.
+    saved: Vec<Saved>,
     rows: BTreeMap<(TraceId, Vec<u8>), Stored>,
+    /// Late rows, and what table `sampling_ticks` says of them.
+    late: [u64; 2],
     /// Rows of spans that have one.
     again: u64,
     first_parts: BTreeMap<TraceId, u64>,
@@ -97,9 +101,17 @@ impl Settled {
             policy,
             tail: tail_settings(recent_bytes),
             red: None,
+            saved: self.saved.last().map(|(_, bytes)| &bytes[..]),
         };
-        let made = process.run(&self.batches, log, new);
-        made.iter().take(keep).for_each(|batch| self.settle(batch));
+        let left = process.run(&self.batches, log, new);
+        left.batches.iter().take(keep).for_each(|batch| self.settle(batch));
+        if policy.is_none() {
+            // A checkpoint without a sampler.
+            self.saved.clear();
+        }
+        self.saved.extend(left.saved);
+        let settled = self.batches.len() as u64;
+        self.saved.retain(|(batch, _)| batch.0 <= settled);
     }
 
     fn settle(&mut self, batch: &Sealed) {
@@ -161,6 +173,10 @@ impl Settled {
                         // What comes again after the decision, or without a policy, is stored again.
                         assert!(before.is_none() || late || reason == "all", "a span is stored once");
                         self.again += u64::from(before.is_some());
+                        self.late[0] += u64::from(late);
+                    }
+                    Table::SamplingTicks => {
+                        self.late[1] += column("late_kept_spans").as_primitive::<Int64Type>().value(row) as u64;
                     }
                     Table::Traces => {
                         let part = column("part").as_primitive::<Int32Type>().value(row);
@@ -276,6 +292,7 @@ fn check(seed: u64, live_traces: Option<u32>) -> (BTreeSet<&'static str>, u64) {
         settled.bytes[1] + settled.bytes[2] + settled.bytes[3] + last,
         "seed {seed}: to the byte"
     );
+    assert_eq!(settled.late[0], settled.late[1], "seed {seed}: late spans are counted");
     for (trace, (_, reason)) in &kept {
         assert_eq!(settled.first_parts.get(trace), Some(&1), "seed {seed}: counted once");
         assert_ne!(reason, "drop");

@@ -1,8 +1,9 @@
 //! What lies behind the road: the intake log's records, the outbox's queue, the policy's file.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use tailwater_config::Problems;
@@ -10,7 +11,7 @@ use tailwater_journal::record::Head;
 use tailwater_model::ids::Lsn;
 use tailwater_sampling::governor::{Drain, Rung};
 use tailwater_sampling::policy::{self, Policy};
-use tailwater_wal::Wal;
+use tailwater_wal::{Stats, Wal};
 use tracing::{error, info, warn};
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -39,7 +40,14 @@ pub struct Logs {
     pub live_traces: LiveTraces,
     /// What intake refuses by.
     pub gate: Arc<Gate>,
+    /// Any moment, by a clock that nobody sets.
+    pub begun: Instant,
 }
+
+/// From this part of its room on the intake log lets its beginning go, and what waits there is decided early.
+const CROWDED: f64 = 0.9;
+/// So much of it, in records.
+const LET_GO: u64 = 4;
 
 impl Behind for Logs {
     fn drain(&self) -> Drain {
@@ -61,12 +69,18 @@ impl Behind for Logs {
 
     fn pressure(&self) -> (f64, f64) {
         let stats = self.intake.stats();
-        let part = |of: u64, limit: u64| of as f64 / limit.max(1) as f64;
-        (
-            part(stats.queue_bytes, stats.queue_bytes_max),
-            // Segments kept for reuse are room, too.
-            part(stats.disk_bytes, stats.budget_bytes) * part(stats.segments, stats.segments + stats.free_segments),
-        )
+        (part(stats.queue_bytes, stats.queue_bytes_max), full(&stats))
+    }
+
+    fn crowded(&self) -> Option<Range<Lsn>> {
+        let stats = self.intake.stats();
+        let first = stats.first_seq;
+        let end = first + stats.next_seq.saturating_sub(first) / LET_GO;
+        (full(&stats) > CROWDED).then_some(Lsn(first)..Lsn(end))
+    }
+
+    fn steady_ns(&self) -> Option<u64> {
+        Some(self.begun.elapsed().as_nanos() as u64)
     }
 
     fn records(&self, lsns: Vec<Lsn>) -> Box<dyn Picks> {
@@ -87,6 +101,15 @@ impl Behind for Logs {
     fn stand(&mut self, rung: Rung, fullest: Cause, delay: Duration) {
         self.gate.stand(rung, fullest, delay);
     }
+}
+
+fn part(of: u64, limit: u64) -> f64 {
+    of as f64 / limit.max(1) as f64
+}
+
+/// The part of the intake log's room that is taken. Segments kept for reuse are room, too.
+fn full(stats: &Stats) -> f64 {
+    part(stats.disk_bytes, stats.budget_bytes) * part(stats.segments, stats.segments + stats.free_segments)
 }
 
 /// Records of the intake log. What does not verify is set aside, as a replay does.

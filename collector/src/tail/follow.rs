@@ -228,7 +228,6 @@ impl Tail {
                     bytes,
                 };
                 let due_ns = self
-                    .clock
                     .read(entry.arrival_ns)
                     .saturating_add(self.sampler.policy().trace.timeout_ns);
                 self.hold((tenant, trace, key), shard, at, due_ns, journal);
@@ -303,6 +302,7 @@ impl Tail {
                 mark: Mark {
                     shard,
                     slot: journal.open(shard, at.lsn),
+                    is_again: false,
                 },
                 due_ns,
                 logs: Vec::new(),
@@ -331,17 +331,20 @@ impl Tail {
         self.store_ready_logs(ready, &whys, logs);
     }
 
-    /// Log records whose trace has not come by `now_ns`.
+    /// Log records whose trace has not come by `now_ns`, or that the intake log has no more room for.
     pub(super) fn expire_logs(&mut self, now_ns: u64, journal: &mut Journal, logs: &mut LogColumns) {
         let (mut ready, mut whys) = (Ready::new(), Vec::new());
-        while let Some((due_ns, key)) = self.followers.due.front().copied()
-            && due_ns <= now_ns
-        {
-            self.followers.due.pop_front();
+        while let Some((due_ns, key)) = self.followers.due.front().copied() {
             let Some(wait) = self.followers.waits.get_mut(&key).filter(|wait| wait.due_ns == due_ns) else {
+                self.followers.due.pop_front();
                 continue;
             };
-            if self.sampler.waits(wait.tenant, wait.trace) {
+            let is_hurried = wait.logs.first().is_some_and(|log| log.lsn < self.hurried);
+            if due_ns > now_ns && !is_hurried {
+                break;
+            }
+            self.followers.due.pop_front();
+            if !is_hurried && self.sampler.waits(wait.tenant, wait.trace) {
                 // Its own time is up soon, and then it is decided.
                 wait.due_ns = now_ns.saturating_add(self.sampler.policy().trace.timeout_ns);
                 self.followers.due.push_back((wait.due_ns, key));

@@ -64,6 +64,7 @@ pub(super) struct Take {
 pub(super) struct Why {
     pub decision: Decision,
     pub trigger: Option<Trigger>,
+    pub is_partial: bool,
     pub is_late: bool,
 }
 
@@ -184,7 +185,7 @@ impl Tail {
                 let rest = Sampling {
                     sample_reason: Some(&why.decision.reason),
                     trigger: why.trigger.map(Trigger::name),
-                    partial: Some(why.trigger.is_some_and(Trigger::is_partial)),
+                    partial: Some(why.is_partial),
                     late: Some(why.is_late),
                     policy_epoch: Some(why.decision.epoch as i64),
                     trace_state: Some(&said.trace_state),

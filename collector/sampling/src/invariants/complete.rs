@@ -129,7 +129,7 @@ fn counts(memory: Memory, buffer_bytes: u64, life_s: u64, seed: u64) -> Counts {
                     .unwrap();
             }
             if ticked % (2 * life_s) == 0 {
-                let checkpoint = sampler.encode();
+                let checkpoint = sampler.encode(&[]);
                 sampler = begin(now_ns);
                 sampler.restore(&checkpoint).unwrap();
                 let mut again: Vec<usize> = waits.drain().flat_map(|(_, places)| places).collect();

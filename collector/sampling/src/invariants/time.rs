@@ -6,6 +6,10 @@ use super::{ERRORS_AND_REST, SECOND_NS, goal, policy, sampler};
 use crate::fault::Fault;
 use crate::sampler::{Offer, Output, Tick};
 use crate::sim::{Burst, Ours, Random, START_NS, Traffic};
+use crate::threshold::Threshold;
+use crate::verdict::Trigger;
+use tailwater_model::ids::Lsn;
+use tailwater_model::otlp::value::Raw;
 
 /// A trace may be known better twice in a moment, each time with the same deadline.
 #[test]
@@ -131,7 +135,7 @@ fn a_restart_goes_on_where_it_was() {
         .iter()
         .map(|verdict| (verdict.trace, verdict.keep))
         .collect();
-    let bytes = ours.sampler().encode();
+    let bytes = ours.sampler().encode(&[]);
     let mut again = sampler(goal(200.0, ""), Fault::None);
     again.restore(&bytes).unwrap();
     assert!(!decided.is_empty());
@@ -153,7 +157,7 @@ fn a_restart_goes_on_where_it_was() {
         );
     }
     // Byte-equal but for the order of hash sets.
-    assert_eq!(again.encode().len(), bytes.len());
+    assert_eq!(again.encode(&[]).len(), bytes.len());
 }
 
 /// A reload takes effect for new traces; those that wait are decided by the policy that they began under.
@@ -187,4 +191,95 @@ fn a_reload_leaves_waiting_traces_to_their_policy() {
     }
     assert_eq!(epochs[&1], first.len());
     assert_eq!(epochs[&2], second.len());
+}
+
+/// Every edit asks for a hundred other attributes, while a trace of the first policy waits.
+#[test]
+fn a_trace_that_waits_stands_in_the_way_of_no_number_of_reloads() {
+    let of = |epoch: u64, keys: Vec<String>| {
+        let tests: Vec<_> = keys.iter().map(|key| format!("span.attr[\"{key}\"] exists")).collect();
+        let mut policy = policy(&format!(
+            "strata: [{{name: met, when: 'any({})', target: all}}, {{name: rest, target: all}}]",
+            tests.join(" or ")
+        ));
+        policy.epoch = epoch;
+        policy
+    };
+    let mut sampler = sampler(of(1, vec!["first".into()]), Fault::None);
+    let (tenant, mut out) = (sampler.tenant("a"), Output::default());
+    let made = &Traffic::default().second(0, &mut Random::new(1))[0];
+    let (mut span, at) = made.span(b"s", b"op");
+    sampler.offer(START_NS, tenant, &span, at, || (), &mut out);
+    for epoch in 2..52 {
+        sampler
+            .reload(of(epoch, (0..100).map(|n| format!("{epoch}-{n}")).collect()))
+            .unwrap();
+        assert_eq!(sampler.keys().len(), 101);
+    }
+    // Its own attribute is looked for where it always was.
+    let values = [Some(Raw(b"\x0a\x03yes"))];
+    (span.values, span.head.span_id) = (&values, &[9; 8]);
+    sampler.offer(START_NS, tenant, &span, at, || (), &mut out);
+    let (now_ns, rate) = (START_NS + 100 * SECOND_NS, f64::INFINITY);
+    sampler.tick(Tick { now_ns, rate }, &mut out);
+    let reasons: Vec<_> = out.verdicts.iter().map(|verdict| &*verdict.decision.reason).collect();
+    assert_eq!((reasons, out.verdicts[0].decision.epoch), (vec!["met"], 1));
+}
+
+/// What waits below a record is decided at the next tick, as what is due beside it is.
+#[test]
+fn what_the_log_has_no_room_for_is_decided_early() {
+    let mut sampler = sampler(policy("strata: [{name: rest, target: 50%}]"), Fault::None);
+    let (tenant, mut out) = (sampler.tenant("a"), Output::default());
+    let made = Traffic::default().second(0, &mut Random::new(1));
+    for (lsn, made) in made.iter().enumerate() {
+        let (span, mut at) = made.span(b"s", b"op");
+        at.lsn = Lsn(lsn as u64 + 1);
+        sampler.offer(START_NS, tenant, &span, at, || (), &mut out);
+    }
+    let rate = f64::INFINITY;
+    let mut tick = |now_ns: u64, below: u64| {
+        sampler.hurry(Lsn(below));
+        sampler.tick(Tick { now_ns, rate }, &mut out);
+        let said = out.verdicts.iter().map(|verdict| {
+            assert_eq!(verdict.decision.threshold, Threshold::of_probability(0.5));
+            verdict.trigger
+        });
+        let said: Vec<Trigger> = said.collect();
+        out.clear();
+        said
+    };
+    assert!(tick(START_NS, 0).is_empty());
+    assert_eq!(tick(START_NS, 8), [Trigger::Admission; 7]);
+    assert!(tick(START_NS, 8).is_empty());
+    // All of them are due.
+    let due = tick(START_NS + 100 * SECOND_NS, 20);
+    assert_eq!(due.len(), made.len() - 7);
+    assert!(!due.contains(&Trigger::Admission));
+}
+
+/// Late spans are counted whoever knew the decision, and not twice.
+#[test]
+fn late_spans_are_counted_before_the_tick_is_over() {
+    let mut sampler = sampler(policy("strata: [{name: rest, target: all}]"), Fault::None);
+    let (tenant, mut out) = (sampler.tenant("a"), Output::default());
+    let made = &Traffic::default().second(0, &mut Random::new(1))[0];
+    let (span, at) = made.span(b"s", b"op");
+    sampler.offer(START_NS, tenant, &span, at, || (), &mut out);
+    let (now_ns, rate) = (START_NS + 100 * SECOND_NS, 1e9);
+    sampler.tick(Tick { now_ns, rate }, &mut out);
+    let decision = out.verdicts[0].decision.clone();
+    out.clear();
+    let late = sampler.offer(now_ns, tenant, &span, at, || (), &mut out);
+    assert_eq!(late, Offer::Late(decision.clone()));
+    sampler.late(tenant, &decision, true);
+    sampler.late(tenant, &decision, false);
+    let mut rows = Vec::new();
+    sampler.counted(&mut rows);
+    let row = &rows[0];
+    assert_eq!((rows.len(), &*row.tenant, &*row.stratum), (1, "a", "rest"));
+    assert_eq!((row.late_spans, row.late_kept_spans, row.seen_traces), (3, 2, 0));
+    assert_eq!((row.at_ns, row.rate), (now_ns, 1e9));
+    sampler.tick(Tick { now_ns, rate }, &mut out);
+    assert!(out.ticks.is_empty());
 }

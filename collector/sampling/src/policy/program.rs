@@ -19,7 +19,10 @@ const KEYS_MAX: usize = 128;
 /// What runs.
 #[derive(Debug)]
 pub(crate) struct Program {
-    keys: Vec<Box<str>>,
+    /// By place; `None` where nobody needs one.
+    keys: Vec<Option<Box<str>>>,
+    /// Places of the keys that this one needs itself, a bit each.
+    own: u128,
     /// Asked of every span.
     any: Vec<Node>,
     /// Asked of the root.
@@ -107,16 +110,24 @@ impl Program {
     /// # Errors
     /// A sentence, when it asks for more than there are bits.
     pub fn new(policy: &Policy) -> Result<Program, String> {
-        Program::after(policy, &[])
+        Program::beside(policy, std::iter::empty())
     }
 
-    /// Compiles a policy so that `keys`, those of another one, keep their places.
+    /// Compiles a policy so that the keys that `others` need keep their places; these were compiled beside each other.
     ///
     /// # Errors
-    /// As [`Program::new`].
-    pub fn after(policy: &Policy, keys: &[Box<str>]) -> Result<Program, String> {
+    /// As [`Program::new`], all keys counted.
+    pub fn beside<'a>(policy: &Policy, others: impl Iterator<Item = &'a Program>) -> Result<Program, String> {
+        let mut keys: Vec<Option<Box<str>>> = Vec::new();
+        for other in others {
+            keys.resize(keys.len().max(other.keys.len()), None);
+            for (place, key) in other.keys.iter().enumerate().filter(|(place, _)| other.needs(*place)) {
+                keys[place].clone_from(key);
+            }
+        }
         let mut program = Program {
-            keys: keys.to_vec(),
+            keys,
+            own: 0,
             any: Vec::new(),
             root: Vec::new(),
             strata: Vec::new(),
@@ -149,7 +160,7 @@ impl Program {
         for (what, count, max) in [
             ("conditions of `any`", program.any.len(), BITS),
             ("tests of the root", program.root.len(), BITS),
-            ("attributes", program.keys.len(), KEYS_MAX),
+            ("attributes", program.keys.iter().flatten().count(), KEYS_MAX),
         ] {
             if count > max {
                 return Err(format!("{count} different {what}, at most {max}"));
@@ -158,12 +169,22 @@ impl Program {
         Ok(program)
     }
 
+    fn needs(&self, place: usize) -> bool {
+        self.own.checked_shr(place as u32).is_some_and(|own| own & 1 != 0)
+    }
+
     fn key(&mut self, key: &str) -> usize {
-        let known = self.keys.iter().position(|known| **known == *key);
-        known.unwrap_or_else(|| {
-            self.keys.push(key.into());
-            self.keys.len() - 1
-        })
+        let known = self.keys.iter().position(|known| known.as_deref() == Some(key));
+        let place = known
+            .or_else(|| self.keys.iter().position(Option::is_none))
+            .unwrap_or(self.keys.len());
+        if known.is_none() {
+            self.keys.resize(self.keys.len().max(place + 1), None);
+            self.keys[place] = Some(key.into());
+        }
+        // Beyond these it is refused in the end.
+        self.own |= 1u128.checked_shl(place as u32).unwrap_or(0);
+        place
     }
 
     fn compile(&mut self, expr: &Expr, names: &mut (Vec<String>, Vec<String>)) -> Node {
@@ -224,12 +245,8 @@ impl Program {
 
     /// Attributes to look up; [`SpanPeek::values`] has to be in this order.
     pub fn keys(&self) -> Keys {
-        Keys::new(&self.keys)
-    }
-
-    /// The same by name.
-    pub fn key_names(&self) -> &[Box<str>] {
-        &self.keys
+        // Nobody asks for what stands where no key does.
+        Keys::new(self.keys.iter().map(|key| key.as_deref().unwrap_or_default()))
     }
 
     /// Quantiles that [`Recent`] has to know, in its order.
@@ -458,7 +475,7 @@ mod tests {
         let values: Vec<_> = program
             .keys
             .iter()
-            .map(|key| match &**key {
+            .map(|key| match key.as_deref().unwrap_or_default() {
                 "text" => Some(Raw(b"\x0a\x03abc")),
                 "int" => Some(Raw(&[0x18, 5])),
                 "no" => Some(Raw(&[0x10, 0])),
@@ -469,14 +486,18 @@ mod tests {
         let of_resource: Vec<_> = program
             .keys
             .iter()
-            .map(|key| match &**key {
+            .map(|key| match key.as_deref().unwrap_or_default() {
                 "text" => Some(Raw(b"\x0a\x03abc")),
                 "mixed" => Some(Raw(b"\x0a\x03its")),
                 _ => None,
             })
             .collect();
         // "text" is the resource's.
-        let own = program.keys.iter().enumerate().filter(|(_, key)| &***key != "text");
+        let own = program
+            .keys
+            .iter()
+            .enumerate()
+            .filter(|(_, key)| key.as_deref() != Some("text"));
         let own = own.fold(0, |own, (at, _)| own | 1 << at);
         let span = SpanPeek {
             ordinal: 0,
@@ -571,5 +592,35 @@ mod tests {
         })
         .unwrap_err();
         assert!(error.contains("at most 64"), "{error}");
+    }
+
+    /// A policy that asks for these attributes.
+    fn asking(keys: impl Iterator<Item = String>) -> Policy {
+        let tests: Vec<_> = keys.map(|key| format!("span.attr[{key:?}] exists")).collect();
+        let condition = parse::condition(&format!("any({})", tests.join(" or "))).unwrap();
+        Policy {
+            strata: vec![Stratum::all("x", Some(condition))],
+            ..Policy::default()
+        }
+    }
+
+    #[test]
+    fn a_key_keeps_its_place_while_it_is_needed_and_no_longer() {
+        let names = |program: &Program| -> Vec<String> {
+            let keys = program.keys.iter();
+            keys.map(|key| key.as_deref().unwrap_or_default().to_owned()).collect()
+        };
+        let of = |keys: &str| asking(keys.chars().map(String::from));
+        let first = Program::new(&of("ab")).unwrap();
+        let second = Program::beside(&of("bcd"), [&first].into_iter()).unwrap();
+        assert_eq!(names(&second), ["a", "b", "c", "d"]);
+        let third = Program::beside(&of("ce"), [&second].into_iter()).unwrap();
+        assert_eq!(names(&third), ["e", "b", "c", "d"], "nobody needs `a`");
+        let fourth = Program::beside(&of("f"), [&third].into_iter()).unwrap();
+        assert_eq!(names(&fourth), ["e", "f", "c", ""]);
+        let many = |count: usize| asking((0..count).map(|n| n.to_string()));
+        assert!(Program::beside(&many(126), [&first].into_iter()).is_ok());
+        let error = Program::beside(&many(127), [&first].into_iter()).unwrap_err();
+        assert!(error.contains("129 different attributes"), "{error}");
     }
 }

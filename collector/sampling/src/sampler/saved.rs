@@ -8,13 +8,14 @@ use tailwater_model::ids::TraceId;
 use super::{SERVICES_MAX, Sampler};
 use crate::late::Late;
 use crate::state::{Malformed, Reader, put_bytes, put_f64, put_u32, put_u64};
-use crate::verdict::Decision;
 
-const VERSION: u8 = 1;
+/// In version 1 kept and dropped traces were remembered in slices that they shared.
+const VERSION: u8 = 2;
 
 impl<M: Copy> Sampler<M> {
-    /// The state, for an optional section of the checkpoint.
-    pub fn encode(&self) -> Vec<u8> {
+    /// The state, for an optional section of the checkpoint. Of `undecided` it says nothing: of traces that are decided here and whose decision is in no
+    /// batch of the checkpoint, so that after a crash they come again, as undecided ones.
+    pub fn encode(&self, undecided: &[TraceId]) -> Vec<u8> {
         let mut out = vec![VERSION];
         let controller = &self.controller;
         controller.tokens.iter().for_each(|tokens| put_f64(&mut out, *tokens));
@@ -28,7 +29,7 @@ impl<M: Copy> Sampler<M> {
             put_f64(&mut out, service.ratio);
             out.push(u8::from(service.audit.failed));
         }
-        self.late.encode(&mut out);
+        self.late.encode(&mut out, undecided);
         out
     }
 
@@ -38,7 +39,8 @@ impl<M: Copy> Sampler<M> {
     /// [`Malformed`]; then the sampler is as new.
     pub fn restore(&mut self, bytes: &[u8]) -> Result<(), Malformed> {
         let mut reader = Reader::new(bytes);
-        if reader.u8()? != VERSION {
+        let version = reader.u8()?;
+        if ![1, VERSION].contains(&version) {
             return Err(Malformed);
         }
         let tokens = [reader.f64()?, reader.f64()?];
@@ -47,7 +49,10 @@ impl<M: Copy> Sampler<M> {
         for _ in 0..reader.u32()? {
             services.push((reader.bytes()?, reader.f64()?, reader.u8()? != 0));
         }
-        let late = self.late.decode(&mut reader)?;
+        let late = match version {
+            1 => self.late.decode_first(&mut reader)?,
+            _ => self.late.decode(&mut reader)?,
+        };
         reader.end()?;
         self.late = late;
         // Full of names, most of them gone for long (some change with each deployment): those that are still there come again.
@@ -63,15 +68,6 @@ impl<M: Copy> Sampler<M> {
         (controller.day, controller.day_spent) = (day, day_spent);
         self.tick = tick;
         Ok(())
-    }
-
-    /// Remembers a decision that the journal has logged.
-    pub fn remember(&mut self, now_ns: u64, tenant: u32, trace: TraceId, decision: &Decision, is_kept: bool) {
-        let trace = self.own(tenant, trace);
-        match is_kept {
-            true => self.late.keep(now_ns, trace, decision),
-            false => self.late.drop(now_ns, trace),
-        }
     }
 
     /// Forgets what became of decided traces.

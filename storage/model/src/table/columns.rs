@@ -194,7 +194,7 @@ const SAMPLING: &[Column] = &[
         "partial",
         Bool,
         "",
-        "The decision was made before the trace was complete.",
+        "The decision was made before the trace was complete, or part of the trace may have been decided before and forgotten.",
     ),
     opt("late", Bool, "", "Arrived after the decision of its trace."),
     opt("policy_epoch", I64, "", "Version of the sampling policy that decided."),
