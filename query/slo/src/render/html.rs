@@ -376,7 +376,7 @@ fn plots(out: &mut String, slo: &SloReport, window: &WindowReport) {
     if slo.burn.iter().any(|burn| burn.burn.is_some()) {
         let _ = writeln!(
             out,
-            "<figure><h3>Burn rate by window</h3>{}<figcaption>Logarithmic. The dark mark is the least it is at {} confidence.</figcaption></figure>",
+            "<figure><h3>Burn rate by window</h3>{}<figcaption>Logarithmic. The upright mark is the least it is at {} confidence.</figcaption></figure>",
             svg::burn(slo),
             window.confidence.name(),
         );
@@ -388,7 +388,7 @@ fn plots(out: &mut String, slo: &SloReport, window: &WindowReport) {
             .unwrap_or_default();
         let _ = writeln!(
             out,
-            "<figure class=\"wide\"><h3>Latency</h3>{}<figcaption>Share of each column by duration, from one in 10,000 to all.{limit}</figcaption></figure>",
+            "<figure class=\"wide\"><h3>Latency</h3><div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Latency\">{}</div><figcaption>Share of each column by duration, from one in 10,000 to all.{limit}</figcaption></figure>",
             svg::heat(latency, window),
         );
     }

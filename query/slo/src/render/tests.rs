@@ -282,6 +282,60 @@ fn html_is_well_formed_and_stands_alone() {
     }
 }
 
+/// Contrasts of WCAG 2.1, level AA: 4.5 for text, 3 for what is drawn.
+#[test]
+fn colours_can_be_told_apart_in_both_schemes() {
+    const TEXT: [(&str, &str); 11] = [
+        ("ink", "card"),
+        ("ink", "bg"),
+        ("soft", "card"),
+        ("soft", "bg"),
+        ("soft", "fill"),
+        ("link", "card"),
+        ("missed", "card"),
+        ("met", "met-bg"),
+        ("missed", "missed-bg"),
+        ("undetermined", "undetermined-bg"),
+        ("no_data", "no_data-bg"),
+    ];
+    const DRAWN: [(&str, &str); 5] = [
+        ("met", "fill"),
+        ("warn", "fill"),
+        ("missed", "fill"),
+        ("heat", "fill"),
+        ("budget", "card"),
+    ];
+    let schemes = include_str!("html.css")
+        .split_once("@media(prefers-color-scheme:dark)")
+        .unwrap();
+    for scheme in [schemes.0, schemes.1] {
+        let luminance = |name: &str| {
+            let (_, rest) = scheme.split_once(&format!("--{name}:#")).unwrap();
+            let digits: Vec<u32> = rest.chars().map_while(|digit| digit.to_digit(16)).collect();
+            let channel = |at: usize| match digits.len() {
+                3 => digits[at] * 17,
+                _ => digits[2 * at] * 16 + digits[2 * at + 1],
+            };
+            let linear = |channel: u32| {
+                let part = f64::from(channel) / 255.0;
+                if part <= 0.03928 {
+                    part / 12.92
+                } else {
+                    ((part + 0.055) / 1.055).powf(2.4)
+                }
+            };
+            0.2126 * linear(channel(0)) + 0.7152 * linear(channel(1)) + 0.0722 * linear(channel(2))
+        };
+        for (pairs, least) in [(&TEXT[..], 4.5), (&DRAWN[..], 3.0)] {
+            for (one, other) in pairs {
+                let (a, b) = (luminance(one), luminance(other));
+                let contrast = (a.max(b) + 0.05) / (a.min(b) + 0.05);
+                assert!(contrast >= least, "{one} on {other}: {contrast:.2}");
+            }
+        }
+    }
+}
+
 #[test]
 fn the_worst_comes_first() {
     let order: Vec<String> = sample().objectives.iter().map(|slo| slo.verdict.to_string()).collect();
