@@ -150,7 +150,7 @@ async fn one(fixture: &Fixture, slos: &[ResolvedSlo], at: i64) -> SloReport {
 /// Fewest good, most good, and all of the main window.
 fn counted(report: &SloReport) -> (u64, u64, u64) {
     let counts = report.windows[0].counts;
-    (counts.good, counts.good_most, counts.total)
+    (counts.good as u64, counts.good_most as u64, counts.total)
 }
 
 /// `n` requests a minute for an hour from midnight, of which every `bad`th minute's fail.
@@ -602,7 +602,7 @@ async fn the_route_reports_and_refuses() {
     let (status, verdict, body) = post(&fixture, &format!("?{at}"), text("0.99")).await;
     assert_eq!((status, verdict.as_deref()), (200, Some("missed")), "{body}");
     let json: serde_json::Value = serde_json::from_str(&body).unwrap();
-    assert_eq!(json["format"], "tailwater.slo.report/2");
+    assert_eq!(json["format"], "tailwater.slo.report/3");
     assert_eq!(json["objectives"][0]["windows"][0]["counts"]["total"], 59_000);
     let (_, verdict, body) = post(&fixture, &format!("?{at}&format=text&window=30m,1h"), text("0.9")).await;
     assert_eq!(verdict.as_deref(), Some("met"));
@@ -954,7 +954,7 @@ async fn groups_add_up_to_the_objective() {
         let report = one(&fixture, &by(keys.clone()), DAY + 3600).await;
         let groups = report.groups.as_ref().unwrap();
         let total: u64 = groups.groups.iter().map(|group| group.counts.total).sum();
-        let bad: u64 = groups.groups.iter().map(|group| group.counts.bad).sum();
+        let bad: f64 = groups.groups.iter().map(|group| group.counts.bad).sum();
         let all = report.windows[0].counts;
         assert_eq!((bad, total, groups.left_out), (all.bad, all.total, 0), "{keys:?}");
         let mut shown: Vec<String> = groups

@@ -90,11 +90,12 @@ fn section(out: &mut String, report: &Report, slo: &SloReport) {
     );
     let _ = writeln!(
         out,
-        "| window | verdict | SLI | interval | events | budget | budget gone | coverage |"
+        "| window | verdict | SLI | interval | {} | budget | budget gone | coverage |",
+        slo.counted
     );
     let _ = writeln!(out, "|---|---|--:|---|---|---|---|--:|");
     for window in &slo.windows {
-        row(out, window);
+        row(out, slo, window);
     }
     if let Some(worst) = words::worst(&slo.history) {
         let _ = writeln!(out, "\nWorst: {worst}.");
@@ -142,7 +143,7 @@ fn section(out: &mut String, report: &Report, slo: &SloReport) {
     );
 }
 
-fn row(out: &mut String, window: &WindowReport) {
+fn row(out: &mut String, slo: &SloReport, window: &WindowReport) {
     let interval = match window.interval {
         Some(interval) => format!(
             "{} ({})",
@@ -166,7 +167,7 @@ fn row(out: &mut String, window: &WindowReport) {
         window.verdict,
         window.because,
         window.sli_text.as_deref().unwrap_or("-"),
-        words::events(window),
+        words::events(slo, window),
         words::exhaustion(&window.exhaustion),
         words::budget(window.coverage),
     );

@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::fixture::{NOON, as_of, days, read, sample, slo};
+use crate::fixture::{NOON, as_of, days, read, ready_ratio, ready_ratios, sample, slo};
 use crate::plan::{Settings, plan};
 use crate::{Report, Time, evaluate};
 
@@ -130,6 +130,46 @@ Runbook: https://example.org/a\\|b &lt;i&gt;
 Definition `0000000000000000123456789abcdef0`, data until 2026-03-10T12:00:00Z.
 ";
     assert_eq!(render(&small("a|b <i>"), Format::Markdown, false), expected);
+}
+
+/// 288 values of 0.95 are 14.4 bad values of 288, and no events.
+#[test]
+fn ready_ratios_in_every_form() {
+    let plan = ready_ratio(tailwater_openslo::Budgeting::Occurrences, 0);
+    let report = Report::new(NOON, vec![evaluate(&plan, ready_ratios(&plan, 288, 0.95))]);
+    let [text, markdown, html] =
+        [Format::Text, Format::Markdown, Format::Html].map(|format| render(&report, format, false));
+    assert!(
+        text.contains("(14.4 bad of 288 values; known 95.000% to 95.000%)"),
+        "{text}"
+    );
+    assert!(text.contains("(14.4 of 28.8 bad values spent;"), "{text}");
+    assert!(text.contains("0.15 bad of 3\n"), "{text}");
+    assert!(
+        markdown.contains("| interval | values |")
+            && markdown.contains("| 14.4 bad of 288 values | 50.0% left; 14.4 of 28.8 bad values spent;"),
+        "{markdown}"
+    );
+    assert!(
+        html.contains("<dt>Values</dt><dd><b>288</b><small>14.4 bad of 288 values</small>")
+            && html.contains(">Values</th></tr>"),
+        "{html}"
+    );
+    for said in [text, markdown, html] {
+        // What is measured.
+        let said = said.replace("ready ratio of good events", "");
+        assert!(
+            !said.contains(" events") && !said.contains("Events") && !said.contains("000,000"),
+            "{said}"
+        );
+    }
+    let json: serde_json::Value = serde_json::from_str(&render(&report, Format::Json, false)).unwrap();
+    let objective = &json["objectives"][0];
+    assert_eq!(objective["counted"], "values");
+    let expected = serde_json::json!({"good": 273.6, "good_most": 273.6, "bad": 14.4, "total": 288});
+    assert_eq!(objective["windows"][0]["counts"], expected);
+    let budget = &objective["windows"][0]["budget"];
+    assert_eq!((&budget["unit"], &budget["spent"]), (&"values".into(), &14.4.into()));
 }
 
 #[test]
