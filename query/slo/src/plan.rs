@@ -274,7 +274,7 @@ pub(crate) fn plan_objective(
         .flat_map(|span| [span.from, span.to])
         .collect();
     let mut needs = counts(&objective.budgeting, slice, &read, &ends, settings);
-    if matches!(objective.indicator, Indicator::Requests { .. })
+    if objective.indicator.all_requests().is_some()
         && let Some(main) = windows.first().filter(|main| !main.span.is_empty())
     {
         needs.push(Need {

@@ -920,6 +920,11 @@ async fn groups_add_up_to_the_objective() {
                 minute(at, "eu", "GET /", false, 10),
                 minute(at, "", "POST /pay", false, 60),
                 minute(at, "us", "POST /pay", at % 2 == 0, 4),
+                // A span inside of the service: no request, whatever its kind.
+                Requests {
+                    entry: false,
+                    ..minute(at, "us", "POST /pay", true, 7)
+                },
             ]
         })
         .collect();
@@ -986,4 +991,63 @@ async fn groups_add_up_to_the_objective() {
         );
     }
     assert!(one(&fixture, &slo(source, "0.9"), DAY + 3600).await.groups.is_none());
+}
+
+/// A pair over `red` has groups and durations as a `raw` source has; SQL has neither.
+#[tokio::test(flavor = "multi_thread")]
+async fn pairs_over_red_have_groups_and_durations() {
+    use tailwater_openslo::RedKey as Key;
+    let minute = |minute: i64, region, error, n: usize| Requests {
+        at: DAY + minute * 60,
+        region,
+        error,
+        ns: vec![(if error { 90 } else { 10 }) * MS; n],
+        ..Requests::default()
+    };
+    let rows: Vec<Requests<'_>> = (0..60)
+        .flat_map(|at| {
+            [
+                minute(at, "eu", false, 98),
+                minute(at, "eu", true, 2),
+                minute(at, "us", false, 50),
+            ]
+        })
+        .collect();
+    let fixture = lake(&rows).await;
+    let source = |spec: &str| format!("{{metricSource: {{type: tailwater, spec: {{{spec}}}}}}}");
+    let red = |more: &str| source(&format!("red: {{service: checkout{more}}}"));
+    let sql = source("sql: \"select date_trunc('minute', ts) as slice, sum(errors) as value from red group by 1\"");
+    let failed = red(", statusClass: 5xx");
+    let pair = async |bad: &str, keys: Vec<Key>| {
+        let metric = format!("ratioMetric: {{counter: false, bad: {bad}, total: {}}}", red(""));
+        let mut slos = document(&metric, "Occurrences", "target: 0.9");
+        slos[0].extensions.group_by = keys;
+        one(&fixture, &slos, DAY + 3600).await
+    };
+    for (keys, expected) in [
+        (vec![Key::Region], ["eu: 118 of 5900", "us: 0 of 2950"]),
+        // The part asks for one of the groups alone.
+        (vec![Key::StatusClass], ["2xx: 0 of 8732", "5xx: 118 of 118"]),
+    ] {
+        let report = pair(&failed, keys).await;
+        assert_eq!(counted(&report), (8732, 8732, 8850));
+        let groups = report.groups.unwrap().groups;
+        let shown = groups.iter().map(|group| {
+            let counts = group.counts;
+            format!("{}: {} of {}", group.keys[0].value, counts.bad, counts.total)
+        });
+        let mut shown: Vec<String> = shown.collect();
+        shown.sort();
+        assert_eq!(shown, expected);
+        // One in 75 took 90 ms.
+        let latency = report.latency.unwrap();
+        let slow: Vec<bool> = latency
+            .percentiles
+            .iter()
+            .map(|of| of.value_ns.unwrap() > 50e6)
+            .collect();
+        assert_eq!((slow, latency.threshold_ns), (vec![false, false, true], None));
+    }
+    let report = pair(&sql, vec![Key::Region]).await;
+    assert!(report.groups.is_none() && report.latency.is_some());
 }
