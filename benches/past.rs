@@ -226,7 +226,7 @@ async fn ask(data: &Path, world: &World, slos: &[ResolvedSlo], runs: usize) {
             .unwrap();
         assert!(said.skipped.is_empty());
         let windows = said.report.objectives.iter().flat_map(|one| &one.windows);
-        let (good, total) = windows.fold((0, 0), |(good, total), window| {
+        let (good, total) = windows.fold((0.0, 0), |(good, total), window| {
             (good + window.counts.good, total + window.counts.total)
         });
         format!("{good}/{total}")

@@ -13,6 +13,7 @@ use tailwater_model::red::{RedKey, RedRow, WEIGHT_ONE, red_batch};
 use tailwater_model::table::{Table, schema};
 use tailwater_storage::lake::Lake;
 
+use crate::browser::{Scheme, chromium, look};
 use crate::harness::{Server, http, run, run_ok, run_unread};
 use crate::sample;
 
@@ -336,6 +337,50 @@ fn a_report_has_four_forms_and_always_the_same_bytes() {
         totals,
         [(&"15m".into(), &15_000.into()), (&"30m".into(), &30_000.into())]
     );
+}
+
+/// The page as a person sees it. The pictures stay in the folder for temporary files of tests, for whoever wants to look.
+#[test]
+fn a_browser_shows_the_report_in_both_schemes() {
+    let Some(chromium) = chromium() else { return };
+    let files = Files::new();
+    let data = files.path("data");
+    lake(Path::new(&data));
+    let documents = [
+        files.slo("holds", "checkout", "errors: exclude", "0.95"),
+        files.slo("broken", "checkout", "errors: exclude, maxDuration: 50ms", "0.99"),
+        files.slo("close", "checkout", "errors: exclude", "0.98"),
+        files.slo("nobody", "nobody", "errors: exclude", "0.95"),
+    ];
+    let page = files.path("report.html");
+    let mut args = vec![
+        "slo", "report", "--data", &data, "--at", AT, "--format", "html", "-o", &page,
+    ];
+    args.extend(documents.iter().map(String::as_str));
+    run_ok(&args);
+    let blank = files.put("blank.html", "<!doctype html><title>blank</title>");
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    // The ground of both schemes, `--bg` in the page's style.
+    for (scheme, ground) in [(Scheme::Light, [0xf6, 0xf7, 0xf9]), (Scheme::Dark, [0x0e, 0x11, 0x16])] {
+        for size in [(1200, 2400), (600, 2400)] {
+            let into = folder.join(format!("slo-report-{scheme:?}-{}.png", size.0).to_lowercase());
+            let picture = look(&chromium, Path::new(&page), scheme, size, &into);
+            assert_eq!(
+                ((picture.width, picture.height), picture.corner),
+                (size, ground),
+                "{scheme:?}"
+            );
+            assert!(picture.lines > 500, "{scheme:?} {picture:?}");
+        }
+        let empty = look(
+            &chromium,
+            Path::new(&blank),
+            scheme,
+            (600, 400),
+            &folder.join("blank.png"),
+        );
+        assert!(empty.lines < 5, "{empty:?}");
+    }
 }
 
 #[test]

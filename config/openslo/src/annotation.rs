@@ -61,14 +61,14 @@ pub const TABLE: &[Annotation] = &[
         on: &["SLO"],
         value: "`operation, region, dims.shop`",
         default: "nothing",
-        doc: "Key columns of `red` by which the report breaks the SLO down.",
+        doc: "Key columns of `red` by which the report breaks the SLO down, where all that it counts is in `red`.",
     },
     Annotation {
         key: "latency-thresholds",
         on: &["SLO", "SLI"],
         value: "`100ms, 300ms, 1s`",
         default: "nothing",
-        doc: "Further durations for which exact registers are kept, for a later objective or a what-if.",
+        doc: "Further durations for which exact registers are kept, for a later objective or a what-if; of `raw` sources over `red`.",
     },
     Annotation {
         key: "maintenance",
@@ -89,7 +89,7 @@ pub const TABLE: &[Annotation] = &[
         on: &["SLO"],
         value: "whole number",
         default: "`0`",
-        doc: "With fewer events in the window the verdict is `undetermined`.",
+        doc: "With fewer events in the window the verdict is `undetermined`; of ready ratios and thresholds, with fewer values.",
     },
     Annotation {
         key: "no-data",
@@ -103,7 +103,7 @@ pub const TABLE: &[Annotation] = &[
         on: &["SLO"],
         value: "`50, 90, 99, 99.9`",
         default: "`50, 90, 99`",
-        doc: "Percentiles of duration that the report shows, each with its interval.",
+        doc: "Percentiles of duration that the report shows, each with its interval, where `total` or `raw` is in `red`.",
     },
     Annotation {
         key: "runbook",

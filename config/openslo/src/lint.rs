@@ -12,11 +12,15 @@ use crate::document::{AlertPolicy, BudgetingMethod, Document, Metric, MetricSour
 use crate::index::{Index, Site, site};
 use crate::period::{Period, Unit};
 use crate::read::join;
-use crate::resolve::{DEFAULT_WINDOW, profile, sources};
-use crate::source::{self, RedSelector, Role, Source};
+use crate::resolve::{DEFAULT_WINDOW, indicator, profile, sources};
+use crate::source::{self, Indicator, RedSelector, Role, Source};
 
 /// The name of a lint and why it is one.
 pub const LINTS: &[(&str, &str)] = &[
+    (
+        "annotation-unused",
+        "With this indicator or this method the annotation changes nothing.",
+    ),
     (
         "burn-below",
         "The condition fires while the burn rate is low, that is, as long as all is well. The examples of the specification have this mistake.",
@@ -231,6 +235,7 @@ impl Linter<'_> {
                 }
             }
         }
+        self.unused(slo, index);
         let mut extensions = Extensions::default();
         annotation::apply(&mut extensions, slo.metadata);
         let pages = matches!(
@@ -285,6 +290,61 @@ impl Linter<'_> {
         };
         if !self.found.contains(&lint) {
             self.found.push(lint);
+        }
+    }
+
+    /// Annotations of an SLO that change nothing for any of its objectives.
+    fn unused(&mut self, slo: &Site<'_, Slo>, index: &Index<'_>) {
+        let mut indicators = Vec::new();
+        for (i, objective) in slo.object.objectives.iter().enumerate() {
+            let Some(sli) = slo.sli(index, i, objective).and_then(Result::ok) else {
+                return;
+            };
+            // Of what is somebody else's or cannot be read something else is said.
+            match indicator(&sli, objective, index) {
+                Ok(indicator) if !indicator.is_foreign() => indicators.push((sli, indicator)),
+                _ => return,
+            }
+        }
+        let is_one_source = |indicator: &Indicator| matches!(indicator, Indicator::Requests { .. });
+        let registers = "Remove it, or write one `raw` source over `red` with `good:`: registers are kept for those.";
+        for (sli, indicator) in &indicators {
+            if !is_one_source(indicator) {
+                self.unused_one(sli, "latency-thresholds", registers);
+            }
+        }
+        let none = |has: fn(&Indicator) -> bool| !indicators.iter().any(|(_, indicator)| has(indicator));
+        let quiet = annotation::text(slo.metadata, "no-data").is_some_and(|text| text != "gap");
+        let occurrences = slo.object.budgeting_method == BudgetingMethod::Occurrences;
+        for (key, unused, write) in [
+            (
+                "group-by",
+                none(|indicator| indicator.has_keys()),
+                "Remove it, or count all of the indicator in `red`, which has key columns.",
+            ),
+            ("latency-thresholds", none(is_one_source), registers),
+            (
+                "no-data",
+                quiet && occurrences,
+                "Remove it, or write `budgetingMethod: Timeslices`: Occurrences has no slices that could be without events.",
+            ),
+            (
+                "percentiles",
+                none(|indicator| indicator.all_requests().is_some()),
+                "Remove it, or count all requests in `red`, which has their durations.",
+            ),
+        ] {
+            if unused {
+                self.unused_one(slo, key, write);
+            }
+        }
+    }
+
+    /// An annotation that changes nothing, if it is there.
+    fn unused_one<T>(&mut self, site: &Site<'_, T>, key: &str, write: &str) {
+        if annotation::text(site.metadata, key).is_some() {
+            let key = format!("annotations.{}{key}", annotation::PREFIX);
+            self.add_metadata("annotation-unused", site, &key, write);
         }
     }
 

@@ -261,7 +261,7 @@ fn budgeting(method: BudgetingMethod, objective: &Objective) -> Option<Budgeting
 }
 
 /// Why there is no indicator.
-enum Bad {
+pub(crate) enum Bad {
     Objective(String),
     /// Path below the spec of the SLI.
     Sli(String, String),
@@ -269,7 +269,8 @@ enum Bad {
     Noted,
 }
 
-fn indicator(sli: &Site<'_, Sli>, objective: &Objective, index: &Index<'_>) -> Result<Indicator, Bad> {
+/// What an objective measures.
+pub(crate) fn indicator(sli: &Site<'_, Sli>, objective: &Objective, index: &Index<'_>) -> Result<Indicator, Bad> {
     let read = |source: &MetricSource, role| read_source(source, role, index);
     match &sli.object.metric {
         Metric::Threshold(metric) => {

@@ -162,6 +162,15 @@ pub enum Source {
     },
 }
 
+impl Source {
+    fn selector_mut(&mut self) -> Option<&mut RedSelector> {
+        match self {
+            Self::Red(of) => Some(of),
+            Self::Sql(_) | Self::Foreign { .. } => None,
+        }
+    }
+}
+
 /// What an objective measures, references followed.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Indicator {
@@ -202,6 +211,48 @@ pub enum Indicator {
 }
 
 impl Indicator {
+    /// All the requests that it is about, where `red` counts them: there they have durations.
+    #[must_use]
+    pub const fn all_requests(&self) -> Option<&RedSelector> {
+        match self {
+            Self::Requests { of, .. }
+            | Self::Ratio {
+                total: Source::Red(of), ..
+            } => Some(of),
+            _ => None,
+        }
+    }
+
+    /// Whether all that it counts is requests of `red`, so that key columns break it down.
+    #[must_use]
+    pub const fn has_keys(&self) -> bool {
+        match self {
+            Self::Requests { .. } => true,
+            Self::Ratio { part, total, .. } => matches!((part, total), (Source::Red(_), Source::Red(_))),
+            Self::Raw { .. } | Self::Threshold { .. } => false,
+        }
+    }
+
+    /// The selectors of the requests that it counts.
+    pub fn selectors_mut(&mut self) -> Vec<&mut RedSelector> {
+        match self {
+            Self::Requests { of, .. } => vec![of],
+            Self::Ratio { part, total, .. } => [part, total].into_iter().filter_map(Source::selector_mut).collect(),
+            Self::Raw { source, .. } | Self::Threshold { source, .. } => source.selector_mut().into_iter().collect(),
+        }
+    }
+
+    /// Whether its numbers are somebody else's.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        let of = |source: &Source| matches!(source, Source::Foreign { .. });
+        match self {
+            Self::Requests { .. } => false,
+            Self::Ratio { part, total, .. } => of(part) || of(total),
+            Self::Raw { source, .. } | Self::Threshold { source, .. } => of(source),
+        }
+    }
+
     /// Whether it is for a tenant to see: selectors that name tenants are for those alone, everything else for whoever counts by it.
     #[must_use]
     pub fn admits(&self, tenant: &str) -> bool {
@@ -220,6 +271,44 @@ impl Indicator {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_requests_of_red() {
+        let red = || Source::Red(RedSelector::default());
+        let sql = || Source::Sql("select slice, value from t".into());
+        let foreign = || Source::Foreign {
+            source_type: "Datadog".into(),
+            spec: BTreeMap::new(),
+        };
+        let ratio = |part, total| Indicator::Ratio {
+            part_is: Part::Bad,
+            part,
+            total,
+            counter: false,
+        };
+        let raw = |source| Indicator::Raw {
+            part_is: Part::Good,
+            source,
+        };
+        let good = Good {
+            exclude_errors: true,
+            max_duration_ns: None,
+        };
+        let of = RedSelector::default();
+        // Durations, key columns, selectors, foreign.
+        let check = |mut indicator: Indicator, expected: (bool, bool, usize, bool)| {
+            let (all, foreign) = (indicator.all_requests().is_some(), indicator.is_foreign());
+            let found = (all, indicator.has_keys(), indicator.selectors_mut().len(), foreign);
+            assert_eq!(found, expected, "{indicator:?}");
+        };
+        check(Indicator::Requests { of, good }, (true, true, 1, false));
+        check(ratio(red(), red()), (true, true, 2, false));
+        check(ratio(sql(), red()), (true, false, 1, false));
+        check(ratio(red(), sql()), (false, false, 1, false));
+        check(ratio(foreign(), red()), (true, false, 1, true));
+        check(raw(sql()), (false, false, 0, false));
+        check(raw(foreign()), (false, false, 0, true));
+    }
 
     #[test]
     fn who_may_see_an_indicator() {

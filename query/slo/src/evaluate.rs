@@ -15,7 +15,7 @@ use crate::plan::{Plan, bin_seconds};
 use crate::report::{BudgetReport, BurnReport, Counts, LatencyReport, Point, Raw, Slices, SloReport, WindowReport};
 use crate::tally::{Ratio, Slice, Sums, Tally};
 use crate::time::{Span, Time};
-use crate::verdict::{Facts, judge};
+use crate::verdict::{Facts, judge, singular};
 
 pub use forecast::Exhaustion;
 pub use heat::{Column, Heat};
@@ -99,6 +99,7 @@ pub fn evaluate(plan: &Plan, data: Data) -> SloReport {
         target: plan.target.to_string(),
         target_share: plan.target.fraction().to_f64(),
         method: method_words(&plan.budgeting),
+        counted: plan.counted(),
         runbook: plan.extensions.runbook.clone(),
         watermark: plan.as_of.watermark,
         verdict: windows[0].verdict,
@@ -130,7 +131,7 @@ fn window(plan: &Plan, series: &Series<'_>, observed: &Observed, begins: Option<
     let planned = &plan.windows[index];
     let span = planned.span;
     let sums = series.sums(span);
-    let tally = sums.tally(&plan.budgeting);
+    let tally = plan.tally(&sums);
     let budget = plan.target.budget();
     let covered = Span::new(begins.map_or(span.from, |begins| begins.max(span.from)), span.to);
     let coverage = coverage(series, observed, covered);
@@ -144,7 +145,8 @@ fn window(plan: &Plan, series: &Series<'_>, observed: &Observed, begins: Option<
         interval,
         counts_reach: tally.reaches(plan.target.fraction()),
         evidence: plan.settings.evidence,
-        events: sums.total,
+        events: sums.total / u128::from(plan.parts()),
+        counted: plan.counted(),
         min_events: plan.extensions.min_events,
         coverage,
         coverage_floor: plan.extensions.coverage_floor,
@@ -169,13 +171,14 @@ fn window(plan: &Plan, series: &Series<'_>, observed: &Observed, begins: Option<
     let allowed = tally.total as f64 / tally.unit() * budget.to_f64();
     if measured && allowed < 1.0 && matches!(plan.budgeting, Budgeting::Occurrences) {
         notes.push(format!(
-            "the budget is less than one event ({allowed:.2}): a single bad one overdraws it"
+            "the budget is less than one {} ({allowed:.2}): a single bad one overdraws it",
+            singular(plan.counted())
         ));
     }
     let raw = series.raw_sums(span).map(|raw| {
-        let tally = raw.tally(&plan.budgeting);
+        let tally = plan.tally(&raw);
         Raw {
-            counts: counts(&raw),
+            counts: counts(plan, &raw),
             sli: tally.sli(),
             consumed: tally.consumed(budget).map(|ratio| ratio.as_f64()),
         }
@@ -186,7 +189,7 @@ fn window(plan: &Plan, series: &Series<'_>, observed: &Observed, begins: Option<
         whole: planned.whole,
         span,
         partial_seconds: partial,
-        counts: counts(&sums),
+        counts: counts(plan, &sums),
         slices: (!matches!(plan.budgeting, Budgeting::Occurrences)).then(|| Slices {
             measured: u64::try_from(sums.measured).unwrap_or(u64::MAX),
             bad: tally.bad as f64 / tally.unit(),
@@ -221,13 +224,14 @@ fn stale_after(slice: u32) -> i64 {
     (3 * i64::from(slice)).max(600)
 }
 
-fn counts(sums: &Sums) -> Counts {
-    let number = |n: u128| u64::try_from(n).unwrap_or(u64::MAX);
+fn counts(plan: &Plan, sums: &Sums) -> Counts {
+    let parts = plan.parts();
+    let number = |n: u128| n as f64 / parts as f64;
     Counts {
         good: number(sums.good()),
         good_most: number(sums.good_most()),
         bad: number(sums.total - sums.good()),
-        total: number(sums.total),
+        total: u64::try_from(sums.total / u128::from(parts)).unwrap_or(u64::MAX),
     }
 }
 
@@ -240,7 +244,7 @@ fn budget_report(plan: &Plan, tally: &Tally, whole: Span, judged: Span) -> Optio
     let (whole, judged) = (whole.seconds() as f64, judged.seconds() as f64);
     Some(BudgetReport {
         unit: if matches!(plan.budgeting, Budgeting::Occurrences) {
-            "events"
+            plan.counted()
         } else {
             "slices"
         },
@@ -276,7 +280,7 @@ fn burn(plan: &Plan, series: &Series<'_>, name: &str, span: Span) -> BurnReport 
     BurnReport {
         window: name.to_owned(),
         span,
-        counts: counts(&sums),
+        counts: counts(plan, &sums),
         burn: burn.map(Ratio::as_f64),
         burn_at_least: lower,
     }
@@ -306,8 +310,8 @@ fn history(plan: &Plan, series: &Series<'_>, span: Span) -> Vec<Point> {
         let bad = series.sums(Span::new(span.from, bin.to)).tally(&plan.budgeting).bad;
         points.push(Point {
             span: bin,
-            counts: counts(&series.sums(bin)),
-            spent: share(bad - bad_before).map_or(0.0, Ratio::as_f64),
+            counts: counts(plan, &series.sums(bin)),
+            spent: share(bad.saturating_sub(bad_before)).map_or(0.0, Ratio::as_f64),
             remaining: share(bad).map_or(1.0, |ratio| ratio.complement().as_f64()),
         });
         (from, bad_before) = (bin.to, bad);

@@ -6,11 +6,11 @@ use std::time::Duration;
 use tailwater_config::Origin;
 use tailwater_openslo::annotation::Extensions;
 use tailwater_openslo::{
-    Budgeting, BudgetingMethod, Decimal, DefinitionHash, Good, Indicator, Period, RedKey, RedSelector,
-    ResolvedObjective, ResolvedSlo, Target, TimeWindow, Unit,
+    Budgeting, BudgetingMethod, Decimal, DefinitionHash, Good, Indicator, Part, Period, RedKey, RedSelector,
+    ResolvedObjective, ResolvedSlo, Source, Target, TimeWindow, Unit,
 };
 use tailwater_slo::latency::{Bucket, Histogram, LatencyBin};
-use tailwater_slo::{AsOf, Data, Need, Observed, Plan, Slice, Span, Time, What};
+use tailwater_slo::{AsOf, Data, Need, Observed, Plan, Settings, Slice, Span, Time, What};
 
 /// 2026-03-10T12:00:00Z, a Tuesday.
 pub const NOON: Time = Time(1_773_144_000);
@@ -123,6 +123,28 @@ pub fn read(plan: &Plan, minute: impl Fn(Time) -> (u64, u64)) -> Data {
     }
 }
 
+/// A ready ratio of good over a day, of which 90 % must be.
+pub fn ready_ratio(method: Budgeting, min_events: u64) -> Plan {
+    let mut slo = slo("ready", "0.9", method, days(1), None);
+    slo.extensions.min_events = min_events;
+    slo.objectives[0].indicator = Indicator::Raw {
+        part_is: Part::Good,
+        source: Source::Sql("select slice, value from quality".into()),
+    };
+    let plans = tailwater_slo::plan(&slo, &Settings::default(), as_of(NOON));
+    plans.expect("a plan").remove(0)
+}
+
+/// So many values up to noon, one every five minutes.
+pub fn ready_ratios(plan: &Plan, count: i64, good: f64) -> Data {
+    let slices = (1..=count).map(|back| plan.slice_of_value(NOON.plus(-300 * back), 300, good).expect("a share"));
+    Data {
+        slices: slices.collect(),
+        observed: Observed::Spans(vec![Span::new(NOON.plus(-86_400), NOON)]),
+        ..Data::default()
+    }
+}
+
 /// A number that looks random, the same for the same arguments (SplitMix64).
 pub fn scatter(seed: u64, at: u64) -> f64 {
     let mut z = seed
@@ -169,7 +191,7 @@ pub fn durations(plan: &Plan, per_bin: u32, median_ns: f64) -> Vec<LatencyBin> {
 
 /// A report of every kind of verdict.
 pub fn sample() -> tailwater_slo::Report {
-    use tailwater_slo::{Report, Settings, evaluate, plan};
+    use tailwater_slo::{Report, evaluate, plan};
     let mut reports = Vec::new();
     let mut add =
         |slo: &ResolvedSlo, settings: &Settings, minute: &dyn Fn(Time) -> (u64, u64), latency: Option<f64>| {

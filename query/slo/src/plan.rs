@@ -19,7 +19,7 @@ use tailwater_openslo::{
 };
 
 use crate::interval::{Confidence, IntervalMethod};
-use crate::tally::Slice;
+use crate::tally::{RATIO_PARTS, Slice, Sums, Tally};
 use crate::time::{CalendarUnit, Span, Time, Window};
 use crate::verdict::Evidence;
 
@@ -274,7 +274,7 @@ pub(crate) fn plan_objective(
         .flat_map(|span| [span.from, span.to])
         .collect();
     let mut needs = counts(&objective.budgeting, slice, &read, &ends, settings);
-    if matches!(objective.indicator, Indicator::Requests { .. })
+    if objective.indicator.all_requests().is_some()
         && let Some(main) = windows.first().filter(|main| !main.span.is_empty())
     {
         needs.push(Need {
@@ -362,6 +362,37 @@ impl Plan {
     #[must_use]
     pub const fn has_counts(&self) -> bool {
         !matches!(self.indicator, Indicator::Raw { .. }) || matches!(self.budgeting, Budgeting::Timeslices { .. })
+    }
+
+    /// What counts are of: `events`, or the `values` of a ready ratio or a threshold.
+    #[must_use]
+    pub const fn counted(&self) -> &'static str {
+        match self.indicator {
+            Indicator::Requests { .. } | Indicator::Ratio { .. } => "events",
+            Indicator::Raw { .. } | Indicator::Threshold { .. } => "values",
+        }
+    }
+
+    /// How many of a slice's total make one of [`Plan::counted`]: the values of a ready ratio are added up in parts.
+    #[must_use]
+    pub const fn parts(&self) -> u64 {
+        match self.indicator {
+            Indicator::Raw { .. } => RATIO_PARTS,
+            _ => 1,
+        }
+    }
+
+    /// What the method counts, in units that people know.
+    #[must_use]
+    pub fn tally(&self, sums: &Sums) -> Tally {
+        let tally = sums.tally(&self.budgeting);
+        match self.budgeting {
+            Budgeting::Occurrences => Tally {
+                parts: self.parts(),
+                ..tally
+            },
+            Budgeting::Timeslices { .. } | Budgeting::RatioTimeslices { .. } => tally,
+        }
     }
 
     /// What a value of a `threshold` or `raw` indicator says of its slice. `None` for a value that says nothing (NaN, a ratio outside

@@ -15,7 +15,7 @@ use crate::verdict::{Evidence, Verdict};
 pub use crate::evaluate::{Column, Heat};
 
 /// Version of the JSON form; grows when a field changes its meaning or goes.
-pub const FORMAT: &str = "tailwater.slo.report/2";
+pub const FORMAT: &str = "tailwater.slo.report/3";
 
 /// Objectives, worst first.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -120,6 +120,8 @@ pub struct SloReport {
     pub target_share: f64,
     /// The budgeting method.
     pub method: String,
+    /// What counts are of: `events`, or `values` where the indicator is a ready ratio or a threshold.
+    pub counted: &'static str,
     /// What to do.
     pub runbook: Option<String>,
     /// Up to when data was complete.
@@ -231,7 +233,7 @@ pub struct WindowReport {
     pub span: Span,
     /// Seconds of it that data reaches back to, if not all.
     pub partial_seconds: Option<u64>,
-    /// Events.
+    /// What was counted.
     pub counts: Counts,
     /// Slices, where the method counts those.
     pub slices: Option<Slices>,
@@ -281,17 +283,30 @@ impl WindowReport {
     }
 }
 
-/// Events of some time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+/// What was counted in some time, in [`SloReport::counted`]. Whole numbers, but for the good and the bad of ready ratios, which are sums of shares.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Counts {
     /// Fewest good ones.
-    pub good: u64,
+    #[serde(serialize_with = "whole_if_it_is")]
+    pub good: f64,
     /// Most good ones.
-    pub good_most: u64,
+    #[serde(serialize_with = "whole_if_it_is")]
+    pub good_most: f64,
     /// Bad ones, at worst.
-    pub bad: u64,
+    #[serde(serialize_with = "whole_if_it_is")]
+    pub bad: f64,
     /// All that were counted.
     pub total: u64,
+}
+
+/// `7` and not `7.0`, for readers that want a whole number of events.
+fn whole_if_it_is<S: serde::Serializer>(n: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    let whole = *n as u64;
+    if whole as f64 == *n {
+        serializer.serialize_u64(whole)
+    } else {
+        serializer.serialize_f64(*n)
+    }
 }
 
 /// Slices of some time.
@@ -303,11 +318,11 @@ pub struct Slices {
     pub bad: f64,
 }
 
-/// An error budget, in events (Occurrences) or slices. Counts and shares are of what was judged: of a calendar window that goes on, or of one
+/// An error budget, in what is counted (Occurrences) or slices. Counts and shares are of what was judged: of a calendar window that goes on, or of one
 /// that is older than its data, a part. Times are of the whole window, as if it went on with the traffic of that part.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct BudgetReport {
-    /// What is counted: `events` or `slices`.
+    /// What is counted: `events`, `values` or `slices`.
     pub unit: &'static str,
     /// How many of those judged may be bad.
     pub allowed: f64,
@@ -326,7 +341,7 @@ pub struct BudgetReport {
 /// Figures without regard to planned work.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Raw {
-    /// Events.
+    /// What was counted.
     pub counts: Counts,
     /// Share of good.
     pub sli: Option<f64>,
@@ -341,7 +356,7 @@ pub struct BurnReport {
     pub window: String,
     /// Which time.
     pub span: Span,
-    /// Events in it.
+    /// What was counted in it.
     pub counts: Counts,
     /// The rate; `None` when nothing was counted or the window is shorter than a slice.
     pub burn: Option<f64>,
@@ -354,7 +369,7 @@ pub struct BurnReport {
 pub struct Point {
     /// Which time.
     pub span: Span,
-    /// Events in it.
+    /// What was counted in it.
     pub counts: Counts,
     /// Share of the budget of what was judged that it spent.
     pub spent: f64,

@@ -22,14 +22,14 @@ pub struct Slice {
     pub good: u64,
     /// Most good events there can have been; equal to `good` unless a latency threshold fell inside a bucket.
     pub good_most: u64,
-    /// All events that were counted.
+    /// All events that were counted; of ready ratios as many parts a value ([`crate::Plan::parts`]).
     pub total: u64,
     /// Bad events beyond all of this slice. They are of events that other slices count: what is lost may be booked later than what was received.
     pub excess: u64,
 }
 
-/// Parts of a ready ratio: a slice of a `raw` indicator counts as this many events.
-const RATIO_PARTS: f64 = 1e9;
+/// Parts of a ready ratio: a value of a `raw` indicator adds this many to a slice's total.
+pub(crate) const RATIO_PARTS: u64 = 1_000_000_000;
 
 impl Slice {
     /// Exact counts.
@@ -78,7 +78,7 @@ impl Slice {
     pub fn ratio(start: Time, width: u32, good: f64) -> Option<Self> {
         (0.0..=1.0)
             .contains(&good)
-            .then(|| Self::new(start, width, (good * RATIO_PARTS).round() as u64, RATIO_PARTS as u64))
+            .then(|| Self::new(start, width, (good * RATIO_PARTS as f64).round() as u64, RATIO_PARTS))
     }
 
     /// When it was.
@@ -295,7 +295,7 @@ pub struct Tally {
     pub total: u128,
     /// How many independent trials this is worth to a confidence interval.
     pub trials: f64,
-    /// How many parts make one event or slice, for people: 1, or more where ratios of slices are summed.
+    /// How many parts make one event, value or slice, for people: 1, or more where ratios are summed.
     pub parts: u64,
 }
 

@@ -98,8 +98,10 @@ pub struct Facts {
     pub counts_reach: Option<bool>,
     /// Which of the two decides.
     pub evidence: Evidence,
-    /// Events counted.
+    /// How many were counted.
     pub events: u128,
+    /// Of what: `events` or `values`.
+    pub counted: &'static str,
     /// Fewest events for a verdict.
     pub min_events: u64,
     /// Share of the expected time that was looked at, and the least it must be.
@@ -133,7 +135,10 @@ pub fn judge(facts: &Facts) -> Judgement {
         );
     }
     let Some(interval) = facts.interval else {
-        return says(Verdict::NoData, "not one event in the window".into());
+        return says(
+            Verdict::NoData,
+            format!("not one {} in the window", singular(facts.counted)),
+        );
     };
     if facts.coverage < facts.coverage_floor.to_f64() {
         let (coverage, floor) = (facts.coverage * 100.0, facts.coverage_floor.to_f64() * 100.0);
@@ -159,7 +164,10 @@ pub fn judge(facts: &Facts) -> Judgement {
     if facts.events < facts.min_events.into() {
         return says(
             Verdict::Undetermined,
-            format!("{} events, fewer than the {} asked for", facts.events, facts.min_events),
+            format!(
+                "{} {}, fewer than the {} asked for",
+                facts.events, facts.counted, facts.min_events
+            ),
         );
     }
     match facts.evidence {
@@ -185,6 +193,11 @@ pub fn judge(facts: &Facts) -> Judgement {
             ),
         },
     }
+}
+
+/// One of what is counted: `event`, `value`.
+pub(crate) fn singular(counted: &str) -> &str {
+    counted.trim_end_matches('s')
 }
 
 /// `3d 4h`, `43m`, `12s`: two units at most, for people.
@@ -219,6 +232,7 @@ mod tests {
             counts_reach: Some(crate::tally::reached(target, (n - bad).into(), n.into())),
             evidence: Evidence::Interval,
             events: n.into(),
+            counted: "events",
             min_events: 0,
             coverage: 1.0,
             coverage_floor: Decimal::parse("0.9").unwrap(),
@@ -285,6 +299,15 @@ mod tests {
             },
             Verdict::Undetermined,
             "200000 events, fewer",
+        );
+        check(
+            Facts {
+                min_events: 200_001,
+                counted: "values",
+                ..met
+            },
+            Verdict::Undetermined,
+            "200000 values, fewer",
         );
         check(facts(0, 0, "0"), Verdict::NoData, "not one event");
         // No data wins over everything else, above all over met.

@@ -1,4 +1,6 @@
 //! The numbers of a plan, whatever its indicator counts. They begin with the first slice of the source, unless it has rows from before what was read.
+//! What retention took from the table that a plan reads is no silence of the source: they do not begin before the oldest slice of that table, although
+//! wider slices and the ledger go back further. Where silence counts (`no-data`), it does from there on.
 //!
 //! A value that is missing is not a value of nothing. By slices a slice without one is a gap, unless the document says (`no-data`) that silence
 //! is good or bad. By Occurrences nothing says how long a value
@@ -7,13 +9,14 @@
 
 use std::collections::BTreeSet;
 
+use tailwater_model::table::Table;
 use tailwater_openslo::annotation::NoData;
 use tailwater_openslo::{Budgeting, Indicator, Source};
 use tailwater_slo::plan::What;
 use tailwater_slo::{Data, Need, Observed, Plan, Slice, Span, Time};
 
 use super::HOLE_SECONDS;
-use super::pieces::earlier;
+use super::pieces::{earlier, widest};
 use super::reader::Reader;
 use super::rows::{Received, cell};
 use super::select::Text;
@@ -39,9 +42,13 @@ impl Reader<'_> {
                 (What::Counts, Indicator::Requests { of, good }) => {
                     self.requests(of, *good, need, &mut received, &mut data.slices).await?;
                 }
-                (What::Durations, Indicator::Requests { of, .. }) => {
-                    self.durations(of, need, &mut data.latency).await?;
-                }
+                (
+                    What::Durations,
+                    Indicator::Requests { of, .. }
+                    | Indicator::Ratio {
+                        total: Source::Red(of), ..
+                    },
+                ) => self.durations(of, need, &mut data.latency).await?,
                 (
                     What::Counts,
                     Indicator::Ratio {
@@ -70,7 +77,7 @@ impl Reader<'_> {
                         }
                     }
                 }
-                // Only requests have durations.
+                // Only requests have durations, and they are asked for of nothing else.
                 (What::Durations, _) => {}
             }
         }
@@ -81,11 +88,46 @@ impl Reader<'_> {
             first = spans.first().map(|span| span.from);
             data.observed = Observed::Spans(spans);
         }
-        data.begins = match (first, read.map(|read| read.from)) {
-            (Some(first), Some(read)) if first > read && self.has_before(plan, read).await? => Some(read),
-            (first, _) => first,
+        let Some(read) = read else { return Ok(data) };
+        let of_red = plan.indicator.all_requests().is_some();
+        let by_slices = plan.budgeting != Budgeting::Occurrences;
+        let silence_counts = of_red && by_slices && plan.extensions.no_data != NoData::Gap;
+        let kept = match first {
+            Some(first) if first <= read.from => read.from,
+            None if !silence_counts => read.from,
+            _ if of_red => self.kept_from(plan, read).await?,
+            _ => read.from,
         };
+        data.begins = match first {
+            first if silence_counts => Some(first.map_or(kept, |first| first.min(kept))),
+            Some(first) if first > kept && self.has_before(plan, kept).await? => Some(kept),
+            first => first,
+        };
+        if let Observed::Spans(spans) = &mut data.observed {
+            cut(spans, kept);
+        }
         Ok(data)
+    }
+
+    /// From when on what a plan reads of `red` is kept: the oldest slice of the table that most is read from, if that is not older.
+    async fn kept_from(&self, plan: &Plan, read: Span) -> Result<Time> {
+        let counts = plan.needs.iter().filter(|need| need.what == What::Counts);
+        let tables = counts.map(|need| widest(need.width));
+        let table = tables.max_by_key(|table| table.derived_slice_s()).unwrap_or(Table::Red);
+        let mut text = Text::default();
+        text.push("select ts as at from ");
+        text.push(table.name());
+        text.push(" where ts < ");
+        text.time(read.from);
+        text.push(" limit 1");
+        if self.time(text).await?.is_some() {
+            return Ok(read.from);
+        }
+        let mut text = Text::default();
+        text.push("select ts as at from ");
+        text.push(table.name());
+        text.push(" order by ts limit 1");
+        Ok(self.time(text).await?.unwrap_or(read.to).min(read.to))
     }
 
     /// Whether the source has anything from before a time.
@@ -149,6 +191,14 @@ fn from_before(spans: &[Span], from: Option<Time>) -> Vec<Span> {
     spans.iter().map(earlier).collect()
 }
 
+/// What of these spans is not before `from`.
+fn cut(spans: &mut Vec<Span>, from: Time) {
+    for span in spans.iter_mut() {
+        span.from = span.from.max(from).min(span.to);
+    }
+    spans.retain(|span| !span.is_empty());
+}
+
 /// Steps in which there was a value.
 #[derive(Default)]
 struct Valued(BTreeSet<Time>);
@@ -180,6 +230,20 @@ mod tests {
         check(&[300, 600], (60, 3660), &[(300, 900)]);
         check(&[2700], (0, 3660), &[(2700, 3660)]);
         check(&[2100], (0, 3660), &[(2100, 2400)]);
+    }
+
+    #[test]
+    fn what_is_not_kept_was_not_watched() {
+        let check = |from: i64, expected: &[(i64, i64)]| {
+            let mut spans = vec![Span::new(Time(0), Time(600)), Span::new(Time(1200), Time(1800))];
+            cut(&mut spans, Time(from));
+            let spans: Vec<_> = spans.iter().map(|span| (span.from.0, span.to.0)).collect();
+            assert_eq!(spans, expected, "{from}");
+        };
+        check(0, &[(0, 600), (1200, 1800)]);
+        check(300, &[(300, 600), (1200, 1800)]);
+        check(600, &[(1200, 1800)]);
+        check(1900, &[]);
     }
 
     #[test]

@@ -55,6 +55,15 @@ fn split(spans: &[Span], slice: u32) -> (Vec<Span>, Vec<Span>) {
     (whole, rest)
 }
 
+/// The widest table that answers in slices of `width` seconds: the one that most of a span is read from.
+pub(super) fn widest(width: u32) -> Table {
+    let fits = |table: &Table| table.derived_slice_s().is_some_and(|slice| width.is_multiple_of(slice));
+    [Table::Red1h, Table::Red15m]
+        .into_iter()
+        .find(fits)
+        .unwrap_or(Table::Red)
+}
+
 /// Up to which moment before `time` whole slices of the coarsest table reach, and what is left of it.
 pub(super) fn earlier(time: Time) -> [(Table, Option<Time>, Time); 2] {
     let hour = time.floor(Table::Red1h.derived_slice_s().unwrap_or(1));
@@ -105,6 +114,13 @@ mod tests {
         // An hour would cut slices of 40 minutes.
         check(&[(0, 7200)], 2400, &[(Red, &[(0, 7200)], 2400)]);
         check(&[(0, 7200)], 1800, &[(Red15m, &[(0, 7200)], 1800)]);
+    }
+
+    #[test]
+    fn most_is_read_from_the_widest_table_that_fits() {
+        use Table::{Red, Red1h, Red15m};
+        let tables = [60, 300, 900, 1800, 2400, 3600, 5400, 86_400].map(widest);
+        assert_eq!(tables, [Red, Red, Red15m, Red15m, Red, Red1h, Red15m, Red1h]);
     }
 
     #[test]

@@ -146,7 +146,7 @@ pub(super) fn column(key: &RedKey) -> String {
 }
 
 /// Span kinds by their number.
-const KINDS: [&str; 6] = ["unspecified", "internal", "server", "client", "producer", "consumer"];
+pub(super) const KINDS: [&str; 6] = ["unspecified", "internal", "server", "client", "producer", "consumer"];
 
 /// The word for the number of a span kind.
 pub(super) fn kind_word(number: &str) -> &'static str {

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use arrow::array::{Date32Array, TimestampMicrosecondArray};
 use axum::body::Body;
 use axum::http::Request;
 use http_body_util::BodyExt;
@@ -11,14 +12,16 @@ use rand::{Rng, SeedableRng};
 use tailwater_model::exphist::ExpHist;
 use tailwater_model::red::{RedKey, RedRow, WEIGHT_ONE, red_batch};
 use tailwater_model::table::Table;
-use tailwater_openslo::{ResolvedSlo, read, resolve};
+use tailwater_openslo::annotation::NoData;
+use tailwater_openslo::{Period, ResolvedSlo, read, resolve};
 use tailwater_query::{http, slo};
+use tailwater_slo::evaluate::Exhaustion;
 use tailwater_slo::{Settings, Time};
 use tailwater_storage::lake::app_id;
 use tailwater_storage::maintain::{Keeper, Policy, Report};
 use tower::ServiceExt;
 
-use crate::fixtures::{Fixture, LOG, MIDNIGHT};
+use crate::fixtures::{self, Fixture, LOG, MIDNIGHT};
 
 const DAY: i64 = 86_400;
 /// 2026-11-22T00:00:00Z, s since 1970. Days of the tests go before it.
@@ -74,13 +77,17 @@ fn row(rng: &mut SmallRng, from: i64, to: i64) -> RedRow {
 }
 
 async fn keep(fixture: &Fixture, table: Table, now_s: i64) -> Report {
-    let policy = Policy {
+    keep_by(fixture, table, now_s, |policy| policy).await
+}
+
+async fn keep_by(fixture: &Fixture, table: Table, now_s: i64, change: impl Fn(Policy) -> Policy) -> Report {
+    let policy = change(Policy {
         // Files are as young as the test.
         quiet_ms: -1000 * DAY * 1000,
         vacuum_after_ms: i64::MAX / 4,
         merge_files_min: 2,
         ..Policy::of(table)
-    };
+    });
     let turn = Arc::new(tokio::sync::Semaphore::new(1));
     let mut keeper = Keeper::new(fixture.lake.clone(), table, policy, turn);
     keeper.run_once(now_s * 1000).await.unwrap()
@@ -305,6 +312,83 @@ async fn reports_are_the_same() {
                     "{metric} {method} {window}"
                 );
             }
+        }
+    }
+}
+
+/// Minutes are gone, hours and the ledger are not: slices of minutes are judged as far as there are any.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_retention_took_is_no_silence() {
+    let mut fixture = Fixture::new().await;
+    let mut rng = SmallRng::seed_from_u64(12);
+    let rows: Vec<RedRow> = (-4 * 144..144)
+        .flat_map(|step| (0..20).map(move |_| step * 600))
+        .map(|from| row(&mut rng, T0 + from, T0 + from + 600))
+        .collect();
+    fixture.commit_rows(Table::Red, &red_batch(&rows)).await;
+    let ledger: Vec<i64> = (-4 * DAY..DAY).step_by(300).map(|at| (T0 + at) * 1_000_000).collect();
+    let ledger = fixtures::rows(Table::Ledger, ledger.len(), |column| {
+        let times = TimestampMicrosecondArray::from(ledger.clone()).with_timezone("UTC");
+        let dates = ledger.iter().map(|us| us.div_euclid(86_400_000_000) as i32);
+        match column {
+            "ts" => Some(Arc::new(times)),
+            "date" => Some(Arc::new(Date32Array::from_iter_values(dates))),
+            _ => None,
+        }
+    });
+    fixture.commit_rows(Table::Ledger, &ledger).await;
+    let now = T0 + DAY + 1800;
+    for table in [Table::Red15m, Table::Red1h] {
+        assert_eq!(keep(&fixture, table, now).await.derived_days, 5);
+    }
+    for table in [Table::Red, Table::Red15m] {
+        let policy = |policy: Policy| Policy {
+            retention_days: Some(2),
+            ..policy
+        };
+        assert!(keep_by(&fixture, table, now, policy).await.expired_rows > 0);
+    }
+    // Slices, no-data, and what is judged of four days: the last two, or all of them.
+    for (width, no_data, days) in [
+        ("5m", NoData::Gap, 2),
+        ("5m", NoData::Good, 2),
+        ("5m", NoData::Bad, 2),
+        ("30m", NoData::Bad, 2),
+        ("1h", NoData::Bad, 4),
+        ("2h", NoData::Gap, 4),
+    ] {
+        for metric in [METRICS[0], METRICS[3]] {
+            let objective = format!("target: 0.5, timeSliceTarget: 0.5, timeSliceWindow: {width}");
+            let mut slos = document(metric, "Timeslices", &objective, "4d");
+            slos[0].extensions.no_data = no_data;
+            let at = Time(T0 + DAY);
+            let reported = slo::report(&fixture.engine, &slos, &Settings::default(), at)
+                .await
+                .unwrap();
+            let objective = &reported.report.objectives[0];
+            let window = &objective.windows[0];
+            let what = format!("{width} {no_data:?} {window:?}");
+            let judged = window.partial_seconds.unwrap_or(4 * DAY as u64).div_ceil(DAY as u64);
+            assert_eq!(judged, days, "{what}");
+            let slices = window.slices.unwrap();
+            assert!(
+                slices.measured * Period::parse(width).unwrap().nominal().as_secs() <= days * DAY as u64,
+                "{what}"
+            );
+            assert!(
+                window.coverage > 0.99 && slices.bad <= slices.measured as f64 / 2.0,
+                "{what}"
+            );
+            assert_eq!(
+                objective.notes.iter().any(|note| note.starts_with("partial")),
+                days == 2,
+                "{what}"
+            );
+            assert_eq!(
+                matches!(window.exhaustion, Exhaustion::Unknown { .. }),
+                days == 2,
+                "{what}"
+            );
         }
     }
 }

@@ -155,7 +155,7 @@ async fn one(fixture: &Fixture, slos: &[ResolvedSlo], at: i64) -> SloReport {
 /// Fewest good, most good, and all of the main window.
 fn counted(report: &SloReport) -> (u64, u64, u64) {
     let counts = report.windows[0].counts;
-    (counts.good, counts.good_most, counts.total)
+    (counts.good as u64, counts.good_most as u64, counts.total)
 }
 
 /// `n` requests a minute for an hour from midnight, of which every `bad`th minute's fail.
@@ -710,7 +710,7 @@ async fn the_route_reports_and_refuses() {
     let (status, verdict, body) = post(&fixture, &format!("?{at}"), text("0.99")).await;
     assert_eq!((status, verdict.as_deref()), (200, Some("missed")), "{body}");
     let json: serde_json::Value = serde_json::from_str(&body).unwrap();
-    assert_eq!(json["format"], "tailwater.slo.report/2");
+    assert_eq!(json["format"], "tailwater.slo.report/3");
     assert_eq!(json["objectives"][0]["windows"][0]["counts"]["total"], 59_000);
     let (_, verdict, body) = post(&fixture, &format!("?{at}&format=text&window=30m,1h"), text("0.9")).await;
     assert_eq!(verdict.as_deref(), Some("met"));
@@ -1028,6 +1028,11 @@ async fn groups_add_up_to_the_objective() {
                 minute(at, "eu", "GET /", false, 10),
                 minute(at, "", "POST /pay", false, 60),
                 minute(at, "us", "POST /pay", at % 2 == 0, 4),
+                // A span inside of the service: no request, whatever its kind.
+                Requests {
+                    entry: false,
+                    ..minute(at, "us", "POST /pay", true, 7)
+                },
             ]
         })
         .collect();
@@ -1062,7 +1067,7 @@ async fn groups_add_up_to_the_objective() {
         let report = one(&fixture, &by(keys.clone()), DAY + 3600).await;
         let groups = report.groups.as_ref().unwrap();
         let total: u64 = groups.groups.iter().map(|group| group.counts.total).sum();
-        let bad: u64 = groups.groups.iter().map(|group| group.counts.bad).sum();
+        let bad: f64 = groups.groups.iter().map(|group| group.counts.bad).sum();
         let all = report.windows[0].counts;
         assert_eq!((bad, total, groups.left_out), (all.bad, all.total, 0), "{keys:?}");
         let mut shown: Vec<String> = groups
@@ -1094,4 +1099,63 @@ async fn groups_add_up_to_the_objective() {
         );
     }
     assert!(one(&fixture, &slo(source, "0.9"), DAY + 3600).await.groups.is_none());
+}
+
+/// A pair over `red` has groups and durations as a `raw` source has; SQL has neither.
+#[tokio::test(flavor = "multi_thread")]
+async fn pairs_over_red_have_groups_and_durations() {
+    use tailwater_openslo::RedKey as Key;
+    let minute = |minute: i64, region, error, n: usize| Requests {
+        at: DAY + minute * 60,
+        region,
+        error,
+        ns: vec![(if error { 90 } else { 10 }) * MS; n],
+        ..Requests::default()
+    };
+    let rows: Vec<Requests<'_>> = (0..60)
+        .flat_map(|at| {
+            [
+                minute(at, "eu", false, 98),
+                minute(at, "eu", true, 2),
+                minute(at, "us", false, 50),
+            ]
+        })
+        .collect();
+    let fixture = lake(&rows).await;
+    let source = |spec: &str| format!("{{metricSource: {{type: tailwater, spec: {{{spec}}}}}}}");
+    let red = |more: &str| source(&format!("red: {{service: checkout{more}}}"));
+    let sql = source("sql: \"select date_trunc('minute', ts) as slice, sum(errors) as value from red group by 1\"");
+    let failed = red(", statusClass: 5xx");
+    let pair = async |bad: &str, keys: Vec<Key>| {
+        let metric = format!("ratioMetric: {{counter: false, bad: {bad}, total: {}}}", red(""));
+        let mut slos = document(&metric, "Occurrences", "target: 0.9");
+        slos[0].extensions.group_by = keys;
+        one(&fixture, &slos, DAY + 3600).await
+    };
+    for (keys, expected) in [
+        (vec![Key::Region], ["eu: 118 of 5900", "us: 0 of 2950"]),
+        // The part asks for one of the groups alone.
+        (vec![Key::StatusClass], ["2xx: 0 of 8732", "5xx: 118 of 118"]),
+    ] {
+        let report = pair(&failed, keys).await;
+        assert_eq!(counted(&report), (8732, 8732, 8850));
+        let groups = report.groups.unwrap().groups;
+        let shown = groups.iter().map(|group| {
+            let counts = group.counts;
+            format!("{}: {} of {}", group.keys[0].value, counts.bad, counts.total)
+        });
+        let mut shown: Vec<String> = shown.collect();
+        shown.sort();
+        assert_eq!(shown, expected);
+        // One in 75 took 90 ms.
+        let latency = report.latency.unwrap();
+        let slow: Vec<bool> = latency
+            .percentiles
+            .iter()
+            .map(|of| of.value_ns.unwrap() > 50e6)
+            .collect();
+        assert_eq!((slow, latency.threshold_ns), (vec![false, false, true], None));
+    }
+    let report = pair(&sql, vec![Key::Region]).await;
+    assert!(report.groups.is_none() && report.latency.is_some());
 }

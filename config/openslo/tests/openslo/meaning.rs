@@ -488,8 +488,9 @@ fn every_lint() {
             ),
         ),
     ];
+    let unused = unused_annotations();
     let mut seen = Vec::new();
-    for (expect, text) in &cases {
+    for (expect, text) in cases.iter().chain(&unused) {
         let reading = read(Path::new("slo.yaml"), text);
         assert_eq!(reading.problems, [], "{text}");
         let found = lint(&reading.documents);
@@ -505,6 +506,76 @@ fn every_lint() {
         assert!(seen.contains(name), "{name} is tried");
     }
     assert!(LINTS.is_sorted_by_key(|(name, _)| *name));
+}
+
+/// What each annotation does nothing for, by indicator and method.
+fn unused_annotations() -> Vec<(&'static str, String)> {
+    const RED: &str = "metricSource: {spec: {red: {service: a}}}";
+    const FAILED: &str = "metricSource: {spec: {red: {service: a, statusClass: 5xx}}}";
+    const SQL: &str = "metricSource: {spec: {sql: 'select slice, value from t'}}";
+    let one =
+        "{ratioMetric: {rawType: success, raw: {metricSource: {spec: {red: {service: a, good: {errors: exclude}}}}}}}";
+    let pair = |bad: &str, total: &str| format!("{{ratioMetric: {{bad: {{{bad}}}, total: {{{total}}}}}}}");
+    let raw = format!("{{ratioMetric: {{rawType: success, raw: {{{SQL}}}}}}}");
+    let value = format!("{{thresholdMetric: {{{SQL}}}}}");
+    let foreign = pair("metricSource: {type: Datadog, spec: {query: x}}", RED);
+    let methods = [
+        ("Occurrences", ""),
+        ("Timeslices", ", timeSliceTarget: 0.9, timeSliceWindow: 5m"),
+        ("RatioTimeslices", ", timeSliceWindow: 5m"),
+    ];
+    let mut cases = Vec::new();
+    let mut check = |annotation: &str, sli: &str, more: &str, unused: [bool; 3]| {
+        for ((method, keys), unused) in methods.into_iter().zip(unused) {
+            let text = slo(sli, &format!("{keys}{more}"))
+                .replace(
+                    "annotations: {}",
+                    &format!("annotations: {{tailwater.io/{annotation}}}"),
+                )
+                .replace("Occurrences", method);
+            let mut names = Vec::new();
+            if sli == raw && method == "Occurrences" {
+                names.push("ratio-without-counts");
+            }
+            if sli == foreign {
+                names.push("foreign-source");
+            }
+            if unused {
+                names.push("annotation-unused");
+            }
+            cases.push((names.join(" ").leak() as &'static str, text));
+        }
+    };
+    for annotation in ["group-by: region", "percentiles: '50, 99'", "latency-thresholds: 1s"] {
+        let (groups, durations) = (annotation.starts_with("group"), annotation.starts_with("percent"));
+        check(annotation, one, "", [false; 3]);
+        check(annotation, &pair(FAILED, RED), "", [!groups && !durations; 3]);
+        check(annotation, &pair(SQL, RED), "", [!durations; 3]);
+        check(
+            annotation,
+            &pair(SQL, SQL.replace("from t", "from u").as_str()),
+            "",
+            [true; 3],
+        );
+        check(annotation, &raw, "", [true; 3]);
+        check(annotation, &value, ", op: lt, value: 1", [true; 3]);
+        check(annotation, &foreign, "", [false; 3]);
+    }
+    for (sli, more) in [(one, ""), (raw.as_str(), ""), (value.as_str(), ", op: lt, value: 1")] {
+        check("no-data: bad", sli, more, [true, false, false]);
+        check("no-data: gap", sli, more, [false; 3]);
+    }
+    // The SLI's own annotation.
+    let with_own = |sli: &str| {
+        let own = "annotations: {tailwater.io/latency-thresholds: 1s}";
+        slo(sli, "").replace(
+            "indicator:\n    metadata: {name: x",
+            &format!("indicator:\n    metadata: {{name: x, {own}"),
+        )
+    };
+    cases.push(("", with_own(one)));
+    cases.push(("annotation-unused", with_own(&pair(FAILED, RED))));
+    cases
 }
 
 #[test]

@@ -6,7 +6,9 @@ use tailwater_openslo::annotation::{Maintenance, MaintenanceMode, NoData};
 use tailwater_openslo::{Period, ResolvedSlo, TimeWindow, Unit};
 
 use super::*;
-use crate::fixture::{NOON, as_of, days, decimal, durations, ratio_timeslices, read, slo, timeslices};
+use crate::fixture::{
+    NOON, as_of, days, decimal, durations, ratio_timeslices, read, ready_ratio, ready_ratios, slo, timeslices,
+};
 use crate::plan::{AsOf, Need, PlanError, Settings, What, plan};
 use crate::verdict::{Evidence, Verdict};
 
@@ -380,16 +382,19 @@ fn maintenance() {
             excluded.excluded_seconds,
             excluded.coverage
         ),
-        (0, all - lost, 62 * 60, 1.0)
+        (0.0, all - lost, 62 * 60, 1.0)
     );
     let raw = excluded.raw.unwrap();
-    assert_eq!((raw.counts.bad, raw.counts.total), (lost, all));
+    assert_eq!((raw.counts.bad, raw.counts.total), (lost as f64, all));
     near(raw.consumed.unwrap(), lost as f64 / (all as f64 * 0.01));
     let good = planned(MaintenanceMode::CountGood);
-    assert_eq!((good.counts.bad, good.counts.total, good.excluded_seconds), (0, all, 0));
-    assert_eq!(good.raw.unwrap().counts.bad, lost);
+    assert_eq!(
+        (good.counts.bad, good.counts.total, good.excluded_seconds),
+        (0.0, all, 0)
+    );
+    assert_eq!(good.raw.unwrap().counts.bad, lost as f64);
     let muted = planned(MaintenanceMode::Mute);
-    assert_eq!((muted.counts.bad, muted.raw), (lost, None));
+    assert_eq!((muted.counts.bad, muted.raw), (lost as f64, None));
 }
 
 #[test]
@@ -856,6 +861,51 @@ fn values_and_counts_become_slices() {
         (report.verdict, report.windows[0].sli_text.as_deref()),
         (Verdict::Met, Some("95.000%"))
     );
+}
+
+/// A value of a ready ratio is one value, however many events are behind it.
+#[test]
+fn ready_ratios_count_values() {
+    let check = |method, min_events, expected: (&str, f64, f64), verdict| {
+        let plan = ready_ratio(method, min_events);
+        let report = evaluate(&plan, ready_ratios(&plan, 288, 0.95));
+        let window = &report.windows[0];
+        let counts = window.counts;
+        assert_eq!((report.counted, counts.total), ("values", 288), "{method:?}");
+        near(counts.bad, 14.4);
+        near(counts.good + counts.bad, 288.0);
+        let budget = window.budget.unwrap();
+        assert_eq!(
+            (budget.unit, window.verdict),
+            (expected.0, verdict),
+            "{}",
+            window.because
+        );
+        near(budget.spent, expected.1);
+        near(budget.allowed, expected.2);
+        // Burn rates and history are in values too.
+        let day = report.burn.iter().find(|burn| burn.window == "1d").unwrap();
+        assert_eq!(day.counts.total, 288);
+        let points = report.history.iter().map(|point| point.counts.total);
+        assert_eq!(points.sum::<u64>(), 288);
+    };
+    let occurrences = Budgeting::Occurrences;
+    check(occurrences, 0, ("values", 14.4, 28.8), Verdict::Met);
+    check(occurrences, 288, ("values", 14.4, 28.8), Verdict::Met);
+    check(occurrences, 289, ("values", 14.4, 28.8), Verdict::Undetermined);
+    check(ratio_timeslices(5), 289, ("slices", 14.4, 28.8), Verdict::Undetermined);
+    check(ratio_timeslices(5), 288, ("slices", 14.4, 28.8), Verdict::Met);
+    check(timeslices(5, "0.9"), 289, ("slices", 0.0, 28.8), Verdict::Undetermined);
+    let plan = ready_ratio(occurrences, 1000);
+    let one = evaluate(&plan, ready_ratios(&plan, 1, 1.0));
+    assert_eq!(one.windows[0].because, "1 values, fewer than the 1000 asked for");
+    assert!(
+        one.notes.iter().any(|note| note.contains("less than one value (0.10)")),
+        "{:?}",
+        one.notes
+    );
+    let none = evaluate(&plan, ready_ratios(&plan, 0, 1.0));
+    assert_eq!(none.windows[0].because, "not one value in the window");
 }
 
 #[test]

@@ -306,7 +306,12 @@ fn facts(out: &mut String, slo: &SloReport, window: &WindowReport) {
         None => format!("over {}", window.name),
     };
     fact("SLI", "", window.sli_text.as_deref().unwrap_or("-"), &interval);
-    fact("Events", "", &words::count(window.counts.total), &words::events(window));
+    fact(
+        &sentence(slo.counted),
+        "",
+        &words::count(window.counts.total),
+        &words::events(slo, window),
+    );
     if let Some(budget) = &window.budget {
         let class = if budget.remaining < 0.0 { " class=\"bad\"" } else { "" };
         fact(
@@ -376,7 +381,7 @@ fn plots(out: &mut String, slo: &SloReport, window: &WindowReport) {
     if slo.burn.iter().any(|burn| burn.burn.is_some()) {
         let _ = writeln!(
             out,
-            "<figure><h3>Burn rate by window</h3>{}<figcaption>Logarithmic. The dark mark is the least it is at {} confidence.</figcaption></figure>",
+            "<figure><h3>Burn rate by window</h3>{}<figcaption>Logarithmic. The upright mark is the least it is at {} confidence.</figcaption></figure>",
             svg::burn(slo),
             window.confidence.name(),
         );
@@ -388,7 +393,7 @@ fn plots(out: &mut String, slo: &SloReport, window: &WindowReport) {
             .unwrap_or_default();
         let _ = writeln!(
             out,
-            "<figure class=\"wide\"><h3>Latency</h3>{}<figcaption>Share of each column by duration, from one in 10,000 to all.{limit}</figcaption></figure>",
+            "<figure class=\"wide\"><h3>Latency</h3><div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Latency\">{}</div><figcaption>Share of each column by duration, from one in 10,000 to all.{limit}</figcaption></figure>",
             svg::heat(latency, window),
         );
     }
@@ -442,7 +447,7 @@ fn groups(out: &mut String, of_slo: &Groups) {
             escape(&words::group_name(group)),
             badge(group.verdict),
             group.sli_text.as_deref().unwrap_or("-"),
-            words::count(group.counts.bad),
+            words::amount(group.counts.bad),
             words::count(group.counts.total),
             escape(&words::burn(rate.and_then(|rate| rate.burn))),
         );
@@ -458,9 +463,11 @@ fn rates(out: &mut String, slo: &SloReport) {
     if slo.burn.is_empty() {
         return;
     }
-    out.push_str(
+    let _ = writeln!(
+        out,
         "<details><summary>Burn rates as numbers</summary><div class=\"scroll\"><table>\n<thead><tr><th scope=\"col\">Over</th><th scope=\"col\" class=\"num\">Burn</th>\
-         <th scope=\"col\" class=\"num\">At least</th><th scope=\"col\" class=\"num\">Bad</th><th scope=\"col\" class=\"num\">Events</th></tr></thead>\n<tbody>\n",
+         <th scope=\"col\" class=\"num\">At least</th><th scope=\"col\" class=\"num\">Bad</th><th scope=\"col\" class=\"num\">{}</th></tr></thead>\n<tbody>",
+        sentence(slo.counted)
     );
     for burn in &slo.burn {
         let _ = writeln!(
@@ -469,7 +476,7 @@ fn rates(out: &mut String, slo: &SloReport) {
             escape(&burn.window),
             escape(&words::burn(burn.burn)),
             escape(&words::burn(burn.burn_at_least)),
-            words::count(burn.counts.bad),
+            words::amount(burn.counts.bad),
             words::count(burn.counts.total),
         );
     }

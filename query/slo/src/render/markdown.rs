@@ -90,11 +90,12 @@ fn section(out: &mut String, report: &Report, slo: &SloReport) {
     );
     let _ = writeln!(
         out,
-        "| window | verdict | SLI | interval | events | budget | budget gone | coverage |"
+        "| window | verdict | SLI | interval | {} | budget | budget gone | coverage |",
+        slo.counted
     );
     let _ = writeln!(out, "|---|---|--:|---|---|---|---|--:|");
     for window in &slo.windows {
-        row(out, window);
+        row(out, slo, window);
     }
     if let Some(worst) = words::worst(&slo.history) {
         let _ = writeln!(out, "\nWorst: {worst}.");
@@ -142,7 +143,7 @@ fn section(out: &mut String, report: &Report, slo: &SloReport) {
     );
 }
 
-fn row(out: &mut String, window: &WindowReport) {
+fn row(out: &mut String, slo: &SloReport, window: &WindowReport) {
     let interval = match window.interval {
         Some(interval) => format!(
             "{} ({})",
@@ -166,7 +167,7 @@ fn row(out: &mut String, window: &WindowReport) {
         window.verdict,
         window.because,
         window.sli_text.as_deref().unwrap_or("-"),
-        words::events(window),
+        words::events(slo, window),
         words::exhaustion(&window.exhaustion),
         words::budget(window.coverage),
     );
@@ -182,15 +183,26 @@ fn link(address: &str) -> String {
     }
 }
 
-/// Text that Markdown and the HTML inside it take as text, in a table cell as well.
+/// Text that Markdown and the HTML inside it take as text, in a table cell and at the beginning of a line as well.
 fn escape(text: &str) -> String {
+    let text = text.trim();
     let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
+    // What makes a list or a heading of the line that it begins: `- x`, `1. x`, `===`.
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let is_mark = match &text[digits..] {
+        behind if digits == 0 => behind.starts_with(['-', '+', '=']),
+        behind => behind.starts_with(['.', ')']) && !behind[1..].starts_with(|c: char| !c.is_whitespace()),
+    };
+    let mark = is_mark.then_some(digits);
+    for (at, c) in text.char_indices() {
+        if mark == Some(at) {
+            out.push('\\');
+        }
         match c {
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
             '&' => out.push_str("&amp;"),
-            '\\' | '`' | '*' | '_' | '[' | ']' | '#' | '|' | '~' | '!' => {
+            '\\' | '`' | '*' | '_' | '[' | ']' | '#' | '|' | '~' | '!' | '$' => {
                 out.push('\\');
                 out.push(c);
             }
@@ -199,4 +211,26 @@ fn escape(text: &str) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn text_stays_text() {
+        let check = |text: &str, expected: &str| assert_eq!(super::escape(text), expected);
+        check("Checkout answers", "Checkout answers");
+        check("a|b <i> & `c`", "a\\|b &lt;i&gt; &amp; \\`c\\`");
+        check("- one", "\\- one");
+        check("+ one - two", "\\+ one - two");
+        check("===", "\\===");
+        check("    # four", "\\# four");
+        check("1. one", "1\\. one");
+        check("12) one", "12\\) one");
+        check("99.9% of requests", "99.9% of requests");
+        check("1.", "1\\.");
+        check("2026", "2026");
+        check("$5 and $6", "\\$5 and \\$6");
+        check("two\nlines\x07", "two lines ");
+        check("", "");
+    }
 }

@@ -150,7 +150,7 @@ pub(super) fn budget(slo: &SloReport, window: &WindowReport) -> String {
             to - x,
             base - TOP,
             words::span(point.span),
-            words::count(point.counts.bad),
+            words::amount(point.counts.bad),
             words::count(point.counts.total),
             words::budget(point.spent),
             words::budget(point.remaining),
@@ -209,7 +209,7 @@ pub(super) fn burn(slo: &SloReport) -> String {
                 out,
                 r#"<rect class="{class}" x="{LEFT}" y="{:.1}" width="{wide:.1}" height="14" rx="2"><title>{name}: {} bad of {}</title></rect>"#,
                 y + 5.0,
-                words::count(burn.counts.bad),
+                words::amount(burn.counts.bad),
                 words::count(burn.counts.total),
             );
         }

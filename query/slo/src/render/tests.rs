@@ -2,7 +2,7 @@
 use unicode_width::UnicodeWidthStr;
 
 use super::*;
-use crate::fixture::{NOON, as_of, days, read, sample, slo};
+use crate::fixture::{NOON, as_of, days, read, ready_ratio, ready_ratios, sample, slo};
 use crate::plan::{Settings, plan};
 use crate::{Report, Time, evaluate};
 
@@ -132,6 +132,46 @@ Runbook: https://example.org/a\\|b &lt;i&gt;
 Definition `0000000000000000123456789abcdef0`, data until 2026-03-10T12:00:00Z.
 ";
     assert_eq!(render(&small("a|b <i>"), Format::Markdown, false), expected);
+}
+
+/// 288 values of 0.95 are 14.4 bad values of 288, and no events.
+#[test]
+fn ready_ratios_in_every_form() {
+    let plan = ready_ratio(tailwater_openslo::Budgeting::Occurrences, 0);
+    let report = Report::new(NOON, vec![evaluate(&plan, ready_ratios(&plan, 288, 0.95))]);
+    let [text, markdown, html] =
+        [Format::Text, Format::Markdown, Format::Html].map(|format| render(&report, format, false));
+    assert!(
+        text.contains("(14.4 bad of 288 values; known 95.000% to 95.000%)"),
+        "{text}"
+    );
+    assert!(text.contains("(14.4 of 28.8 bad values spent;"), "{text}");
+    assert!(text.contains("0.15 bad of 3\n"), "{text}");
+    assert!(
+        markdown.contains("| interval | values |")
+            && markdown.contains("| 14.4 bad of 288 values | 50.0% left; 14.4 of 28.8 bad values spent;"),
+        "{markdown}"
+    );
+    assert!(
+        html.contains("<dt>Values</dt><dd><b>288</b><small>14.4 bad of 288 values</small>")
+            && html.contains(">Values</th></tr>"),
+        "{html}"
+    );
+    for said in [text, markdown, html] {
+        // What is measured.
+        let said = said.replace("ready ratio of good events", "");
+        assert!(
+            !said.contains(" events") && !said.contains("Events") && !said.contains("000,000"),
+            "{said}"
+        );
+    }
+    let json: serde_json::Value = serde_json::from_str(&render(&report, Format::Json, false)).unwrap();
+    let objective = &json["objectives"][0];
+    assert_eq!(objective["counted"], "values");
+    let expected = serde_json::json!({"good": 273.6, "good_most": 273.6, "bad": 14.4, "total": 288});
+    assert_eq!(objective["windows"][0]["counts"], expected);
+    let budget = &objective["windows"][0]["budget"];
+    assert_eq!((&budget["unit"], &budget["spent"]), (&"values".into(), &14.4.into()));
 }
 
 #[test]
@@ -295,6 +335,60 @@ fn html_is_well_formed_and_stands_alone() {
     }
     for (i, _) in sample().objectives.iter().enumerate() {
         assert!(html.contains(&format!("href=\"#o{}\"", i + 1)) && html.contains(&format!("id=\"o{}\"", i + 1)));
+    }
+}
+
+/// Contrasts of WCAG 2.1, level AA: 4.5 for text, 3 for what is drawn.
+#[test]
+fn colours_can_be_told_apart_in_both_schemes() {
+    const TEXT: [(&str, &str); 11] = [
+        ("ink", "card"),
+        ("ink", "bg"),
+        ("soft", "card"),
+        ("soft", "bg"),
+        ("soft", "fill"),
+        ("link", "card"),
+        ("missed", "card"),
+        ("met", "met-bg"),
+        ("missed", "missed-bg"),
+        ("undetermined", "undetermined-bg"),
+        ("no_data", "no_data-bg"),
+    ];
+    const DRAWN: [(&str, &str); 5] = [
+        ("met", "fill"),
+        ("warn", "fill"),
+        ("missed", "fill"),
+        ("heat", "fill"),
+        ("budget", "card"),
+    ];
+    let schemes = include_str!("html.css")
+        .split_once("@media(prefers-color-scheme:dark)")
+        .unwrap();
+    for scheme in [schemes.0, schemes.1] {
+        let luminance = |name: &str| {
+            let (_, rest) = scheme.split_once(&format!("--{name}:#")).unwrap();
+            let digits: Vec<u32> = rest.chars().map_while(|digit| digit.to_digit(16)).collect();
+            let channel = |at: usize| match digits.len() {
+                3 => digits[at] * 17,
+                _ => digits[2 * at] * 16 + digits[2 * at + 1],
+            };
+            let linear = |channel: u32| {
+                let part = f64::from(channel) / 255.0;
+                if part <= 0.03928 {
+                    part / 12.92
+                } else {
+                    ((part + 0.055) / 1.055).powf(2.4)
+                }
+            };
+            0.2126 * linear(channel(0)) + 0.7152 * linear(channel(1)) + 0.0722 * linear(channel(2))
+        };
+        for (pairs, least) in [(&TEXT[..], 4.5), (&DRAWN[..], 3.0)] {
+            for (one, other) in pairs {
+                let (a, b) = (luminance(one), luminance(other));
+                let contrast = (a.max(b) + 0.05) / (a.min(b) + 0.05);
+                assert!(contrast >= least, "{one} on {other}: {contrast:.2}");
+            }
+        }
     }
 }
 

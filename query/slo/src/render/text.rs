@@ -296,7 +296,7 @@ fn figures(out: &mut Page, slo: &SloReport, window: &WindowReport, history: &[Po
                 )
             })
             .unwrap_or_default();
-        out.entry("SLI", &format!("{sli} ({}{interval})", words::events(window)));
+        out.entry("SLI", &format!("{sli} ({}{interval})", words::events(slo, window)));
     }
     if let Some(budget) = &window.budget {
         out.entry(

@@ -20,7 +20,7 @@ pub(super) fn count(n: u64) -> String {
     text
 }
 
-/// A number of events that may be a part of one: whole from 100 on, else with two digits.
+/// A number of events, values or slices that may be a part of one: whole from 100 on, else with two digits.
 pub(super) fn amount(n: f64) -> String {
     if n.abs() >= 100.0 {
         count(n.round() as u64)
@@ -172,21 +172,26 @@ pub(super) fn title(report: &Report, slo: &SloReport) -> String {
     }
 }
 
-/// What happened: `2,321 bad of 1,234,567 events`.
-pub(super) fn events(window: &WindowReport) -> String {
+/// What happened: `2,321 bad of 1,234,567 events`, `14.4 bad of 288 values`.
+pub(super) fn events(slo: &SloReport, window: &WindowReport) -> String {
     let counts = window.counts;
     let bad = if counts.good == counts.good_most {
-        count(counts.bad)
+        amount(counts.bad)
     } else {
-        format!("{} to {}", count(counts.total - counts.good_most), count(counts.bad))
+        format!(
+            "{} to {}",
+            amount(counts.total as f64 - counts.good_most),
+            amount(counts.bad)
+        )
     };
     let slices = window
         .slices
         .map(|slices| format!("{} bad of {} slices; ", amount(slices.bad), count(slices.measured)));
     format!(
-        "{}{bad} bad of {} events",
+        "{}{bad} bad of {} {}",
         slices.unwrap_or_default(),
-        count(counts.total)
+        count(counts.total),
+        slo.counted
     )
 }
 
@@ -230,7 +235,7 @@ pub(super) fn worst(history: &[crate::report::Point]) -> Option<String> {
         "{}: {} of the budget, {} bad of {}",
         span(worst.span),
         budget(worst.spent),
-        count(counts.bad),
+        amount(counts.bad),
         count(counts.total)
     ))
 }
@@ -289,7 +294,7 @@ pub(super) fn group(group: &GroupReport) -> String {
     format!(
         "{}, {sli} ({} bad of {} events), {left} left, burn 1h {}",
         group.verdict,
-        count(group.counts.bad),
+        amount(group.counts.bad),
         count(group.counts.total),
         burn(rate.and_then(|rate| rate.burn))
     )
