@@ -12,12 +12,17 @@ use crate::verdict::Decision;
 
 const VERSION: u8 = 1;
 
+/// Resources that there are budgets of; the tokens of the others are endless.
+const BUDGETS: usize = 2;
+
 impl<M: Copy> Sampler<M> {
     /// The state, for an optional section of the checkpoint.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = vec![VERSION];
         let controller = &self.controller;
-        controller.tokens.iter().for_each(|tokens| put_f64(&mut out, *tokens));
+        controller.tokens[..BUDGETS]
+            .iter()
+            .for_each(|tokens| put_f64(&mut out, *tokens));
         put_u64(&mut out, controller.last_ns);
         put_u64(&mut out, controller.day);
         put_f64(&mut out, controller.day_spent);
@@ -41,7 +46,7 @@ impl<M: Copy> Sampler<M> {
         if reader.u8()? != VERSION {
             return Err(Malformed);
         }
-        let tokens = [reader.f64()?, reader.f64()?];
+        let tokens: [f64; BUDGETS] = [reader.f64()?, reader.f64()?];
         let (last_ns, day, day_spent, tick) = (reader.u64()?, reader.u64()?, reader.f64()?, reader.u64()?);
         let mut services = Vec::new();
         for _ in 0..reader.u32()? {
@@ -59,7 +64,8 @@ impl<M: Copy> Sampler<M> {
             service.audit.failed = has_failed;
         }
         let controller = &mut self.controller;
-        (controller.tokens, controller.last_ns) = (tokens, last_ns);
+        controller.tokens[..BUDGETS].copy_from_slice(&tokens);
+        controller.last_ns = last_ns;
         (controller.day, controller.day_spent) = (day, day_spent);
         self.tick = tick;
         Ok(())
