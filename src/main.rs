@@ -44,3 +44,76 @@ fn main() -> ExitCode {
     };
     exit.unwrap_or_else(|error| cli::report(&error)).into()
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn every_subcommand_has_an_example() {
+        fn check(command: &clap::Command, path: &str) {
+            let path = format!("{path}{} ", command.get_name());
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let is_shown = path == "tailwater " || help.contains("Example") && help.contains(path.trim_end());
+            assert!(is_shown, "{path}--help: {help}");
+            command.get_subcommands().for_each(|inner| check(inner, &path));
+        }
+        check(&Cli::command(), "");
+    }
+
+    /// As they were promised, and as documents show them.
+    #[test]
+    fn command_lines_are_known() {
+        for line in [
+            "run --data ./my-data",
+            "collector",
+            "query",
+            "maintain",
+            "demo --for 60s",
+            "demo --history --budget 100%",
+            "sql --format csv x",
+            "sql --data ./my-data x --format table",
+            "status",
+            "lake stats",
+            "lake verify --data d",
+            "lake compact",
+            "load --signals traces,logs --rate 10 --duration 1s --services 3 --errors 2% --batch 64 --seed 7 --protocol http",
+            "load --replay a.jsonl b.csv --keep-times",
+            "load --history 90d --services 20 --operations 1000 --seed 7 --data ./past",
+            "config check",
+            "config print",
+            "config reference",
+            "slo validate a.yaml",
+            "slo fmt a.yaml",
+            "slo import sloth a.yml",
+            "slo list",
+            "slo template success-rate",
+            "slo report --format html --window 30d,90d --at 2026-11-01T00:00:00Z a.yaml -o a.html",
+            "slo report a.yaml --format text",
+            "slo report a.yaml --format json",
+            "slo report a.yaml --format md",
+            "slo check a.yaml",
+            "sampling check p.yaml",
+            "sampling import otelcol.yaml",
+            "sampling explain 4bf92f3577b34da6a3ce929d0e0e4736",
+            "sampling simulate --policy p.yaml --replay a.jsonl b.jsonl",
+            "sampling simulate --policy p.yaml --times 5 --seeds 3",
+            "sampling simulate p.yaml --replay a.jsonl",
+            "token add a --tenant shop --role ingest,read --file t",
+            "token list",
+            "token revoke a",
+            "token hash",
+        ] {
+            let words = ["tailwater"].into_iter().chain(line.split(' '));
+            if let Err(error) = Cli::try_parse_from(words) {
+                panic!("{line}: {error}");
+            }
+        }
+        for line in ["sampling simulate", "sampling simulate p.yaml --policy p.yaml"] {
+            let words = ["tailwater"].into_iter().chain(line.split(' '));
+            assert!(Cli::try_parse_from(words).is_err(), "{line}");
+        }
+    }
+}

@@ -1,18 +1,20 @@
 //! What the collector says of itself when somebody asks: gauges, and what `/status` answers.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tailwater_journal::Journal;
 use tailwater_journal::dedup::Register;
+use tailwater_model::ids::TraceId;
 use tailwater_model::table::Table;
 use tailwater_runtime::{Metrics, Readiness};
 use tailwater_wal::Wal;
 
 use crate::intake::Intake;
 use crate::outbox::Waiting;
-use crate::tail::Tail;
+use crate::tail::{Fate, Tail};
 
 /// The parts that have figures.
 #[derive(Clone)]
@@ -133,6 +135,28 @@ impl Figures {
         }
     }
 
+    /// What `/trace/{id}` says: what is known of the traces of this id, by tenant. Without a policy nothing is decided, and nothing said.
+    pub fn trace(&self, id: u128) -> Value {
+        let trace = TraceId(id.to_be_bytes());
+        let totals = self.intake.stats.totals();
+        let tenants: BTreeSet<&Arc<str>> = totals.iter().map(|(key, _)| &key.tenant).collect();
+        let found: Vec<Value> = self
+            .tail
+            .iter()
+            .flat_map(|tail| {
+                // One by one, and in the order of the road: it waits for nobody who asks.
+                let fate = |tenant: &&Arc<str>| {
+                    Some(fate_json(
+                        tenant,
+                        tail.lock().fate(tenant, trace, &self.journal.lock())?,
+                    ))
+                };
+                tenants.iter().filter_map(fate).collect::<Vec<_>>()
+            })
+            .collect();
+        json!({ "samples": self.tail.is_some(), "found": found })
+    }
+
     /// What `/status` says: the same figures for the command line.
     pub fn status(&self) -> Value {
         let Figures {
@@ -198,6 +222,22 @@ impl Figures {
             }),
             "digests": intake.dedup.as_ref().map(|dedup| dedup.with(Register::len)),
         })
+    }
+}
+
+fn fate_json(tenant: &str, fate: Fate) -> Value {
+    match fate {
+        Fate::Waits => json!({ "tenant": tenant, "state": "waits" }),
+        Fate::Dropped => json!({ "tenant": tenant, "state": "sampled_out" }),
+        Fate::Decided {
+            decision,
+            is_kept,
+            settled_ns,
+        } => json!({
+            "tenant": tenant, "state": if is_kept { "kept" } else { "sampled_out" }, "stratum": &*decision.reason,
+            "threshold": decision.threshold.bits(), "th": decision.threshold.to_string(), "p": decision.threshold.probability(),
+            "dropped": decision.is_dropped, "policy_epoch": decision.epoch, "settled_ns": settled_ns,
+        }),
     }
 }
 

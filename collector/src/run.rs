@@ -358,8 +358,10 @@ pub async fn run(
         readiness: readiness.clone(),
     };
     figures.watch(&metrics);
+    let of_trace = figures.clone();
     let admin = Admin::new("collector", metrics.clone(), readiness.clone())
         .status(move || figures.status())
+        .trace(move |id| of_trace.trace(id))
         .guarded(access.clone(), admin_lock.clone())
         .spawn(listeners.admin)
         .map_err(|error| CollectorError::Io(format!("admin.collector: {error}")))?;

@@ -12,6 +12,7 @@
 
 mod behind;
 mod durations;
+mod fate;
 mod follow;
 mod recent;
 mod rows;
@@ -41,6 +42,7 @@ use tracing::{error, info, warn};
 
 pub use self::behind::{LiveTraces, Logs, PolicyFile};
 pub use self::durations::Durations;
+pub use self::fate::Fate;
 use self::follow::Followers;
 pub use self::follow::UNDECIDED;
 pub use self::follow::end as end_following;
@@ -765,7 +767,12 @@ mod tests {
             assert!(doc.contains(name), "{column}: {name} is not in: {doc}");
         };
         Trigger::ALL.iter().for_each(|trigger| says("trigger", trigger.name()));
-        let qualities = [Quality::Exact, Quality::AssumedUpstream, Quality::Unknown];
+        let qualities = [
+            Quality::Exact,
+            Quality::AssumedUpstream,
+            Quality::AtMost,
+            Quality::Unknown,
+        ];
         qualities
             .iter()
             .for_each(|quality| says("weight_quality", quality.name()));

@@ -14,6 +14,8 @@ use super::client::ClientArgs;
 use super::lake::Format;
 use super::{Common, print, sql, tell};
 
+mod explain;
+
 /// Which traces stay: check a policy, bring one from elsewhere, try it, ask why.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  tailwater sampling check policy.yaml")]
@@ -45,11 +47,15 @@ enum What {
     /// With --replay it says what would stay of the recording, how well the budget would hold, and how far off each service's requests, error
     /// share and P99 would be if they were read from what stays.
     #[command(after_help = "Examples:\n  \
-        tailwater sampling simulate policy.yaml --times 5 --seeds 3\n  \
-        tailwater sampling simulate policy.yaml --replay monday.jsonl tuesday.jsonl.gz")]
+        tailwater sampling simulate --policy policy.yaml --times 5 --seeds 3\n  \
+        tailwater sampling simulate --policy policy.yaml --replay monday.jsonl tuesday.jsonl.gz")]
     Simulate {
+        /// The policy, without its option.
+        #[arg(value_name = "POLICY", required_unless_present = "policy", conflicts_with = "policy")]
+        file: Option<PathBuf>,
         /// The policy; of made up traffic, its budget a second is the goal.
-        file: PathBuf,
+        #[arg(long, value_name = "FILE")]
+        policy: Option<PathBuf>,
         /// Offered spans over the goal, in quiet times.
         #[arg(long, default_value_t = 5.0, conflicts_with = "replay")]
         times: f64,
@@ -63,8 +69,13 @@ enum What {
         #[arg(long, value_enum, default_value_t = Format::Table)]
         format: Format,
     },
-    /// Why a trace was kept: stratum, threshold, weight, when and what made it due.
-    #[command(after_help = "Example:\n  tailwater sampling explain 4bf92f3577b34da6a3ce929d0e0e4736 --data ./my-data")]
+    /// Why a trace was kept or not: stratum, threshold, weight, when and what made it due.
+    ///
+    /// Reads the rows that are stored of it; `decided` is the last tick of its stratum in the batch of its rows, at most a few seconds from the decision. Of a
+    /// trace without rows it asks the running collector, which knows those that wait and for some minutes those that were decided (with tokens: role admin).
+    #[command(after_help = "Examples:\n  \
+        tailwater sampling explain 4bf92f3577b34da6a3ce929d0e0e4736\n  \
+        tailwater sampling explain 4bf92f3577b34da6a3ce929d0e0e4736 --data ./my-data --format json")]
     Explain {
         /// Trace id, 32 hex digits.
         trace_id: String,
@@ -108,11 +119,13 @@ pub fn run(args: &SamplingArgs, common: &Common) -> anyhow::Result<Exit> {
         }
         What::Simulate {
             file,
+            policy,
             times,
             replay,
             seeds,
             format,
         } => {
+            let file = policy.as_ref().or(file.as_ref()).context("no policy is named")?;
             let policy = read(file)?;
             match replay.is_empty() {
                 true => simulate(&policy, *times, seeds.unwrap_or(3), *format),
@@ -191,11 +204,5 @@ fn explain(trace_id: &str, client: &ClientArgs, format: sql::Format, common: &Co
         trace_id.len() == 32 && trace_id.bytes().all(|byte| byte.is_ascii_hexdigit()),
         "{trace_id:?} is no trace id: 32 hex digits are"
     );
-    let query = format!(
-        "select sample_reason as stratum, sample_weight as weight, sample_threshold as threshold, weight_quality, trigger, partial, late, \
-         policy_epoch, count(*) as spans, min(ts) as first, max(ingest_ts) as received from spans \
-         where trace_id = decode('{}', 'hex') group by 1, 2, 3, 4, 5, 6, 7, 8 order by late, spans desc",
-        trace_id.to_ascii_lowercase()
-    );
-    sql::show(&query, client, format, common)
+    explain::run(&trace_id.to_ascii_lowercase(), client, format, common)
 }

@@ -70,14 +70,20 @@ pub fn run(args: &SqlArgs, common: &Common) -> anyhow::Result<Exit> {
         }
         text => text.to_owned(),
     };
-    answer(&text, args.endpoint.as_ref(), &args.client, args.format, common)
+    match answer(&text, args.endpoint.as_ref(), &args.client, args.format, common)? {
+        Ok(text) => {
+            print(&text)?;
+            Ok(Exit::Ok)
+        }
+        Err(exit) => Ok(exit),
+    }
 }
 
-/// Asks the server of the configuration, or with `--data` the lake, and prints the answer or why there is none.
+/// Asks the server of the configuration, or with `--data` the lake. An exit code where there is no answer and why is said.
 ///
 /// # Errors
 /// Bad settings, a lake that cannot be read.
-pub fn show(text: &str, client: &ClientArgs, format: Format, common: &Common) -> anyhow::Result<Exit> {
+pub fn get(text: &str, client: &ClientArgs, format: Format, common: &Common) -> anyhow::Result<Result<String, Exit>> {
     answer(text, None, client, format, common)
 }
 
@@ -87,7 +93,7 @@ fn answer(
     client: &ClientArgs,
     format: Format,
     common: &Common,
-) -> anyhow::Result<Exit> {
+) -> anyhow::Result<Result<String, Exit>> {
     let config = common.load()?;
     let answer = small_runtime()?.block_on(async {
         match (endpoint, &common.data) {
@@ -97,20 +103,17 @@ fn answer(
         }
     });
     match answer {
-        Ok(text) => {
-            print(&text)?;
-            Ok(Exit::Ok)
-        }
+        Ok(answer) => Ok(Ok(answer)),
         Err(error) => match error.downcast_ref::<Failed>() {
             Some(failed) => {
                 tell(failed.show(text));
-                Ok(failed.exit())
+                Ok(Err(failed.exit()))
             }
             None if error.is::<Unreachable>() => {
                 tell(format_args!(
                     "tailwater: {error}\nIs `tailwater run` running? `--data DIR` reads a data directory without a server."
                 ));
-                Ok(Exit::Unavailable)
+                Ok(Err(Exit::Unavailable))
             }
             None => Err(error),
         },
@@ -189,7 +192,7 @@ async fn read(config: &Config, text: &str, format: Format) -> anyhow::Result<Str
 }
 
 /// What the reader must know of the answer, beside it: the answer itself may go into a file.
-fn note(text: &str) {
+pub fn note(text: &str) {
     tell(format_args!("note: {text}"));
 }
 

@@ -123,6 +123,7 @@ fn a_policy_is_tried_on_recorded_traffic() {
     let args = [
         "sampling",
         "simulate",
+        "--policy",
         &file("policy.yaml"),
         "--replay",
         &file("recorded.jsonl"),

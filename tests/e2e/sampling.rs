@@ -23,8 +23,11 @@ const KILLS: u32 = 10;
 
 /// The rows, each by the names of its columns.
 pub fn ask(data: &str, query: &str) -> Vec<Value> {
-    let text = run_ok(&["sql", "--data", data, "--format", "json", query]);
-    let answer: Value = serde_json::from_str(&text).unwrap();
+    named(&run_ok(&["sql", "--data", data, "--format", "json", query]))
+}
+
+fn named(answer: &str) -> Vec<Value> {
+    let answer: Value = serde_json::from_str(answer).unwrap();
     let names = answer["columns"].as_array().unwrap();
     let row = |row: &Value| {
         let named = names.iter().zip(row.as_array().unwrap());
@@ -244,6 +247,77 @@ fn a_policy_that_is_wrong_is_refused_with_its_place() {
     ]);
     assert_eq!(code, 78, "{error}");
     assert!(error.contains("did you mean budget?"), "{error}");
+}
+
+/// Errors stay, the rest is dropped.
+const ERRORS: &str = "\
+trace: {root_settle: 100ms, idle: 100ms, timeout: 1s}
+strata:
+  - {name: error, when: any(span.status == error), target: all}
+  - {name: rest, target: drop}
+";
+
+#[test]
+fn a_trace_is_explained_whether_it_was_kept_or_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let policy = folder.path().join("policy.yaml");
+    std::fs::write(&policy, ERRORS).unwrap();
+    let policy = policy.display().to_string();
+    let data = folder.path().join("data");
+    let settings = [
+        ("sampling.policy", policy.as_str()),
+        ("storage.commit.interval", "300ms"),
+    ];
+    let server = Server::start("collector", &data, &settings);
+    let other = Span {
+        trace_id: vec![7; 16],
+        ..sample::span(1)
+    };
+    let mut body = failed(1, 1);
+    body.extend(sample::traces("shop", vec![other]));
+    assert_eq!(server.post("/v1/traces", &body).status, 200);
+
+    let data = data.display().to_string();
+    let set = format!("sampling.policy={policy}");
+    let explain = |id: &str| {
+        let args = [
+            "sampling", "explain", id, "--data", &data, "--set", &set, "--format", "json",
+        ];
+        let (code, out, err) = run(&args);
+        assert_eq!(code, 0, "{err}");
+        (out, err)
+    };
+    let id = wait_for("the kept one's row", || {
+        let query = "select encode(trace_id, 'hex') from spans";
+        let (code, out, _) = run(&["sql", "--data", &data, "--format", "csv", query]);
+        (code == 0).then(|| out.lines().nth(1).map(str::to_owned))?
+    });
+    let (row, err) = wait_for("the tick beside it", || {
+        let (out, err) = explain(&id);
+        let row = named(&out).remove(0);
+        (row["decided"] != Value::Null).then_some((row, err))
+    });
+    assert_eq!(
+        [&row["stratum"], &row["th"], &row["tenant"]],
+        ["error", "0", "default"],
+        "{row}"
+    );
+    assert_eq!((number(&row, "p"), number(&row, "weight")), (1.0, 1.0), "{row}");
+    assert_eq!(
+        err, "note: {name: error, when: 'any(span.status == error)', target: all}\n",
+        "{row}"
+    );
+    let (_, err) = explain(&"07".repeat(16));
+    assert!(
+        err.contains("tenant default: sampled out: stratum rest keeps none (target: drop), policy epoch"),
+        "{err}"
+    );
+    assert!(err.contains("sampling_ticks"), "{err}");
+    let (_, err) = explain(&"08".repeat(16));
+    assert!(err.contains("does not know it"), "{err}");
+    assert!(server.stop().success());
+    let (_, err) = explain(&"07".repeat(16));
+    assert!(err.contains("no collector works on this data directory"), "{err}");
 }
 
 /// Every trace is to be kept, and memory has room for some two thousand of them.

@@ -216,6 +216,12 @@ impl Journal {
         shard.touched.get(trace).copied().or_else(settled)
     }
 
+    /// Arrival clock of the last batch that settled the decision of a trace, or a late span of it, unix ns; `None` if none did, or it is forgotten.
+    pub fn settled_ns(&self, shard: u8, trace: &TraceId) -> Option<u64> {
+        let shard = &self.shards[usize::from(shard)];
+        shard.remembered(trace).map(|entry| entry.touched_ns)
+    }
+
     /// The last record that every shard has in a batch, what waits of it apart.
     pub fn complete(&self) -> Lsn {
         self.shards.iter().map(|shard| shard.complete).min().unwrap_or_default()

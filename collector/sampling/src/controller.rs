@@ -23,8 +23,8 @@ use crate::fault::Fault;
 use crate::policy::{Budget, Policy, Share, Target};
 use crate::threshold::{Randomness, Threshold};
 
-/// Bytes as stored, and spans.
-pub(crate) const RESOURCES: usize = 2;
+/// Bytes as stored, spans, and bytes as received; budgets are of the first two alone.
+pub(crate) const RESOURCES: usize = 3;
 const BYTES: usize = 0;
 const SPANS: usize = 1;
 
@@ -152,10 +152,10 @@ impl Controller {
         }
         let day_left = DAY_NS - now_ns % DAY_NS;
         let of_day = (budget.bytes_per_day - self.day_spent).max(0.0) / (day_left as f64 / 1e9).max(1.0);
-        let budgets = [budget.bytes_per_sec.min(of_day), budget.spans_per_sec];
-        let rates = [budgets[BYTES].min(rate), budgets[SPANS]];
+        let budgets = [budget.bytes_per_sec.min(of_day), budget.spans_per_sec, f64::INFINITY];
+        let rates = [budgets[BYTES].min(rate), budgets[SPANS], f64::INFINITY];
         // Without a budget it is the governor's rate that buckets are sized and shares are made of.
-        self.budgets = [0, 1].map(|at: usize| {
+        self.budgets = [0, 1, 2].map(|at: usize| {
             if budgets[at].is_finite() {
                 budgets[at]
             } else {
@@ -489,7 +489,7 @@ fn is_shared(policy: &Policy, cell: &Cell) -> bool {
 }
 
 fn limit(stratum: &crate::policy::Stratum, resource: usize) -> f64 {
-    [stratum.bytes_per_sec, stratum.spans_per_sec][resource]
+    [stratum.bytes_per_sec, stratum.spans_per_sec, stratum.sent_bytes_per_sec][resource]
 }
 
 /// Runs of cells with an equal number.

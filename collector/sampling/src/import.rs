@@ -35,9 +35,9 @@ pub struct Imported {
 /// What a note means for the policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
-    /// Not carried over: other traces are kept than there.
+    /// Not carried over, or not as a whole: more traces are kept than there, or fewer.
     Lost,
-    /// Carried over with a slightly different meaning, or not needed here.
+    /// Carried over with a slightly different meaning (as many traces of a share or limit, but others; contents that are rare), or not needed here.
     Note,
 }
 
@@ -109,6 +109,7 @@ pub fn otelcol(text: &str) -> Result<Imported, String> {
     for item in list(policies) {
         import.policy(item);
     }
+    import.inversions();
     import.rules.sort_by_key(Rule::order);
     import.write(&mut out);
     Ok(Imported {
@@ -121,6 +122,8 @@ pub fn otelcol(text: &str) -> Result<Imported, String> {
 struct Import {
     rules: Vec<Rule>,
     composites: usize,
+    /// Where and in which policy something is inverted.
+    inverted: Vec<(At, String)>,
     notes: Vec<Note>,
 }
 
@@ -232,7 +235,7 @@ impl Import {
                 .any(|other| rule.composite.is_none() || other.composite != rule.composite);
             let is_said = |note: &Note| note.what == rule.name && note.message == LEFT_OUT;
             if !is_sure && !is_closed && has_other && !self.notes.iter().any(is_said) {
-                self.note(rule.at, &rule.name, LEFT_OUT);
+                self.lost(rule.at, &rule.name, LEFT_OUT);
             }
             if !is_closed {
                 let _ = writeln!(out, "    when: '{}'", rule.when.to_string().replace('\'', "''"));
@@ -246,7 +249,8 @@ impl Import {
                 let _ = writeln!(out, "    spans_per_sec: {}", rule.spans_per_sec);
             }
             if rule.bytes_per_sec.is_finite() {
-                let _ = writeln!(out, "    bytes_per_sec: {}", (rule.bytes_per_sec as u64).max(1));
+                let bytes = (rule.bytes_per_sec as u64).max(1);
+                let _ = writeln!(out, "    sent_bytes_per_sec: {bytes}");
             }
         }
         if !is_closed {
@@ -256,7 +260,7 @@ impl Import {
 }
 
 /// What a stratum that does not keep all of its traces says of the others.
-const LEFT_OUT: &str = "traces that it leaves out are not offered to those after it, as they are there";
+const LEFT_OUT: &str = "traces that it leaves out are not offered to those after it, as they are there, so fewer stay";
 
 #[cfg(test)]
 mod tests {
@@ -349,12 +353,14 @@ mod tests {
                 "upper bound",
                 "fraction",
                 "Unicode",
-                "invert_match",
                 "counts once",
                 "W3C",
                 "IsMatch",
                 "counts once",
-                "a tenth",
+                "note: both: the share is of other traces",
+                "note: both: each tenant has the limit",
+                "note: bytes: each tenant has the limit",
+                "lost: bool: invert_match",
                 "both: not carried over",
                 "bytes: not carried over",
             ],
@@ -383,6 +389,7 @@ mod tests {
             said,
             [
                 "6:3: lost: tail_sampling/2: not carried over: the policy is that of tail_sampling alone",
+                "5:9: note: more: each tenant has the limit to itself, and R decides who is within it; there it is one for all, and whoever fits is kept",
                 "5:9: lost: more: not carried over: a policy before it takes every trace, and the first one decides",
             ]
         );
@@ -413,7 +420,24 @@ mod tests {
       - {name: open, type: numeric_attribute, numeric_attribute: {key: n}}
 "#,
             "  - name: mix.b\n    when: 'any(span.status in [error])'\n    target: all\n    spans_per_sec: 600\n  - name: mix.a\n    target: all\n    spans_per_sec: 500\n",
-            &["my_extension", "span events", "turned round", "neither"],
+            &[
+                "note: mix: each tenant",
+                "my_extension",
+                "span events",
+                "the share is of",
+                "turned round",
+                "neither",
+            ],
+        );
+        check(
+            "      - {name: none, type: boolean_attribute, boolean_attribute: {key: b, value: true, invert_match: true}}\n",
+            "  - name: none\n    when: 'not any(span.own[\"b\"] == true or span.resource[\"b\"] == true)'\n    target: all\n  - name: unmatched\n    target: drop\n",
+            &["note: none: invert_match is carried over as `not`"],
+        );
+        check(
+            "      - {name: bytes, type: and, and: {and_sub_policy: [{type: trace_flags}, {type: bytes_limiting, bytes_limiting: {bytes_per_second: 1000}}]}}\n",
+            "  - name: bytes\n    when: 'any(span.sampled)'\n    target: all\n    sent_bytes_per_sec: 1000\n  - name: unmatched\n    target: drop\n",
+            &["note: bytes: each tenant has the limit to itself"],
         );
         check(
             "      - {name: err, type: status_code, status_code: {status_codes: [ERROR]}}\n",
@@ -451,11 +475,14 @@ mod tests {
              - name: unmatched\n    target: drop\n",
             &[
                 "policy_order",
-                "mix.some: traces that it leaves out",
+                "note: mix: each tenant",
+                "mix.some: the share",
+                "lost: mix.some: traces that it leaves out",
                 "counts once",
                 "burst_capacity",
-                "mix.errors: traces that it leaves out",
-                "mix.many: traces that it leaves out",
+                "note: flagged: each tenant",
+                "lost: mix.errors: traces that it leaves out",
+                "lost: mix.many: traces that it leaves out",
             ],
         );
     }

@@ -51,6 +51,8 @@ pub enum Quality {
     Exact,
     /// Nobody upstream said anything, which was taken for "not sampled".
     AssumedUpstream,
+    /// It stands for so many at most: T of its trace holds what its spans were sampled with upstream, which it was not itself.
+    AtMost,
     /// Upstream says something that cannot be, or nothing where that means "unknown": the row has no weight.
     Unknown,
 }
@@ -61,6 +63,7 @@ impl Quality {
         match self {
             Quality::Exact => "exact",
             Quality::AssumedUpstream => "assumed_upstream",
+            Quality::AtMost => "at_most",
             Quality::Unknown => "unknown",
         }
     }

@@ -183,7 +183,7 @@ pub struct Verdict<M> {
     pub spans: std::ops::Range<usize>,
 }
 
-/// What was seen and kept in a tick, for table `sampling_ticks`. In every tick the `adjusted_traces` of a shard, added up, estimate
+/// What was seen and kept in a tick, for table `sampling_ticks`. In every tick the `adjusted_traces`, added up, estimate
 /// `seen_traces`, added up; what was refused for memory is a row of its own with reason `admission`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TickRow {

@@ -194,6 +194,11 @@ impl Settled {
         };
         let said = Threshold::from_bits(stored.threshold as u64).unwrap();
         assert_eq!(stored.weight, said.weight());
+        if !column("weight_quality").is_null(row) {
+            let is_sure = !stored.late || said == Threshold::ALWAYS;
+            let quality = if is_sure { "exact" } else { "at_most" };
+            assert_eq!(text(rows, "weight_quality", row), quality, "{stored:?}");
+        }
         let ids = column("trace_id").as_binary::<i32>();
         if !ids.is_null(row) {
             let trace = TraceId(ids.value(row).try_into().unwrap());

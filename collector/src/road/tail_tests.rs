@@ -404,3 +404,59 @@ fn what_waits_when_the_policy_is_taken_away_is_stored_undecided() {
     assert_eq!(names, ["all", "error", "rest", "undecided"]);
     assert!(reasons["undecided"] > 100, "{reasons:?}");
 }
+
+#[test]
+fn what_became_of_a_trace_is_known_by_tenant() {
+    let (error, healthz) = (1, 9);
+    let log = Log(
+        Arc::new(vec![
+            (NOW, vec![((error, 0, true), NOW)]),
+            (NOW, vec![((healthz, 0, false), NOW)]),
+            (NOW, vec![((error, 0, false), NOW)]),
+        ]),
+        None,
+    );
+    let journal = process::recovered(&[]);
+    let policy = tailwater_sampling::policy::read("p.yaml".as_ref(), POLICY).unwrap();
+    let behind = Box::new(process::Calm(log.clone(), None));
+    let tail = Tail::new(tail_settings(1 << 20), policy, None, LOG_ID, behind, NOW).unwrap();
+    let tail = Arc::new(Mutex::new(tail));
+    let (outbox, _sealed) = std::sync::mpsc::sync_channel(1000);
+    let parts = Parts {
+        tail: Some(tail.clone()),
+        ..super::tests::parts(journal.clone(), None, outbox)
+    };
+    process::walk(parts, &log, 1..4);
+    let fate = |tenant: &str, trace: u8| tail.lock().fate(&tenant.into(), trace_of(trace), &journal.lock());
+    // The third record is of the other tenant.
+    for (tenant, trace, waits) in [
+        ("default", error, true),
+        ("default", healthz, true),
+        ("other", error, true),
+        ("other", healthz, false),
+        ("default", 2, false),
+        ("nobody", error, false),
+    ] {
+        let expect = waits.then_some(tail::Fate::Waits);
+        assert_eq!(fate(tenant, trace), expect, "{tenant} {trace}");
+    }
+    let (mut spans, mut logs) = (SpanColumns::new(Caps::default()), LogColumns::new(Caps::default()));
+    tail.lock()
+        .tick(NOW + 60 * SECOND, &mut journal.lock(), &mut spans, &mut logs);
+    let decided = |tenant: &str, trace: u8| match fate(tenant, trace) {
+        Some(tail::Fate::Decided {
+            decision,
+            is_kept,
+            settled_ns,
+        }) => (decision.reason.to_string(), is_kept, settled_ns),
+        other => panic!("{tenant} {trace}: {other:?}"),
+    };
+    assert_eq!(decided("default", error), ("error".to_owned(), true, None));
+    assert_eq!(decided("default", healthz), ("drop".to_owned(), false, None));
+    assert_eq!(decided("other", error).0, "rest");
+    assert_eq!(fate("other", healthz), None);
+    // The road has cut by its own clock.
+    let cut_ns = NOW + 7200 * SECOND;
+    journal.lock().cut(cut_ns, TableSet::EMPTY).unwrap().unwrap();
+    assert_eq!(decided("default", healthz), ("drop".to_owned(), false, Some(cut_ns)));
+}

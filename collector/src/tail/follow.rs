@@ -480,18 +480,14 @@ impl Why {
         }
     }
 
-    /// Stored since its trace was. What its spans were sampled with upstream is not remembered.
+    /// Stored since its trace was. What its spans were sampled with upstream is not remembered, so the weight may be that much too large.
     fn late(decision: &Decision) -> Why {
         let is_whole = decision.threshold == Threshold::ALWAYS;
         Why {
             threshold: decision.threshold,
             reason: decision.reason.clone(),
             epoch: decision.epoch,
-            quality: if is_whole {
-                Quality::Exact
-            } else {
-                Quality::AssumedUpstream
-            },
+            quality: if is_whole { Quality::Exact } else { Quality::AtMost },
             is_late: true,
         }
     }

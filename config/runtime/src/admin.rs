@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::extract::{Request, State as Shared};
+use axum::extract::{Path, Request, State as Shared};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
@@ -83,6 +83,22 @@ impl Admin {
         F: Fn() -> Value + Clone + Send + Sync + 'static,
     {
         self.routes(Router::new().route("/status", get(async move || Json(status()))))
+    }
+
+    /// Adds `/trace/{id}`: what `trace` says of a trace id (32 hex digits), as JSON; 400 for what is none.
+    #[must_use]
+    pub fn trace<F>(self, trace: F) -> Self
+    where
+        F: Fn(u128) -> Value + Clone + Send + Sync + 'static,
+    {
+        let answer = async move |Path(id): Path<String>| {
+            let is_id = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+            match u128::from_str_radix(&id, 16) {
+                Ok(id) if is_id => (no_store(), Json(trace(id))).into_response(),
+                _ => StatusCode::BAD_REQUEST.into_response(),
+            }
+        };
+        self.routes(Router::new().route("/trace/{id}", get(answer)))
     }
 
     /// The routes, for a server of one's own.
@@ -225,7 +241,9 @@ mod tests {
     #[tokio::test]
     async fn endpoints() {
         let (metrics, readiness) = (Metrics::for_process("collector"), Readiness::new());
-        let admin = Admin::new("collector", metrics, readiness.clone()).status(|| json!({"lag_bytes": 7}));
+        let admin = Admin::new("collector", metrics, readiness.clone())
+            .status(|| json!({"lag_bytes": 7}))
+            .trace(|id| json!({"low": id & 0xff}));
         let listener = listen::bind("admin.collector", "127.0.0.1:0".parse().unwrap()).unwrap();
         let server = admin.spawn(listener).unwrap();
         let address = server.address();
@@ -258,6 +276,18 @@ mod tests {
             "{head} {body}"
         );
         assert_eq!(ask(address, "/status").await.1, r#"{"lag_bytes":7}"#);
+        assert_eq!(
+            ask(address, "/trace/4bf92f3577b34da6a3ce929d0e0e4736").await.1,
+            r#"{"low":54}"#
+        );
+        for id in ["4bf92f", "+bf92f3577b34da6a3ce929d0e0e4736"] {
+            assert!(
+                ask(address, &format!("/trace/{id}"))
+                    .await
+                    .0
+                    .starts_with("http/1.1 400")
+            );
+        }
         assert!(ask(address, "/nothing").await.0.starts_with("http/1.1 404"));
     }
 
@@ -274,6 +304,7 @@ mod tests {
         readiness.condition("lake").degraded("file /secret/place is damaged");
         let admin = Admin::new("query", metrics, readiness)
             .status(|| json!({"tenants": ["a"]}))
+            .trace(|_| json!({"found": [{"tenant": "a"}]}))
             .guarded(access, None);
         let server = admin
             .spawn(listen::bind("admin.query", "127.0.0.1:0".parse().unwrap()).unwrap())
@@ -287,7 +318,8 @@ mod tests {
             (text[9..12].to_owned(), text)
         };
         let bearer = |token: &str| format!("Authorization: Bearer {token}\r\n");
-        for path in ["/metrics", "/status", "/nothing", "/"] {
+        let trace = "/trace/4bf92f3577b34da6a3ce929d0e0e4736";
+        for path in ["/metrics", "/status", trace, "/nothing", "/"] {
             assert_eq!(ask(path, "").await.0, "401", "{path}");
             assert_eq!(ask(path, &bearer("tw_other")).await.0, "401", "{path}");
             assert_eq!(ask(path, &bearer("tw_read")).await.0, "403", "{path}");
@@ -301,6 +333,7 @@ mod tests {
         );
         assert_eq!(ask("/metrics", &bearer("tw_admin")).await.0, "200");
         assert_eq!(ask("/status", &bearer("tw_admin")).await.0, "200");
+        assert_eq!(ask(trace, &bearer("tw_admin")).await.0, "200");
         assert_eq!(ask("/nothing", &bearer("tw_admin")).await.0, "404");
         for path in ["/healthz", "/readyz"] {
             let (status, text) = ask(path, "").await;

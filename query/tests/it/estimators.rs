@@ -188,6 +188,18 @@ async fn answers_say_when_they_rest_on_little() {
         "wquantile_interval: 2 of 2 estimates rest on an effective n under 30; wquantile_interval: 9 rows without a weight are left out",
     )
     .await;
+    // Of one trace there may be any number of rows.
+    for (trace, few) in [(", 'a'", true), (", v % 29", true), (", v", false), ("", false)] {
+        check(
+            &format!("select ht_ratio(v, 1, 100{trace}) from generate_series(1, 1000) x(v)"),
+            if few {
+                "ht_ratio: the estimate rests on an effective n under 30"
+            } else {
+                ""
+            },
+        )
+        .await;
+    }
     // A query's remarks are its own.
     check("select ht_sum(v, 2) from generate_series(1, 100) x(v)", "").await;
 }

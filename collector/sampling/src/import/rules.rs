@@ -14,6 +14,7 @@ pub(super) struct Rule {
     pub when: Expr,
     pub p: f64,
     pub spans_per_sec: f64,
+    /// As sent.
     pub bytes_per_sec: f64,
     pub is_drop: bool,
     /// Of which composite it is a part: what a part leaves out, others of the same one do not get there either.
@@ -75,6 +76,19 @@ impl Import {
         }
     }
 
+    /// Says what `invert_match` may mean beside other policies.
+    pub(super) fn inversions(&mut self) {
+        let voters = self.rules.iter().filter(|rule| !rule.is_drop).count();
+        for (at, name) in std::mem::take(&mut self.inverted) {
+            let is_drop = self.rules.iter().any(|rule| rule.name == name && rule.is_drop);
+            if is_drop || voters < 2 {
+                self.note(at, &name, "invert_match is carried over as `not`");
+            } else {
+                self.lost(at, &name, OVERRULES);
+            }
+        }
+    }
+
     fn rule(&mut self, node: &Node, name: &str) -> Result<Rule, String> {
         let kind = text(node, "type").unwrap_or_default();
         let none = Node {
@@ -94,12 +108,9 @@ impl Import {
                 expr
             }
         };
-        if is_set(settings, "invert_match") {
-            self.note(
-                node.at,
-                name,
-                "invert_match is carried over as `not`; Collectors that know inverted decisions let it overrule other policies",
-            );
+        let is_new = self.inverted.last().is_none_or(|(_, last)| last != name);
+        if is_set(settings, "invert_match") && is_new {
+            self.inverted.push((node.at, name.to_owned()));
         }
         if let Some(burst) = get(settings, "burst_capacity") {
             self.lost(
@@ -199,12 +210,10 @@ impl Import {
             "trace_flags" => any(SpanField::Sampled, Op::Holds),
             "probabilistic" => {
                 let p = number(settings, "sampling_percentage").unwrap_or(0.0) / 100.0;
-                if text(settings, "hash_salt").is_some() {
-                    self.note(
-                        node.at,
-                        name,
-                        "hash_salt has no meaning: R of the trace decides, and the weight is recorded",
-                    );
+                match text(settings, "hash_salt") {
+                    Some(_) => self.note(node.at, name, SALT),
+                    None if p > 0.0 && p < 1.0 => self.note(node.at, name, SHARE),
+                    None => {}
                 }
                 return Ok(Rule {
                     p: p.clamp(0.0, 1.0),
@@ -212,17 +221,14 @@ impl Import {
                 });
             }
             "rate_limiting" => {
+                self.note(node.at, name, LIMIT);
                 return Ok(Rule {
                     spans_per_sec: set("spans_per_second").ok_or("it has no spans_per_second")?,
                     ..Rule::of(Expr::Const(true))
                 });
             }
             "bytes_limiting" => {
-                self.note(
-                    node.at,
-                    name,
-                    "bytes are counted as stored, not as sent: a tenth or less of them",
-                );
+                self.note(node.at, name, LIMIT);
                 return Ok(Rule {
                     bytes_per_sec: set("bytes_per_second").ok_or("it has no bytes_per_second")?,
                     ..Rule::of(Expr::Const(true))
@@ -307,6 +313,7 @@ impl Import {
                 "policy_order says another order than the parts stand in; the Collector goes by that of the parts, and so does this",
             );
         }
+        self.note(node.at, name, LIMIT);
         let allocations = get(settings, "rate_allocation").map(list).unwrap_or_default();
         let share = |part: &Node| {
             let own = allocations
@@ -325,7 +332,7 @@ impl Import {
                 Ok(rule) if rule.is_never() => {}
                 Ok(rule) => {
                     if (rule.p < 1.0 || rule.is_limited()) && place + 1 < parts.len() {
-                        self.note(part.at, &full, LEFT_OUT);
+                        self.lost(part.at, &full, LEFT_OUT);
                     }
                     self.rules.push(Rule {
                         name: full,
@@ -390,6 +397,17 @@ fn some(mut parts: Vec<Expr>) -> Expr {
         _ => Expr::Or(parts),
     }
 }
+
+/// What differs in shares, with a salt or without.
+const SHARE: &str =
+    "the share is of other traces: R of the trace decides, not a hash of its id, and the weight is recorded";
+const SALT: &str = "hash_salt has no meaning: R of the trace decides, and the weight is recorded";
+
+/// What differs in inverted conditions, where there are other policies.
+const OVERRULES: &str = "invert_match is carried over as `not`, which it is since v0.156 of the Collector; before, it overrules other policies";
+
+/// What differs in limits.
+const LIMIT: &str = "each tenant has the limit to itself, and R decides who is within it; there it is one for all, and whoever fits is kept";
 
 /// What differs in patterns.
 const UNICODE: &str = "\\d, \\w, \\s and \\b are those of Unicode; there they are those of ASCII";

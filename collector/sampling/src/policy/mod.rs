@@ -10,6 +10,10 @@ mod program;
 mod read;
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use tailwater_config::format_duration;
 
 use crate::tracestate::Missing;
 use expr::Expr;
@@ -114,6 +118,8 @@ pub struct Stratum {
     pub spans_per_sec: f64,
     /// The most bytes a second, as stored, of the tenant; infinite if there is no limit.
     pub bytes_per_sec: f64,
+    /// The most bytes a second, as received, of the tenant; infinite if there is no limit.
+    pub sent_bytes_per_sec: f64,
 }
 
 /// How many traces of a stratum are kept.
@@ -203,6 +209,7 @@ impl Stratum {
             cap: None,
             spans_per_sec: f64::INFINITY,
             bytes_per_sec: f64::INFINITY,
+            sent_bytes_per_sec: f64::INFINITY,
         }
     }
 
@@ -216,6 +223,55 @@ impl Stratum {
             },
             ..Stratum::all("rest", None)
         }
+    }
+}
+
+/// As a policy has it.
+impl fmt::Display for Stratum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What came from a text of few digits goes into one.
+        let short = |number: f64| (number * 1e9).round() / 1e9;
+        write!(f, "{{name: {}", self.name)?;
+        if let Some(when) = &self.when {
+            write!(f, ", when: '{}'", when.to_string().replace('\'', "''"))?;
+        }
+        match &self.target {
+            Target::All => f.write_str(", target: all")?,
+            Target::Drop => f.write_str(", target: drop")?,
+            Target::Probability(p) => write!(f, ", target: {}%", short(p * 100.0))?,
+            Target::First { count, window_ns } => {
+                let window = format_duration(Duration::from_nanos(*window_ns));
+                write!(f, ", first: {count}, per: fingerprint, window: {window}")?;
+            }
+            Target::Share {
+                by,
+                alpha,
+                floor_per_sec,
+            } => {
+                let by = match by {
+                    By::All => "all",
+                    By::Fingerprint => "by(fingerprint)",
+                    By::Service => "by(service)",
+                };
+                write!(f, ", share: {by}, alpha: {alpha}")?;
+                if *floor_per_sec > 0.0 {
+                    write!(f, ", floor: {}/min", short(floor_per_sec * 60.0))?;
+                }
+            }
+        }
+        if let Some(cap) = self.cap {
+            write!(f, ", cap: {}%", short(cap * 100.0))?;
+        }
+        for (key, most) in [
+            ("spans_per_sec", self.spans_per_sec),
+            ("bytes_per_sec", self.bytes_per_sec),
+            ("sent_bytes_per_sec", self.sent_bytes_per_sec),
+        ] {
+            if most.is_finite() {
+                write!(f, ", {key}: {most}")?;
+            }
+        }
+        f.write_str("}")
     }
 }
 

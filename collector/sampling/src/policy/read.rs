@@ -359,6 +359,7 @@ impl Reader {
             "cap",
             "spans_per_sec",
             "bytes_per_sec",
+            "sent_bytes_per_sec",
         ];
         let map = self.map(Some((node, key.to_owned())), &known);
         let name: Box<str> = self.value(&map, "name", Box::default(), |text| {
@@ -437,6 +438,7 @@ impl Reader {
             cap: self.value(&map, "cap", None, |text| share(text).map(Some)),
             spans_per_sec: self.value(&map, "spans_per_sec", f64::INFINITY, positive),
             bytes_per_sec: self.value(&map, "bytes_per_sec", f64::INFINITY, size),
+            sent_bytes_per_sec: self.value(&map, "sent_bytes_per_sec", f64::INFINITY, size),
         }
     }
 

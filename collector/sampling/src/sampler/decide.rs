@@ -289,7 +289,7 @@ fn item<M>(trace: &Trace<M>, stratum: u16, key: u64, place: u32) -> Item {
         stratum,
         key,
         service: trace.service,
-        cost: [trace.cost, f64::from(trace.spans)],
+        cost: [trace.cost, f64::from(trace.spans), trace.bytes as f64],
         survived: before.max(trace.admitted).probability().max(PROBABILITY_MIN),
         randomness: trace.randomness,
         place,

@@ -12,13 +12,18 @@ use crate::state::{Malformed, Reader, put_bytes, put_f64, put_u32, put_u64};
 /// In version 1 kept and dropped traces were remembered in slices that they shared.
 const VERSION: u8 = 2;
 
+/// Resources that there are budgets of; the tokens of the others are endless.
+const BUDGETS: usize = 2;
+
 impl<M: Copy> Sampler<M> {
     /// The state, for an optional section of the checkpoint. Of `undecided` it says nothing: of traces that are decided here and whose decision is in no
     /// batch of the checkpoint, so that after a crash they come again, as undecided ones.
     pub fn encode(&self, undecided: &[TraceId]) -> Vec<u8> {
         let mut out = vec![VERSION];
         let controller = &self.controller;
-        controller.tokens.iter().for_each(|tokens| put_f64(&mut out, *tokens));
+        controller.tokens[..BUDGETS]
+            .iter()
+            .for_each(|tokens| put_f64(&mut out, *tokens));
         put_u64(&mut out, controller.last_ns);
         put_u64(&mut out, controller.day);
         put_f64(&mut out, controller.day_spent);
@@ -43,7 +48,7 @@ impl<M: Copy> Sampler<M> {
         if ![1, VERSION].contains(&version) {
             return Err(Malformed);
         }
-        let tokens = [reader.f64()?, reader.f64()?];
+        let tokens: [f64; BUDGETS] = [reader.f64()?, reader.f64()?];
         let (last_ns, day, day_spent, tick) = (reader.u64()?, reader.u64()?, reader.f64()?, reader.u64()?);
         let mut services = Vec::new();
         for _ in 0..reader.u32()? {
@@ -64,7 +69,8 @@ impl<M: Copy> Sampler<M> {
             service.audit.failed = has_failed;
         }
         let controller = &mut self.controller;
-        (controller.tokens, controller.last_ns) = (tokens, last_ns);
+        controller.tokens[..BUDGETS].copy_from_slice(&tokens);
+        controller.last_ns = last_ns;
         (controller.day, controller.day_spent) = (day, day_spent);
         self.tick = tick;
         Ok(())

@@ -170,6 +170,7 @@ fn compare(
                 );
             }
             if different > 0 {
+                assert!(!row.notes.is_empty(), "{}: the importer is silent", case.policies);
                 row.why.push(format!("{different}: {}", cases::OF_A_HASH));
             }
         }
@@ -186,10 +187,8 @@ fn compare(
                     case.policies
                 );
             }
-            let besides = limits.iter().find_map(|limit| limit.besides);
-            if let (Some(besides), true) = (besides, different > 0) {
-                row.why.push(besides.to_owned());
-            } else if different > 0 {
+            if different > 0 {
+                assert!(!row.notes.is_empty(), "{}: the importer is silent", case.policies);
                 row.why.push(if case.tracestate {
                     format!("{different}: {}", cases::OF_A_CUT)
                 } else {
@@ -341,7 +340,7 @@ fn rows(oracle: &Path, seed: u64) -> Vec<(&'static Case, Row)> {
         let ours = ours::decide(&imported.policy, &recording);
         assert_eq!(ours.len(), TRACES, "every trace is decided");
         let notes = imported.notes.iter();
-        let notes = notes.map(|note| format!("{}: {}", note.what, note.message));
+        let notes = notes.map(|note| format!("{}: {}: {}", note.severity, note.what, note.message));
         rows.push((case, compare(case, traces, theirs, &ours, notes.collect())));
         for made in traces {
             let (there, here) = (theirs.get(&made.id), ours[&made.id]);

@@ -1,9 +1,10 @@
-//! What an estimator holds while rows come: a head for each group and, in pages, cells or draws.
+//! What an estimator holds while rows come: a head for each group and, in pages, cells, draws or traces.
 //!
 //! ```text
 //!  heads   [g0][g1][g2]...            sums and counts, of all six
 //!  cells   [page 4096][page]...       one for (group, trace, weight), found by hash     intervals of sums and ratios
 //!  draws   [page 4096][page]...       one for each row                                  quantiles, with their traces for an interval
+//!  firsts  [page 4096][page]...       the first 30 traces of each group                 a ratio that is told its traces
 //! ```
 //!
 //! Pages, because a vector that doubles would for a moment hold three times what was accounted. A state is little-endian:
@@ -68,9 +69,10 @@ impl Head {
         self.squares += other.squares;
     }
 
-    /// As [`estimate::Estimate::is_few`], by rows: those of one trace say less than this, never more.
-    fn is_few(&self) -> bool {
-        self.sampled && kish(self.weight, self.squares) < EFFECTIVE_MIN
+    /// As [`estimate::Estimate::is_few`], by rows: those of one trace say less than this, never more. Nor do so many traces, where they are known.
+    fn is_few(&self, traces: Option<usize>) -> bool {
+        let rows = kish(self.weight, self.squares);
+        self.sampled && traces.map_or(rows, |traces| rows.min(traces as f64)) < EFFECTIVE_MIN
     }
 
     fn encode(&self, out: &mut Vec<u8>) {
@@ -154,7 +156,7 @@ impl Held {
         filter: Option<&BooleanArray>,
         group: impl Fn(usize) -> usize,
     ) -> Result<()> {
-        let input = Input::of(self.call.kind, columns)?;
+        let input = Input::of(&self.call, columns)?;
         let counts_zeros = self.call.kind.what == What::Quantile;
         for at in 0..input.rows() {
             if filter.is_some_and(|filter| filter.is_null(at) || !filter.value(at)) {
@@ -224,7 +226,11 @@ impl Held {
             let head = &self.heads[group];
             counts.unweighted += head.seen.unweighted;
             if !self.call.kind.interval {
-                counts.few += u64::from(head.is_few());
+                let traces = match self.store {
+                    Store::Firsts(_) => Some(by_group.entries(group).count()),
+                    _ => None,
+                };
+                counts.few += u64::from(head.is_few(traces));
                 points.append_option(self.point(head, by_group.entries(group))?);
                 continue;
             }
@@ -291,6 +297,13 @@ impl Held {
                 for cell in old.cells.iter() {
                     if let Some(group) = moved(cell.group) {
                         new.add(Cell { group, ..*cell })?;
+                    }
+                }
+            }
+            (Store::Firsts(old), Store::Firsts(new)) => {
+                for first in old.iter() {
+                    if let Some(group) = moved(first.group) {
+                        new.add(group, first.trace)?;
                     }
                 }
             }

@@ -6,7 +6,7 @@ use datafusion::common::{Result, exec_err, plan_err};
 use tailwater_slo::estimate::{NO_TRACE, TraceKey};
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::{Kind, What};
+use super::{Call, Kind, What};
 use crate::functions::bytes::{self, Bytes};
 
 /// A row that counts.
@@ -28,17 +28,15 @@ pub(super) struct Input<'a> {
 }
 
 impl<'a> Input<'a> {
-    pub(super) fn of(kind: Kind, columns: &'a [ArrayRef]) -> Result<Input<'a>> {
+    pub(super) fn of(call: &Call, columns: &'a [ArrayRef]) -> Result<Input<'a>> {
+        let kind = call.kind;
         let number = |at: usize| columns[at].as_primitive::<Float64Type>();
         Ok(Input {
             kind,
             num: number(0),
             den: (kind.what == What::Ratio).then(|| number(1)),
             weight: number(kind.weight()),
-            trace: kind
-                .needs_trace()
-                .then(|| Names::of(&columns[kind.trace()]))
-                .transpose()?,
+            trace: call.traced.then(|| Names::of(&columns[kind.trace()])).transpose()?,
         })
     }
 

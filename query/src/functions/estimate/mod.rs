@@ -1,8 +1,8 @@
 //! `ht_sum`, `ht_ratio`, `wquantile` and their interval forms: what sampled rows say of all rows. The arithmetic, with its authors, is
 //! [`tailwater_slo::estimate`]; `docs/estimators.md` is for those who ask.
 //!
-//! An aggregate keeps, per group, a head of sums and, if it needs them, cells (one for each trace and weight: intervals of sums and ratios) or
-//! draws (one for each row: quantiles). A partial state is all of that as one binary value, so merging loses nothing and a group may spill. What is
+//! An aggregate keeps, per group, a head of sums and, if it needs them, cells (one for each trace and weight: intervals of sums and ratios),
+//! draws (one for each row: quantiles) or its first traces (a ratio that is told them). A partial state is all of that as one binary value, so merging loses nothing and a group may spill. What is
 //! held is accounted to the query's memory, twice: answers are computed on a copy of a group. When it does not fit, the query ends with
 //! `resources_exhausted`.
 
@@ -98,11 +98,6 @@ impl Kind {
             (What::Ratio | What::Quantile, true) => 4..=5,
         }
     }
-
-    /// Whether it has to know the traces. `ht_ratio` takes one to be written like its interval form, and does without.
-    fn needs_trace(self) -> bool {
-        self.interval
-    }
 }
 
 /// An aggregate function.
@@ -132,6 +127,8 @@ impl Hash for Estimator {
 #[derive(Debug, Clone)]
 struct Call {
     kind: Kind,
+    /// Whether it is told the traces: intervals are, `ht_ratio` may be, to know how few they are.
+    traced: bool,
     /// Which quantile.
     q: f64,
     confidence: Confidence,
@@ -162,6 +159,7 @@ impl Estimator {
         }
         Ok(Call {
             kind: self.kind,
+            traced: self.kind.interval || self.kind.what == What::Ratio && args.exprs.len() > self.kind.trace(),
             q,
             confidence,
             remarks: self.remarks.clone(),

@@ -1,14 +1,17 @@
-//! Cells and draws in pages, as states have them, and group by group.
+//! Cells, draws and traces in pages, as states have them, and group by group.
 
 use ahash::RandomState;
 use datafusion::common::{Result, exec_datafusion_err};
 use hashbrown::HashTable;
-use tailwater_slo::estimate::{Draw, NO_TRACE, Part, TraceKey};
+use tailwater_slo::estimate::{Draw, EFFECTIVE_MIN, NO_TRACE, Part, TraceKey};
 
 use super::input::Row;
 use super::{Call, What};
 
 const PAGE: usize = 4096;
+
+/// Traces of a group that are remembered: with so many there is nothing to remark.
+const ENOUGH: u8 = EFFECTIVE_MIN as u8;
 
 /// A list that grows by pages.
 #[derive(Debug)]
@@ -127,6 +130,77 @@ impl Cells {
     }
 }
 
+/// A trace and its group.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct First {
+    pub trace: TraceKey,
+    pub group: u32,
+}
+
+/// The first traces of each group, [`ENOUGH`] at most. Rows without a trace count as one each.
+#[derive(Debug)]
+pub(super) struct Firsts {
+    firsts: Pages<First>,
+    /// Numbers of firsts, by group and trace.
+    places: HashTable<u32>,
+    /// How many there are of a group.
+    counts: Vec<u8>,
+    hasher: RandomState,
+}
+
+impl Firsts {
+    fn new() -> Firsts {
+        Firsts {
+            firsts: Pages(Vec::new()),
+            places: HashTable::new(),
+            counts: Vec::new(),
+            hasher: RandomState::with_seeds(1, 2, 3, 4),
+        }
+    }
+
+    pub(super) fn add(&mut self, group: u32, trace: TraceKey) -> Result<()> {
+        let Firsts {
+            firsts,
+            places,
+            counts,
+            hasher,
+        } = self;
+        let at = group as usize;
+        if counts.len() <= at {
+            counts.resize(at + 1, 0);
+        }
+        if counts[at] >= ENOUGH {
+            return Ok(());
+        }
+        let place = index(firsts.len())?;
+        if trace != NO_TRACE {
+            let hash = |first: &First| hasher.hash_one((first.group, first.trace));
+            let first = First { trace, group };
+            let same = |place: &u32| {
+                let other = firsts.get(*place as usize);
+                (other.group, other.trace) == (group, trace)
+            };
+            if places.find(hash(&first), same).is_some() {
+                return Ok(());
+            }
+            firsts.push(first);
+            places.insert_unique(hash(&first), place, |place| hash(firsts.get(*place as usize)));
+        } else {
+            firsts.push(First { trace, group });
+        }
+        counts[at] += 1;
+        Ok(())
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &First> {
+        self.firsts.iter()
+    }
+
+    fn bytes(&self) -> usize {
+        self.firsts.bytes() + self.places.allocation_size() + self.counts.capacity()
+    }
+}
+
 pub(super) fn index(number: usize) -> Result<u32> {
     u32::try_from(number).map_err(|_| exec_datafusion_err!("an estimate of more than 2^32 groups, traces or rows"))
 }
@@ -137,6 +211,7 @@ pub(super) enum Store {
     Heads,
     Cells(Cells),
     Draws(Pages<Drawn>),
+    Firsts(Firsts),
     /// Both lists have one entry for each row.
     Traced(Pages<Drawn>, Pages<TraceKey>),
 }
@@ -144,6 +219,7 @@ pub(super) enum Store {
 impl Store {
     pub(super) fn of(call: &Call) -> Store {
         match (call.kind.what, call.kind.interval) {
+            (What::Ratio, false) if call.traced => Store::Firsts(Firsts::new()),
             (What::Sum | What::Ratio, false) => Store::Heads,
             (What::Sum | What::Ratio, true) => Store::Cells(Cells::new()),
             (What::Quantile, false) => Store::Draws(Pages(Vec::new())),
@@ -156,7 +232,7 @@ impl Store {
         match self {
             Store::Heads => 0,
             Store::Cells(_) => 5,
-            Store::Draws(_) => 2,
+            Store::Draws(_) | Store::Firsts(_) => 2,
             Store::Traced(..) => 4,
         }
     }
@@ -177,6 +253,7 @@ impl Store {
                 };
                 cells.add(Cell { part, group })?;
             }
+            Store::Firsts(firsts) => firsts.add(group, row.trace)?,
             Store::Draws(draws) => draws.push(draw),
             Store::Traced(draws, traces) => {
                 draws.push(draw);
@@ -190,6 +267,7 @@ impl Store {
         match self {
             Store::Heads => Box::new(std::iter::empty()),
             Store::Cells(cells) => Box::new(cells.cells.iter().map(|cell| cell.group)),
+            Store::Firsts(firsts) => Box::new(firsts.iter().map(|first| first.group)),
             Store::Draws(draws) | Store::Traced(draws, _) => Box::new(draws.iter().map(|drawn| drawn.group)),
         }
     }
@@ -207,6 +285,7 @@ impl Store {
                 } = cells.cells.get(at).part;
                 words(&[trace[0], trace[1], weight.to_bits(), num.to_bits(), den.to_bits()]);
             }
+            Store::Firsts(firsts) => words(&firsts.firsts.get(at).trace),
             Store::Draws(draws) => {
                 let Draw { value, weight } = draws.get(at).draw;
                 words(&[value.to_bits(), weight.to_bits()]);
@@ -230,6 +309,7 @@ impl Store {
                 };
                 cells.add(Cell { part, group })?;
             }
+            Store::Firsts(firsts) => firsts.add(group, words.key())?,
             Store::Draws(draws) => draws.push(Drawn {
                 draw: draw(words),
                 group,
@@ -249,6 +329,7 @@ impl Store {
         match self {
             Store::Heads => 0,
             Store::Cells(cells) => cells.bytes(),
+            Store::Firsts(firsts) => firsts.bytes(),
             Store::Draws(draws) => draws.bytes(),
             Store::Traced(draws, traces) => draws.bytes() + traces.bytes(),
         }

@@ -42,6 +42,7 @@ const GROUPS: usize = 5;
 fn held(kind: Kind) -> Held {
     let mut held = Held::new(Call {
         kind,
+        traced: kind.interval || kind.what == What::Ratio,
         q: 0.7,
         confidence: Confidence::P95,
         remarks: Remarks::default(),
@@ -228,7 +229,8 @@ fn what_is_held_is_accounted() {
             update(&mut whole, &rows);
         }
         let entries = match (kind.what, kind.interval) {
-            (What::Sum | What::Ratio, false) => 0,
+            (What::Sum, false) => 0,
+            (What::Ratio, false) => 30 * 20,
             // 249 traces, and 100 rows without one.
             (What::Sum | What::Ratio, true) => 349 * 40,
             (What::Quantile, false) => 25_000 * 20,
@@ -243,6 +245,35 @@ fn what_is_held_is_accounted() {
         whole.drop_first(GROUPS).unwrap();
         assert!(whole.bytes() <= empty, "{}", kind.name());
     }
+}
+
+/// One trace may have very many rows.
+#[test]
+fn a_ratio_that_is_told_its_traces_says_when_they_are_few() {
+    let few = |rows: &[Row]| {
+        let mut halves = rows.chunks(rows.len().div_ceil(2)).map(|half| {
+            let mut held = held(KINDS[2]);
+            update(&mut held, half);
+            held.states(GROUPS).unwrap()
+        });
+        let mut whole = held(KINDS[2]);
+        halves.try_for_each(|half| whole.merge(&[half], |row| row)).unwrap();
+        whole.answers(1).unwrap();
+        !whole.call.remarks.texts().is_empty()
+    };
+    let check = |traces: usize, weight: u8, expect: bool| {
+        let rows: Vec<Row> = (0..1000).map(|at| (0, 1, weight, 1 + (at % traces) as u8)).collect();
+        assert_eq!(few(&rows), expect, "{traces} traces of weight {weight}");
+    };
+    check(1, 100, true);
+    check(29, 100, true);
+    check(30, 100, false);
+    check(200, 100, false);
+    // Nothing was left out.
+    check(1, 1, false);
+    // Each for itself.
+    assert!(!few(&[(0, 1, 100, 0); 40]));
+    assert!(few(&[(0, 1, 100, 0); 20]));
 }
 
 #[test]

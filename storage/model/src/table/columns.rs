@@ -182,7 +182,7 @@ const SAMPLING: &[Column] = &[
         "weight_quality",
         Word,
         "",
-        "How far the weight can be relied on: exact, assumed_upstream (nobody before us said anything), unknown; null where everything is kept and nobody before us said otherwise.",
+        "How far the weight can be relied on: exact, assumed_upstream (nobody before us said anything), at_most (a log record that came after its trace's decision: less if the spans were sampled before us), unknown; null where everything is kept and nobody before us said otherwise.",
     ),
     opt(
         "trigger",

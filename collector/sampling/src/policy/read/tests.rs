@@ -53,6 +53,41 @@ fn the_example_of_the_design() {
     assert_eq!(targets[5], ("rest", rest, None));
 }
 
+#[test]
+fn a_stratum_is_written_as_it_is_read() {
+    let check = |strata: &str| {
+        let policy = read(Path::new("p.yaml"), &format!("strata:\n{strata}")).unwrap();
+        let written: Vec<String> = policy.strata.iter().map(|stratum| format!("  - {stratum}\n")).collect();
+        let again = read(Path::new("p.yaml"), &format!("strata:\n{}", written.concat())).unwrap();
+        assert_eq!(
+            format!("{:?}", again.strata),
+            format!("{:?}", policy.strata),
+            "{written:?}"
+        );
+        written
+    };
+    check(
+        EXAMPLE
+            .split_once("strata:\n")
+            .unwrap()
+            .1
+            .split_once("fingerprint:")
+            .unwrap()
+            .0,
+    );
+    let written = check(
+        "  - {name: a, when: 'root.name == \"it''s\"', target: 7%, spans_per_sec: 2.5, bytes_per_sec: 1MiB}\n  \
+           - {name: b, share: all, alpha: 1, floor: 1/s, sent_bytes_per_sec: 3000}\n",
+    );
+    assert_eq!(
+        written,
+        [
+            "  - {name: a, when: 'root.name == \"it''s\"', target: 7%, spans_per_sec: 2.5, bytes_per_sec: 1048576}\n",
+            "  - {name: b, share: all, alpha: 1, floor: 60/min, sent_bytes_per_sec: 3000}\n",
+        ]
+    );
+}
+
 fn check(text: &str, expected: &str) {
     let problems = read(Path::new("p.yaml"), text).unwrap_err().to_string();
     assert!(problems.contains(expected), "{text}\n{problems}");
