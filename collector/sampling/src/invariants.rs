@@ -13,6 +13,7 @@ use crate::sim::{SPAN_BYTES, START_NS, STORED_PER_BYTE};
 mod budget;
 mod classes;
 mod complete;
+mod early;
 mod estimates;
 mod limits;
 mod time;

@@ -44,8 +44,9 @@ mod saved;
 const SERVICES_MAX: usize = 1 << 16;
 /// Most tenants. They come from credentials, so there are few.
 const TENANTS_MAX: usize = 1 << 16;
-/// A trace of so many bytes is decided as one at its limit of spans is: what is kept of it is in memory at once.
-const TRACE_BYTES_MAX: u64 = 64 << 20;
+/// A trace of so many bytes is due as one at its limit of spans is. With twice as many of either it is decided at once: what is kept of it is in
+/// memory at once.
+const TRACE_BYTES: u64 = 32 << 20;
 /// What a byte of protobuf takes when stored, until it was measured.
 const STORED_PER_BYTE: f64 = 0.1;
 /// Reason of traces refused or evicted because memory was short.
@@ -143,8 +144,8 @@ pub struct Sampler<M> {
     service_shares: Vec<Share>,
     service: Vec<Service>,
     recent: Recent,
-    /// T of the last tick by tenant, stratum and key; key `u64::MAX` is the largest of the stratum.
-    last: HashMap<(u32, u16, u64), Threshold, RandomState>,
+    /// T of the last tick by policy, tenant, stratum and key; key `u64::MAX` is the largest of the stratum.
+    last: HashMap<(u32, u32, u16, u64), Threshold, RandomState>,
     rows: HashMap<(u32, Arc<str>, u64), TickRow, RandomState>,
     admission: memory::Admission,
     /// By tenant.
@@ -377,8 +378,13 @@ impl<M: Copy> Sampler<M> {
         let trace = self.table.get(place);
         let tenant = trace.tenant;
         let limit = self.live_of(trace).policy.trace.span_limit;
-        if trace.spans >= limit || trace.bytes >= TRACE_BYTES_MAX {
-            self.decide_now(place, Trigger::SpanLimit, out);
+        if is_full(trace, limit, 1) {
+            if is_full(trace, limit, 2) {
+                self.decide_now(place, Trigger::SpanLimit, out);
+            } else if trace.due_ns > self.now_ns {
+                self.table.get_mut(place).due_ns = self.now_ns;
+                self.set_timer(place, false);
+            }
         }
         if is_new && self.live[tenant as usize].is_full() {
             self.make_room(memory::Short::OfTenant(tenant), out);
@@ -499,6 +505,7 @@ impl<M: Copy> Sampler<M> {
             let at_ns = deadline(trace, live.policy.trace.idle_ns);
             if at_ns <= self.now_ns {
                 let trigger = match trace.head {
+                    _ if is_full(trace, live.policy.trace.span_limit, 1) => Trigger::SpanLimit,
                     HeadRank::Root => Trigger::Root,
                     _ if trace.due_ns <= self.now_ns => Trigger::Timeout,
                     _ => Trigger::Idle,
@@ -678,6 +685,12 @@ impl Service {
             ratio,
         }
     }
+}
+
+/// Whether a trace has so many times the spans of its limit, or the bytes.
+#[inline]
+fn is_full<M>(trace: &Trace<M>, span_limit: u32, times: u32) -> bool {
+    trace.spans >= span_limit.saturating_mul(times) || trace.bytes >= TRACE_BYTES * u64::from(times)
 }
 
 /// When a trace is due, if nothing more of it comes.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::estimates::{BUSY, Group, bias_of};
 use super::{ERRORS_AND_REST, goal, policy, sampler};
 use crate::fault::Fault;
-use crate::sim::{Burst, Made, Ours, Random, Traffic};
+use crate::sim::{Burst, Made, Ours, Random, SPAN_BYTES, STORED_PER_BYTE, Traffic};
 use crate::threshold::Threshold;
 
 /// E1: errors are kept while they fit under their cap, and above it they are counted right.
@@ -198,21 +198,26 @@ strata:
     assert!((probes - 0.1).abs() < 0.04, "{probes}");
 }
 
+/// A dry run keeps everything, and its ticks say of a minute what those of a run in earnest say.
 #[test]
-fn a_dry_run_keeps_everything_and_says_what_it_would_do() {
-    let mut dry = goal(200.0, "");
-    dry.dry_run = true;
-    let mut ours = Ours::new(dry).unwrap();
-    let mut random = Random::new(6);
-    let traces = Traffic::default().second(0, &mut random);
-    ours.second(0, &traces, f64::INFINITY);
-    let mut would_drop = 0;
-    for second in 1..4 {
-        ours.second(second, &[], f64::INFINITY);
-        for verdict in &ours.output().verdicts {
-            assert!(verdict.keep && verdict.decision.threshold == Threshold::ALWAYS);
-            would_drop += usize::from(verdict.shadow.unwrap() > Threshold::ALWAYS);
+fn a_dry_run_says_what_the_policy_would_keep() {
+    let ticks = |dry_run| {
+        let mut policy = goal(200.0, ERRORS_AND_REST);
+        policy.dry_run = dry_run;
+        let (mut ours, mut random) = (Ours::new(policy).unwrap(), Random::new(6));
+        let mut ticks = Vec::new();
+        for second in 0..60 {
+            let traces = Traffic::default().second(second, &mut random);
+            ours.second(second, &traces, f64::INFINITY);
+            for verdict in ours.output().verdicts.iter().filter(|_| dry_run) {
+                assert!(verdict.keep && verdict.decision.threshold == Threshold::ALWAYS && verdict.shadow.is_some());
+            }
+            ticks.extend(ours.output().ticks.iter().cloned());
         }
-    }
-    assert!(would_drop > 0);
+        ticks
+    };
+    let (dry, real) = (ticks(true), ticks(false));
+    assert_eq!(dry, real);
+    let spans = dry.iter().map(|row| row.kept_cost).sum::<f64>() / f64::from(SPAN_BYTES) / STORED_PER_BYTE / 60.0;
+    assert!((150.0..=210.0).contains(&spans), "{spans} of 200 spans a second");
 }

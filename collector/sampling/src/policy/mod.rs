@@ -26,7 +26,7 @@ pub use read::read;
 pub struct Policy {
     /// The version, for column `policy_epoch`. The reader leaves it 0; who reloads counts it up.
     pub epoch: u64,
-    /// Decide and record, but keep everything.
+    /// Decide and record as if what is kept were all that is stored, but keep everything.
     pub dry_run: bool,
     /// What may be stored.
     pub budget: Budget,
@@ -70,7 +70,7 @@ pub struct Limits {
     pub idle_ns: u64,
     /// Wait after the first span, ns.
     pub timeout_ns: u64,
-    /// A trace with that many spans is decided at once.
+    /// A trace with that many spans is due; with twice as many, before the next tick, it is decided at once.
     pub span_limit: u32,
     /// Memory of waiting traces, bytes.
     pub buffer_bytes: u64,

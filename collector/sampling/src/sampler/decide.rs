@@ -1,6 +1,6 @@
 //! Decisions: due traces in their strata, the thresholds that the controller finds for them, and what leaves with each.
 //!
-//! Before a tick (a trace at its limit of spans, one evicted) the thresholds of the last tick hold for traces like those.
+//! Before a tick (a trace at twice its limit of spans, one evicted) the thresholds of the last tick hold for traces like those.
 
 use std::sync::Arc;
 
@@ -40,15 +40,15 @@ impl<M: Copy> Sampler<M> {
             };
             self.controller
                 .decide(&live.policy, shares, self.now_ns, dt, &mut items);
-            let (is_dry, mut kept) = (live.policy.dry_run, Vec::new());
+            let mut kept = Vec::new();
             for item in &mut items {
                 let (place, trigger) = due[item.place as usize];
                 let trace = self.table.get(place);
-                let key = (item.tenant, item.stratum, item.key);
+                let key = (number, item.tenant, item.stratum, item.key);
                 self.last.insert(key, item.threshold);
                 let most = self
                     .last
-                    .entry((item.tenant, item.stratum, u64::MAX))
+                    .entry((number, item.tenant, item.stratum, u64::MAX))
                     .or_insert(Threshold::ALWAYS);
                 *most = (*most).max(item.threshold);
                 if self.fault == Fault::OwnR && item.threshold.keeps(item.randomness) {
@@ -58,7 +58,8 @@ impl<M: Copy> Sampler<M> {
                 if self.fault != Fault::EvictionWithoutWeight {
                     item.threshold = item.threshold.max(trace.admitted);
                 }
-                if item.threshold.keeps(item.randomness) || is_dry {
+                // A dry run pays for what it would keep, or it would say what another budget does.
+                if item.threshold.keeps(item.randomness) {
                     kept.push(*item);
                 }
                 let (stratum, threshold) = (item.stratum, item.threshold);
@@ -100,7 +101,7 @@ impl<M: Copy> Sampler<M> {
             .expect("a policy outlives its traces");
         let (stratum, key) = stratum(live, &self.tenants, &mut self.controller, trace, self.now_ns);
         let item = item(trace, stratum, key, place);
-        let known = |key| self.last.get(&(trace.tenant, stratum, key)).copied();
+        let known = |key| self.last.get(&(trace.policy, trace.tenant, stratum, key)).copied();
         let threshold = known(key).or_else(|| known(u64::MAX)).unwrap_or_else(|| {
             match live.policy.strata[usize::from(stratum)].target {
                 Target::Drop => Threshold::NEVER,
@@ -109,7 +110,7 @@ impl<M: Copy> Sampler<M> {
             }
         });
         let threshold = threshold.max(trace.admitted);
-        if threshold.keeps(trace.randomness) || live.policy.dry_run {
+        if threshold.keeps(trace.randomness) {
             self.controller.charge(&item);
         }
         self.settle(place, Ok(stratum), threshold, trigger, out);

@@ -328,8 +328,11 @@ fn what_is_bad_may_be_booked_after_what_it_is_of() {
     let received = 100 * (30 * 1440 - 5);
     let some = report(60_000);
     let main = &some.windows[0];
-    assert_eq!((main.counts.bad, main.counts.total), (60_000, received));
-    assert_eq!((main.counts.good, some.verdict), (received - 60_000, Verdict::Missed));
+    assert_eq!((main.counts.bad, main.counts.total), (60_000.0, received));
+    assert_eq!(
+        (main.counts.good, some.verdict),
+        ((received - 60_000) as f64, Verdict::Missed)
+    );
     near(main.budget.unwrap().consumed, 60_000.0 / (received as f64 * 0.01));
     near(
         some.history.iter().map(|point| point.spent).sum(),
@@ -345,7 +348,7 @@ fn what_is_bad_may_be_booked_after_what_it_is_of() {
     let main = &more.windows[0];
     assert_eq!(
         (main.counts.good, main.counts.bad, more.verdict),
-        (0, received, Verdict::Undetermined)
+        (0.0, received as f64, Verdict::Undetermined)
     );
     assert!(main.because.contains("more bad events than"), "{}", main.because);
 }
