@@ -148,8 +148,8 @@ impl Scan<'_> {
         };
         let files = spread(files, threads, rows_min);
         let (mut groups, ordering) = self.grouped(files, scanned, threads);
-        if !self.row_filters && self.is_filtered {
-            // The files were chosen by their bounds. What a join learns while the scan runs is compared with those of pages.
+        if !self.row_filters && self.is_filtered && ordering.is_none() {
+            // The files were chosen by their bounds, and no order is told from them. What a join learns while the scan runs is compared with those of pages.
             groups.iter_mut().for_each(forget_bounds);
         }
 

@@ -104,7 +104,8 @@ impl Reader<'_> {
             first => first,
         };
         if let Observed::Spans(spans) = &mut data.observed {
-            cut(spans, kept);
+            // The oldest slice may begin inside of what is counted into one.
+            cut(spans, first.map_or(kept, |first| first.min(kept)));
         }
         Ok(data)
     }
