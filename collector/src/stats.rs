@@ -81,7 +81,8 @@ impl Stats {
             ),
             items_changed: metrics.counters(
                 "tailwater_items_changed",
-                "what was stored otherwise than it was sent, or with a flag: attributes (duplicate_key: left out, empty_key, strindex: no value),                  log records (unlinked: an id that is none), and spans and log records by ts_flag",
+                "what was stored otherwise than it was sent, or with a flag: attributes (duplicate_key: left out, empty_key, strindex: no value), \
+                 log records (unlinked: an id that is none), and spans and log records by ts_flag",
                 ["signal", "change"],
             ),
             connections_refused: metrics.counters("tailwater_connections_refused", "connections not served, or cut off", ["reason"]),

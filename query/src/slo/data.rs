@@ -90,22 +90,22 @@ impl Reader<'_> {
         }
         let Some(read) = read else { return Ok(data) };
         let of_red = plan.indicator.all_requests().is_some();
-        let by_slices = plan.budgeting != Budgeting::Occurrences;
-        let silence_counts = of_red && by_slices && plan.extensions.no_data != NoData::Gap;
+        let silence_counts = of_red && judges_silence(plan);
         let kept = match first {
             Some(first) if first <= read.from => read.from,
             None if !silence_counts => read.from,
             _ if of_red => self.kept_from(plan, read).await?,
             _ => read.from,
         };
+        // The oldest slice may begin inside of what is counted into one.
+        let from = first.map_or(kept, |first| first.min(kept));
         data.begins = match first {
-            first if silence_counts => Some(first.map_or(kept, |first| first.min(kept))),
+            _ if silence_counts => Some(from),
             Some(first) if first > kept && self.has_before(plan, kept).await? => Some(kept),
             first => first,
         };
         if let Observed::Spans(spans) = &mut data.observed {
-            // The oldest slice may begin inside of what is counted into one.
-            cut(spans, first.map_or(kept, |first| first.min(kept)));
+            cut(spans, from);
         }
         Ok(data)
     }
