@@ -440,22 +440,14 @@ mod tests {
     /// Two rows of one key. Their histograms must be read to be added up, and those of a batch that is `bad` cannot be.
     fn red(batch: u64, is_bad: bool) -> RecordBatch {
         let [service_name, operation] = ["checkout".into(), format!("op-{batch}").into()];
-        let none: Arc<str> = "".into();
         let key = RedKey {
             tenant: "default".into(),
             service_name,
             operation,
-            service_namespace: none.clone(),
-            deployment_env: none.clone(),
-            cloud_region: none.clone(),
-            service_version: none.clone(),
-            http_route: none.clone(),
             kind: 2,
             is_entry: true,
             is_error: false,
-            status_class: none.clone(),
-            error_type: none,
-            dims: Vec::new(),
+            ..RedKey::default()
         };
         let row = RedRow {
             key: key.into(),

@@ -1,8 +1,11 @@
-//! What is refused before anything is planned: long texts, deep nesting, long chains, statements that are not questions,
-//! and queries whose common table expressions unfold into millions of nodes.
+//! What is refused before anything is planned: long texts, deep nesting, long chains, calls within calls, statements that are not
+//! questions, and queries whose common table expressions unfold into millions of nodes.
 //!
 //! Why on tokens: a chain of ten thousand `OR`s is a tree ten thousand deep. Whatever builds, walks or drops it by recursion
 //! needs that much stack, so the count comes before the parser. The parser's own limit covers real nesting.
+//!
+//! Why calls within calls: the planner asks for the type of each argument twice at every level, and the parser reads what is in brackets
+//! again for each thing it may be, so that twenty levels take seconds of a thread that nothing can stop. See [`CALLS_MAX`].
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -18,6 +21,10 @@ use crate::limits::Limits;
 
 /// Relations a query may mention after its common table expressions are unfolded.
 const RELATIONS_MAX: u64 = 1000;
+
+/// What all calls of a query may cost, where one costs one and [`cost_of_level`] times what is in its brackets. `abs(abs(...))` 16 deep is half of it, a third of
+/// a second of planning.
+const CALLS_MAX: u64 = 1 << 17;
 
 /// The dialect of all queries: PostgreSQL's operators and quoting.
 pub(crate) static DIALECT: PostgreSqlDialect = PostgreSqlDialect {};
@@ -44,7 +51,7 @@ pub(crate) fn parse(text: &str, limits: &Limits) -> Result<Statement> {
             };
             Error::new(ErrorKind::BadQuery, error.to_string()).at(Some(position))
         })?;
-    check_chains(&tokens, limits)?;
+    check_tokens(&tokens, limits)?;
     let mut parser = DFParserBuilder::new(tokens)
         .with_dialect(&DIALECT)
         .with_recursion_limit(limits.depth_max)
@@ -65,7 +72,7 @@ pub(crate) fn parse(text: &str, limits: &Limits) -> Result<Statement> {
     Ok(statement)
 }
 
-/// One level of brackets.
+/// One level of brackets, or a CASE up to its END.
 #[derive(Default)]
 struct Scope {
     /// AND, OR, UNION, JOIN: each makes the tree one deeper.
@@ -73,6 +80,11 @@ struct Scope {
     /// Other operators since the last of those or the last comma: a tree of their own.
     operators: usize,
     in_from: bool,
+    is_case: bool,
+    /// How often what is in it is gone through; 0 for the outermost.
+    times: u64,
+    /// What the calls in it cost.
+    calls: u64,
 }
 
 impl Scope {
@@ -82,28 +94,144 @@ impl Scope {
     }
 }
 
-fn check_chains(tokens: &[TokenWithSpan], limits: &Limits) -> Result<()> {
-    let mut scopes = vec![Scope::default()];
-    for token in tokens {
-        let scope = scopes.last_mut().expect("the outermost scope is never closed");
+/// The levels that are open at a token.
+struct Scopes<'a> {
+    open: Vec<Scope>,
+    limits: &'a Limits,
+}
+
+impl Scopes<'_> {
+    fn inner(&mut self) -> &mut Scope {
+        self.open.last_mut().expect("the outermost scope is never closed")
+    }
+
+    fn open(&mut self, times: u64, is_case: bool, at: &Location) -> Result<()> {
+        let most = self.limits.depth_max;
+        if self.open.len() > most {
+            return Err(refused(at, format!("brackets are nested more than {most} deep")));
+        }
+        self.open.push(Scope {
+            is_case,
+            times,
+            ..Scope::default()
+        });
+        // What is never closed is gone through as often.
+        let within = self
+            .open
+            .iter()
+            .fold(1_u64, |all, scope| all.saturating_mul(scope.times.max(1)));
+        check_calls(within, at)
+    }
+
+    fn close(&mut self, at: &Location) -> Result<()> {
+        if self.open.len() == 1 {
+            return Ok(());
+        }
+        let closed = self.open.pop().expect("it is not the only one");
+        let cost = match closed.times {
+            0 | 1 => closed.calls,
+            times => closed.calls.saturating_mul(times).saturating_add(times),
+        };
+        let outer = self.inner();
+        outer.calls = outer.calls.saturating_add(cost);
+        check_calls(outer.calls, at)
+    }
+}
+
+fn check_calls(cost: u64, at: &Location) -> Result<()> {
+    if cost <= CALLS_MAX {
+        return Ok(());
+    }
+    Err(refused(
+        at,
+        "too many calls within calls: compute what is inside in a subquery or a common table expression".into(),
+    ))
+}
+
+/// How often the planner or, in a text that is wrong, the parser goes through what is in brackets after this word. Those with a grammar of their own are tried
+/// in several ways: `position(` 12 deep took more than half a minute.
+fn cost_of_level(before: Option<&Token>) -> u64 {
+    let Some(Token::Word(word)) = before else {
+        return 1;
+    };
+    match word.keyword {
+        Keyword::AND
+        | Keyword::OR
+        | Keyword::NOT
+        | Keyword::IN
+        | Keyword::AS
+        | Keyword::FROM
+        | Keyword::JOIN
+        | Keyword::ON
+        | Keyword::SELECT
+        | Keyword::DISTINCT
+        | Keyword::WHERE
+        | Keyword::HAVING
+        | Keyword::BY
+        | Keyword::USING
+        | Keyword::OVER
+        | Keyword::WHEN
+        | Keyword::THEN
+        | Keyword::ELSE
+        | Keyword::LIKE
+        | Keyword::ILIKE
+        | Keyword::BETWEEN
+        | Keyword::EXISTS
+        | Keyword::ANY
+        | Keyword::ALL
+        | Keyword::UNION
+        | Keyword::EXCEPT
+        | Keyword::INTERSECT
+        | Keyword::FILTER => 1,
+        Keyword::CAST
+        | Keyword::TRY_CAST
+        | Keyword::SAFE_CAST
+        | Keyword::CONVERT
+        | Keyword::TRY_CONVERT
+        | Keyword::POSITION
+        | Keyword::SUBSTRING
+        | Keyword::SUBSTR
+        | Keyword::OVERLAY
+        | Keyword::TRIM
+        | Keyword::CEIL
+        | Keyword::FLOOR
+        | Keyword::EXTRACT
+        | Keyword::INTERVAL
+        | Keyword::CURRENT_DATE
+        | Keyword::CURRENT_TIME
+        | Keyword::CURRENT_TIMESTAMP
+        | Keyword::LOCALTIME
+        | Keyword::LOCALTIMESTAMP => 8,
+        _ => 2,
+    }
+}
+
+fn check_tokens(tokens: &[TokenWithSpan], limits: &Limits) -> Result<()> {
+    let mut scopes = Scopes {
+        open: vec![Scope::default()],
+        limits,
+    };
+    let mut before = None;
+    for token in tokens
+        .iter()
+        .filter(|token| !matches!(token.token, Token::Whitespace(_)))
+    {
+        let at = &token.span.start;
+        let scope = scopes.inner();
+        let before = before.replace(&token.token);
         match &token.token {
             Token::LParen | Token::LBracket | Token::LBrace => {
                 // Subscripts in a row nest to the left, too.
                 scope.operators += usize::from(token.token == Token::LBracket);
                 check_terms(scope, token, limits)?;
-                if scopes.len() > limits.depth_max {
-                    return Err(refused(
-                        &token.span.start,
-                        format!("brackets are nested more than {} deep", limits.depth_max),
-                    ));
-                }
-                scopes.push(Scope::default());
+                scopes.open(cost_of_level(before), false, at)?;
                 continue;
             }
             Token::RParen | Token::RBracket | Token::RBrace => {
-                if scopes.len() > 1 {
-                    scopes.pop();
+                while scopes.inner().is_case {
+                    scopes.close(at)?;
                 }
+                scopes.close(at)?;
                 continue;
             }
             Token::Comma if scope.in_from => scope.join(),
@@ -131,12 +259,14 @@ fn check_chains(tokens: &[TokenWithSpan], limits: &Limits) -> Result<()> {
                 | Keyword::SELECT => {
                     scope.in_from = false;
                 }
+                Keyword::CASE => scopes.open(2, true, at)?,
+                Keyword::END if scope.is_case => scopes.close(at)?,
                 _ => continue,
             },
             token if is_operator(token) => scope.operators += 1,
             _ => continue,
         }
-        check_terms(scope, token, limits)?;
+        check_terms(scopes.inner(), token, limits)?;
     }
     Ok(())
 }
@@ -374,6 +504,39 @@ mod tests {
         check(
             &format!("with a0 as (select 1){doubling} select * from a39"),
             Err(ErrorKind::BadQuery),
+        );
+    }
+
+    /// Without the limit each of these takes a thread for minutes, in the planner or, where the text is wrong, in the parser.
+    #[test]
+    fn calls_within_calls_are_refused() {
+        let nested = |open: &str, inner: &str, close: &str, depth: usize| {
+            format!("select {}{inner}{}", open.repeat(depth), close.repeat(depth))
+        };
+        let refused = |text: String| check(&text, Err(ErrorKind::BadQuery));
+        refused(nested("abs(", "1", ")", 18));
+        refused(nested("coalesce(", "name", ",'a')", 18));
+        refused(nested("abs(", "1 1", ")", 40));
+        refused(nested("position(", "1 1", " in 2)", 12));
+        refused(nested("cast(", "1 1", " as int)", 16));
+        refused(nested("interval (", "1 1", ")", 16));
+        refused(nested("array[", "1 1", "]", 28));
+        refused(nested("case when true then ", "1 1", " end", 28));
+        refused(nested("f((x, y) -> ", "1 1", ")", 28));
+        refused(nested("current_timestamp(", "1 1", ")", 14));
+        refused(nested("abs(", "1", "", 40));
+        refused(format!(
+            "select {}",
+            vec![nested("abs(", "1", ")", 14); 10].join(", ").replace("select ", "")
+        ));
+        check(&nested("abs(", "1", ")", 15), Ok(()));
+        check(&nested("case when true then ", "1", " end", 15), Ok(()));
+        check(&nested("cast(", "1", " as int)", 5), Ok(()));
+        check(&nested("(", "1", ")", 15), Ok(()));
+        check(&nested("(select ", "1", ")", 15), Ok(()));
+        check(
+            "select case when a in (1, 2) then abs(a) end, b, case a when 1 then 2 else 3 end from t",
+            Ok(()),
         );
     }
 

@@ -110,22 +110,17 @@ pub(crate) async fn number(fixture: &Fixture, query: &str, time: i64) -> f64 {
 }
 
 pub(crate) fn key(service: &str, operation: &str, is_error: bool) -> Arc<RedKey> {
-    let none: Arc<str> = "".into();
     Arc::new(RedKey {
         tenant: "default".into(),
         service_name: service.into(),
         operation: operation.into(),
         service_namespace: "shop".into(),
-        deployment_env: none.clone(),
-        cloud_region: none.clone(),
-        service_version: none.clone(),
-        http_route: none.clone(),
         kind: 2,
         is_entry: true,
         is_error,
-        status_class: if is_error { "5xx".into() } else { none.clone() },
-        error_type: none,
+        status_class: if is_error { "5xx" } else { "" }.into(),
         dims: vec![("customer.tier".into(), "gold".into())],
+        ..RedKey::default()
     })
 }
 

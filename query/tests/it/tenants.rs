@@ -61,7 +61,6 @@ fn some(table: Table, tenants: &[&str]) -> RecordBatch {
 }
 
 fn red(tenant: &str) -> RedRow {
-    let none: Arc<str> = "".into();
     let mut sketch = ExpHist::new();
     sketch.record(5e6);
     let service = if tenant == "b" {
@@ -74,17 +73,10 @@ fn red(tenant: &str) -> RedRow {
             tenant: tenant.into(),
             service_name: service.into(),
             operation: "op".into(),
-            service_namespace: none.clone(),
-            deployment_env: none.clone(),
-            cloud_region: none.clone(),
-            service_version: none.clone(),
-            http_route: none.clone(),
             kind: 2,
             is_entry: true,
             is_error: tenant != "b",
-            status_class: none.clone(),
-            error_type: none,
-            dims: Vec::new(),
+            ..RedKey::default()
         }),
         slice_ns: MIDNIGHT as u64 * 1000,
         slice_s: 10,

@@ -41,22 +41,15 @@ async fn run(lake: &Lake, table: Table, now_ms: i64) -> Report {
 
 /// Spans of an operation that end in the slice at `second` of `TODAY`.
 fn row(operation: u8, second: i64, durations_us: &[u64], thresholds: &[u64]) -> RedRow {
-    let none: Arc<str> = "".into();
     let key = RedKey {
         tenant: "default".into(),
         service_name: format!("s{}", operation % 3).into(),
         operation: format!("op{operation}").into(),
-        service_namespace: none.clone(),
-        deployment_env: none.clone(),
-        cloud_region: none.clone(),
-        service_version: none.clone(),
-        http_route: none.clone(),
         kind: 2,
         is_entry: true,
         is_error: operation % 2 == 1,
-        status_class: none.clone(),
-        error_type: none,
         dims: vec![("tier".into(), format!("t{}", operation % 2).into())],
+        ..RedKey::default()
     };
     let mut sketch = ExpHist::new();
     durations_us.iter().for_each(|us| sketch.record((us * 1000) as f64));

@@ -38,7 +38,7 @@ pub fn fixed_weight(weight: f64) -> u64 {
 }
 
 /// What rows of `red` are counted by, besides the slice. Empty texts are null in the table, but for `operation`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RedKey {
     /// Whose.
     pub tenant: Arc<str>,

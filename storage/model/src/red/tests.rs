@@ -6,22 +6,15 @@ use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use super::*;
 
 fn key(service: &str, operation: &str, is_error: bool) -> Arc<RedKey> {
-    let none: Arc<str> = "".into();
     Arc::new(RedKey {
         tenant: "default".into(),
         service_name: service.into(),
         operation: operation.into(),
-        service_namespace: none.clone(),
-        deployment_env: none.clone(),
-        cloud_region: none.clone(),
-        service_version: none.clone(),
-        http_route: none.clone(),
         kind: 2,
         is_entry: true,
         is_error,
-        status_class: none.clone(),
-        error_type: none,
         dims: vec![("region".into(), "eu".into())],
+        ..RedKey::default()
     })
 }
 

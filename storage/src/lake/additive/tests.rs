@@ -11,22 +11,15 @@ use tailwater_model::red::{EdgeKey, EdgeKind, EdgeRow, Exemplar, RedKey, RedRow,
 use super::*;
 
 fn key(operation: &str, is_error: bool, tier: Option<&str>) -> Arc<RedKey> {
-    let none: Arc<str> = "".into();
     Arc::new(RedKey {
         tenant: "default".into(),
         service_name: "cart".into(),
         operation: operation.into(),
-        service_namespace: none.clone(),
-        deployment_env: none.clone(),
-        cloud_region: none.clone(),
-        service_version: none.clone(),
-        http_route: none.clone(),
         kind: 2,
         is_entry: true,
         is_error,
-        status_class: none.clone(),
-        error_type: none,
         dims: tier.map(|tier| ("tier".into(), tier.into())).into_iter().collect(),
+        ..RedKey::default()
     })
 }
 
