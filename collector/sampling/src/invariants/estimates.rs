@@ -94,6 +94,7 @@ pub(super) fn estimates(
             add("latency".into(), trace.duration_ns as f64);
             add(format!("service {}", trace.key % 7), 1.0);
             add(format!("tenant {}", tenant(trace.key)), 1.0);
+            add(format!("stratum {}", verdict.decision.reason), 1.0);
         }
         output.clear();
     };

@@ -30,8 +30,8 @@ strata:
     found
 }
 
-/// U1 over a burst: no bias beyond three standard errors. A service is a seventh of the traffic, so its error is asked to be below 1 % here
-/// where the whole's is below 0.5 %.
+/// U1 over a burst, of all, of each tenant, service and stratum: no bias beyond three standard errors. A service is a seventh of the traffic, so its error is
+/// asked to be below 1 % here where the whole's is below 0.5 %.
 #[test]
 fn estimates_are_unbiased() {
     for bias in sampled_through_a_burst(300) {
