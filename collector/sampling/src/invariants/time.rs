@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{ERRORS_AND_REST, SECOND_NS, goal, policy, sampler};
 use crate::fault::Fault;
-use crate::sampler::{Offer, Output, Tick};
+use crate::sampler::{Offer, Output, Sampler, Tick};
 use crate::sim::{Burst, Ours, Random, START_NS, Traffic};
 use crate::threshold::Threshold;
 use crate::verdict::Trigger;
@@ -158,6 +158,41 @@ fn a_restart_goes_on_where_it_was() {
     }
     // Byte-equal but for the order of hash sets.
     assert_eq!(again.encode(&[]).len(), bytes.len());
+}
+
+/// What a tenant owes is in the checkpoint: after a restart everybody gets what they would have without it.
+#[test]
+fn a_debt_outlives_a_restart() {
+    let make = || sampler(goal(10.0, "strata: [{name: all, target: all}]"), Fault::None);
+    let mut random = Random::new(7);
+    let mut second = |sampler: &mut Sampler<()>, second: u64, tenant: &str, spans: u32, traces: usize| {
+        let (tenant, mut out) = (sampler.tenant(tenant), Output::default());
+        for mut made in Traffic::default().second(second, &mut random).into_iter().take(traces) {
+            made.spans = spans;
+            // Kept by nearly every threshold.
+            made.id.0[9] = 0xff;
+            let (span, at) = made.span(b"cart", b"GET");
+            sampler.offer(made.at_ns, tenant, &span, at, || (), &mut out);
+        }
+        let tick = |now: u64| Tick {
+            now_ns: START_NS + now * SECOND_NS,
+            rate: f64::INFINITY,
+        };
+        (1..4).for_each(|after| sampler.tick(tick(second + after), &mut out));
+        assert_eq!(out.verdicts.len(), traces);
+        out.verdicts[0].decision.threshold.probability()
+    };
+    let mut before = make();
+    second(&mut before, 0, "quiet", 1, 10);
+    second(&mut before, 4, "noisy", 1000, 1);
+    let mut after = make();
+    after.restore(&before.encode(&[])).unwrap();
+    let found = [before, after].map(|mut sampler| {
+        let noisy = second(&mut sampler, 8, "noisy", 1, 40);
+        (noisy, second(&mut sampler, 12, "quiet", 1, 40))
+    });
+    assert_eq!(found[0], found[1]);
+    assert!(found[0].0 < 0.1 && found[0].1 > 0.2, "{found:?}");
 }
 
 /// A reload takes effect for new traces; those that wait are decided by the policy that they began under.

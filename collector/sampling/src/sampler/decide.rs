@@ -1,6 +1,7 @@
 //! Decisions: due traces in their strata, the thresholds that the controller finds for them, and what leaves with each.
 //!
-//! Before a tick (a trace at twice its limit of spans, one evicted) the thresholds of the last tick hold for traces like those.
+//! What cannot wait for the tick (a trace at twice its limit of spans, a few large ones that fill the memory) gets what its tenant has at hand by then, and
+//! no more than the last tick gave to traces like it.
 
 use std::sync::Arc;
 
@@ -93,27 +94,27 @@ impl<M: Copy> Sampler<M> {
         items
     }
 
-    /// Decides one trace before the tick, by what the last tick decided of its like.
+    /// Decides one trace before the tick.
     pub(super) fn decide_now(&mut self, place: u32, trigger: Trigger, out: &mut Output<M>) {
         let trace = self.table.get(place);
         let live = self.policies[trace.policy as usize]
             .as_ref()
             .expect("a policy outlives its traces");
         let (stratum, key) = stratum(live, &self.tenants, &mut self.controller, trace, self.now_ns);
-        let item = item(trace, stratum, key, place);
+        let mut item = item(trace, stratum, key, place);
         let known = |key| self.last.get(&(trace.policy, trace.tenant, stratum, key)).copied();
-        let threshold = known(key).or_else(|| known(u64::MAX)).unwrap_or_else(|| {
-            match live.policy.strata[usize::from(stratum)].target {
-                Target::Drop => Threshold::NEVER,
-                Target::Probability(p) => Threshold::of_probability(p),
-                _ => Threshold::ALWAYS,
-            }
-        });
-        let threshold = threshold.max(trace.admitted);
-        if threshold.keeps(trace.randomness) {
+        let last = known(key).or_else(|| known(u64::MAX)).unwrap_or(Threshold::ALWAYS);
+        let shares = Shares {
+            tenants: &self.tenant_shares,
+            services: &self.service_shares,
+        };
+        let (budget, least) = (self.live().policy.budget, last.max(trace.admitted));
+        self.controller
+            .alone(&budget, &live.policy, shares, self.now_ns, least, &mut item);
+        if item.threshold.keeps(item.randomness) {
             self.controller.charge(&item);
         }
-        self.settle(place, Ok(stratum), threshold, trigger, out);
+        self.settle(place, Ok(stratum), item.threshold, trigger, out);
     }
 
     /// Takes a trace out with its answer: what its stratum says, or what was short.
