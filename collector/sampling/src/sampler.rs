@@ -147,7 +147,6 @@ pub struct Sampler<M> {
     /// T of the last tick by policy, tenant, stratum and key; key `u64::MAX` is the largest of the stratum.
     last: HashMap<(u32, u32, u16, u64), Threshold, RandomState>,
     rows: HashMap<(u32, Arc<str>, u64), TickRow, RandomState>,
-    admission: memory::Admission,
     /// By tenant.
     live: Vec<memory::Live>,
     /// By [`memory::Short`].
@@ -187,7 +186,6 @@ impl<M: Copy> Sampler<M> {
             recent: Recent::default(),
             last: HashMap::default(),
             rows: HashMap::default(),
-            admission: memory::Admission::default(),
             live: Vec::new(),
             short_reasons: [ADMISSION.into(), LIVE_TRACES.into()],
             tick: 0,
@@ -520,8 +518,8 @@ impl<M: Copy> Sampler<M> {
         self.add_hurried(&mut due);
         self.rate = tick.rate;
         self.decide(&due, tick.rate, out);
-        self.admission.fall(self.bytes() as f64 / self.limit_bytes() as f64);
-        self.live.iter_mut().for_each(memory::Live::fall);
+        let used = self.bytes() as f64 / self.limit_bytes() as f64;
+        self.live.iter_mut().for_each(|live| live.fall(used));
     }
 
     /// Adds the traces that [`Sampler::hurry`] was asked for.
@@ -625,11 +623,6 @@ impl<M: Copy> Sampler<M> {
         strata
             .filter(|(at, _)| self.controller.squeezed >> at & 1 != 0)
             .map(|(_, stratum)| &*stratum.name)
-    }
-
-    /// T below which new traces are not let in, for want of memory.
-    pub fn admission(&self) -> Threshold {
-        self.admission.threshold()
     }
 
     /// Services whose trace ids are not random: R of their traces is a hash, and `rv` is to be written.
