@@ -48,7 +48,10 @@ const DAY_NS: u64 = 86_400_000_000_000;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Item {
     pub tenant: u32,
+    /// Of its policy.
     pub stratum: u16,
+    /// Of the stratum's name: what is remembered of it outlives its policy.
+    pub slot: u64,
     /// Between whom its stratum is shared; 0 if it is not.
     pub key: u64,
     pub service: u32,
@@ -129,8 +132,8 @@ pub(crate) struct Controller {
     most: [f64; RESOURCES],
     /// What the governor allowed at the last tick.
     governed: f64,
-    /// Of tenant, stratum and kind: resource * 2, + 1 for an absolute limit.
-    buckets: HashMap<(u32, u16, usize), Bucket, RandomState>,
+    /// Of tenant, slot and kind: resource * 2, + 1 for an absolute limit.
+    buckets: HashMap<(u32, u64, usize), Bucket, RandomState>,
     book: Book,
     /// Strata that got less than they asked for in the last tick, a bit each.
     pub squeezed: u64,
@@ -162,6 +165,12 @@ impl Controller {
     /// Where the first ones of a fingerprint are counted.
     pub fn book(&mut self) -> &mut Book {
         &mut self.book
+    }
+
+    /// Forgets what belongs to slots that no policy has any more.
+    pub fn retain(&mut self, is_used: impl Fn(u64) -> bool) {
+        self.buckets.retain(|(_, slot, _), _| is_used(*slot));
+        self.book.retain(is_used);
     }
 
     /// Fills the buckets for a tick; `rate` is what the governor allows, stored bytes a second. Answers the time since the last, seconds.
@@ -312,8 +321,8 @@ impl Controller {
             if let Target::Share { floor_per_sec, .. } = policy.strata[usize::from(cell.stratum)].target
                 && floor_per_sec > 0.0
             {
-                self.book
-                    .spend((cell.tenant, cell.stratum, cell.key), cell.items.len() as f64 * cell.p);
+                let key = (cell.tenant, slot(items, cell), cell.key);
+                self.book.spend(key, cell.items.len() as f64 * cell.p);
             }
             let threshold = match policy.strata[usize::from(cell.stratum)].target {
                 Target::Drop => Threshold::NEVER,
@@ -333,7 +342,7 @@ impl Controller {
                 self.account(item.tenant).balance[resource] -= item.cost[resource];
             }
             for kind in [2 * resource, 2 * resource + 1] {
-                if let Some(bucket) = self.buckets.get_mut(&(item.tenant, item.stratum, kind)) {
+                if let Some(bucket) = self.buckets.get_mut(&(item.tenant, item.slot, kind)) {
                     bucket.tokens -= item.cost[resource];
                 }
             }
@@ -505,7 +514,7 @@ impl Controller {
                 };
                 let bucket = self
                     .buckets
-                    .entry((tenant, number, 2 * resource + kind))
+                    .entry((tenant, slot(items, &cells[0]), 2 * resource + kind))
                     .or_insert(full);
                 bucket.fill(now_ns, rate, burst_s);
                 let tick = rate * grant.seconds;
@@ -563,7 +572,7 @@ impl Controller {
             let floor = match floor_per_sec > 0.0 {
                 true => self
                     .book
-                    .credit((cell.tenant, cell.stratum, cell.key), now_ns, floor_per_sec),
+                    .credit((cell.tenant, slot(items, cell), cell.key), now_ns, floor_per_sec),
                 false => 0.0,
             };
             Claim {
@@ -693,6 +702,10 @@ fn range<'a>(items: &'a [Item], cells: &[Cell]) -> &'a [Item] {
         (Some(first), Some(last)) => &items[first.items.start..last.items.end],
         _ => &[],
     }
+}
+
+fn slot(items: &[Item], cell: &Cell) -> u64 {
+    items[cell.items.start].slot
 }
 
 fn is_shared(policy: &Policy, cell: &Cell) -> bool {

@@ -23,6 +23,7 @@ impl<M: Copy> Sampler<M> {
         self.controller.fault = self.fault;
         let tokens = self.controller.tokens[0];
         self.last.clear();
+        self.policies.iter_mut().flatten().for_each(|live| live.squeezed = 0);
         // Right after a reload there are two policies, for a trace's life; the older decides first, out of the same tokens.
         let mut numbers: Vec<u32> = due.iter().map(|(place, _)| self.table.get(*place).policy).collect();
         numbers.sort_unstable();
@@ -33,7 +34,7 @@ impl<M: Copy> Sampler<M> {
         for number in numbers {
             let mut items = self.items(due, number);
             let live = self.policies[number as usize]
-                .as_ref()
+                .as_mut()
                 .expect("a policy outlives its traces");
             let shares = Shares {
                 tenants: &self.tenant_shares,
@@ -41,6 +42,7 @@ impl<M: Copy> Sampler<M> {
             };
             self.controller
                 .decide(&live.policy, shares, self.now_ns, dt, &mut items);
+            live.squeezed = self.controller.squeezed;
             let mut kept = Vec::new();
             for item in &mut items {
                 let (place, trigger) = due[item.place as usize];
@@ -88,7 +90,7 @@ impl<M: Copy> Sampler<M> {
             let trace = self.table.get(*place);
             if trace.policy == number {
                 let (stratum, key) = stratum(live, &self.tenants, &mut self.controller, trace, self.now_ns);
-                items.push(item(trace, stratum, key, index as u32));
+                items.push(item(live, trace, (stratum, key), index as u32));
             }
         }
         items
@@ -101,7 +103,7 @@ impl<M: Copy> Sampler<M> {
             .as_ref()
             .expect("a policy outlives its traces");
         let (stratum, key) = stratum(live, &self.tenants, &mut self.controller, trace, self.now_ns);
-        let mut item = item(trace, stratum, key, place);
+        let mut item = item(live, trace, (stratum, key), place);
         let known = |key| self.last.get(&(trace.policy, trace.tenant, stratum, key)).copied();
         let last = known(key).or_else(|| known(u64::MAX)).unwrap_or(Threshold::ALWAYS);
         let shares = Shares {
@@ -257,10 +259,8 @@ fn stratum<M>(live: &Live, tenants: &Names, controller: &mut Controller, trace: 
         let print = || live.program.fingerprint(trace.print, trace.error);
         match live.policy.strata[at].target {
             Target::First { count, window_ns } => {
-                if controller
-                    .book()
-                    .first((trace.tenant, last, print()), now_ns, count, window_ns)
-                {
+                let key = (trace.tenant, live.slots[at], print());
+                if controller.book().first(key, now_ns, count, window_ns) {
                     return (last, 0);
                 }
             }
@@ -279,7 +279,7 @@ fn stratum<M>(live: &Live, tenants: &Names, controller: &mut Controller, trace: 
     (last, 0)
 }
 
-fn item<M>(trace: &Trace<M>, stratum: u16, key: u64, place: u32) -> Item {
+fn item<M>(live: &Live, trace: &Trace<M>, (stratum, key): (u16, u64), place: u32) -> Item {
     // What an upstream stage let through it judged by an R that a hash has nothing to do with.
     let before = if trace.is_hashed {
         Threshold::ALWAYS
@@ -289,6 +289,7 @@ fn item<M>(trace: &Trace<M>, stratum: u16, key: u64, place: u32) -> Item {
     Item {
         tenant: trace.tenant,
         stratum,
+        slot: live.slots[usize::from(stratum)],
         key,
         service: trace.service,
         cost: [trace.cost, f64::from(trace.spans), trace.bytes as f64],
