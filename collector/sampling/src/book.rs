@@ -11,8 +11,8 @@ use ahash::RandomState;
 const KEYS_MAX: usize = 1 << 16;
 const FORGET_NS: u64 = 120_000_000_000;
 
-/// Of whom.
-pub(crate) type Key = (u32, u16, u64);
+/// Tenant, slot of the stratum, fingerprint.
+pub(crate) type Key = (u32, u64, u64);
 
 #[derive(Debug, Clone, Copy)]
 struct Page {
@@ -60,6 +60,11 @@ impl Book {
         if let Some(page) = self.pages.get_mut(&key) {
             page.credit = (f64::from(page.credit) - traces).max(0.0) as f32;
         }
+    }
+
+    /// Forgets the keys of slots that are not used.
+    pub fn retain(&mut self, is_used: impl Fn(u64) -> bool) {
+        self.pages.retain(|(_, slot, _), _| is_used(*slot));
     }
 
     fn page(&mut self, key: Key, now_ns: u64, credit: f64) -> Option<&mut Page> {

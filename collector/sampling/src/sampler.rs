@@ -19,6 +19,7 @@ use std::sync::Arc;
 use ahash::RandomState;
 use tailwater_model::ids::{Lsn, TraceId};
 use tailwater_model::otlp::peek::{Keys, SpanPeek};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::again;
 use crate::audit::Audit;
@@ -114,6 +115,12 @@ struct Live {
     policy: Policy,
     program: Program,
     reasons: Vec<Arc<str>>,
+    /// Where the controller remembers each stratum: in one place for all policies that have one of its name.
+    slots: Vec<u64>,
+    /// By place in the program.
+    recent: Arc<Recent>,
+    /// Strata that got less than they asked for in the last tick, a bit each.
+    squeezed: u64,
     waiting: usize,
 }
 
@@ -143,11 +150,9 @@ pub struct Sampler<M> {
     services: Names,
     service_shares: Vec<Share>,
     service: Vec<Service>,
-    recent: Recent,
     /// T of the last tick by policy, tenant, stratum and key; key `u64::MAX` is the largest of the stratum.
     last: HashMap<(u32, u32, u16, u64), Threshold, RandomState>,
     rows: HashMap<(u32, Arc<str>, u64), TickRow, RandomState>,
-    admission: memory::Admission,
     /// By tenant.
     live: Vec<memory::Live>,
     /// By [`memory::Short`].
@@ -184,10 +189,8 @@ impl<M: Copy> Sampler<M> {
             services: Names::new(SERVICES_MAX),
             service_shares: Vec::new(),
             service: Vec::new(),
-            recent: Recent::default(),
             last: HashMap::default(),
             rows: HashMap::default(),
-            admission: memory::Admission::default(),
             live: Vec::new(),
             short_reasons: [ADMISSION.into(), LIVE_TRACES.into()],
             tick: 0,
@@ -212,11 +215,20 @@ impl<M: Copy> Sampler<M> {
         let waiting = self.policies.iter().flatten().filter(|live| live.waiting > 0);
         let program = Program::beside(&policy, waiting.map(|live| &live.program))?;
         let reasons = policy.strata.iter().map(|stratum| Arc::from(&*stratum.name)).collect();
+        let slots = policy.strata.iter().map(|stratum| xxh3_64(stratum.name.as_bytes()));
+        let slots = slots.collect();
+        // They are by place: for another policy "slow" is unknown until they are said again.
+        let before = self.policies.get(self.current).and_then(Option::as_ref);
+        let before = before.filter(|live| live.program.quantiles() == program.quantiles());
+        let recent = before.map(|live| live.recent.clone()).unwrap_or_default();
         let policies = &mut self.policies;
         policies.push(Some(Live {
             policy,
             program,
             reasons,
+            slots,
+            recent,
+            squeezed: 0,
             waiting: 0,
         }));
         self.current = policies.len() - 1;
@@ -226,8 +238,9 @@ impl<M: Copy> Sampler<M> {
                 *live = None;
             }
         }
-        // Recent quantiles are by place in the policy.
-        self.recent = Recent::default();
+        let live = self.policies.iter().flatten();
+        let used: HashSet<u64> = live.flat_map(|live| live.slots.iter().copied()).collect();
+        self.controller.retain(|slot| used.contains(&slot));
         self.tenant_shares = (0..self.tenants.len() as u32)
             .map(|number| self.tenant_share(number))
             .collect();
@@ -252,9 +265,9 @@ impl<M: Copy> Sampler<M> {
         &self.live().policy
     }
 
-    /// Recent quantiles of durations, of the window before; they hold until the next ones.
+    /// Recent quantiles of durations, of the window before; they hold until the next ones. Traces that wait under a policy of before keep theirs.
     pub fn set_recent(&mut self, recent: Recent) {
-        self.recent = recent;
+        self.live_mut().recent = Arc::new(recent);
     }
 
     /// The number of a tenant.
@@ -424,7 +437,7 @@ impl<M: Copy> Sampler<M> {
         let is_surer = rank > trace.head;
         if is_new || is_surer || rank == trace.head && span.head.start < trace.head_start_ns {
             let is_rooted = rank == HeadRank::Root && is_surer;
-            let head = live.program.head(span, trace.tenant, &self.recent);
+            let head = live.program.head(span, trace.tenant, &live.recent);
             (trace.head, trace.head_start_ns, trace.service) = (rank, span.head.start, service);
             (trace.root, trace.print) = (head.bits, head.print);
             let limits = live.policy.trace;
@@ -520,8 +533,8 @@ impl<M: Copy> Sampler<M> {
         self.add_hurried(&mut due);
         self.rate = tick.rate;
         self.decide(&due, tick.rate, out);
-        self.admission.fall(self.bytes() as f64 / self.limit_bytes() as f64);
-        self.live.iter_mut().for_each(memory::Live::fall);
+        let used = self.bytes() as f64 / self.limit_bytes() as f64;
+        self.live.iter_mut().for_each(|live| live.fall(used));
     }
 
     /// Adds the traces that [`Sampler::hurry`] was asked for.
@@ -621,15 +634,12 @@ impl<M: Copy> Sampler<M> {
 
     /// Names of the strata that got less than they asked for in the last tick.
     pub fn squeezed(&self) -> impl Iterator<Item = &str> {
-        let strata = self.live().policy.strata.iter().enumerate();
-        strata
-            .filter(|(at, _)| self.controller.squeezed >> at & 1 != 0)
-            .map(|(_, stratum)| &*stratum.name)
-    }
-
-    /// T below which new traces are not let in, for want of memory.
-    pub fn admission(&self) -> Threshold {
-        self.admission.threshold()
+        self.policies.iter().flatten().flat_map(|live| {
+            let strata = live.policy.strata.iter().enumerate();
+            strata
+                .filter(|(at, _)| live.squeezed >> at & 1 != 0)
+                .map(|(_, stratum)| &*stratum.name)
+        })
     }
 
     /// Services whose trace ids are not random: R of their traces is a hash, and `rv` is to be written.

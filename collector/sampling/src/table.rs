@@ -329,6 +329,12 @@ impl<M> Table<M> {
         self.traces.len()
     }
 
+    /// Memory of a trace that waits, bytes.
+    pub fn bytes_of(&self, trace: &Trace<M>) -> usize {
+        let chunks = (trace.spans as usize).div_ceil(CHUNK_SPANS);
+        size_of::<Trace<M>>() + chunks * size_of::<Chunk>() + trace.seen.bytes()
+    }
+
     /// Memory of what waits, bytes.
     #[inline]
     pub fn bytes(&self) -> usize {

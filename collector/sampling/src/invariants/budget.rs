@@ -113,6 +113,37 @@ strata:
     assert!(effective.iter().all(|part| *part > 0.65), "{effective:?}");
 }
 
+/// Ten tenants whose parts pay for a trace a tick each: the luck of each is its own, and yet the weights of each stay alike.
+#[test]
+fn small_parts_of_a_budget_leave_weights_even() {
+    const NAMES: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+    let traffic = Traffic {
+        spans_per_trace: 0.1,
+        spans_per_sec: 20.0,
+        keys: 10,
+        ..Traffic::default()
+    };
+    let ours = Ours::new(goal(10.0, "strata: [{name: rest, share: all}]")).unwrap();
+    let (mut ours, mut random) = (ours.with_tenants(|key| NAMES[key as usize]), Random::new(12));
+    let mut weights = [(0.0, 0.0, 0.0); 10];
+    for second in 0..2000 {
+        let traces = traffic.second(second, &mut random);
+        for choice in ours.second(second, &traces, f64::INFINITY) {
+            let (kept, sum, squares) = &mut weights[choice.key as usize];
+            if choice.is_kept {
+                (*kept, *sum, *squares) = (*kept + 1.0, *sum + choice.weight, *squares + choice.weight.powi(2));
+            }
+        }
+    }
+    let effective = weights.map(|(kept, sum, squares): (f64, f64, f64)| sum * sum / squares / kept);
+    println!("{weights:.0?}: the kept are worth {effective:.2?} of as many of equal weight");
+    assert!(
+        weights.iter().all(|(kept, ..)| (kept / 2000.0 - 1.0).abs() < 0.05),
+        "{weights:?}"
+    );
+    assert!(effective.iter().all(|part| *part > 0.65), "{effective:?}");
+}
+
 /// A budget of spans, one of a day, and both.
 #[test]
 fn every_kind_of_budget_holds() {

@@ -151,3 +151,41 @@ fn memory_stays_within_its_limit() {
     assert_eq!(giant_spans, 1_000_000, "every span of the giant has its answer");
     assert!(sampler.admission() > Threshold::ALWAYS);
 }
+
+/// F1 for memory: a tenant that sends more than there is room for loses its own traces, and no other tenant's weights move.
+#[test]
+fn a_noisy_tenant_takes_no_memory_from_others() {
+    for (what, errors) in [("open", 0.0), ("protected", 1.0)] {
+        let mut policy = goal(1e6, ERRORS_AND_REST);
+        policy.trace.buffer_bytes = 1 << 20;
+        let mut sampler = sampler(policy, Fault::None);
+        let tenants = ["noisy", "quiet"].map(|name| sampler.tenant(name));
+        let (mut output, mut random) = (Output::default(), Random::new(3));
+        let mut gone = [0.0; 2];
+        for second in 0..20u64 {
+            for (tenant, (spans_per_sec, errors)) in tenants.into_iter().zip([(20_000.0, errors), (2_000.0, 0.0)]) {
+                let traffic = Traffic {
+                    spans_per_sec,
+                    errors,
+                    burst: Burst::None,
+                    ..Traffic::default()
+                };
+                for trace in traffic.second(second, &mut random) {
+                    let (span, at) = trace.span(b"cart", b"GET");
+                    sampler.offer(trace.at_ns, tenant, &span, at, || (), &mut output);
+                }
+            }
+            let now_ns = START_NS + (second + 1) * SECOND_NS;
+            let rate = f64::INFINITY;
+            sampler.tick(Tick { now_ns, rate }, &mut output);
+            assert!(!sampler.is_cramped(), "one of two tenants is");
+            for verdict in output.verdicts.drain(..) {
+                let is_quiet = verdict.tenant == tenants[1];
+                gone[usize::from(is_quiet)] += f64::from(u8::from(!verdict.keep));
+                assert!(!is_quiet || verdict.decision.threshold == Threshold::ALWAYS);
+            }
+            output.clear();
+        }
+        assert!(gone[0] > 1000.0 && gone[1] == 0.0, "{what}: {gone:?}");
+    }
+}

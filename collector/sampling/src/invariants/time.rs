@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{ERRORS_AND_REST, SECOND_NS, goal, policy, sampler};
 use crate::fault::Fault;
-use crate::sampler::{Offer, Output, Tick};
-use crate::sim::{Burst, Ours, Random, START_NS, Traffic};
+use crate::recent::Recent;
+use crate::sampler::{Offer, Output, Sampler, Tick};
+use crate::sim::{Burst, Made, Ours, Random, START_NS, Traffic};
 use crate::threshold::Threshold;
-use crate::verdict::Trigger;
+use crate::verdict::{SpanAt, Trigger, Verdict};
 use tailwater_model::ids::Lsn;
 use tailwater_model::otlp::value::Raw;
 
@@ -160,6 +161,41 @@ fn a_restart_goes_on_where_it_was() {
     assert_eq!(again.encode(&[]).len(), bytes.len());
 }
 
+/// What a tenant owes is in the checkpoint: after a restart everybody gets what they would have without it.
+#[test]
+fn a_debt_outlives_a_restart() {
+    let make = || sampler(goal(10.0, "strata: [{name: all, target: all}]"), Fault::None);
+    let mut random = Random::new(7);
+    let mut second = |sampler: &mut Sampler<()>, second: u64, tenant: &str, spans: u32, traces: usize| {
+        let (tenant, mut out) = (sampler.tenant(tenant), Output::default());
+        for mut made in Traffic::default().second(second, &mut random).into_iter().take(traces) {
+            made.spans = spans;
+            // Kept by nearly every threshold.
+            made.id.0[9] = 0xff;
+            let (span, at) = made.span(b"cart", b"GET");
+            sampler.offer(made.at_ns, tenant, &span, at, || (), &mut out);
+        }
+        let tick = |now: u64| Tick {
+            now_ns: START_NS + now * SECOND_NS,
+            rate: f64::INFINITY,
+        };
+        (1..4).for_each(|after| sampler.tick(tick(second + after), &mut out));
+        assert_eq!(out.verdicts.len(), traces);
+        out.verdicts[0].decision.threshold.probability()
+    };
+    let mut before = make();
+    second(&mut before, 0, "quiet", 1, 10);
+    second(&mut before, 4, "noisy", 1000, 1);
+    let mut after = make();
+    after.restore(&before.encode(&[])).unwrap();
+    let found = [before, after].map(|mut sampler| {
+        let noisy = second(&mut sampler, 8, "noisy", 1, 40);
+        (noisy, second(&mut sampler, 12, "quiet", 1, 40))
+    });
+    assert_eq!(found[0], found[1]);
+    assert!(found[0].0 < 0.1 && found[0].1 > 0.2, "{found:?}");
+}
+
 /// A reload takes effect for new traces; those that wait are decided by the policy that they began under.
 #[test]
 fn a_reload_leaves_waiting_traces_to_their_policy() {
@@ -282,4 +318,159 @@ fn late_spans_are_counted_before_the_tick_is_over() {
     assert_eq!((row.at_ns, row.rate), (now_ns, 1e9));
     sampler.tick(Tick { now_ns, rate }, &mut out);
     assert!(out.ticks.is_empty());
+}
+
+/// A trace with an error of so many spans, each a request of its own.
+fn offer_failed(sampler: &mut Sampler<()>, made: &Made, spans: u8, out: &mut Output<()>) {
+    let tenant = sampler.tenant("a");
+    for number in 0..spans {
+        let (mut span, at) = made.span(b"cart", b"GET");
+        let id = [number + 1; 8];
+        (span.head.span_id, span.head.status_code) = (&id, 2);
+        span.head.parent_span_id = if number == 0 { &[] } else { &[1; 8] };
+        let at = SpanAt {
+            ordinal: number.into(),
+            ..at
+        };
+        sampler.offer(made.at_ns, tenant, &span, at, || (), out);
+    }
+}
+
+/// What the policy of before decides says nothing of another one's stratum in the same place: not its thresholds, not what its strata owe, and not
+/// how slow is slow.
+#[test]
+fn policies_on_either_side_of_a_reload_share_names_only() {
+    let tick = |second: u64| Tick {
+        now_ns: START_NS + second * SECOND_NS,
+        rate: f64::INFINITY,
+    };
+    let mut random = Random::new(8);
+    let mut made = |second: u64| {
+        let mut made = Traffic::default().second(second, &mut random).remove(0);
+        // Kept by nearly every threshold.
+        made.id.0[9] = 0xff;
+        made
+    };
+
+    // Thresholds: the old one drops errors, the new one keeps them.
+    let of = |error: &str| {
+        policy(&format!(
+            "trace: {{span_limit: 2}}\nstrata: [{error}, {{name: rest, target: all}}]"
+        ))
+    };
+    let old = of("{name: no, when: any(span.status == error), target: drop}");
+    let new = of("{name: error, when: any(span.status == error), target: all}");
+    let (mut sampler, mut out) = (sampler(old, Fault::None), Output::default());
+    offer_failed(&mut sampler, &made(0), 1, &mut out);
+    sampler.reload(new).unwrap();
+    sampler.tick(tick(4), &mut out);
+    let decided = |out: &mut Output<()>| -> Vec<(String, bool, f64)> {
+        let of = |verdict: Verdict<()>| {
+            let decision = verdict.decision;
+            (
+                decision.reason.to_string(),
+                verdict.keep,
+                decision.threshold.probability(),
+            )
+        };
+        out.spans.clear();
+        out.verdicts.drain(..).map(of).collect()
+    };
+    assert_eq!(
+        decided(&mut out),
+        [("no".to_owned(), false, Threshold::NEVER.probability())]
+    );
+    offer_failed(&mut sampler, &made(4), 4, &mut out);
+    assert_eq!(
+        decided(&mut out),
+        [("error".to_owned(), true, 1.0)],
+        "with four spans, at once"
+    );
+
+    // Limits: one large trace takes more than its stratum has, and no other stratum pays for it.
+    let noise = "{name: noise, when: not any(span.status == error), target: all, bytes_per_sec: 1KiB}";
+    let error = "{name: error, when: any(span.status == error), target: all, bytes_per_sec: 1KiB}";
+    let rest = "{name: rest, target: all}";
+    let of = |strata: &str| policy(&format!("strata: [{strata}]"));
+    let offer = |sampler: &mut Sampler<()>, second: u64, spans: u32, error: bool, trace: Made, out: &mut Output<()>| {
+        let trace = Made {
+            at_ns: START_NS + second * SECOND_NS,
+            spans,
+            error,
+            ..trace
+        };
+        let (tenant, (span, at)) = (sampler.tenant("a"), trace.span(b"cart", b"GET"));
+        sampler.offer(trace.at_ns, tenant, &span, at, || (), out);
+    };
+    let mut sampler = super::sampler(of(&format!("{noise}, {rest}")), Fault::None);
+    offer(&mut sampler, 0, 200, false, made(0), &mut out);
+    sampler.tick(tick(4), &mut out);
+    let noise_kept = decided(&mut out);
+    assert!(
+        noise_kept[0].0 == "noise" && noise_kept[0].1 && noise_kept[0].2 > 0.05,
+        "{noise_kept:?}"
+    );
+    assert_eq!(sampler.squeezed().collect::<Vec<_>>(), ["noise"]);
+    sampler.reload(of(&format!("{error}, {noise}, {rest}"))).unwrap();
+    assert_eq!(sampler.squeezed().count(), 0, "nothing of the new one is");
+    offer(&mut sampler, 4, 1, true, made(4), &mut out);
+    sampler.tick(tick(8), &mut out);
+    assert_eq!(decided(&mut out), [("error".to_owned(), true, 1.0)], "it owes nothing");
+    sampler.reload(of(&format!("{noise}, {rest}"))).unwrap();
+    (0..20).for_each(|_| offer(&mut sampler, 8, 1, false, made(8), &mut out));
+    sampler.tick(tick(12), &mut out);
+    let owes = decided(&mut out);
+    let is_held = owes.iter().all(|(reason, _, p)| reason == "noise" && *p < 0.5);
+    assert!(
+        owes.len() == 20 && is_held,
+        "half of its limit, and it owes still: {owes:?}"
+    );
+
+    // Quantiles: 100 ms at place 0 of the old one, 1 ms at place 0 of the new one; a root of 50 ms comes after the reload.
+    let of = |quantile: &str| {
+        let slow = format!("{{name: slow, when: 'root.duration >= red.{quantile}', target: all}}");
+        policy(&format!("strata: [{slow}, {{name: rest, target: all}}]"))
+    };
+    let mut sampler = super::sampler(of("p98(5m)"), Fault::None);
+    let tenant = sampler.tenant("a");
+    let recent = |ns| {
+        let mut recent = Recent::default();
+        recent.set(0, tenant, b"cart", None, ns);
+        recent
+    };
+    sampler.set_recent(recent(100_000_000));
+    let waits = Made {
+        duration_ns: 50_000_000,
+        ..made(0)
+    };
+    let (mut span, at) = waits.span(b"cart", b"GET");
+    (span.head.parent_span_id, span.head.span_id) = (&[1; 8], &[2; 8]);
+    sampler.offer(waits.at_ns, tenant, &span, at, || (), &mut out);
+    sampler.reload(of("p50(1m)")).unwrap();
+    sampler.set_recent(recent(1_000_000));
+    (span.head.parent_span_id, span.head.span_id) = (&[], &[1; 8]);
+    sampler.offer(waits.at_ns, tenant, &span, at, || (), &mut out);
+    let after = Made {
+        duration_ns: 50_000_000,
+        ..made(0)
+    };
+    offer_failed(&mut sampler, &after, 1, &mut out);
+    sampler.tick(tick(8), &mut out);
+    let mut reasons: Vec<String> = decided(&mut out).into_iter().map(|(reason, ..)| reason).collect();
+    reasons.sort_unstable();
+    assert_eq!(reasons, ["rest", "slow"]);
+
+    // What both ask for stays known.
+    sampler.reload(of("p50(1m)")).unwrap();
+    offer_failed(
+        &mut sampler,
+        &Made {
+            duration_ns: 50_000_000,
+            ..made(8)
+        },
+        1,
+        &mut out,
+    );
+    sampler.tick(tick(16), &mut out);
+    assert_eq!(decided(&mut out)[0].0, "slow");
 }

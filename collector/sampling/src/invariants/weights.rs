@@ -3,6 +3,7 @@
 use super::estimates::{BUSY, Bias, bias, bias_of};
 use super::{ERRORS_AND_REST, SECOND_NS, goal, policy, sampler};
 use crate::fault::Fault;
+use crate::policy::Policy;
 use crate::sampler::{Output, Tick};
 use crate::sim::{Burst, Ours, Random, START_NS, Traffic};
 use crate::threshold::Randomness;
@@ -99,6 +100,70 @@ fn the_hard_cap_takes_the_first_excluded_r() {
     assert!((right.mean - 1.0).abs() < 0.02, "{}", right.mean);
     let wrong = count(Fault::LastKeptR);
     assert!(wrong.is_there() && wrong.mean > 1.03, "{} {}", wrong.mean, wrong.error);
+}
+
+fn hard(spans_per_sec: f64) -> Policy {
+    let mut policy = goal(spans_per_sec, "strata: [{name: rest, share: all}]");
+    policy.budget.hard = true;
+    policy
+}
+
+/// Traces of one span each (the least that there is), or of ten on average.
+fn of_size(spans_per_trace: f64, spans_per_sec: f64) -> Traffic {
+    Traffic {
+        spans_per_trace,
+        spans_per_sec,
+        burst: Burst::None,
+        ..BUSY
+    }
+}
+const ONE: f64 = 0.1;
+
+/// U1 where a tick, here of a second, does not pay for a trace, or not for each: what costs more than is at hand is kept at times, too.
+#[test]
+fn a_hard_cap_keeps_what_costs_more_than_a_tick() {
+    for (goal, traffic) in [
+        (0.5, of_size(ONE, 10.0)),
+        (5.0, of_size(10.0, 1000.0)),
+        (100.0, of_size(10.0, 1000.0)),
+    ] {
+        let seeds = if goal > 50.0 { 400 } else { 100 };
+        let found = bias_of("count", || sampler(hard(goal), Fault::None), &traffic, seeds, 100);
+        println!("{goal} spans a second: {:.4} +- {:.4}", found.mean, found.error);
+        assert!(!found.is_there(), "{goal}: {} {}", found.mean, found.error);
+        assert!(found.error < 0.05, "{goal}: {}", found.error);
+    }
+}
+
+/// What the hard cap promises of every stretch of time: the budget of that time and of the burst; and where traces cost more than is at hand, no more than a
+/// few of those beyond.
+#[test]
+fn a_hard_cap_holds_over_any_time() {
+    for (goal, traffic, beyond) in [
+        (10.0, of_size(ONE, 10.0), 0.0),
+        (0.5, of_size(ONE, 10.0), 6.0),
+        (300.0, of_size(10.0, 3000.0), 300.0),
+    ] {
+        let (mut ours, mut random) = (Ours::new(hard(goal)).unwrap(), Random::new(5));
+        let mut kept = vec![0.0];
+        for second in 0..1000 {
+            let traces = traffic.second(second, &mut random);
+            let choices = ours.second(second, &traces, f64::INFINITY);
+            let spans = choices.iter().filter(|choice| choice.is_kept);
+            kept.push(kept[kept.len() - 1] + spans.map(|choice| f64::from(choice.spans)).sum::<f64>());
+        }
+        let mut most = 0.0f64;
+        for (to, after) in kept.iter().enumerate() {
+            for (from, before) in kept[..to].iter().enumerate() {
+                most = most.max(after - before - goal * (to - from) as f64);
+            }
+        }
+        let mean = kept[1000] / 1000.0 / goal;
+        println!("{goal} spans a second: {mean:.3} on average, at most {most:.1} beyond");
+        assert!(most <= goal * 2.0 + beyond + 1e-6, "{goal}: {most}");
+        // What two seconds of luck leave unspent is lost, which is a trace of the smallest budget.
+        assert!((0.8..=1.02).contains(&mean), "{goal}: {mean}");
+    }
 }
 
 /// U3: the R of a trace changes no threshold of its batch.

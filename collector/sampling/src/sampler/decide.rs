@@ -1,6 +1,7 @@
 //! Decisions: due traces in their strata, the thresholds that the controller finds for them, and what leaves with each.
 //!
-//! Before a tick (a trace at twice its limit of spans, one evicted) the thresholds of the last tick hold for traces like those.
+//! What cannot wait for the tick (a trace at twice its limit of spans, a few large ones that fill the memory) gets what its tenant has at hand by then, and
+//! no more than the last tick gave to traces like it.
 
 use std::sync::Arc;
 
@@ -22,6 +23,7 @@ impl<M: Copy> Sampler<M> {
         self.controller.fault = self.fault;
         let tokens = self.controller.tokens[0];
         self.last.clear();
+        self.policies.iter_mut().flatten().for_each(|live| live.squeezed = 0);
         // Right after a reload there are two policies, for a trace's life; the older decides first, out of the same tokens.
         let mut numbers: Vec<u32> = due.iter().map(|(place, _)| self.table.get(*place).policy).collect();
         numbers.sort_unstable();
@@ -32,7 +34,7 @@ impl<M: Copy> Sampler<M> {
         for number in numbers {
             let mut items = self.items(due, number);
             let live = self.policies[number as usize]
-                .as_ref()
+                .as_mut()
                 .expect("a policy outlives its traces");
             let shares = Shares {
                 tenants: &self.tenant_shares,
@@ -40,6 +42,7 @@ impl<M: Copy> Sampler<M> {
             };
             self.controller
                 .decide(&live.policy, shares, self.now_ns, dt, &mut items);
+            live.squeezed = self.controller.squeezed;
             let mut kept = Vec::new();
             for item in &mut items {
                 let (place, trigger) = due[item.place as usize];
@@ -87,33 +90,33 @@ impl<M: Copy> Sampler<M> {
             let trace = self.table.get(*place);
             if trace.policy == number {
                 let (stratum, key) = stratum(live, &self.tenants, &mut self.controller, trace, self.now_ns);
-                items.push(item(trace, stratum, key, index as u32));
+                items.push(item(live, trace, (stratum, key), index as u32));
             }
         }
         items
     }
 
-    /// Decides one trace before the tick, by what the last tick decided of its like.
+    /// Decides one trace before the tick.
     pub(super) fn decide_now(&mut self, place: u32, trigger: Trigger, out: &mut Output<M>) {
         let trace = self.table.get(place);
         let live = self.policies[trace.policy as usize]
             .as_ref()
             .expect("a policy outlives its traces");
         let (stratum, key) = stratum(live, &self.tenants, &mut self.controller, trace, self.now_ns);
-        let item = item(trace, stratum, key, place);
+        let mut item = item(live, trace, (stratum, key), place);
         let known = |key| self.last.get(&(trace.policy, trace.tenant, stratum, key)).copied();
-        let threshold = known(key).or_else(|| known(u64::MAX)).unwrap_or_else(|| {
-            match live.policy.strata[usize::from(stratum)].target {
-                Target::Drop => Threshold::NEVER,
-                Target::Probability(p) => Threshold::of_probability(p),
-                _ => Threshold::ALWAYS,
-            }
-        });
-        let threshold = threshold.max(trace.admitted);
-        if threshold.keeps(trace.randomness) {
+        let last = known(key).or_else(|| known(u64::MAX)).unwrap_or(Threshold::ALWAYS);
+        let shares = Shares {
+            tenants: &self.tenant_shares,
+            services: &self.service_shares,
+        };
+        let (budget, least) = (self.live().policy.budget, last.max(trace.admitted));
+        self.controller
+            .alone(&budget, &live.policy, shares, self.now_ns, least, &mut item);
+        if item.threshold.keeps(item.randomness) {
             self.controller.charge(&item);
         }
-        self.settle(place, Ok(stratum), threshold, trigger, out);
+        self.settle(place, Ok(stratum), item.threshold, trigger, out);
     }
 
     /// Takes a trace out with its answer: what its stratum says, or what was short.
@@ -256,10 +259,8 @@ fn stratum<M>(live: &Live, tenants: &Names, controller: &mut Controller, trace: 
         let print = || live.program.fingerprint(trace.print, trace.error);
         match live.policy.strata[at].target {
             Target::First { count, window_ns } => {
-                if controller
-                    .book()
-                    .first((trace.tenant, last, print()), now_ns, count, window_ns)
-                {
+                let key = (trace.tenant, live.slots[at], print());
+                if controller.book().first(key, now_ns, count, window_ns) {
                     return (last, 0);
                 }
             }
@@ -278,7 +279,7 @@ fn stratum<M>(live: &Live, tenants: &Names, controller: &mut Controller, trace: 
     (last, 0)
 }
 
-fn item<M>(trace: &Trace<M>, stratum: u16, key: u64, place: u32) -> Item {
+fn item<M>(live: &Live, trace: &Trace<M>, (stratum, key): (u16, u64), place: u32) -> Item {
     // What an upstream stage let through it judged by an R that a hash has nothing to do with.
     let before = if trace.is_hashed {
         Threshold::ALWAYS
@@ -288,6 +289,7 @@ fn item<M>(trace: &Trace<M>, stratum: u16, key: u64, place: u32) -> Item {
     Item {
         tenant: trace.tenant,
         stratum,
+        slot: live.slots[usize::from(stratum)],
         key,
         service: trace.service,
         cost: [trace.cost, f64::from(trace.spans), trace.bytes as f64],

@@ -1,5 +1,5 @@
-//! Memory that runs short, or a tenant's number of waiting traces: an admission threshold that rises until what waits fits. A tenant's own
-//! holds for its traces alone.
+//! Memory that runs short, or a tenant's number of waiting traces: an admission threshold that rises until what waits fits. Each tenant has its own, and where
+//! memory is short it rises for those who take more than their weighted share of it: what they do not take the others may.
 //!
 //! Every rise walks over the traces that wait: those below the threshold go, whole; those above carry it from then on. Traces of a stratum that
 //! keeps all are spared, until sparing the others is not enough. A threshold rises by what is in memory, never by the R of a trace that
@@ -7,6 +7,7 @@
 
 use super::decide::summary;
 use super::{Output, Sampler};
+use crate::allocate::{Claim, fill};
 use crate::policy::Target;
 use crate::table::Trace;
 use crate::threshold::{PROBABILITY_MIN, Threshold};
@@ -42,12 +43,13 @@ pub(super) enum Short {
     OfTenant(u32),
 }
 
-/// Traces of one tenant that wait, how many may, and who is let in.
+/// Traces of one tenant that wait, how many may, and who is let in: by [`Short`].
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Live {
     pub waiting: u32,
     pub most: Option<u32>,
-    admission: Admission,
+    of_memory: Admission,
+    of_tenant: Admission,
 }
 
 impl Live {
@@ -56,12 +58,20 @@ impl Live {
         self.most.is_some_and(|most| self.waiting > most)
     }
 
-    /// Lets more in when there is room again.
-    pub fn fall(&mut self) {
+    /// Lets more in when there is room again; so much of the memory is used.
+    pub fn fall(&mut self, memory: f64) {
         let used = self
             .most
             .map_or(0.0, |most| f64::from(self.waiting) / f64::from(most.max(1)));
-        self.admission.fall(used);
+        self.of_memory.fall(memory);
+        self.of_tenant.fall(used);
+    }
+
+    fn admission(&mut self, short: Short) -> &mut Admission {
+        match short {
+            Short::Memory => &mut self.of_memory,
+            Short::OfTenant(_) => &mut self.of_tenant,
+        }
     }
 }
 
@@ -70,16 +80,28 @@ impl Admission {
         self.p != [1.0; 2]
     }
 
-    pub fn threshold(&self) -> Threshold {
-        self.of(false)
-    }
-
     fn of(&self, is_protected: bool) -> Threshold {
         Threshold::of_probability(self.p[usize::from(is_protected)])
     }
 
+    /// Raises the threshold by a step; answers whether it could. Where few are left to go, those protected share the loss.
+    fn raise(&mut self) -> bool {
+        let [open, protected] = &mut self.p;
+        match *open > PROBABILITY_MIN * 4.0 {
+            true => *open *= RISE,
+            false if *protected > PROBABILITY_MIN => *protected *= RISE,
+            false => return false,
+        }
+        true
+    }
+
+    /// The next step is one for those protected.
+    fn exhaust_open(&mut self) {
+        self.p[0] = self.p[0].min(PROBABILITY_MIN * 4.0);
+    }
+
     /// Lets more in when there is room again: those protected first.
-    pub fn fall(&mut self, used: f64) {
+    fn fall(&mut self, used: f64) {
         if used < LOW {
             let class = usize::from(self.p[1] < 1.0);
             self.p[class] = (self.p[class] * FALL).min(1.0);
@@ -92,9 +114,17 @@ impl<M: Copy> Sampler<M> {
         self.live().policy.trace.buffer_bytes
     }
 
-    /// Whether memory is so short that traces go which their stratum would have kept all of: what comes should better wait outside.
+    /// T below which new traces are not let in, for want of memory: the largest of all tenants.
+    pub fn admission(&self) -> Threshold {
+        let of = |live: &Live| live.of_memory.of(false);
+        self.live.iter().map(of).max().unwrap_or(Threshold::ALWAYS)
+    }
+
+    /// Whether memory is so short that of every tenant traces go which their stratum would have kept all of: what comes should better wait outside.
     pub fn is_cramped(&self) -> bool {
-        self.admission.p[1] < 1.0
+        let is_short = |live: &Live| live.of_memory.p[1] < 1.0;
+        let mut waiting = self.live.iter().filter(|live| live.waiting > 0);
+        self.live.iter().any(is_short) && waiting.all(is_short)
     }
 
     /// Whether a trace is in a stratum that keeps all of it.
@@ -111,12 +141,12 @@ impl<M: Copy> Sampler<M> {
     pub(super) fn refuses(&mut self, place: u32) -> Option<Short> {
         let trace = self.table.get(place);
         let live = &self.live[trace.tenant as usize];
-        if !self.admission.is_raised() && !live.admission.is_raised() {
+        if !live.of_memory.is_raised() && !live.of_tenant.is_raised() {
             return None;
         }
         let is_protected = self.is_protected(trace);
-        let of_memory = self.admission.of(is_protected);
-        let of_tenant = live.admission.of(is_protected);
+        let of_memory = live.of_memory.of(is_protected);
+        let of_tenant = live.of_tenant.of(is_protected);
         let trace = self.table.get_mut(place);
         trace.admitted = of_memory.max(of_tenant);
         if trace.admitted.keeps(trace.randomness) {
@@ -145,23 +175,45 @@ impl<M: Copy> Sampler<M> {
         }
     }
 
-    fn admission_of(&mut self, short: Short) -> &mut Admission {
-        match short {
-            Short::Memory => &mut self.admission,
-            Short::OfTenant(tenant) => &mut self.live[tenant as usize].admission,
+    /// By tenant, whether its traces are those to go: whoever takes more than its weighted share of what may wait.
+    fn beyond(&self, short: Short, goal: u64) -> Vec<bool> {
+        let mut taken = vec![0.0; self.live.len()];
+        if let Short::OfTenant(tenant) = short {
+            return (0..taken.len()).map(|number| number == tenant as usize).collect();
         }
+        for place in self.table.waiting() {
+            let trace = self.table.get(place);
+            taken[trace.tenant as usize] += self.table.bytes_of(trace) as f64;
+        }
+        let sum: f64 = taken.iter().sum();
+        // What is nobody's own, such as the table of names, goes with the rest.
+        let goal = goal as f64 * sum / self.used(short).0.max(1) as f64;
+        let claims: Vec<Claim> = taken
+            .iter()
+            .zip(&self.tenant_shares)
+            .map(|(taken, share)| Claim {
+                demand: *taken,
+                weight: share.weight,
+                floor: share.min * goal,
+            })
+            .collect();
+        let shares = fill(goal, &claims);
+        taken
+            .iter()
+            .zip(shares)
+            .map(|(taken, share)| *taken > share * (1.0 + 1e-9))
+            .collect()
     }
 
-    /// Places of the traces that count.
-    fn waiting_of(&self, short: Short) -> Vec<u32> {
-        let counts = |place: &u32| match short {
-            Short::Memory => true,
-            Short::OfTenant(tenant) => self.table.get(*place).tenant == tenant,
-        };
-        self.table.waiting().filter(counts).collect()
+    /// Places of the traces of these tenants.
+    fn waiting_of(&self, tenants: &[bool]) -> Vec<u32> {
+        let places = self.table.waiting();
+        places
+            .filter(|place| tenants[self.table.get(*place).tenant as usize])
+            .collect()
     }
 
-    /// Makes room: raises the threshold until what waits fits.
+    /// Makes room: raises thresholds until what waits fits.
     pub(super) fn make_room(&mut self, short: Short, out: &mut Output<M>) {
         if short == Short::Memory {
             let (table, wheel) = (&self.table, &mut self.wheel);
@@ -172,36 +224,43 @@ impl<M: Copy> Sampler<M> {
         }
         let goal = (self.used(short).1 as f64 * ROOM) as u64;
         while self.used(short).0 > goal {
-            let before = self.used(short).0;
-            let [open, protected] = &mut self.admission_of(short).p;
-            // Where few are left to go, those protected share the loss.
-            match *open > PROBABILITY_MIN * 4.0 {
-                true => *open *= RISE,
-                false if *protected > PROBABILITY_MIN => *protected *= RISE,
-                false => break,
+            let beyond = self.beyond(short, goal);
+            let mut can_rise = false;
+            for (live, _) in self.live.iter_mut().zip(&beyond).filter(|(_, is_beyond)| **is_beyond) {
+                can_rise |= live.admission(short).raise();
             }
-            let raised = *self.admission_of(short);
-            let mut open_left = false;
-            for place in self.waiting_of(short) {
+            if !can_rise {
+                break;
+            }
+            // By tenant, whether some went, and whether unprotected ones are left.
+            let mut found = vec![(false, false); self.live.len()];
+            for place in self.waiting_of(&beyond) {
                 let is_protected = self.is_protected(self.table.get(place));
                 let trace = self.table.get_mut(place);
-                trace.admitted = trace.admitted.max(raised.of(is_protected));
+                let tenant = trace.tenant as usize;
+                trace.admitted = trace.admitted.max(self.live[tenant].admission(short).of(is_protected));
+                let (some_went, is_open_left) = &mut found[tenant];
                 if trace.admitted.keeps(trace.randomness) {
-                    open_left |= !is_protected;
+                    *is_open_left |= !is_protected;
                 } else {
+                    *some_went = true;
                     self.evict(place, short, out);
                 }
             }
-            let after = self.used(short).0;
-            if !open_left && after > goal && before == after {
-                let open = &mut self.admission_of(short).p[0];
-                *open = open.min(PROBABILITY_MIN * 4.0);
+            if self.used(short).0 > goal {
+                let lives = self.live.iter_mut().zip(&beyond).zip(&found);
+                lives
+                    .filter(|((_, is_beyond), found)| **is_beyond && **found == (false, false))
+                    .for_each(|((live, _), _)| live.admission(short).exhaust_open());
             }
         }
-        let (used, most) = self.used(short);
-        if used > most {
-            // Few traces, each of them large: they are decided as they stand.
-            self.waiting_of(short)
+        // Few traces, each of them large: they are decided as they stand.
+        while self.used(short).0 > self.used(short).1 {
+            let places = self.waiting_of(&self.beyond(short, goal));
+            if places.is_empty() {
+                break;
+            }
+            places
                 .into_iter()
                 .for_each(|place| self.decide_now(place, Trigger::Admission, out));
         }

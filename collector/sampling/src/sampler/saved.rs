@@ -6,11 +6,12 @@
 use tailwater_model::ids::TraceId;
 
 use super::{SERVICES_MAX, Sampler};
+use crate::controller::Account;
 use crate::late::Late;
 use crate::state::{Malformed, Reader, put_bytes, put_f64, put_u32, put_u64};
 
-/// In version 1 kept and dropped traces were remembered in slices that they shared.
-const VERSION: u8 = 2;
+/// In version 1 kept and dropped traces were remembered in slices that they shared; before version 3 tenants had no accounts.
+const VERSION: u8 = 3;
 
 /// Resources that there are budgets of; the tokens of the others are endless.
 const BUDGETS: usize = 2;
@@ -34,6 +35,19 @@ impl<M: Copy> Sampler<M> {
             put_f64(&mut out, service.ratio);
             out.push(u8::from(service.audit.failed));
         }
+        let accounts = controller.accounts.iter().enumerate();
+        let accounts: Vec<_> = accounts
+            .filter(|(_, account)| **account != Account::default())
+            .collect();
+        put_u32(&mut out, accounts.len() as u32);
+        for (tenant, account) in accounts {
+            put_bytes(&mut out, self.tenants.name(tenant as u32));
+            for of in [&account.balance, &account.early, &account.asked] {
+                of[..BUDGETS].iter().for_each(|value| put_f64(&mut out, *value));
+            }
+            put_u64(&mut out, account.early_ns);
+            out.push(u8::from(account.is_present));
+        }
         self.late.encode(&mut out, undecided);
         out
     }
@@ -45,7 +59,7 @@ impl<M: Copy> Sampler<M> {
     pub fn restore(&mut self, bytes: &[u8]) -> Result<(), Malformed> {
         let mut reader = Reader::new(bytes);
         let version = reader.u8()?;
-        if ![1, VERSION].contains(&version) {
+        if !(1..=VERSION).contains(&version) {
             return Err(Malformed);
         }
         let tokens: [f64; BUDGETS] = [reader.f64()?, reader.f64()?];
@@ -53,6 +67,18 @@ impl<M: Copy> Sampler<M> {
         let mut services = Vec::new();
         for _ in 0..reader.u32()? {
             services.push((reader.bytes()?, reader.f64()?, reader.u8()? != 0));
+        }
+        let mut accounts = Vec::new();
+        for _ in 0..if version < 3 { 0 } else { reader.u32()? } {
+            let name = std::str::from_utf8(reader.bytes()?).map_err(|_| Malformed)?;
+            let mut account = Account::default();
+            for of in [&mut account.balance, &mut account.early, &mut account.asked] {
+                for value in &mut of[..BUDGETS] {
+                    *value = Some(reader.f64()?).filter(|value| value.is_finite()).ok_or(Malformed)?;
+                }
+            }
+            (account.early_ns, account.is_present) = (reader.u64()?, reader.u8()? != 0);
+            accounts.push((name, account));
         }
         let late = match version {
             1 => self.late.decode_first(&mut reader)?,
@@ -67,6 +93,10 @@ impl<M: Copy> Sampler<M> {
             let service = &mut self.service[number as usize];
             service.ratio = ratio.clamp(1e-4, 100.0);
             service.audit.failed = has_failed;
+        }
+        for (name, account) in accounts {
+            let tenant = self.tenant(name);
+            *self.controller.account(tenant) = account;
         }
         let controller = &mut self.controller;
         controller.tokens[..BUDGETS].copy_from_slice(&tokens);
