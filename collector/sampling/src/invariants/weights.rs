@@ -47,15 +47,19 @@ fn estimates_are_unbiased() {
 /// well. Of a single service the two go together so closely that its interval is on the safe side, at 98.
 #[test]
 fn intervals_cover_what_they_say() {
-    let (services, others): (Vec<Bias>, Vec<Bias>) = sampled_through_a_burst(300)
+    let found = sampled_through_a_burst(300);
+    assert!(found.iter().all(|bias| bias.covered >= 0.93));
+    // Of a stratum the interval is good in other ways than of the whole: of the slow ones nearly all are kept.
+    let of_strata = |bias: &Bias| bias.group.starts_with("stratum");
+    let (services, others): (Vec<Bias>, Vec<Bias>) = found
         .into_iter()
+        .filter(|bias| !of_strata(bias))
         .partition(|bias| bias.group.starts_with("service"));
     let mean = |of: &[Bias], covered: fn(&Bias) -> f64| of.iter().map(covered).sum::<f64>() / of.len() as f64;
     for (of, most) in [(&others, 0.97), (&services, 0.99)] {
         let (ours, plain) = (mean(of, |bias| bias.covered), mean(of, |bias| bias.plain));
         println!("covered on average: plain {plain:.3}, ours {ours:.3}");
         assert!((0.93..=most).contains(&ours) && plain < 0.93, "{ours} {plain}");
-        assert!(of.iter().all(|bias| bias.covered >= 0.93), "{ours}");
     }
 }
 
