@@ -22,8 +22,8 @@ use crate::limits::Limits;
 /// Relations a query may mention after its common table expressions are unfolded.
 const RELATIONS_MAX: u64 = 1000;
 
-/// What all calls of a query may cost, where one costs one and [`cost_of_level`] times what is in its brackets. `abs(abs(...))` 16 deep is half of it, a third of
-/// a second of planning.
+/// What all calls of a query may cost, where each costs [`cost_of_level`] times one and what is in its brackets. `abs(abs(...))` 15 deep is half of it, and a
+/// tenth of a second of planning.
 const CALLS_MAX: u64 = 1 << 17;
 
 /// The dialect of all queries: PostgreSQL's operators and quoting.
