@@ -73,7 +73,6 @@ pub(crate) fn parse(text: &str, limits: &Limits) -> Result<Statement> {
 }
 
 /// One level of brackets, or a CASE up to its END.
-#[derive(Default)]
 struct Scope {
     /// AND, OR, UNION, JOIN: each makes the tree one deeper.
     joined: usize,
@@ -81,13 +80,24 @@ struct Scope {
     operators: usize,
     in_from: bool,
     is_case: bool,
-    /// How often what is in it is gone through; 0 for the outermost.
+    /// How often what is in it is gone through: [`cost_of_level`].
     times: u64,
     /// What the calls in it cost.
     calls: u64,
 }
 
 impl Scope {
+    fn new(times: u64, is_case: bool) -> Scope {
+        Scope {
+            joined: 0,
+            operators: 0,
+            in_from: false,
+            is_case,
+            times,
+            calls: 0,
+        }
+    }
+
     fn join(&mut self) {
         self.joined += 1;
         self.operators = 0;
@@ -110,16 +120,12 @@ impl Scopes<'_> {
         if self.open.len() > most {
             return Err(refused(at, format!("brackets are nested more than {most} deep")));
         }
-        self.open.push(Scope {
-            is_case,
-            times,
-            ..Scope::default()
-        });
+        self.open.push(Scope::new(times, is_case));
         // What is never closed is gone through as often.
         let within = self
             .open
             .iter()
-            .fold(1_u64, |all, scope| all.saturating_mul(scope.times.max(1)));
+            .fold(1_u64, |all, scope| all.saturating_mul(scope.times));
         check_calls(within, at)
     }
 
@@ -129,7 +135,7 @@ impl Scopes<'_> {
         }
         let closed = self.open.pop().expect("it is not the only one");
         let cost = match closed.times {
-            0 | 1 => closed.calls,
+            1 => closed.calls,
             times => closed.calls.saturating_mul(times).saturating_add(times),
         };
         let outer = self.inner();
@@ -208,7 +214,7 @@ fn cost_of_level(before: Option<&Token>) -> u64 {
 
 fn check_tokens(tokens: &[TokenWithSpan], limits: &Limits) -> Result<()> {
     let mut scopes = Scopes {
-        open: vec![Scope::default()],
+        open: vec![Scope::new(1, false)],
         limits,
     };
     let mut before = None;

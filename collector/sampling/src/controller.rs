@@ -10,20 +10,26 @@
 //! ```
 //!
 //! Guarantees: every T is fixed by costs, contents and the past alone (with `hard`, also by the R of one trace that is not kept, and of those in strata
-//! with a target of their own); the sum of what is kept differs from the budget by the noise of a tick and the burst, however the traffic moves. Debt is what corrects, in the next
-//! tick, or in the next few where a tick pays for few traces; there is no prediction. A tenant's debt is its own: what all share is what there would be
-//! if everybody had kept what was granted, so others get what they would without it. Who owes claims that much more, with traces or without.
+//! with a target of their own); the sum of what is kept differs from the budget by the noise of a tick and the burst, however the traffic moves. Debt is
+//! what corrects, in the next tick, or in the next few where a tick pays for few traces; there is no prediction. A tenant's debt is its own: what all share is
+//! what there would be if everybody had kept what was granted, so others get what they would without it. Who owes claims that much more, with traces or without.
+//! Here is what each tenant gets; `strata` divides that, `hard` cuts it.
 
 use std::collections::HashMap;
 use std::ops::Range;
 
 use ahash::RandomState;
 
-use crate::allocate::{Claim, fill, solve};
+use crate::allocate::{Claim, fill};
 use crate::book::Book;
 use crate::fault::Fault;
 use crate::policy::{Budget, Policy, Share, Target};
 use crate::threshold::{Randomness, Threshold};
+
+mod hard;
+mod strata;
+
+use strata::{Bucket, Grant};
 
 /// Bytes as stored, spans, and bytes as received; budgets are of the first two alone.
 pub(crate) const RESOURCES: usize = 3;
@@ -84,23 +90,6 @@ pub(crate) struct Shares<'a> {
     pub services: &'a [Share],
 }
 
-/// A bucket of tokens with the time it was filled.
-#[derive(Debug, Clone, Copy)]
-struct Bucket {
-    tokens: f64,
-    filled_ns: u64,
-}
-
-impl Bucket {
-    /// Whatever time went by without it being asked for, there is no more in it than a burst, or a tick that is longer.
-    fn fill(&mut self, now_ns: u64, rate: f64, burst_s: f64) {
-        let dt_ns = now_ns.saturating_sub(self.filled_ns);
-        let most = rate * burst_s;
-        self.tokens = (self.tokens + rate * (dt_ns as f64 / 1e9)).min(most);
-        self.filled_ns = now_ns;
-    }
-}
-
 /// What a tenant has had of what it was granted, by resource.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Account {
@@ -135,8 +124,8 @@ pub(crate) struct Controller {
     /// Of tenant, slot and kind: resource * 2, + 1 for an absolute limit.
     buckets: HashMap<(u32, u64, usize), Bucket, RandomState>,
     book: Book,
-    /// Strata that got less than they asked for in the last tick, a bit each.
-    pub squeezed: u64,
+    /// Strata that got less than they asked for, a bit each.
+    squeezed: u64,
     /// What each tenant of the tick got, by resource.
     granted: Vec<(u32, [f64; RESOURCES])>,
     pub fault: Fault,
@@ -237,8 +226,8 @@ impl Controller {
         tokens - had.sum::<f64>()
     }
 
-    /// Sets the threshold of every item. They come out ordered by tenant, stratum and key.
-    pub fn decide(&mut self, policy: &Policy, shares: Shares<'_>, now_ns: u64, dt: f64, items: &mut [Item]) {
+    /// Sets the threshold of every item. They come out ordered by tenant, stratum and key. Answers which strata got less than they asked for, a bit each.
+    pub fn decide(&mut self, policy: &Policy, shares: Shares<'_>, now_ns: u64, dt: f64, items: &mut [Item]) -> u64 {
         items.sort_unstable_by_key(|item| (item.tenant, item.stratum, item.key, item.place));
         let mut cells = cells(policy, items);
         self.squeezed = 0;
@@ -258,6 +247,7 @@ impl Controller {
                 rest = others;
             }
         }
+        self.squeezed
     }
 
     /// Sets the threshold of a trace that cannot wait for the tick, at least to `least`: it is a tick of its own, of its tenant's part of what has come since
@@ -479,162 +469,6 @@ impl Controller {
             seconds: of.seconds,
         }
     }
-
-    /// Divides what a tenant got.
-    #[allow(clippy::too_many_arguments)]
-    fn tenant(
-        &mut self,
-        policy: &Policy,
-        shares: Shares<'_>,
-        now_ns: u64,
-        items: &[Item],
-        cells: &mut [Cell],
-        resource: usize,
-        mut grant: Grant,
-    ) {
-        let strata: Vec<_> = runs(cells, |cell| u32::from(cell.stratum)).collect();
-        for own in strata {
-            let cells = &mut cells[own];
-            let (tenant, number) = (cells[0].tenant, cells[0].stratum);
-            let stratum = &policy.strata[usize::from(number)];
-            let mut most = f64::INFINITY;
-            let caps = [(stratum.cap.unwrap_or(1.0) * grant.rate, stratum.cap.is_some()), {
-                let limit = limit(stratum, resource);
-                (limit, limit.is_finite())
-            }];
-            for (kind, (rate, _)) in caps
-                .into_iter()
-                .enumerate()
-                .filter(|(_, (rate, is_set))| *is_set && rate.is_finite())
-            {
-                let burst_s = (policy.budget.burst_ns as f64 / 1e9).max(grant.seconds);
-                let full = Bucket {
-                    tokens: rate * burst_s,
-                    filled_ns: now_ns,
-                };
-                let bucket = self
-                    .buckets
-                    .entry((tenant, slot(items, &cells[0]), 2 * resource + kind))
-                    .or_insert(full);
-                bucket.fill(now_ns, rate, burst_s);
-                let tick = rate * grant.seconds;
-                let usable = at_hand(bucket.tokens, tick, mean_cost(policy, range(items, cells), resource));
-                most = most.min(usable.max(DEBT_MIN * tick));
-            }
-            let wants: f64 = cells.iter().map(|cell| wanted(policy, items, cell, resource)).sum();
-            let given = match &stratum.target {
-                Target::Drop => 0.0,
-                Target::All | Target::First { .. } | Target::Probability(_) => {
-                    let given = wants
-                        .min(most)
-                        .min((grant.left + grant.borrow - grant.shared).max(grant.aimed));
-                    for cell in cells.iter_mut().filter(|_| given < wants) {
-                        let p = solve(&mut pairs(items, cell, resource), given);
-                        cell.p = cell.p.min(p);
-                    }
-                    given
-                }
-                Target::Share {
-                    alpha, floor_per_sec, ..
-                } => {
-                    let given = wants.min(most).min(grant.left.max(grant.shared));
-                    let mut claims = self.claims(shares, now_ns, items, cells, resource, (*alpha, *floor_per_sec));
-                    service_floors(shares, cells, given, &mut claims);
-                    for (cell, granted) in cells.iter_mut().zip(fill(given, &claims)) {
-                        let p = solve(&mut pairs(items, cell, resource), granted);
-                        cell.p = cell.p.min(p);
-                    }
-                    given
-                }
-            };
-            if given < wants * (1.0 - 1e-9) {
-                self.squeezed |= 1 << number;
-            }
-            grant.left -= given;
-            if is_shared(policy, &cells[0]) {
-                grant.shared = 0.0;
-            }
-        }
-    }
-
-    fn claims(
-        &mut self,
-        shares: Shares<'_>,
-        now_ns: u64,
-        items: &[Item],
-        cells: &[Cell],
-        resource: usize,
-        (alpha, floor_per_sec): (f64, f64),
-    ) -> Vec<Claim> {
-        let claim = |cell: &Cell| {
-            let demand: f64 = items[cell.items.clone()].iter().map(|item| item.cost[resource]).sum();
-            let count = cell.items.len() as f64;
-            let floor = match floor_per_sec > 0.0 {
-                true => self
-                    .book
-                    .credit((cell.tenant, slot(items, cell), cell.key), now_ns, floor_per_sec),
-                false => 0.0,
-            };
-            Claim {
-                demand,
-                weight: (shares.services[cell.service as usize].weight * demand.powf(alpha)).max(f64::MIN_POSITIVE),
-                floor: demand * (floor / count).min(1.0),
-            }
-        };
-        cells.iter().map(claim).collect()
-    }
-
-    /// The hard cap of a tenant's shared strata: in the order of how near a trace is to being dropped, the first that does not fit sets the
-    /// threshold of all, and is not kept itself. So no kept trace's R decides anything. What costs more than all that is left would never be kept,
-    /// whatever its R: that is decided by its p alone, and makes a debt where it is kept.
-    fn cut(&self, policy: &Policy, items: &mut [Item], cells: &[Cell]) {
-        let shared = |cell: &&Cell| is_shared(policy, cell);
-        let granted = self.granted.iter().find(|(tenant, _)| *tenant == cells[0].tenant);
-        let mut left = granted.map_or([f64::INFINITY; RESOURCES], |(_, granted)| *granted);
-        for cell in cells.iter().filter(|cell| !shared(cell)) {
-            for item in items[cell.items.clone()]
-                .iter()
-                .filter(|item| item.threshold.keeps(item.randomness))
-            {
-                (0..RESOURCES).for_each(|resource| left[resource] -= item.cost[resource]);
-            }
-        }
-        let whole = left;
-        let fits = |item: &Item| item.cost.iter().zip(whole).all(|(cost, left)| *cost <= left);
-        // How far from the edge: 0 is the last to be dropped, 1 the first.
-        let mut order = Vec::new();
-        for cell in cells.iter().filter(shared) {
-            for at in cell
-                .items
-                .clone()
-                .filter(|at| fits(&items[*at]) && items[*at].threshold.keeps(items[*at].randomness))
-            {
-                order.push(((1.0 - items[at].randomness.fraction()) / cell.p, at));
-            }
-        }
-        order.sort_unstable_by(|left, right| left.0.total_cmp(&right.0));
-        let mut edge = None;
-        for (index, (distance, at)) in order.iter().enumerate() {
-            (0..RESOURCES).for_each(|resource| left[resource] -= items[*at].cost[resource]);
-            if left.iter().any(|left| *left < 0.0) {
-                edge = match self.fault == Fault::LastKeptR {
-                    true => index.checked_sub(1).map(|before| (order[before].0, usize::MAX)),
-                    false => Some((*distance, *at)),
-                };
-                break;
-            }
-        }
-        let Some((distance, excluded)) = edge else { return };
-        for cell in cells.iter().filter(shared) {
-            let edge = ((1.0 - distance * cell.p).clamp(0.0, 1.0) * (1u64 << 56) as f64) as u64;
-            let mut threshold = Threshold::from_bits(edge.min((1 << 56) - 1)).unwrap_or(Threshold::NEVER);
-            if cell.items.contains(&excluded) {
-                threshold = threshold.max(Threshold::excluding(items[excluded].randomness));
-            }
-            let cut = items[cell.items.clone()].iter_mut().filter(|item| fits(item));
-            cut.for_each(|item| item.threshold = item.threshold.max(threshold));
-        }
-    }
 }
 
 /// What a tenant was granted.
@@ -648,21 +482,6 @@ struct Granted {
     /// Of the rate.
     part: f64,
     /// For how long.
-    seconds: f64,
-}
-
-/// What a tenant may still use.
-struct Grant {
-    left: f64,
-    /// Beyond that, for strata with a target of their own.
-    borrow: f64,
-    /// Kept back for shared strata.
-    shared: f64,
-    /// What each of the others gets in debt.
-    aimed: f64,
-    /// What caps are a share of, a second.
-    rate: f64,
-    /// Of the tick.
     seconds: f64,
 }
 
@@ -751,13 +570,6 @@ fn cells(policy: &Policy, items: &[Item]) -> Vec<Cell> {
     cells
 }
 
-fn pairs(items: &[Item], cell: &Cell, resource: usize) -> Vec<(f64, f64)> {
-    items[cell.items.clone()]
-        .iter()
-        .map(|item| (item.survived, item.cost[resource]))
-        .collect()
-}
-
 /// What a cell costs at its target.
 fn wanted(policy: &Policy, items: &[Item], cell: &Cell, resource: usize) -> f64 {
     let items = items[cell.items.clone()].iter();
@@ -767,19 +579,6 @@ fn wanted(policy: &Policy, items: &[Item], cell: &Cell, resource: usize) -> f64 
             .map(|item| item.cost[resource] * (p / item.survived).min(1.0))
             .sum(),
         _ => items.map(|item| item.cost[resource]).sum(),
-    }
-}
-
-/// Raises the floors of keys whose services have a minimum share.
-fn service_floors(shares: Shares<'_>, cells: &[Cell], given: f64, claims: &mut [Claim]) {
-    let mut demand: HashMap<u32, f64, RandomState> = HashMap::default();
-    let has_min = |cell: &Cell| shares.services[cell.service as usize].min > 0.0;
-    for (cell, claim) in cells.iter().zip(claims.iter()).filter(|(cell, _)| has_min(cell)) {
-        *demand.entry(cell.service).or_default() += claim.demand;
-    }
-    for (cell, claim) in cells.iter().zip(claims).filter(|(cell, _)| has_min(cell)) {
-        let share = shares.services[cell.service as usize].min * given * claim.demand / demand[&cell.service];
-        claim.floor = claim.floor.max(share);
     }
 }
 

@@ -40,9 +40,9 @@ impl<M: Copy> Sampler<M> {
                 tenants: &self.tenant_shares,
                 services: &self.service_shares,
             };
-            self.controller
+            live.squeezed = self
+                .controller
                 .decide(&live.policy, shares, self.now_ns, dt, &mut items);
-            live.squeezed = self.controller.squeezed;
             let mut kept = Vec::new();
             for item in &mut items {
                 let (place, trigger) = due[item.place as usize];
