@@ -53,11 +53,14 @@ impl Named {
 
 impl AsyncFileReader for Named {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, ParquetError>> {
+        // A list of one: the store of a local disk answers lists from the page cache where it can, without a turn to another thread.
         let Named { name, inner } = self;
-        inner
-            .get_bytes(range)
-            .map(|read| read.map_err(|error| Named::name(name, error)))
-            .boxed()
+        let read = inner.get_byte_ranges(vec![range]);
+        read.map(move |read| {
+            let bytes = read.map_err(|error| Named::name(name, error))?.pop();
+            bytes.ok_or_else(|| ParquetError::EOF(format!("file {name}: nothing read")))
+        })
+        .boxed()
     }
 
     fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, Result<Vec<Bytes>, ParquetError>> {

@@ -2,12 +2,28 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use object_store::PutPayload;
 
-use super::{SyncEvent, Syncs};
+use super::{SyncEvent, Syncs, sys};
+
+/// These ranges of a file, if all of them can be had without waiting for the disk.
+pub(super) fn read_cached(path: &Path, ranges: &[Range<u64>]) -> io::Result<Vec<Bytes>> {
+    let file = File::open(path)?;
+    let end = file.metadata()?.len();
+    let read = |range: &Range<u64>| {
+        if range.end > end {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let len = usize::try_from(range.end.saturating_sub(range.start)).map_err(|_| io::ErrorKind::InvalidInput)?;
+        sys::read_cached(&file, range.start, len).map(Bytes::from)
+    };
+    ranges.iter().map(read).collect()
+}
 
 /// Writes a file in one piece: staged, synced, then linked (`create`) or renamed into place, then its directory synced.
 pub(super) fn put(path: &Path, payload: &PutPayload, create: bool, syncs: &Syncs) -> object_store::Result<()> {

@@ -141,3 +141,31 @@ fn a_paced_file_starts_write_back_every_mebibyte_and_forgets_its_pages() {
         ],
     );
 }
+
+/// What the page cache has and what it may not have are told alike, and so is what cannot be read.
+#[tokio::test]
+async fn ranges_are_pieces_of_the_file() {
+    let (dir, _, store) = fixture();
+    let path = dir.path().join("a");
+    let bytes: Vec<u8> = (0..100_000u32).map(|at| (at % 251) as u8).collect();
+    std::fs::write(&path, &bytes).unwrap();
+    let (at, absent) = (location(&path), location(&dir.path().join("b")));
+    let ranges = [0..1, 99_999..100_000, 4_095..70_001, 5..5, 0..100_000];
+    for _ in 0..2 {
+        let read = store.get_ranges(&at, &ranges).await.unwrap();
+        let expected = ranges
+            .iter()
+            .map(|range| &bytes[range.start as usize..range.end as usize]);
+        assert!(read.iter().map(|read| &read[..]).eq(expected));
+        let file = std::fs::File::open(&path).unwrap();
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    }
+    for past_the_end in [100_000..100_001, 99_000..100_001, 0..u64::MAX] {
+        assert!(
+            local::read_cached(&path, std::slice::from_ref(&past_the_end)).is_err(),
+            "{past_the_end:?}"
+        );
+    }
+    let error = store.get_ranges(&absent, &ranges).await.unwrap_err();
+    assert!(matches!(error, object_store::Error::NotFound { .. }), "{error}");
+}
