@@ -40,6 +40,10 @@ const FILES_WITH_STATISTICS_MAX: usize = 256;
 /// Up to this many footers are looked into before a scan for a few rows.
 const FOOTERS_MAX: usize = 16;
 
+/// Rows of a batch where pages are chosen. What a filter has read is kept for the columns that follow by whole batches, and the pages of a trace lie apart:
+/// with larger ones more than twice the rows selected would be unpacked.
+const PAGED_BATCH_ROWS: usize = 1024;
+
 /// Files of fewer rows are not worth a second thread.
 const SPREAD_ROWS_MIN: usize = 1 << 18;
 /// The same where rows have histograms, which take longer to add up than to read.
@@ -154,6 +158,7 @@ impl Scan<'_> {
         }
 
         let config = FileScanConfigBuilder::new(url, Arc::new(source))
+            .with_batch_size(is_paged.then_some(PAGED_BATCH_ROWS))
             .with_file_groups(groups)
             .with_statistics(self.totals(scanned))
             .with_output_ordering(ordering.into_iter().collect())
@@ -263,7 +268,12 @@ fn partitioned(file: &FileEntry, scanned: &SchemaRef, with_statistics: bool) -> 
     partitioned
 }
 
-fn readers(state: &dyn Session, table: Table) -> Result<Arc<dyn ParquetFileReaderFactory>> {
+/// A file of which nothing is known but where it is.
+pub(super) fn bare(file: &FileEntry) -> PartitionedFile {
+    partitioned(file, &Arc::new(Schema::empty()), false)
+}
+
+pub(super) fn readers(state: &dyn Session, table: Table) -> Result<Arc<dyn ParquetFileReaderFactory>> {
     let runtime = state.runtime_env();
     let footers = runtime.cache_manager.get_file_metadata_cache();
     Ok(Arc::new(NamedReaders {
@@ -281,13 +291,16 @@ pub(super) async fn footers(
     let readers = readers(state, table)?;
     let mut footers = Vec::new();
     for file in files.iter().take(FOOTERS_MAX) {
-        footers.push(footer(&readers, &partitioned(file, &Arc::new(Schema::empty()), false)).await?);
+        footers.push(footer(&readers, &bare(file)).await?);
     }
     Ok(footers)
 }
 
 /// The footer with its page index, as the scan will want it too: from the cache, mostly.
-async fn footer(readers: &Arc<dyn ParquetFileReaderFactory>, file: &PartitionedFile) -> Result<Arc<ParquetMetaData>> {
+pub(super) async fn footer(
+    readers: &Arc<dyn ParquetFileReaderFactory>,
+    file: &PartitionedFile,
+) -> Result<Arc<ParquetMetaData>> {
     let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
     let mut reader = readers.create_reader(0, file.clone(), Some(FOOTER_BYTES), &ExecutionPlanMetricsSet::new())?;
     Ok(reader.get_metadata(Some(&options)).await?)

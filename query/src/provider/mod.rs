@@ -317,7 +317,7 @@ impl LakeTable {
             Some(trace)
                 if !self.hints.no_pruning && rows >= self.hints.window_rows_min && window::covers(traces, files) =>
             {
-                window::of_trace(traces.clone(), trace, state).await.map(Some)
+                window::of_trace(traces, trace, state).await.map(Some)
             }
             _ => Ok(None),
         }

@@ -1,39 +1,63 @@
 //! Finding a trace in time before looking for it by id.
 //!
 //! Ids are random, so no page of `spans` can be left out by them, and blooms leave out row groups at best. But `traces` is sorted by id:
-//! a few pages of it say when the trace began and ended, and times do choose files and, within the runs of one service and name, pages.
+//! a page or two of each of its files say when the trace began and ended, and times do choose files and, within the runs of one service and name, pages.
 //!
 //! Guarantees: a window holds every span of the trace. Why: each batch of spans carries the part of `traces` that covers them, and
 //! both tables are read at the same cut; so what `traces` does not know is nowhere. Where `traces` may have lost parts that `spans` still has (it does not go back as far), there is no window.
+//! A window may be wider, by another tenant's trace of the same id in the same file.
 
 use std::sync::Arc;
 
-use arrow::array::AsArray;
-use arrow::datatypes::TimestampMicrosecondType;
+use arrow::array::{ArrayRef, AsArray, BinaryViewArray, BooleanArray, RecordBatch, Scalar};
+use arrow::compute::kernels::cmp;
+use arrow::compute::{cast, filter_record_batch, max, min};
+use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
+use arrow::error::ArrowError;
 use datafusion::catalog::Session;
 use datafusion::common::{Result, ScalarValue};
-use datafusion::datasource::provider_as_source;
-use datafusion::functions_aggregate::expr_fn::{max, min};
-use datafusion::logical_expr::{Expr, LogicalPlanBuilder, Operator, col};
+use datafusion::datasource::physical_plan::ParquetFileReaderFactory;
+use datafusion::logical_expr::{Expr, Operator, col};
 use datafusion::physical_plan::collect;
-use parquet::arrow::arrow_reader::RowSelection;
+use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
+use futures::{StreamExt, TryStreamExt, stream};
+use parquet::arrow::arrow_reader::{
+    ArrowPredicateFn, ArrowReaderMetadata, ArrowReaderOptions, RowFilter, RowSelection,
+};
+use parquet::arrow::async_reader::AsyncFileReader;
+use parquet::arrow::async_reader::ParquetRecordBatchStream;
+use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
+use parquet::data_type::ByteArray;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
+use tailwater_model::table::Table;
 use tailwater_storage::lake::FileEntry;
 
-use super::LakeTable;
+use super::files::{self, FOOTER_BYTES};
+use super::hot::HotExec;
+use super::{LakeTable, prune};
 
-/// The one trace that filters ask for, as the value it is compared with.
-pub(super) fn wanted_trace(filters: &[Expr]) -> Option<&Expr> {
+/// Files of `traces` that are read at the same time.
+const FILES_AT_ONCE: usize = 8;
+
+/// What is asked of `traces`, of the rows of one id.
+const BOUNDS: [&str; 2] = ["ts_min", "ts_max"];
+
+/// The id of the one trace that filters ask for.
+pub(super) fn wanted_trace(filters: &[Expr]) -> Option<&[u8]> {
     let is_trace = |expr: &Expr| matches!(expr, Expr::Column(column) if column.name == "trace_id");
-    filters.iter().find_map(|filter| match filter {
+    let value = filters.iter().find_map(|filter| match filter {
         Expr::BinaryExpr(binary) if binary.op == Operator::Eq => match (&*binary.left, &*binary.right) {
-            (left, right @ Expr::Literal(..)) if is_trace(left) => Some(right),
-            (left @ Expr::Literal(..), right) if is_trace(right) => Some(left),
+            (left, Expr::Literal(value, _)) if is_trace(left) => Some(value),
+            (Expr::Literal(value, _), right) if is_trace(right) => Some(value),
             _ => None,
         },
         _ => None,
-    })
+    })?;
+    match value {
+        ScalarValue::Binary(id) | ScalarValue::BinaryView(id) | ScalarValue::LargeBinary(id) => id.as_deref(),
+        _ => None,
+    }
 }
 
 /// Whether `traces` goes back as far as these files of `spans`.
@@ -72,48 +96,190 @@ impl Times {
     ///
     /// A reader that is told the pages need not unpack the times of all their rows to find the few of one id, as it would for a filter.
     pub(super) fn pages(self, footer: &ParquetMetaData) -> Option<RowSelection> {
-        let leaves = footer.file_metadata().schema_descr().columns();
-        let leaf = leaves.iter().position(|leaf| leaf.path().parts() == ["ts"])?;
-        let (bounds, places) = (footer.column_index()?, footer.offset_index()?);
-        let mut ranges = Vec::new();
-        let mut start = 0;
-        for (at, group) in footer.row_groups().iter().enumerate() {
-            let rows = group.num_rows() as usize;
-            let ColumnIndexMetaData::INT64(bounds) = bounds.get(at)?.get(leaf)? else {
+        pages(footer, "ts", |bounds, page| {
+            let ColumnIndexMetaData::INT64(bounds) = bounds else {
                 return None;
             };
-            let pages = places.get(at)?.get(leaf)?.page_locations();
-            for (page, place) in pages.iter().enumerate() {
-                let begins_late = bounds.min_value(page).is_some_and(|first| *first > self.last);
-                let ends_early = bounds.max_value(page).is_some_and(|last| *last < self.first);
-                if !begins_late && !ends_early {
-                    let end = pages.get(page + 1).map_or(rows, |next| next.first_row_index as usize);
-                    ranges.push(start + place.first_row_index as usize..start + end);
-                }
-            }
-            start += rows;
-        }
-        Some(RowSelection::from_consecutive_ranges(ranges.into_iter(), start))
+            let begins_late = bounds.min_value(page).is_some_and(|first| *first > self.last);
+            let ends_early = bounds.max_value(page).is_some_and(|last| *last < self.first);
+            Some(!begins_late && !ends_early)
+        })
+    }
+
+    /// Both.
+    fn and(self, other: Option<Times>) -> Times {
+        other.map_or(self, |other| Times {
+            first: self.first.min(other.first),
+            last: self.last.max(other.last),
+        })
     }
 }
 
-/// Asks `traces`, which must cover the spans.
-pub(super) async fn of_trace(traces: Arc<LakeTable>, trace: &Expr, state: &dyn Session) -> Result<Window> {
-    let plan = LogicalPlanBuilder::scan("traces", provider_as_source(traces), None)?
-        .filter(col("trace_id").eq(trace.clone()))?
-        .aggregate(Vec::<Expr>::new(), [min(col("ts_min")), max(col("ts_max"))])?
-        .build()?;
-    let plan = state.create_physical_plan(&plan).await?;
-    let batches = collect(plan, state.task_ctx()).await?;
-    let time = |column: usize| {
-        let rows = batches.iter().find(|rows| rows.num_rows() > 0)?;
-        let times = rows.column(column).as_primitive_opt::<TimestampMicrosecondType>()?;
-        times.iter().next()?
-    };
-    Ok(match time(0).zip(time(1)) {
-        Some((first, last)) => Window::Within(Times { first, last }),
+/// The rows of a file on pages of a column that may hold what is looked for, as bounds of the page tell; `None` where nothing is known of bounds.
+fn pages(
+    footer: &ParquetMetaData,
+    column: &str,
+    may_hold: impl Fn(&ColumnIndexMetaData, usize) -> Option<bool>,
+) -> Option<RowSelection> {
+    let leaves = footer.file_metadata().schema_descr().columns();
+    let leaf = leaves.iter().position(|leaf| leaf.path().parts() == [column])?;
+    let (bounds, places) = (footer.column_index()?, footer.offset_index()?);
+    let mut ranges = Vec::new();
+    let mut start = 0;
+    for (at, group) in footer.row_groups().iter().enumerate() {
+        let rows = group.num_rows() as usize;
+        let bounds = bounds.get(at)?.get(leaf)?;
+        let pages = places.get(at)?.get(leaf)?.page_locations();
+        for (page, place) in pages.iter().enumerate() {
+            if may_hold(bounds, page)? {
+                let end = pages.get(page + 1).map_or(rows, |next| next.first_row_index as usize);
+                ranges.push(start + place.first_row_index as usize..start + end);
+            }
+        }
+        start += rows;
+    }
+    Some(RowSelection::from_consecutive_ranges(ranges.into_iter(), start))
+}
+
+/// Asks `traces`, which must cover the spans. Not by a query: planning one and its turns between threads would take longer than reading
+/// the spans of a small trace.
+pub(super) async fn of_trace(traces: &LakeTable, id: &[u8], state: &dyn Session) -> Result<Window> {
+    let mut files = traces
+        .snapshot
+        .as_ref()
+        .map_or_else(Vec::new, |snapshot| snapshot.files().to_vec());
+    let mixed = traces.split(&mut files);
+    files.extend(mixed);
+    let readers = files::readers(state, Table::Traces)?;
+    let found = stream::iter(files)
+        .map(|file| in_file(&readers, file, id))
+        .buffer_unordered(FILES_AT_ONCE)
+        .try_fold(None, async |found: Option<Times>, more| {
+            Ok(found.map(|found| found.and(more)).or(more))
+        })
+        .await?;
+    let in_frames = in_frames(traces, id, state).await?;
+    Ok(match found.map(|found| found.and(in_frames)).or(in_frames) {
+        Some(times) => Window::Within(times),
         None => Window::Nowhere,
     })
+}
+
+async fn in_file(
+    readers: &Arc<dyn ParquetFileReaderFactory>,
+    file: Arc<FileEntry>,
+    id: &[u8],
+) -> Result<Option<Times>> {
+    let file = files::bare(&file);
+    let footer = files::footer(readers, &file).await?;
+    let selected = pages(&footer, "trace_id", |bounds, page| {
+        let ColumnIndexMetaData::BYTE_ARRAY(bounds) = bounds else {
+            return None;
+        };
+        let begins_late = bounds.min_value(page).is_some_and(|first| first > id);
+        let ends_early = bounds.max_value(page).is_some_and(|last| last < id);
+        Some(!begins_late && !ends_early)
+    });
+    if selected.as_ref().is_some_and(|selected| !selected.selects_any()) {
+        return Ok(None);
+    }
+    let reader: Box<dyn AsyncFileReader> =
+        readers.create_reader(0, file, Some(FOOTER_BYTES), &ExecutionPlanMetricsSet::new())?;
+    let metadata = ArrowReaderMetadata::try_new(footer, ArrowReaderOptions::new())?;
+    let mut reading = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, metadata);
+    if !blooms_may_hold(&mut reading, id).await? {
+        return Ok(None);
+    }
+    let rows = rows_of(id, reading, selected)?;
+    of_rows(&rows.try_collect::<Vec<_>>().await?)
+}
+
+/// A file opened for its rows.
+type Reading = ParquetRecordBatchStreamBuilder<Box<dyn AsyncFileReader>>;
+
+/// Whether a file may hold this id as far as its blooms know.
+async fn blooms_may_hold(reading: &mut Reading, id: &[u8]) -> Result<bool> {
+    let leaves = reading.parquet_schema().columns();
+    let Some(leaf) = leaves.iter().position(|leaf| leaf.path().parts() == ["trace_id"]) else {
+        return Ok(true);
+    };
+    for group in 0..reading.metadata().num_row_groups() {
+        match reading.get_row_group_column_bloom_filter(group, leaf).await? {
+            Some(bloom) if !bloom.check(&ByteArray::from(id.to_vec())) => {}
+            _ => return Ok(true),
+        }
+    }
+    Ok(false)
+}
+
+/// The times of this id's rows, of those selected.
+fn rows_of(
+    id: &[u8],
+    mut reading: Reading,
+    selected: Option<RowSelection>,
+) -> Result<ParquetRecordBatchStream<Box<dyn AsyncFileReader>>> {
+    let columns = |names: &[&str]| ProjectionMask::columns(reading.parquet_schema(), names.iter().copied());
+    let (ids, bounds) = (columns(&["trace_id"]), columns(&BOUNDS));
+    let id = id.to_vec();
+    let is_wanted = ArrowPredicateFn::new(ids, move |rows| are(rows.column(0), &id));
+    if let Some(selected) = selected {
+        reading = reading.with_row_selection(selected);
+    }
+    let filter = RowFilter::new(vec![Box::new(is_wanted)]);
+    Ok(reading.with_projection(bounds).with_row_filter(filter).build()?)
+}
+
+/// Which of these are this id.
+fn are(ids: &ArrayRef, id: &[u8]) -> Result<BooleanArray, ArrowError> {
+    cmp::eq(
+        &cast(ids, &DataType::BinaryView)?,
+        &Scalar::new(BinaryViewArray::from(vec![id])),
+    )
+}
+
+/// The same of the frames that are not in files yet.
+async fn in_frames(traces: &LakeTable, id: &[u8], state: &dyn Session) -> Result<Option<Times>> {
+    if traces.frames.is_empty() {
+        return Ok(None);
+    }
+    let filter = col("trace_id").eq(Expr::Literal(ScalarValue::BinaryView(Some(id.to_vec())), None));
+    let frames = match traces.predicate(state, &[filter])? {
+        Some(predicate) => prune::frames(Table::Traces, &traces.frames, &traces.schema, &predicate),
+        None => traces.frames.to_vec(),
+    };
+    if frames.is_empty() {
+        return Ok(None);
+    }
+    let columns = ["trace_id"]
+        .iter()
+        .chain(&BOUNDS)
+        .map(|name| traces.schema.index_of(name));
+    let columns = columns.collect::<Result<Vec<_>, _>>()?;
+    let plan = HotExec::new(Table::Traces, frames, &traces.schema, Some(&columns), 1, &traces.scope)?;
+    let mut rows = collect(Arc::new(plan), state.task_ctx()).await?;
+    for rows in &mut rows {
+        *rows = filter_record_batch(rows, &are(rows.column(0), id)?)?;
+    }
+    of_rows(&rows)
+}
+
+/// The times that rows of `traces` span.
+fn of_rows(rows: &[RecordBatch]) -> Result<Option<Times>> {
+    let micros = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    let mut times: Option<Times> = None;
+    for rows in rows {
+        let column = |name: &str| -> Result<ArrayRef> {
+            let column = rows.column(rows.schema_ref().index_of(name)?);
+            Ok(cast(column, &micros)?)
+        };
+        let [first, last] = [column(BOUNDS[0])?, column(BOUNDS[1])?];
+        let first = min(first.as_primitive::<TimestampMicrosecondType>());
+        let last = max(last.as_primitive::<TimestampMicrosecondType>());
+        if let Some((first, last)) = first.zip(last) {
+            times = Some(Times { first, last }.and(times));
+        }
+    }
+    Ok(times)
 }
 
 #[cfg(test)]
