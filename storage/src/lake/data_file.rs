@@ -1,5 +1,6 @@
 //! Writing one Parquet file and the Add that puts it into a table.
 
+use std::collections::HashSet;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_writer::{ArrowRowGroupWriterFactory, ArrowWriter, ArrowWriterOptions};
+use parquet::file::metadata::ParquetMetaData;
 use parquet::file::writer::SerializedFileWriter;
 use tailwater_model::table::Table;
 use uuid::Uuid;
@@ -54,6 +56,8 @@ impl Tier {
 pub(crate) struct FileMaker {
     pub table: Table,
     pub tier: Tier,
+    /// Leaves that are not worth compressing, by their paths.
+    thin: HashSet<String>,
     store: Arc<dyn ObjectStore>,
     local: Option<PathBuf>,
     syncs: Syncs,
@@ -65,9 +69,18 @@ impl FileMaker {
         FileMaker {
             table,
             tier,
+            thin: HashSet::new(),
             store,
             local,
             syncs: lake.syncs().clone(),
+        }
+    }
+
+    /// Files of the rows that the files with these footers hold.
+    pub fn knowing(&self, sources: &[Arc<ParquetMetaData>]) -> FileMaker {
+        FileMaker {
+            thin: layout::thin(sources),
+            ..self.clone()
         }
     }
 
@@ -128,7 +141,7 @@ impl FileMaker {
             .collect();
         let file_schema = Arc::new(schema.project(&kept)?);
         let parquet_schema = ArrowSchemaConverter::new().convert(&file_schema)?;
-        let properties = layout::writer_properties(self.table, self.tier, &parquet_schema);
+        let properties = layout::writer_properties(self.table, self.tier, &parquet_schema, &self.thin);
         // Without Arrow's own schema in the footer a reader sees what the Parquet schema says: plain strings, whatever the
         // writer had in memory. It would also be the largest part of a small file.
         let options = ArrowWriterOptions::new()

@@ -1,10 +1,13 @@
 //! How a table lies on disk: properties of the Delta table, encodings of the Parquet files. Measured in
 //! `design/storage-query.md` section b.
 
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use chrono::{Days, NaiveDate};
 use parquet::basic::{Compression, Encoding, Type, ZstdLevel};
-use parquet::file::metadata::SortingColumn;
+use parquet::file::metadata::{ParquetMetaData, SortingColumn};
 use parquet::file::properties::{BloomFilterPosition, EnabledStatistics, WriterProperties};
 use parquet::schema::types::SchemaDescriptor;
 use tailwater_model::table::{Table, sort_columns, time_column};
@@ -33,6 +36,9 @@ const VALUE_DICTIONARY_BYTES: usize = 64 << 10;
 const ADDRESS_DICTIONARY_BYTES: usize = 1 << 20;
 /// Room for the dictionary of trace ids: at 16 bytes an id, 262,144 distinct ones.
 const TRACE_DICTIONARY_BYTES: usize = 4 << 20;
+
+/// A leaf of less than a byte in so many rows is thin.
+const ROWS_A_THIN_BYTE: i64 = 128;
 
 /// How long a checkpoint names the files that were removed. A file it does not name any more is unlinked by its own age, which may be
 /// greater: [`crate::maintain::Policy::vacuum_after_ms`] is no longer than this.
@@ -74,8 +80,28 @@ pub fn stats_columns(table: Table) -> Vec<&'static str> {
     columns
 }
 
-/// Parquet properties for files of `table`.
-pub(super) fn writer_properties(table: Table, tier: Tier, columns: &SchemaDescriptor) -> WriterProperties {
+/// Leaves of which the files with these footers hold so few bytes that compressing them saves nothing worth its time: words that are the same for long.
+/// Of a file with a hundred columns most are such, and each that is compressed costs a reader of a few rows two zstd contexts.
+pub(super) fn thin(sources: &[Arc<ParquetMetaData>]) -> HashSet<String> {
+    let mut bytes: HashMap<String, i64> = HashMap::new();
+    let mut rows = 0;
+    for group in sources.iter().flat_map(|source| source.row_groups()) {
+        rows += group.num_rows();
+        for chunk in group.columns() {
+            *bytes.entry(chunk.column_path().string()).or_default() += chunk.uncompressed_size();
+        }
+    }
+    bytes.retain(|_, bytes| *bytes * ROWS_A_THIN_BYTE < rows);
+    bytes.into_keys().collect()
+}
+
+/// Parquet properties for files of `table`; of the columns, those that are `thin` are not compressed.
+pub(super) fn writer_properties(
+    table: Table,
+    tier: Tier,
+    columns: &SchemaDescriptor,
+    thin: &HashSet<String>,
+) -> WriterProperties {
     let level = ZstdLevel::try_new(zstd_level(tier)).expect("1 and 3 are zstd levels");
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(level))
@@ -96,7 +122,7 @@ pub(super) fn writer_properties(table: Table, tier: Tier, columns: &SchemaDescri
     for column in columns.columns() {
         let path = column.path().clone();
         let parts = path.parts();
-        if is_read_by_the_few(table, tier, &parts[0]) {
+        if is_read_by_the_few(table, tier, &parts[0]) || thin.contains(&path.string()) {
             properties = properties.set_column_compression(path.clone(), Compression::UNCOMPRESSED);
         }
         if parts.len() > 1 {
@@ -127,8 +153,18 @@ pub(super) fn writer_properties(table: Table, tier: Tier, columns: &SchemaDescri
             // Hours, quarters or minutes of one day: an entry of a dictionary is shorter than the difference of two.
             "ts" if tier == Tier::Merged && counts_requests(table) => {}
             // Rising or bounded numbers: differences pack better than dictionaries of near-unique values.
-            // What is left of the nanoseconds is one of a thousand values: 10 bits each, 11 as a difference.
-            "ts_ns" | "observed_ts_ns" | "start_ts_ns" if tier == Tier::Merged => {}
+            // What is left of the nanoseconds is one of a thousand values: 10 bits each, 11 as a difference. No two are next to each other for a reason, so
+            // there is nothing to compress.
+            "ts_ns" | "observed_ts_ns" | "start_ts_ns" if tier == Tier::Merged => {
+                properties = properties.set_column_compression(path, Compression::UNCOMPRESSED);
+            }
+            // The same.
+            "duration_ns" if tier == Tier::Merged => {
+                properties = properties
+                    .set_column_dictionary_enabled(path.clone(), false)
+                    .set_column_compression(path.clone(), Compression::UNCOMPRESSED)
+                    .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
+            }
             "ts" | "ts_ns" | "ts_min" | "ts_max" | "duration_ns" | "observed_ts" | "observed_ts_ns" | "start_ts"
             | "start_ts_ns" | "first_ts" | "series_id" | "count" | "zero_count" => {
                 properties = properties
@@ -173,6 +209,11 @@ pub(super) fn writer_properties(table: Table, tier: Tier, columns: &SchemaDescri
                     .set_column_dictionary_enabled(path.clone(), false)
                     .set_column_encoding(path.clone(), Encoding::DELTA_LENGTH_BYTE_ARRAY)
                     .set_column_statistics_enabled(path, EnabledStatistics::None);
+            }
+            // In order of ids neighbours have nothing in common, but a request brings several traces: 2.7 bytes a trace as a number of a dictionary, 4.4 as
+            // a difference.
+            "ingest_ts" if tier == Tier::Merged && table == Table::Traces => {
+                properties = properties.set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
             }
             // Neighbours mostly came in one request: zstd finds their times again, 1.2 bytes a span instead of 1.5.
             "ingest_ts" if tier == Tier::Merged => {
@@ -239,18 +280,22 @@ pub(super) fn writer_properties(table: Table, tier: Tier, columns: &SchemaDescri
     properties.build()
 }
 
-/// Bytes of about 4,096 rows, encoded, of the columns that are most of a file: a trace has a row or two in each of some fifty runs of
-/// a service and name, and reading it unpacks a page for each.
+/// Bytes of a page, encoded, of the columns that are most of a file: a trace has a row or two in each of some fifty runs of a service and name, and
+/// reading it unpacks a page of each column for each. About 4,096 rows, fewer where unpacking takes longest and smaller pages cost little.
 fn page_bytes(column: &str) -> Option<usize> {
-    let row_bits = match column {
-        "ts" | "ts_ns" | "observed_ts" | "observed_ts_ns" => 12,
-        "trace_id" | "network_peer_address" | "network_peer_port" => 16,
-        "duration_ns" => 24,
-        "span_id" | "parent_span_id" | "ingest_ts" => 64,
-        "user_id" | "session_id" => 128,
+    let (rows, row_bits) = match column {
+        "ts" | "ts_ns" | "observed_ts" | "observed_ts_ns" => (4096, 12),
+        "network_peer_address" | "network_peer_port" => (4096, 16),
+        "duration_ns" => (4096, 24),
+        "span_id" | "ingest_ts" => (4096, 64),
+        "user_id" => (4096, 128),
+        "parent_span_id" => (2048, 64),
+        "session_id" => (2048, 128),
+        // Neighbours are of one time, and so of traces whose numbers in the dictionary begin alike: smaller pages are even smaller in all.
+        "trace_id" => (1024, 16),
         _ => return None,
     };
-    Some(4096 * row_bits / 8)
+    Some(rows * row_bits / 8)
 }
 
 /// Rows of a page in merged files, at most. A question of requests is about an operation or two, whose neighbouring rows of a day are a thousand minutes, a
@@ -331,6 +376,11 @@ pub(super) fn parse_date(text: &str) -> Option<i32> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+
+    use arrow::array::StringArray;
+    use parquet::arrow::ArrowWriter;
+    use parquet::file::metadata::ParquetMetaDataReader;
+
     use super::*;
 
     #[test]
@@ -340,5 +390,29 @@ mod tests {
         }
         assert_eq!(format_date(0).unwrap(), "1970-01-01");
         assert_eq!(parse_date("2026-13-01"), None);
+    }
+
+    #[test]
+    fn words_that_say_next_to_nothing_are_thin() {
+        let rows = 4096;
+        let column =
+            |words: &dyn Fn(usize) -> String| Arc::new(StringArray::from_iter_values((0..rows).map(words))) as ArrayRef;
+        let rows = RecordBatch::try_from_iter([
+            ("same", column(&|_| "GET".into())),
+            ("runs", column(&|row| format!("service {}", row / 1024))),
+            ("mixed", column(&|row| format!("{}", row * 7919 % 16))),
+        ])
+        .unwrap();
+        let mut writer = ArrowWriter::try_new(Vec::new(), rows.schema(), None).unwrap();
+        for _ in 0..8 {
+            writer.write(&rows).unwrap();
+        }
+        let bytes = bytes::Bytes::from(writer.into_inner().unwrap());
+        let footer = ParquetMetaDataReader::new().parse_and_finish(&bytes).unwrap();
+        let found = thin(&[Arc::new(footer)]);
+        let mut found: Vec<_> = found.iter().map(String::as_str).collect();
+        found.sort_unstable();
+        assert_eq!(found, ["runs", "same"]);
+        assert!(thin(&[]).is_empty());
     }
 }

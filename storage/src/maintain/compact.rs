@@ -38,10 +38,12 @@ impl Keeper {
         let (date, target) = (group.date, self.target_bytes(&snapshot));
         let order = sort_columns(self.table);
         let make = move |maker: &FileMaker, written: &mut Vec<Written>| {
+            let footers = opened.iter().map(|(path, file)| file.metadata(path));
+            let maker = maker.knowing(&footers.collect::<Result<Vec<_>>>()?);
             let sources = opened.into_iter().map(|(path, file)| file.rows(&path, &schema, None));
             let sources = sources.collect::<Result<_>>()?;
             let merged = Merge::new(&schema, order, sources, CHUNK_ROWS)?;
-            write_rows(maker, &schema, merged, date, target, now_ms, written)
+            write_rows(&maker, &schema, merged, date, target, now_ms, written)
         };
         let made = maker.make(make).await;
         let mut written = made.map_err(|error| blamed(error, group.files.iter()))?;

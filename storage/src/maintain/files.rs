@@ -11,6 +11,7 @@ use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::file::metadata::ParquetMetaData;
 use tailwater_model::table::Table;
 
 use crate::lake::{FileEntry, Lake, Source};
@@ -104,10 +105,10 @@ impl Opened {
     ///
     /// # Errors
     /// [`ErrorKind::Damaged`].
-    pub fn metadata(self, path: &Arc<str>) -> Result<Arc<parquet::file::metadata::ParquetMetaData>> {
+    pub fn metadata(&self, path: &Arc<str>) -> Result<Arc<ParquetMetaData>> {
         let metadata = match self {
-            Opened::Local(file) => parquet_metadata(file),
-            Opened::Fetched(bytes) => parquet_metadata(bytes),
+            Opened::Local(file) => parquet_metadata(file.try_clone()?),
+            Opened::Fetched(bytes) => parquet_metadata(bytes.clone()),
         };
         metadata.map_err(|error| damaged(path, error))
     }

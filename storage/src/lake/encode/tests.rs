@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, DictionaryArray, Int32Array, ListArray, RecordBatch, StringArray, UInt32Array};
@@ -45,7 +46,7 @@ fn written(table: Table, batches: &[RecordBatch], plans: &[Plan], stretches: &[S
     let schema = batches[0].schema();
     let columns: Vec<usize> = (0..schema.fields().len()).collect();
     let parquet = parquet::arrow::ArrowSchemaConverter::new().convert(&schema).unwrap();
-    let properties = layout::writer_properties(table, Tier::Flushed, &parquet);
+    let properties = layout::writer_properties(table, Tier::Flushed, &parquet, &HashSet::new());
     let options = || {
         ArrowWriterOptions::new()
             .with_properties(properties.clone())
