@@ -36,6 +36,7 @@ mod stats;
 #[cfg(test)]
 mod tests;
 mod ticket;
+mod turns;
 mod wal;
 mod walk;
 mod writer;

@@ -23,6 +23,7 @@ use crate::segment::{FreeFile, SegmentMeta, limits};
 use crate::shared::{Inner, Shared};
 use crate::stats::Stats;
 use crate::ticket::Ticket;
+use crate::turns;
 use crate::walk::Verify;
 use crate::writer::Writer;
 
@@ -62,7 +63,12 @@ impl Wal {
         Wal::open_on(disk, options, |writer| {
             let thread = std::thread::Builder::new()
                 .name("wal-writer".to_owned())
-                .spawn(move || writer.run());
+                .spawn(move || {
+                    if let Err(error) = turns::ask_for_short() {
+                        tracing::debug!(%error, "acks wait for turns on the processor as long as any thread does");
+                    }
+                    writer.run();
+                });
             thread
                 .map(Running::Thread)
                 .map_err(|e| Error::io("starting the writer thread", e))
