@@ -33,14 +33,16 @@ use tailwater_model::otlp::peek::{self, Keys};
 use tailwater_model::red::RedRow;
 use tailwater_model::signal::Signal;
 use tailwater_red::Aggregator;
-use tailwater_sampling::governor::{self, Drain, Governor, Ladder, Pressure, Rung};
+use tailwater_sampling::governor::{self, Governor, Ladder, Pressure, Rung};
 use tailwater_sampling::policy::{Policy, Stratum};
 use tailwater_sampling::{
     ADMISSION, Decision, LIVE_TRACES, Memory, Offer, Output, Own, Sampler, SpanAt, Threshold, Tick, TickRow, Verdict,
 };
 use tracing::{error, info, warn};
 
-pub use self::behind::{LiveTraces, Logs, PolicyFile};
+#[cfg(test)]
+pub use self::behind::Picked;
+pub use self::behind::{Behind, LiveTraces, Logs, Picks, PolicyFile};
 pub use self::durations::Durations;
 pub use self::fate::Fate;
 use self::follow::Followers;
@@ -89,58 +91,6 @@ impl Settings {
             );
         }
     }
-}
-
-/// What lies behind the road, read at every tick.
-pub trait Behind: Send {
-    /// Bytes of rows decided and not yet committed, bytes of rows committed since start: both as stored.
-    fn drain(&self) -> Drain;
-    /// Stored bytes that a byte of protobuf took, in what was committed since the last answer; `None` if nothing was.
-    fn stored_per_byte(&self) -> Option<f64> {
-        None
-    }
-    /// Queue to the writer and space of the intake log, as parts of their limits.
-    fn pressure(&self) -> (f64, f64);
-    /// These records of the intake log, which ascend.
-    fn records(&self, lsns: Vec<Lsn>) -> Box<dyn Picks>;
-    /// A policy that was read since the last call.
-    fn policy(&mut self) -> Option<Policy>;
-    /// How many traces of a tenant may wait at once.
-    fn live_traces(&self, _tenant: &str) -> Option<u32> {
-        None
-    }
-    /// Where the intake log has hardly any room left: the records at its beginning that ought to be needed no more.
-    fn crowded(&self) -> Option<Range<Lsn>> {
-        None
-    }
-    /// What a clock says that nobody sets, ns since any moment; `None` where arrivals alone say the time.
-    fn steady_ns(&self) -> Option<u64> {
-        None
-    }
-    /// Where the ladder stands now, what is fullest, and how long what is queued takes to drain.
-    fn stand(&mut self, _rung: Rung, _fullest: Cause, _delay: Duration) {}
-}
-
-/// Records of the intake log, one after the other.
-pub trait Picks {
-    /// The next one, for as long as the one behind it is not asked for; no record where damage took it.
-    ///
-    /// # Errors
-    /// The log does not let itself be read: nobody knows what is there.
-    fn next(&mut self) -> Option<Result<Option<Picked<'_>>, tailwater_wal::Error>>;
-}
-
-/// What rows need of a record.
-#[derive(Debug)]
-pub struct Picked<'a> {
-    /// Its number.
-    pub lsn: Lsn,
-    /// Arrival, unix ns.
-    pub arrival_ns: u64,
-    /// Ordinals of the items refused, ascending.
-    pub rejected: Vec<u32>,
-    /// The protobuf bytes.
-    pub payload: &'a [u8],
 }
 
 /// What a waiting trace is known by in the journal.

@@ -15,10 +15,61 @@ use tailwater_wal::{Stats, Wal};
 use tracing::{error, info, warn};
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::{Behind, Picked, Picks};
 use crate::gate::{Cause, Gate};
 use crate::open;
 use crate::outbox::Waiting;
+
+/// What lies behind the road, read at every tick.
+pub trait Behind: Send {
+    /// Bytes of rows decided and not yet committed, bytes of rows committed since start: both as stored.
+    fn drain(&self) -> Drain;
+    /// Stored bytes that a byte of protobuf took, in what was committed since the last answer; `None` if nothing was.
+    fn stored_per_byte(&self) -> Option<f64> {
+        None
+    }
+    /// Queue to the writer and space of the intake log, as parts of their limits.
+    fn pressure(&self) -> (f64, f64);
+    /// These records of the intake log, which ascend.
+    fn records(&self, lsns: Vec<Lsn>) -> Box<dyn Picks>;
+    /// A policy that was read since the last call.
+    fn policy(&mut self) -> Option<Policy>;
+    /// How many traces of a tenant may wait at once.
+    fn live_traces(&self, _tenant: &str) -> Option<u32> {
+        None
+    }
+    /// Where the intake log has hardly any room left: the records at its beginning that ought to be needed no more.
+    fn crowded(&self) -> Option<Range<Lsn>> {
+        None
+    }
+    /// What a clock says that nobody sets, ns since any moment; `None` where arrivals alone say the time.
+    fn steady_ns(&self) -> Option<u64> {
+        None
+    }
+    /// Where the ladder stands now, what is fullest, and how long what is queued takes to drain.
+    fn stand(&mut self, _rung: Rung, _fullest: Cause, _delay: Duration) {}
+}
+
+/// Records of the intake log, one after the other.
+pub trait Picks {
+    /// The next one, for as long as the one behind it is not asked for; no record where damage took it.
+    ///
+    /// # Errors
+    /// The log does not let itself be read: nobody knows what is there.
+    fn next(&mut self) -> Option<Result<Option<Picked<'_>>, tailwater_wal::Error>>;
+}
+
+/// What rows need of a record.
+#[derive(Debug)]
+pub struct Picked<'a> {
+    /// Its number.
+    pub lsn: Lsn,
+    /// Arrival, unix ns.
+    pub arrival_ns: u64,
+    /// Ordinals of the items refused, ascending.
+    pub rejected: Vec<u32>,
+    /// The protobuf bytes.
+    pub payload: &'a [u8],
+}
 
 /// What a byte of frames takes in a table, until the first commit tells.
 const STORED_PER_FRAME_BYTE: f64 = 0.13;

@@ -24,8 +24,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use parquet::arrow::arrow_reader::{
     ArrowPredicateFn, ArrowReaderMetadata, ArrowReaderOptions, RowFilter, RowSelection,
 };
-use parquet::arrow::async_reader::AsyncFileReader;
-use parquet::arrow::async_reader::ParquetRecordBatchStream;
+use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStream};
 use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
 use parquet::data_type::ByteArray;
 use parquet::file::metadata::ParquetMetaData;
@@ -165,6 +164,7 @@ pub(super) async fn of_trace(traces: &LakeTable, id: &[u8], state: &dyn Session)
     })
 }
 
+/// When this trace was as far as one file of `traces` knows. Of the pages that may hold it by their bounds, and not where blooms say no.
 async fn in_file(
     readers: &Arc<dyn ParquetFileReaderFactory>,
     file: Arc<FileEntry>,

@@ -158,7 +158,7 @@ pub(super) fn writer_properties(
             "ts_ns" | "observed_ts_ns" | "start_ts_ns" if tier == Tier::Merged => {
                 properties = properties.set_column_compression(path, Compression::UNCOMPRESSED);
             }
-            // The same.
+            // Nor is there in the bits of such differences.
             "duration_ns" if tier == Tier::Merged => {
                 properties = properties
                     .set_column_dictionary_enabled(path.clone(), false)
