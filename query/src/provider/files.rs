@@ -24,6 +24,7 @@ use object_store::ObjectMeta;
 use object_store::path::Path;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, RowSelection};
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
+use parquet::schema::types::SchemaDescriptor;
 use tailwater_model::table::{self, Table};
 use tailwater_storage::lake::FileEntry;
 
@@ -294,6 +295,11 @@ pub(super) async fn footers(
         footers.push(footer(&readers, &bare(file)).await?);
     }
     Ok(footers)
+}
+
+/// The place among the leaves of a file of the top-level column of this name; `None` where it has none, or one that is nested.
+pub(super) fn leaf(columns: &SchemaDescriptor, name: &str) -> Option<usize> {
+    columns.columns().iter().position(|leaf| leaf.path().parts() == [name])
 }
 
 /// The footer with its page index, as the scan will want it too: from the cache, mostly.

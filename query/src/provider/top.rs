@@ -13,6 +13,8 @@ use datafusion::logical_expr::{Expr, FetchType, LogicalPlan, SkipType, col, lit}
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
 
+use super::files;
+
 /// So many first rows of a table by one of its columns.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Top {
@@ -65,9 +67,7 @@ impl Top {
 
     /// The value of each page that comes first. Whole numbers are told exactly.
     fn page_ends(&self, footer: &ParquetMetaData) -> Vec<i64> {
-        let leaves = footer.file_metadata().schema_descr().columns();
-        let is_it = |path: &[String]| path.len() == 1 && path[0] == self.column;
-        let Some(leaf) = leaves.iter().position(|leaf| is_it(leaf.path().parts())) else {
+        let Some(leaf) = files::leaf(footer.file_metadata().schema_descr(), &self.column) else {
             return Vec::new();
         };
         let groups = footer.column_index().map(Vec::as_slice).unwrap_or_default();

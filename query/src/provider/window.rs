@@ -99,19 +99,23 @@ impl Times {
             let ColumnIndexMetaData::INT64(bounds) = bounds else {
                 return None;
             };
-            let begins_late = bounds.min_value(page).is_some_and(|first| *first > self.last);
-            let ends_early = bounds.max_value(page).is_some_and(|last| *last < self.first);
-            Some(!begins_late && !ends_early)
+            let bounds = (bounds.min_value(page), bounds.max_value(page));
+            Some(may_meet(bounds, &self.first, &self.last))
         })
     }
 
-    /// Both.
-    fn and(self, other: Option<Times>) -> Times {
-        other.map_or(self, |other| Times {
+    /// From the first to the last of both.
+    fn and(self, other: Times) -> Times {
+        Times {
             first: self.first.min(other.first),
             last: self.last.max(other.last),
-        })
+        }
     }
+}
+
+/// Whether a page with these bounds, so far as they are known, may hold a value from `first` to `last`.
+fn may_meet<T: Ord + ?Sized>((least, most): (Option<&T>, Option<&T>), first: &T, last: &T) -> bool {
+    least.is_none_or(|least| least <= last) && most.is_none_or(|most| most >= first)
 }
 
 /// The rows of a file on pages of a column that may hold what is looked for, as bounds of the page tell; `None` where nothing is known of bounds.
@@ -120,8 +124,7 @@ fn pages(
     column: &str,
     may_hold: impl Fn(&ColumnIndexMetaData, usize) -> Option<bool>,
 ) -> Option<RowSelection> {
-    let leaves = footer.file_metadata().schema_descr().columns();
-    let leaf = leaves.iter().position(|leaf| leaf.path().parts() == [column])?;
+    let leaf = files::leaf(footer.file_metadata().schema_descr(), column)?;
     let (bounds, places) = (footer.column_index()?, footer.offset_index()?);
     let mut ranges = Vec::new();
     let mut start = 0;
@@ -150,15 +153,10 @@ pub(super) async fn of_trace(traces: &LakeTable, id: &[u8], state: &dyn Session)
     let mixed = traces.split(&mut files);
     files.extend(mixed);
     let readers = files::readers(state, Table::Traces)?;
-    let found = stream::iter(files)
-        .map(|file| in_file(&readers, file, id))
-        .buffer_unordered(FILES_AT_ONCE)
-        .try_fold(None, async |found: Option<Times>, more| {
-            Ok(found.map(|found| found.and(more)).or(more))
-        })
-        .await?;
-    let in_frames = in_frames(traces, id, state).await?;
-    Ok(match found.map(|found| found.and(in_frames)).or(in_frames) {
+    let reading = stream::iter(files).map(|file| in_file(&readers, file, id));
+    let mut found: Vec<_> = reading.buffer_unordered(FILES_AT_ONCE).try_collect().await?;
+    found.push(in_frames(traces, id, state).await?);
+    Ok(match found.into_iter().flatten().reduce(Times::and) {
         Some(times) => Window::Within(times),
         None => Window::Nowhere,
     })
@@ -176,9 +174,7 @@ async fn in_file(
         let ColumnIndexMetaData::BYTE_ARRAY(bounds) = bounds else {
             return None;
         };
-        let begins_late = bounds.min_value(page).is_some_and(|first| first > id);
-        let ends_early = bounds.max_value(page).is_some_and(|last| last < id);
-        Some(!begins_late && !ends_early)
+        Some(may_meet((bounds.min_value(page), bounds.max_value(page)), id, id))
     });
     if selected.as_ref().is_some_and(|selected| !selected.selects_any()) {
         return Ok(None);
@@ -199,13 +195,13 @@ type Reading = ParquetRecordBatchStreamBuilder<Box<dyn AsyncFileReader>>;
 
 /// Whether a file may hold this id as far as its blooms know.
 async fn blooms_may_hold(reading: &mut Reading, id: &[u8]) -> Result<bool> {
-    let leaves = reading.parquet_schema().columns();
-    let Some(leaf) = leaves.iter().position(|leaf| leaf.path().parts() == ["trace_id"]) else {
+    let Some(leaf) = files::leaf(reading.parquet_schema(), "trace_id") else {
         return Ok(true);
     };
+    let id = ByteArray::from(id.to_vec());
     for group in 0..reading.metadata().num_row_groups() {
         match reading.get_row_group_column_bloom_filter(group, leaf).await? {
-            Some(bloom) if !bloom.check(&ByteArray::from(id.to_vec())) => {}
+            Some(bloom) if !bloom.check(&id) => {}
             _ => return Ok(true),
         }
     }
@@ -221,7 +217,7 @@ fn rows_of(
     let columns = |names: &[&str]| ProjectionMask::columns(reading.parquet_schema(), names.iter().copied());
     let (ids, bounds) = (columns(&["trace_id"]), columns(&BOUNDS));
     let id = id.to_vec();
-    let is_wanted = ArrowPredicateFn::new(ids, move |rows| are(rows.column(0), &id));
+    let is_wanted = ArrowPredicateFn::new(ids, move |rows| equal(rows.column(0), &id));
     if let Some(selected) = selected {
         reading = reading.with_row_selection(selected);
     }
@@ -230,14 +226,14 @@ fn rows_of(
 }
 
 /// Which of these are this id.
-fn are(ids: &ArrayRef, id: &[u8]) -> Result<BooleanArray, ArrowError> {
+fn equal(ids: &ArrayRef, id: &[u8]) -> Result<BooleanArray, ArrowError> {
     cmp::eq(
         &cast(ids, &DataType::BinaryView)?,
         &Scalar::new(BinaryViewArray::from(vec![id])),
     )
 }
 
-/// The same of the frames that are not in files yet.
+/// When this trace was as far as the frames know that are not in files yet.
 async fn in_frames(traces: &LakeTable, id: &[u8], state: &dyn Session) -> Result<Option<Times>> {
     if traces.frames.is_empty() {
         return Ok(None);
@@ -258,7 +254,7 @@ async fn in_frames(traces: &LakeTable, id: &[u8], state: &dyn Session) -> Result
     let plan = HotExec::new(Table::Traces, frames, &traces.schema, Some(&columns), 1, &traces.scope)?;
     let mut rows = collect(Arc::new(plan), state.task_ctx()).await?;
     for rows in &mut rows {
-        *rows = filter_record_batch(rows, &are(rows.column(0), id)?)?;
+        *rows = filter_record_batch(rows, &equal(rows.column(0), id)?)?;
     }
     of_rows(&rows)
 }
@@ -276,7 +272,8 @@ fn of_rows(rows: &[RecordBatch]) -> Result<Option<Times>> {
         let first = min(first.as_primitive::<TimestampMicrosecondType>());
         let last = max(last.as_primitive::<TimestampMicrosecondType>());
         if let Some((first, last)) = first.zip(last) {
-            times = Some(Times { first, last }.and(times));
+            let more = Times { first, last };
+            times = Some(times.map_or(more, |times| times.and(more)));
         }
     }
     Ok(times)

@@ -122,7 +122,10 @@ pub(super) fn writer_properties(
     for column in columns.columns() {
         let path = column.path().clone();
         let parts = path.parts();
-        if is_read_by_the_few(table, tier, &parts[0]) || thin.contains(&path.string()) {
+        if is_read_by_the_few(table, tier, &parts[0])
+            || has_no_pattern(tier, &parts[0])
+            || thin.contains(&path.string())
+        {
             properties = properties.set_column_compression(path.clone(), Compression::UNCOMPRESSED);
         }
         if parts.len() > 1 {
@@ -153,18 +156,8 @@ pub(super) fn writer_properties(
             // Hours, quarters or minutes of one day: an entry of a dictionary is shorter than the difference of two.
             "ts" if tier == Tier::Merged && counts_requests(table) => {}
             // Rising or bounded numbers: differences pack better than dictionaries of near-unique values.
-            // What is left of the nanoseconds is one of a thousand values: 10 bits each, 11 as a difference. No two are next to each other for a reason, so
-            // there is nothing to compress.
-            "ts_ns" | "observed_ts_ns" | "start_ts_ns" if tier == Tier::Merged => {
-                properties = properties.set_column_compression(path, Compression::UNCOMPRESSED);
-            }
-            // Nor is there in the bits of such differences.
-            "duration_ns" if tier == Tier::Merged => {
-                properties = properties
-                    .set_column_dictionary_enabled(path.clone(), false)
-                    .set_column_compression(path.clone(), Compression::UNCOMPRESSED)
-                    .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
-            }
+            // What is left of the nanoseconds is one of a thousand values: 10 bits each, 11 as a difference.
+            "ts_ns" | "observed_ts_ns" | "start_ts_ns" if tier == Tier::Merged => {}
             "ts" | "ts_ns" | "ts_min" | "ts_max" | "duration_ns" | "observed_ts" | "observed_ts_ns" | "start_ts"
             | "start_ts_ns" | "first_ts" | "series_id" | "count" | "zero_count" => {
                 properties = properties
@@ -195,12 +188,10 @@ pub(super) fn writer_properties(
                 }
             }
             "span_id" => {
-                // Random bytes: nothing compresses them, and trying costs time on every read. Their lengths apart: 8 bytes
-                // a span instead of 12.
+                // Their lengths apart: 8 bytes a span instead of 12.
                 properties = properties
                     .set_column_dictionary_enabled(path.clone(), false)
                     .set_column_encoding(path.clone(), Encoding::DELTA_LENGTH_BYTE_ARRAY)
-                    .set_column_compression(path.clone(), Compression::UNCOMPRESSED)
                     .set_column_statistics_enabled(path, EnabledStatistics::None);
             }
             "parent_span_id" => {
@@ -317,6 +308,16 @@ fn is_read_by_the_few(table: Table, tier: Tier, column: &str) -> bool {
         _ if counts_requests(table) && tier == Tier::Merged => {
             !(column.ends_with("exphist") || column.ends_with("_ns") || column.starts_with("exemplar"))
         }
+        _ => false,
+    }
+}
+
+/// Whether no two rows of a column are alike for a reason: ids, what is left of nanoseconds, the bits of differences. Nothing compresses them, and trying costs time
+/// on every read.
+fn has_no_pattern(tier: Tier, column: &str) -> bool {
+    match column {
+        "span_id" => true,
+        "duration_ns" | "ts_ns" | "observed_ts_ns" | "start_ts_ns" => tier == Tier::Merged,
         _ => false,
     }
 }

@@ -25,7 +25,7 @@ pub(super) fn start_write_back(file: &File, offset: u64, len: u64) -> io::Result
 pub(super) fn read_cached(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::<u8>::with_capacity(len);
     while bytes.len() < len {
-        let room = &mut bytes.spare_capacity_mut()[..];
+        let room = bytes.spare_capacity_mut();
         let place = libc::iovec {
             iov_base: room.as_mut_ptr().cast(),
             iov_len: len - bytes.len(),

@@ -21,12 +21,7 @@ pub(crate) fn ask_for_short() -> io::Result<()> {
     }
     now.sched_runtime = TURN_NS;
     // SAFETY: the structure is as long as it says and lives through the call, which only reads it.
-    let done = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const now, 0) };
-    if done == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    told(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const now, 0) })
 }
 
 fn of_this_thread() -> io::Result<libc::sched_attr> {
@@ -42,11 +37,15 @@ fn of_this_thread() -> io::Result<libc::sched_attr> {
         sched_period: 0,
     };
     // SAFETY: the kernel writes no more than the size it is told, and that is the structure's own.
-    let done = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut found, SIZE, 0) };
-    if done == 0 {
-        Ok(found)
-    } else {
-        Err(io::Error::last_os_error())
+    told(unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut found, SIZE, 0) })?;
+    Ok(found)
+}
+
+/// What a system call says that answers nothing.
+fn told(answer: libc::c_long) -> io::Result<()> {
+    match answer {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 
