@@ -1,9 +1,13 @@
 //! Requests on which a decoder was once wrong, and shapes that random search finds too rarely.
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
+use opentelemetry_proto::tonic::metrics::v1::{
+    Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, metric, number_data_point,
+};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
 use tailwater_model::otlp::caps::Caps;
@@ -64,6 +68,43 @@ fn empty_requests_and_envelopes_have_no_items() {
             );
         }
     }
+}
+
+#[test]
+fn every_series_of_a_metric_keeps_its_first_description() {
+    let point = |key: &str, at_s: u64| NumberDataPoint {
+        time_unix_nano: ARRIVAL_NS - at_s * 1_000_000_000,
+        attributes: vec![KeyValue {
+            key: key.to_owned(),
+            ..KeyValue::default()
+        }],
+        value: Some(number_data_point::Value::AsInt(1)),
+        ..NumberDataPoint::default()
+    };
+    let metric = |description: &str, points: &[(&str, u64)]| Metric {
+        name: "queue.size".to_owned(),
+        description: description.to_owned(),
+        data: Some(metric::Data::Gauge(Gauge {
+            data_points: points.iter().map(|(key, at_s)| point(key, *at_s)).collect(),
+        })),
+        ..Metric::default()
+    };
+    let day = 86_400;
+    let metrics = vec![
+        metric("of a", &[("a", 9)]),
+        metric("of both", &[("a", 8), ("a", day), ("b", 8)]),
+        metric("", &[("b", 7), ("b", day), ("c", 7)]),
+    ];
+    let request = ExportMetricsServiceRequest {
+        resource_metrics: vec![ResourceMetrics {
+            scope_metrics: vec![ScopeMetrics {
+                metrics,
+                ..ScopeMetrics::default()
+            }],
+            ..ResourceMetrics::default()
+        }],
+    };
+    check::pb(Signal::Metrics, &request.encode_to_vec());
 }
 
 /// Lists within lists, so many AnyValues deep.

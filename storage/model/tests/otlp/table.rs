@@ -814,7 +814,7 @@ pub fn series(truth: &Truth, rows: &BTreeMap<Table, Vec<Row>>, around: Around<'_
     let none = Vec::new();
     let mut points = rows.get(&Table::MetricPoints).unwrap_or(&none).iter();
     let mut dists = rows.get(&Table::MetricDists).unwrap_or(&none).iter();
-    // A metric that is described in two ways keeps the first description.
+    // A series that is described in two ways on one day keeps the first description; others of its metric have their own.
     let mut descriptions: BTreeMap<String, Cell> = BTreeMap::new();
     let mut series = BTreeSet::new();
     for group in &request.resource_metrics {
@@ -863,12 +863,9 @@ pub fn series(truth: &Truth, rows: &BTreeMap<Table, Vec<Row>>, around: Around<'_
                         .iter()
                         .map(|(key, value)| (key.clone(), spelled(value)))
                         .collect();
-                    let of_metric = format!(
-                        "{:?}",
-                        ["metric_name", "type", "temporality", "monotonic", "unit"].map(|name| &row[name])
-                    );
                     let description = Cell::text_or_null(&cut(&metric.description, around.caps.text_bytes));
-                    let description = descriptions.entry(of_metric).or_insert(description);
+                    let of_series = series_text(row, &Cell::Null, &labels);
+                    let description = descriptions.entry(of_series).or_insert(description);
                     series.insert(series_text(row, description, &labels));
                 }
             }
