@@ -117,8 +117,8 @@ class Peer:
 class Server:
     """A side that runs in a directory of its own, on one core; leaving the block ends it and removes what it wrote."""
 
-    def __init__(self, side, protocol, core, room):
-        self.side, self.protocol, self.core, self.room = side, protocol, core, room
+    def __init__(self, side, protocol, core, room, group=None):
+        self.side, self.protocol, self.core, self.room, self.group = side, protocol, core, room, group
 
     def __enter__(self):
         self.folder = tempfile.TemporaryDirectory(prefix="peers-", dir=self.room)
@@ -126,7 +126,8 @@ class Server:
         os.sync()
         command = ["taskset", "-c", str(self.core), *self.side.command(self.data, self.protocol)]
         with open(self.output, "wb") as output:
-            self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+            enter = self.group.enter if self.group else None
+            self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, preexec_fn=enter)
         try:
             self.address = self.comes_up()
         except BaseException:
@@ -177,6 +178,27 @@ class Server:
             self.process.kill()
             self.process.wait()
         self.folder.cleanup()
+
+
+class Group:
+    """A memory cgroup of its own, of either version; the kernel ends what needs more. Making one takes root, or a part of the tree that is ours."""
+
+    def __init__(self, mib):
+        v1 = Path("/sys/fs/cgroup/memory")
+        root, limit = (v1, "memory.limit_in_bytes") if v1.is_dir() else (Path("/sys/fs/cgroup"), "memory.max")
+        self.path = root / f"tailwater-bench-{os.getpid()}"
+        self.path.mkdir()
+        try:
+            (self.path / limit).write_text(str(mib << 20))
+        except OSError:
+            self.leave()
+            raise
+
+    def enter(self):
+        (self.path / "cgroup.procs").write_text(str(os.getpid()))
+
+    def leave(self):
+        self.path.rmdir()
 
 
 class Memory:

@@ -110,9 +110,6 @@ impl CollectorError {
 const BACKLOG_WAIT: Duration = Duration::from_secs(2);
 /// The part of the intake log that the sides of calls that wait may keep.
 const HOLD_PART: u64 = 4;
-/// Accepted payload bytes that are not yet in a durable batch.
-const BACKLOG_BYTES: u64 = 128 << 20;
-
 /// What is known of log records that wait for their trace: about a million of them.
 const LOG_WAIT_BYTES: u64 = 64 << 20;
 
@@ -164,9 +161,7 @@ pub async fn run(
     let (fatal, mut failed) = Fatal::new();
 
     // The logs and the threads that carry records between them.
-    let waiting = Arc::new(Waiting::new(
-        deliver::COMMIT_TIMES_MAX * config.storage.commit.bytes.bytes(),
-    ));
+    let waiting = Arc::new(Waiting::new(deliver::COMMIT_TIMES_MAX * limits.commit_bytes));
     for (seq, head) in &opened.heads {
         waiting.add(*seq, head, Vec::new(), None, std::time::Instant::now());
     }
@@ -204,7 +199,7 @@ pub async fn run(
         Box::new(tail::Logs {
             intake: opened.intake.clone(),
             waiting: waiting.clone(),
-            commit_bytes: config.storage.commit.bytes.bytes(),
+            commit_bytes: limits.commit_bytes,
             policy: policy_slot.clone(),
             live_traces,
             gate,
@@ -212,13 +207,14 @@ pub async fn run(
         })
     };
     let settings = tail::Settings {
-        recent_bytes: config.sampling.recent.bytes(),
+        recent_bytes: limits.recent_bytes,
+        waiting_bytes_max: limits.waiting_bytes_max,
         follow_logs: config.sampling.logs == Logs::FollowTrace,
         log_bytes: LOG_WAIT_BYTES,
         memory: LATE_MEMORY,
         delay: config.storage.batch.delay,
         commit: config.storage.commit.interval,
-        batch_bytes: config.storage.batch.bytes.bytes(),
+        batch_bytes: limits.batch_bytes,
         log_lasts: settings::log_lasts(config),
     };
     let log_id = journal.lock().log_id();
@@ -261,7 +257,7 @@ pub async fn run(
         settings: road::Settings {
             delay: config.storage.batch.delay,
             rows: config.storage.batch.rows as usize,
-            bytes: config.storage.batch.bytes.as_usize(),
+            bytes: usize::try_from(limits.batch_bytes).unwrap_or(usize::MAX),
         },
         journal: journal.clone(),
         sampler: KeepAll { epoch: 0 },
@@ -303,7 +299,7 @@ pub async fn run(
     let delivery = Arc::new(Delivery {
         settings: deliver::Settings {
             interval: config.storage.commit.interval,
-            bytes: config.storage.commit.bytes.bytes(),
+            bytes: limits.commit_bytes,
         },
         journal: journal.clone(),
         waiting: waiting.clone(),
@@ -340,7 +336,7 @@ pub async fn run(
             config.query.clone(),
         ),
         memory: Budget::new(limits.intake_memory_bytes),
-        backlog: Backlog::new(BACKLOG_BYTES.min(limits.intake_memory_bytes), BACKLOG_WAIT),
+        backlog: Backlog::new(limits.backlog_bytes, BACKLOG_WAIT),
         dedup,
         log: log.clone(),
         gate,

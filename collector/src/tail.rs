@@ -62,6 +62,8 @@ use crate::log::Entry;
 pub struct Settings {
     /// Payloads of records kept in memory for the rows of traces that wait, bytes.
     pub recent_bytes: u64,
+    /// The most that a policy's `trace.buffer_bytes` is taken for.
+    pub waiting_bytes_max: u64,
     /// Whether log records follow their trace.
     pub follow_logs: bool,
     /// What is known of log records that wait for their trace, bytes.
@@ -79,8 +81,18 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Says if the intake log is too small for what waits under a policy.
-    fn check(&self, policy: &Policy) {
+    /// Lowers what a policy lets wait to what there is room for, and says if it is more than its default, or too much for the intake log.
+    fn fit(&self, mut policy: Policy) -> Policy {
+        let (asked, most) = (policy.trace.buffer_bytes, self.waiting_bytes_max);
+        if asked > most {
+            if asked > Policy::default().trace.buffer_bytes {
+                warn!(
+                    asked,
+                    most, "traces that wait (trace.buffer_bytes) have a quarter of the memory, not more"
+                );
+            }
+            policy.trace.buffer_bytes = most;
+        }
         let timeout = Duration::from_nanos(policy.trace.timeout_ns);
         if let Some(lasts) = self.log_lasts.filter(|lasts| *lasts < timeout) {
             warn!(
@@ -90,6 +102,7 @@ impl Settings {
                  they will be decided early"
             );
         }
+        policy
     }
 }
 
@@ -182,8 +195,7 @@ impl Tail {
             lag: settings.delay.max(Duration::from_secs(1)),
             commit: settings.commit,
         });
-        settings.check(&policy);
-        let mut sampler = Sampler::new(policy, settings.memory, now_ns)?.keyed(log_id.0);
+        let mut sampler = Sampler::new(settings.fit(policy), settings.memory, now_ns)?.keyed(log_id.0);
         if let Some(saved) = saved
             && let Err(error) = sampler.restore(saved)
         {
@@ -418,8 +430,7 @@ impl Tail {
         self.next_tick_ns = now_ns + TICK_NS;
         let refused = self.refused.take();
         if let Some(policy) = self.behind.policy() {
-            self.settings.check(&policy);
-            self.reload(policy, true);
+            self.reload(self.settings.fit(policy), true);
         } else if let Some(policy) = refused {
             self.reload(policy, false);
         }

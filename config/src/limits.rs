@@ -29,10 +29,23 @@ pub struct Limits {
     pub wire_body_bytes: u64,
     /// `query.memory`, bytes: lowered to half of the machine if nobody set it.
     pub query_memory_bytes: u64,
+    /// `sampling.recent`, bytes: lowered to a sixteenth of the machine if nobody set it.
+    pub recent_bytes: u64,
+    /// What the policy's `trace.buffer_bytes` may be at the most: a quarter of the machine.
+    pub waiting_bytes_max: u64,
+    /// Accepted payload bytes that are in no durable batch yet.
+    pub backlog_bytes: u64,
+    /// `storage.batch.bytes`: lowered to a 128th of the machine if nobody set it.
+    pub batch_bytes: u64,
+    /// `storage.commit.bytes`: lowered to a 64th of the machine if nobody set it.
+    pub commit_bytes: u64,
 }
 
 /// Most that `intake.memory: auto` takes.
 const INTAKE_MEMORY_AUTO_MAX: u64 = 2 << 30;
+
+/// Most of [`Limits::backlog_bytes`].
+const BACKLOG_MAX: u64 = 128 << 20;
 
 /// A request takes up to so many times the size of its body while it is decoded: it stands there compressed and plain, or as JSON and as
 /// protobuf, and what grows is copied.
@@ -57,6 +70,14 @@ impl Config {
                 format!("{size} is more than the machine's or container's memory of {total}"),
             ));
         }
+        // What is sized for 4 GiB and more is lowered with the machine, so that all of it together fits where there is less.
+        let part = |key: &str, size: Size, parts: u64| {
+            if self.is_set(key) {
+                size.bytes()
+            } else {
+                size.bytes().min((machine.memory_bytes / parts).max(1 << 20))
+            }
+        };
         let tenant_memory_bytes = self.intake.tenant_share.of(intake_memory_bytes);
         let fits = |key: &str, size: Size| {
             if self.is_set(key) {
@@ -81,11 +102,7 @@ impl Config {
             ));
         }
         let half = machine.memory_bytes / 2;
-        let query_memory_bytes = if self.is_set("query.memory") {
-            self.query.memory.bytes()
-        } else {
-            self.query.memory.bytes().min(half)
-        };
+        let query_memory_bytes = part("query.memory", self.query.memory, 2);
         if query_memory_bytes > half {
             let message = format!(
                 "{} is more than half of the machine's or container's memory of {total}",
@@ -101,6 +118,11 @@ impl Config {
                 body_bytes,
                 wire_body_bytes,
                 query_memory_bytes,
+                recent_bytes: part("sampling.recent", self.sampling.recent, 16),
+                waiting_bytes_max: machine.memory_bytes / 4,
+                backlog_bytes: BACKLOG_MAX.min(machine.memory_bytes / 16).min(intake_memory_bytes),
+                batch_bytes: part("storage.batch.bytes", self.storage.batch.bytes, 128),
+                commit_bytes: part("storage.commit.bytes", self.storage.commit.bytes, 64),
             },
         )
     }
@@ -149,6 +171,31 @@ mod tests {
         );
         let tiny = limits(16 << 20, &[]).unwrap();
         assert_eq!((tiny.body_bytes, tiny.wire_body_bytes), ((2 << 20) / 3, (2 << 20) / 3));
+    }
+
+    #[test]
+    fn what_waits_in_the_collector_follows_the_machine() {
+        let of = |memory_bytes, pairs: &[(&str, &str)]| {
+            let limits = limits(memory_bytes, pairs).unwrap();
+            let sizes = [
+                limits.recent_bytes,
+                limits.waiting_bytes_max,
+                limits.backlog_bytes,
+                limits.batch_bytes,
+                limits.commit_bytes,
+            ];
+            sizes.map(|bytes| bytes >> 20)
+        };
+        assert_eq!(of(24 * GIB, &[]), [256, 6144, 128, 8, 64]);
+        assert_eq!(of(4 * GIB, &[]), [256, 1024, 128, 8, 64]);
+        assert_eq!(of(GIB / 2, &[]), [32, 128, 32, 4, 8]);
+        assert_eq!(of(16 << 20, &[]), [1, 4, 1, 1, 1]);
+        let set = [
+            ("sampling.recent", "100MiB"),
+            ("storage.batch.bytes", "7MiB"),
+            ("storage.commit.bytes", "50MiB"),
+        ];
+        assert_eq!(of(GIB / 2, &set), [100, 128, 32, 7, 50]);
     }
 
     #[test]

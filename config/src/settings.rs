@@ -273,7 +273,8 @@ section! {
         policy: Option<PathBuf> = "null",
         /// Log records with a trace id: all stored, or only those whose trace is; errors always. Without a policy all are.
         logs: Logs = "keep",
-        /// Requests whose traces wait for their decision are kept in memory up to this; what is not is read from the intake log.
+        /// Requests whose traces wait for their decision are kept in memory up to this, if it is not set a sixteenth of it at the most; what is not is
+        /// read from the intake log.
         recent: Size = "256MiB" in "1MiB".."64GiB",
     }
 }
@@ -413,7 +414,7 @@ section! {
         delay: Duration = "200ms" in "1ms".."10s",
         /// A batch is cut when it has so many rows.
         rows: u32 = "32768" in "1".."1000000",
-        /// A batch is cut when its columns have so many bytes.
+        /// A batch is cut when its columns have so many bytes; if it is not set, a 128th of the memory at the most.
         bytes: Size = "8MiB" in "4KiB".."512MiB",
     }
 }
@@ -423,7 +424,7 @@ section! {
     pub struct Commit {
         /// Longest wait of a row in the outbox.
         interval: Duration = "30s" in "100ms".."1h",
-        /// A table is committed when so many bytes of its rows wait.
+        /// A table is committed when so many bytes of its rows wait; if it is not set, a 64th of the memory at the most.
         bytes: Size = "64MiB" in "16KiB".."4GiB",
     }
 }

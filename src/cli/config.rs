@@ -78,6 +78,22 @@ fn settled(config: &Config, machine: Machine, disk_bytes: Option<u64>) -> Vec<(&
             Some(intake.wire_body.bytes()),
         );
         note("query.memory", limits.query_memory_bytes, Some(query.memory.bytes()));
+        note(
+            "sampling.recent",
+            limits.recent_bytes,
+            Some(config.sampling.recent.bytes()),
+        );
+        let storage = &config.storage;
+        note(
+            "storage.batch.bytes",
+            limits.batch_bytes,
+            Some(storage.batch.bytes.bytes()),
+        );
+        note(
+            "storage.commit.bytes",
+            limits.commit_bytes,
+            Some(storage.commit.bytes.bytes()),
+        );
     }
     if let Some(disk_bytes) = disk_bytes {
         let reserve = &config.storage.disk_reserve;
@@ -115,6 +131,9 @@ mod tests {
             told("intake.body", "10MiB"),
             told("intake.wire_body", "10MiB"),
             told("query.memory", "128MiB"),
+            told("sampling.recent", "16MiB"),
+            told("storage.batch.bytes", "2MiB"),
+            told("storage.commit.bytes", "4MiB"),
         ];
         assert_eq!(notes(GIB / 4 + 5, None, &[]), small);
         let settings = [("intake.memory", "512MiB"), ("storage.disk_reserve", "1GiB")];

@@ -121,6 +121,7 @@ pub(super) type Saved = (BatchSeq, Vec<u8>);
 pub(super) fn tail_settings(recent_bytes: u64) -> tail::Settings {
     tail::Settings {
         recent_bytes,
+        waiting_bytes_max: u64::MAX,
         follow_logs: false,
         log_bytes: 0,
         memory: Memory::default(),
