@@ -451,7 +451,9 @@ fn id_literal(column: &Ident, expr: &mut Expr) -> Result<()> {
         16
     };
     if text.len() != digits || parse_hex_id(text).is_none() {
-        let message = format!("{column} is compared with '{text}', but such an id has {digits} hex digits");
+        // A line's end that came with it from a file is not seen otherwise.
+        let shown = text.escape_debug();
+        let message = format!("{column} is compared with '{shown}', but such an id has {digits} hex digits");
         return Err(Error::new(ErrorKind::BadQuery, message).at(position(column)));
     }
     *expr = Expr::value(Value::HexStringLiteral(text.to_owned()));
@@ -684,8 +686,9 @@ mod tests {
             &format!("explain select * from spans where trace_id in ('{ID}')"),
             &format!("EXPLAIN SELECT * FROM spans WHERE trace_id IN (X'{ID}')"),
         );
-        let error = rewritten("select * from spans where trace_id = 'abc'").unwrap_err();
+        let error = rewritten("select * from spans where trace_id = 'abc\r'").unwrap_err();
         assert_eq!(error.position(), Some(Position { line: 1, column: 27 }));
+        assert!(error.to_string().contains(r"'abc\r'"), "{error}");
     }
 
     #[test]
