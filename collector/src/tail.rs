@@ -718,6 +718,30 @@ mod tests {
     use tailwater_sampling::Trigger;
     use tailwater_sampling::tracestate::Quality;
 
+    use super::*;
+
+    #[test]
+    fn a_policy_has_no_more_memory_than_there_is() {
+        let fitted = |asked, waiting_bytes_max| {
+            let settings = Settings {
+                recent_bytes: 0,
+                waiting_bytes_max,
+                follow_logs: false,
+                log_bytes: 0,
+                memory: Memory::default(),
+                delay: Duration::ZERO,
+                commit: Duration::ZERO,
+                batch_bytes: 0,
+                log_lasts: None,
+            };
+            let mut policy = Policy::default();
+            policy.trace.buffer_bytes = asked;
+            settings.fit(policy).trace.buffer_bytes
+        };
+        assert_eq!(fitted(1 << 30, 128 << 20), 128 << 20);
+        assert_eq!(fitted(4 << 30, 6 << 30), 4 << 30);
+    }
+
     #[test]
     fn the_reference_names_what_makes_a_trace_due() {
         let says = |column: &str, name: &str| {
