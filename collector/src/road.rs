@@ -639,7 +639,7 @@ mod follow_tests;
 mod limits_tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod process;
+pub(crate) mod process;
 #[cfg(test)]
 mod tail_tests;
 #[cfg(test)]

@@ -110,6 +110,7 @@ impl CollectorError {
 const BACKLOG_WAIT: Duration = Duration::from_secs(2);
 /// The part of the intake log that the sides of calls that wait may keep.
 const HOLD_PART: u64 = 4;
+
 /// What is known of log records that wait for their trace: about a million of them.
 const LOG_WAIT_BYTES: u64 = 64 << 20;
 

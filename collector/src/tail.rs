@@ -719,20 +719,14 @@ mod tests {
     use tailwater_sampling::tracestate::Quality;
 
     use super::*;
+    use crate::road::process::tail_settings;
 
     #[test]
     fn a_policy_has_no_more_memory_than_there_is() {
         let fitted = |asked, waiting_bytes_max| {
             let settings = Settings {
-                recent_bytes: 0,
                 waiting_bytes_max,
-                follow_logs: false,
-                log_bytes: 0,
-                memory: Memory::default(),
-                delay: Duration::ZERO,
-                commit: Duration::ZERO,
-                batch_bytes: 0,
-                log_lasts: None,
+                ..tail_settings(0)
             };
             let mut policy = Policy::default();
             policy.trace.buffer_bytes = asked;

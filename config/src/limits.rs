@@ -70,24 +70,20 @@ impl Config {
                 format!("{size} is more than the machine's or container's memory of {total}"),
             ));
         }
-        // What is sized for 4 GiB and more is lowered with the machine, so that all of it together fits where there is less.
-        let part = |key: &str, size: Size, parts: u64| {
+        // What nobody set is lowered to what there is room for.
+        let lowered = |key: &str, size: Size, most: u64| {
             if self.is_set(key) {
                 size.bytes()
             } else {
-                size.bytes().min((machine.memory_bytes / parts).max(1 << 20))
+                size.bytes().min(most)
             }
         };
+        // What is sized for 4 GiB and more, so that all of it together fits where there is less.
+        let part = |parts: u64| (machine.memory_bytes / parts).max(1 << 20);
         let tenant_memory_bytes = self.intake.tenant_share.of(intake_memory_bytes);
-        let fits = |key: &str, size: Size| {
-            if self.is_set(key) {
-                size.bytes()
-            } else {
-                size.bytes().min(tenant_memory_bytes / DECODING_PER_BODY)
-            }
-        };
-        let body_bytes = fits("intake.body", self.intake.body);
-        let wire_body_bytes = fits("intake.wire_body", self.intake.wire_body).min(body_bytes);
+        let body_most = tenant_memory_bytes / DECODING_PER_BODY;
+        let body_bytes = lowered("intake.body", self.intake.body, body_most);
+        let wire_body_bytes = lowered("intake.wire_body", self.intake.wire_body, body_most).min(body_bytes);
         if body_bytes > tenant_memory_bytes {
             let share = Size::bytes_of(tenant_memory_bytes);
             problems.push(self.conflict(
@@ -102,7 +98,7 @@ impl Config {
             ));
         }
         let half = machine.memory_bytes / 2;
-        let query_memory_bytes = part("query.memory", self.query.memory, 2);
+        let query_memory_bytes = lowered("query.memory", self.query.memory, half);
         if query_memory_bytes > half {
             let message = format!(
                 "{} is more than half of the machine's or container's memory of {total}",
@@ -118,11 +114,11 @@ impl Config {
                 body_bytes,
                 wire_body_bytes,
                 query_memory_bytes,
-                recent_bytes: part("sampling.recent", self.sampling.recent, 16),
+                recent_bytes: lowered("sampling.recent", self.sampling.recent, part(16)),
                 waiting_bytes_max: machine.memory_bytes / 4,
                 backlog_bytes: BACKLOG_MAX.min(machine.memory_bytes / 16).min(intake_memory_bytes),
-                batch_bytes: part("storage.batch.bytes", self.storage.batch.bytes, 128),
-                commit_bytes: part("storage.commit.bytes", self.storage.commit.bytes, 64),
+                batch_bytes: lowered("storage.batch.bytes", self.storage.batch.bytes, part(128)),
+                commit_bytes: lowered("storage.commit.bytes", self.storage.commit.bytes, part(64)),
             },
         )
     }

@@ -69,31 +69,18 @@ fn settled(config: &Config, machine: Machine, disk_bytes: Option<u64>) -> Vec<(&
     };
     // Settings that do not fit this machine may well fit the one that they are for.
     if let Ok(limits) = config.limits(machine) {
-        let (intake, query) = (&config.intake, &config.query);
+        let (intake, storage) = (&config.intake, &config.storage);
         note("intake.memory", limits.intake_memory_bytes, set(&intake.memory));
-        note("intake.body", limits.body_bytes, Some(intake.body.bytes()));
-        note(
-            "intake.wire_body",
-            limits.wire_body_bytes,
-            Some(intake.wire_body.bytes()),
-        );
-        note("query.memory", limits.query_memory_bytes, Some(query.memory.bytes()));
-        note(
-            "sampling.recent",
-            limits.recent_bytes,
-            Some(config.sampling.recent.bytes()),
-        );
-        let storage = &config.storage;
-        note(
-            "storage.batch.bytes",
-            limits.batch_bytes,
-            Some(storage.batch.bytes.bytes()),
-        );
-        note(
-            "storage.commit.bytes",
-            limits.commit_bytes,
-            Some(storage.commit.bytes.bytes()),
-        );
+        for (key, bytes, says) in [
+            ("intake.body", limits.body_bytes, intake.body),
+            ("intake.wire_body", limits.wire_body_bytes, intake.wire_body),
+            ("query.memory", limits.query_memory_bytes, config.query.memory),
+            ("sampling.recent", limits.recent_bytes, config.sampling.recent),
+            ("storage.batch.bytes", limits.batch_bytes, storage.batch.bytes),
+            ("storage.commit.bytes", limits.commit_bytes, storage.commit.bytes),
+        ] {
+            note(key, bytes, Some(says.bytes()));
+        }
     }
     if let Some(disk_bytes) = disk_bytes {
         let reserve = &config.storage.disk_reserve;

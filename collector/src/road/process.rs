@@ -118,7 +118,7 @@ pub(super) struct Left {
 pub(super) type Saved = (BatchSeq, Vec<u8>);
 
 /// No log record follows its trace.
-pub(super) fn tail_settings(recent_bytes: u64) -> tail::Settings {
+pub(crate) fn tail_settings(recent_bytes: u64) -> tail::Settings {
     tail::Settings {
         recent_bytes,
         waiting_bytes_max: u64::MAX,
