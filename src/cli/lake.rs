@@ -16,7 +16,7 @@ use tailwater_storage::outbox::Outbox;
 use tailwater_storage::verify::{self, Depth, Line, Verified};
 use tokio::sync::Semaphore;
 
-use super::{Common, maintain as role_maintain, print, role};
+use super::{Common, maintain as role_maintain, print, role, tell};
 use crate::load::tally::align;
 
 /// Look at, check and tidy the tables.
@@ -41,7 +41,9 @@ enum What {
     )]
     Verify(VerifyArgs),
     /// Merge small files now, fold old slices of `red` and derive hours that are over. Refuses while `run` or `maintain` works on the directory: they do the same.
-    #[command(after_help = "Example:\n  tailwater lake compact --data ./my-data")]
+    #[command(
+        after_help = "Exit code: 0 done; 2 a file cannot be read, or the disk has no room for a merge beside storage.disk_reserve.\n\nExample:\n  tailwater lake compact --data ./my-data"
+    )]
     Compact,
 }
 
@@ -323,8 +325,12 @@ async fn compact(lake: Lake, config: &Config) -> anyhow::Result<Exit> {
                 continue;
             }
             print(&compacted(table, &total, &report))?;
-            if let Some(reason) = role_maintain::unreadable(&report) {
-                tracing::error!(table = table.name(), reason, "not all of the table could be tidied");
+            let reasons = [
+                role_maintain::unreadable(&report),
+                role_maintain::waiting(config, &report),
+            ];
+            for reason in reasons.into_iter().flatten() {
+                tell(format_args!("tailwater: {}: {reason}", table.name()));
                 exit = Exit::Trouble;
             }
             break;

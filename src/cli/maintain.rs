@@ -169,9 +169,30 @@ pub fn policy(config: &Config, table: Table) -> Policy {
 
 /// Free bytes of the lake's disk that are left alone.
 fn disk_reserve(config: &Config) -> u64 {
+    let (all, _) = disk_bytes(config);
+    config.disk_reserve_bytes(all)
+}
+
+/// Bytes of the lake's disk, and those that are free.
+fn disk_bytes(config: &Config) -> (u64, u64) {
     // A directory that does not exist yet has nothing to merge either.
-    let disk = rustix::fs::statvfs(&config.data).map_or(0, |disk| disk.f_blocks.saturating_mul(disk.f_frsize));
-    config.disk_reserve_bytes(disk)
+    rustix::fs::statvfs(&config.data).map_or((0, 0), |disk| {
+        let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+        (bytes(disk.f_blocks), bytes(disk.f_bavail))
+    })
+}
+
+/// What a run has to say of merges that the disk has no room for.
+pub fn waiting(config: &Config, report: &Report) -> Option<String> {
+    let (all, free) = disk_bytes(config);
+    (report.postponed > 0).then(|| {
+        format!(
+            "{} merges wait for room: the disk has {:.1} MB free, of which storage.disk_reserve keeps {:.1} MB",
+            report.postponed,
+            free as f64 / 1e6,
+            config.disk_reserve_bytes(all) as f64 / 1e6
+        )
+    })
 }
 
 /// Counts what every run of every table did.
@@ -180,6 +201,11 @@ fn observer(metrics: &Metrics, tables: Handle) -> Observer {
     let bytes = metrics.gauges(
         "tailwater_table_bytes",
         "bytes of the active files of a table",
+        ["table"],
+    );
+    let waiting = metrics.gauges(
+        "tailwater_merges_waiting",
+        "merges that the disk has no room for beside storage.disk_reserve",
         ["table"],
     );
     let merged = metrics.counters("tailwater_merged_files", "files merged away", ["table"]);
@@ -212,6 +238,7 @@ fn observer(metrics: &Metrics, tables: Handle) -> Observer {
             Ok(report) => {
                 files.with(label).set(report.files as i64);
                 bytes.with(label).set(report.bytes as i64);
+                waiting.with(label).set(report.postponed as i64);
                 merged.with(label).inc_by(report.merged_files);
                 written.with(label).inc_by(report.written_bytes);
                 expired.with(label).inc_by(report.expired_rows);

@@ -21,7 +21,6 @@ fn the_demo_shows_true_against_estimated_at_its_budget() {
         "demo", "--for", "30s", "--every", "1h", "--budget", "10%", "--rate", "2000", "--data", &data_text,
     ];
     ports.iter().for_each(|port| args.extend(["--set", port]));
-    args.extend(["--set", "storage.disk_reserve=1MiB"]);
     let told = run_ok(&args);
     let (greeting, table) = told.split_once("All of it:").expect("a last table");
     let policy = data.join("demo-policy.yaml");

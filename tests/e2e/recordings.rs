@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use crate::clients::{Row, differences, parse_json, rows, rows_when_there, set_attributes, set_sampling, set_time};
-use crate::harness::{Server, http, number, run_ok, test_data, tool, wait_for};
+use crate::harness::{Server, http, number, run, run_ok, test_data, tool, wait_for};
 use crate::sample;
 
 /// Nothing is too old, and answers may be large.
@@ -714,6 +714,10 @@ fn the_nezha_minutes_give_the_same_answers_as_the_files_before_and_after_compact
     let hurried: Vec<String> = hurried.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let mut compact = vec!["lake", "compact", "--data", &path];
     compact.extend(hurried.iter().flat_map(|set| ["--set", set.as_str()]));
+    let no_room = [compact.as_slice(), &["--set", "storage.disk_reserve=1PiB"]].concat();
+    let (code, _, told_why) = run(&no_room);
+    assert_eq!(code, 2, "no disk is that large");
+    assert!(told_why.contains("merges wait for room"), "{told_why}");
     run_ok(&compact);
     run_ok(&["lake", "verify", "--data", &path]);
     if let (Some((_, before)), Some((answers, after))) = (before, ask_duckdb(data.path())) {
