@@ -509,11 +509,12 @@ fn put(out: &mut Vec<u8>, text: &[u8]) {
 }
 
 fn put_value(out: &mut Vec<u8>, value: Option<Raw<'_>>) {
+    if let Some(text) = value.and_then(Raw::text) {
+        out.push(1);
+        put(out, text);
+        return;
+    }
     match value.map(Raw::any) {
-        Some(Any::Str(text)) => {
-            out.push(1);
-            put(out, text);
-        }
         Some(Any::Bool(value)) => out.extend_from_slice(&[2, u8::from(value)]),
         Some(Any::Int(value)) => {
             out.push(3);

@@ -1,7 +1,7 @@
 //! The attributes that counting looks at, and how they are read.
 
 use tailwater_model::otlp::peek::{Keys, SpanPeek};
-use tailwater_model::otlp::value::{Any, Raw};
+use tailwater_model::otlp::value::Raw;
 
 use crate::rules::{Grpc, Seen};
 
@@ -87,20 +87,23 @@ impl<'a, 'v> Values<'a, 'v> {
 
     #[inline]
     fn http(self) -> u16 {
-        match self.0[0].or(self.0[1]).map(Raw::any) {
-            Some(Any::Int(code)) => u16::try_from(code).unwrap_or(0),
+        let Some(code) = self.0[0].or(self.0[1]) else { return 0 };
+        match code.number() {
+            Some(code) => u16::try_from(code).unwrap_or(0),
             // Converted from Jaeger or Zipkin, where tags are texts.
-            Some(Any::Str(code)) if code.len() == 3 => digits(code).unwrap_or(0),
-            _ => 0,
+            None => code.text().filter(|code| code.len() == 3).and_then(digits).unwrap_or(0),
         }
     }
 
     #[inline]
     fn grpc(self) -> Option<Grpc> {
-        match self.0[3].or(self.0[4])?.any() {
-            Any::Int(code) => Some(Grpc::from_number(code)),
-            Any::Str(code) => Grpc::from_name(code).or_else(|| Some(Grpc::from_number(digits(code)?.into()))),
-            _ => None,
+        let code = self.0[3].or(self.0[4])?;
+        match code.number() {
+            Some(code) => Some(Grpc::from_number(code)),
+            None => {
+                let code = code.text()?;
+                Grpc::from_name(code).or_else(|| Some(Grpc::from_number(digits(code)?.into())))
+            }
         }
     }
 }

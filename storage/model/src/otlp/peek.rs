@@ -186,7 +186,7 @@ pub(super) struct Asked<'a, 'k> {
     service_name: &'a [u8],
     service_namespace: &'a [u8],
     of_resource: Vec<Option<Raw<'a>>>,
-    /// At first the resource's.
+    /// The resource's where the span has none itself.
     values: Vec<Option<Raw<'a>>>,
     /// Those that the span has itself; of equal keys the first wins.
     own: u128,
@@ -208,6 +208,7 @@ impl<'a, 'k> Asked<'a, 'k> {
     pub fn resource(&mut self, resource: &Origin<'a>) -> Wire<()> {
         (self.service_name, self.service_namespace) = (&[], &[]);
         self.of_resource.fill(None);
+        self.own = 0;
         // Of equal keys the first wins, also if its value is no text, as in the columns.
         let (mut name, mut namespace) = (None, None);
         resource.resource_attributes(|pair| {
@@ -227,14 +228,18 @@ impl<'a, 'k> Asked<'a, 'k> {
         if let Some(Any::Str(text)) = namespace {
             self.service_namespace = text;
         }
+        self.values.copy_from_slice(&self.of_resource);
         Ok(())
     }
 
     /// A span begins.
     #[inline]
     pub fn begin(&mut self) {
-        self.values.copy_from_slice(&self.of_resource);
-        self.own = 0;
+        while self.own != 0 {
+            let at = self.own.trailing_zeros() as usize;
+            self.values[at] = self.of_resource[at];
+            self.own &= self.own - 1;
+        }
     }
 
     /// The span's next value of the key at this place.

@@ -131,6 +131,18 @@ impl<'a> Raw<'a> {
         Any::read(self.0).unwrap_or_default()
     }
 
+    /// The whole number; `None` for any other value.
+    #[inline]
+    pub fn number(self) -> Option<i64> {
+        match short_number(self.0) {
+            None => match self.any() {
+                Any::Int(number) => Some(number),
+                _ => None,
+            },
+            number => number,
+        }
+    }
+
     /// The text of a string; `None` for any other value.
     #[inline]
     pub fn text(self) -> Option<&'a [u8]> {

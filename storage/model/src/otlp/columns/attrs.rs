@@ -164,13 +164,17 @@ pub(super) struct Attrs {
     json: Entries<i32>,
     json_values: Dict,
     text: String,
+    /// How deep the values of attributes lie.
+    level: usize,
     row: usize,
     count: usize,
     dropped: u32,
+    depth: usize,
 }
 
 impl Attrs {
-    pub(super) fn new(table: Table) -> Attrs {
+    /// Of the items of `table`, whose attributes' values lie `level` deep.
+    pub(super) fn new(table: Table, level: usize) -> Attrs {
         let promotions = promote::item(table);
         let word = |name| WordColumn {
             name,
@@ -194,9 +198,11 @@ impl Attrs {
             json: Entries::default(),
             json_values: Dict::default(),
             text: String::new(),
+            level,
             row: 0,
             count: 0,
             dropped: 0,
+            depth: 1,
         }
     }
 
@@ -204,19 +210,11 @@ impl Attrs {
     #[inline]
     pub(super) fn begin(&mut self, keys: &mut Keys, row: usize) {
         keys.begin();
-        (self.row, self.count, self.dropped) = (row, 0, 0);
+        (self.row, self.count, self.dropped, self.depth) = (row, 0, 0, 1);
     }
 
-    /// The row's next attribute, a text. Tells whether it is kept.
     #[inline]
-    pub(super) fn push_text(
-        &mut self,
-        keys: &mut Keys,
-        key: &[u8],
-        raw: &[u8],
-        caps: &Caps,
-        tally: &mut Tally,
-    ) -> bool {
+    fn push_text(&mut self, keys: &mut Keys, key: &[u8], raw: &[u8], caps: &Caps, tally: &mut Tally) -> bool {
         let Some(key) = self.next_key(keys, key, caps, tally) else {
             return false;
         };
@@ -226,6 +224,18 @@ impl Attrs {
                 let id = keys.value(key, &mut self.string_values, raw, caps.value_bytes, tally);
                 self.strings.push(key, id);
             }
+        }
+        true
+    }
+
+    #[inline]
+    fn push_int(&mut self, keys: &mut Keys, key: &[u8], value: i64, caps: &Caps, tally: &mut Tally) -> bool {
+        let Some(key) = self.next_key(keys, key, caps, tally) else {
+            return false;
+        };
+        match keys.slot(key) {
+            Slot::Int(index) if self.set_int(index, value) => {}
+            _ => self.integers.push(key, value),
         }
         true
     }
@@ -246,29 +256,53 @@ impl Attrs {
         keys.next(key, caps.key_bytes, tally)
     }
 
-    /// The row's next attribute. Tells whether it is kept.
-    pub(super) fn push(&mut self, keys: &mut Keys, pair: &KeyValue<'_>, caps: &Caps, tally: &mut Tally) -> Wire<bool> {
-        if let Any::Str(raw) = pair.value {
-            return Ok(self.push_text(keys, pair.key, raw, caps, tally));
+    /// The row's next attribute, by the bytes of its value. Tells whether it is kept.
+    #[inline]
+    pub(super) fn push(
+        &mut self,
+        keys: &mut Keys,
+        (key, raw): (&[u8], &[u8]),
+        caps: &Caps,
+        tally: &mut Tally,
+    ) -> Wire<bool> {
+        if let Some(text) = value::short_text(raw) {
+            Ok(self.push_text(keys, key, text, caps, tally))
+        } else if let Some(number) = value::short_number(raw) {
+            Ok(self.push_int(keys, key, number, caps, tally))
+        } else {
+            self.push_any(keys, (key, raw), caps, tally)
         }
-        let Some(key) = self.next_key(keys, pair.key, caps, tally) else {
+    }
+
+    #[inline(never)]
+    fn push_any(&mut self, keys: &mut Keys, (key, raw): (&[u8], &[u8]), caps: &Caps, tally: &mut Tally) -> Wire<bool> {
+        let value = Any::read(raw)?;
+        let is_strindex = KeyValue { key, value, raw }.is_strindex();
+        if value.is_list() {
+            self.depth = self.depth.max(value::depth(raw, self.level)?);
+            if self.depth > caps.depth {
+                return Ok(false);
+            }
+        }
+        match value {
+            Any::Str(text) => return Ok(self.push_text(keys, key, text, caps, tally)),
+            Any::Int(number) => return Ok(self.push_int(keys, key, number, caps, tally)),
+            _ => {}
+        }
+        let Some(key) = self.next_key(keys, key, caps, tally) else {
             return Ok(false);
         };
-        match pair.value {
-            Any::Int(value) => match keys.slot(key) {
-                Slot::Int(index) if self.set_int(index, value) => {}
-                _ => self.integers.push(key, value),
-            },
+        match value {
             Any::Double(value) => self.doubles.push(key, value),
             Any::Bool(value) => self.bools.push(key, value),
-            Any::Str(_) | Any::Empty | Any::Bytes(_) | Any::Array(_) | Any::Kvlist(_) => {
-                if pair.raw.len() > caps.value_bytes {
+            Any::Str(_) | Any::Int(_) | Any::Empty | Any::Bytes(_) | Any::Array(_) | Any::Kvlist(_) => {
+                if raw.len() > caps.value_bytes {
                     self.drop_one(tally);
                     return Ok(false);
                 }
-                tally.strindexes += u64::from(pair.is_strindex());
+                tally.strindexes += u64::from(is_strindex);
                 self.text.clear();
-                value::write_json(pair.value, &mut self.text, tally)?;
+                value::write_json(value, &mut self.text, tally)?;
                 let id = self.json_values.put(self.text.as_bytes(), usize::MAX, tally);
                 self.json.push(key, id);
             }
@@ -309,6 +343,12 @@ impl Attrs {
         column.values.resize(self.row, None);
         column.values.push(Some(value));
         true
+    }
+
+    /// How deep the row's attributes are nested.
+    #[inline]
+    pub(super) fn depth(&self) -> usize {
+        self.depth
     }
 
     /// Attributes of the row that were cut.

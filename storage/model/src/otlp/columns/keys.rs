@@ -47,6 +47,8 @@ pub(super) struct Keys {
     asked: Arc<peek::Keys>,
     /// One of them is longer than texts of keys may be: none is known by its text.
     is_cut: bool,
+    /// The text of the list's last key is what was sent.
+    is_as_sent: bool,
     /// Key that began the last list.
     first: i32,
     previous: i32,
@@ -63,6 +65,7 @@ impl Keys {
             promoted,
             asked: Arc::default(),
             is_cut: false,
+            is_as_sent: false,
             first: NONE,
             previous: NONE,
             guess: NONE,
@@ -90,8 +93,7 @@ impl Keys {
             return self.asked.find(raw);
         }
         let asked = self.infos.get(self.previous as usize)?.asked;
-        // The text of a key may not be what was sent.
-        (asked != UNASKED && self.dict.is(self.previous, raw)).then_some(usize::from(asked))
+        (asked != UNASKED && self.is_as_sent).then_some(usize::from(asked))
     }
 
     /// A new list of attributes begins.
@@ -110,6 +112,7 @@ impl Keys {
     #[inline]
     pub(super) fn next(&mut self, raw: &[u8], cap: usize, tally: &mut Tally) -> Option<i32> {
         let id = if self.dict.is(self.guess, raw) {
+            self.is_as_sent = true;
             self.guess
         } else {
             self.look_up(raw, cap, tally)
@@ -129,6 +132,7 @@ impl Keys {
     #[inline(never)]
     fn look_up(&mut self, raw: &[u8], cap: usize, tally: &mut Tally) -> i32 {
         let id = self.dict.put(raw, cap, tally);
+        self.is_as_sent = self.dict.is(id, raw);
         if id as usize == self.infos.len() {
             let key = self.dict.get(id);
             let slot = self

@@ -82,7 +82,7 @@ impl LogColumns {
             text: String::new(),
             origins: Origins::new(),
             keys: attrs::keys_for(Table::Logs),
-            attrs: Attrs::new(Table::Logs),
+            attrs: Attrs::new(Table::Logs, ITEM_VALUE_LEVEL),
             tenants: Dict::default(),
             severities: Dict::default(),
             event_names: Dict::default(),
@@ -360,10 +360,9 @@ impl<'a> Visit<'a> for Push<'_, '_> {
             keys: &mut to.keys,
             attrs: &mut to.attrs,
             tally: Tally::default(),
-            depth: 1,
         };
         let head = item::log(entry, &mut parts)?;
-        let (mut depth, tally) = (parts.depth, parts.tally);
+        let (mut depth, tally) = (parts.attrs.depth(), parts.tally);
         let body = match head.body {
             Some(raw) => {
                 let body = Any::read(raw)?;
@@ -461,20 +460,13 @@ struct LogParts<'c> {
     keys: &'c mut Keys,
     attrs: &'c mut Attrs,
     tally: Tally,
-    depth: usize,
 }
 
 impl<'a> Parts<'a> for LogParts<'_> {
     #[inline]
     fn attribute(&mut self, message: &'a [u8]) -> Wire<()> {
-        let pair = KeyValue::read(message)?;
-        if pair.value.is_list() {
-            self.depth = self.depth.max(value::depth(pair.raw, ITEM_VALUE_LEVEL)?);
-            if self.depth > self.caps.depth {
-                return Ok(());
-            }
-        }
-        self.attrs.push(self.keys, &pair, self.caps, &mut self.tally).map(drop)
+        let pair = KeyValue::split(message)?;
+        self.attrs.push(self.keys, pair, self.caps, &mut self.tally).map(drop)
     }
 
     fn event(&mut self, _: &'a [u8]) -> Wire<()> {

@@ -17,7 +17,7 @@ use crate::otlp::caps::Caps;
 use crate::otlp::item::Parts;
 use crate::otlp::point::{Number, POINT_VALUE_LEVEL, Point, Shape};
 use crate::otlp::text::Tally;
-use crate::otlp::value::{self, KeyValue};
+use crate::otlp::value::KeyValue;
 use crate::otlp::wire::Wire;
 use crate::table::{self, Table};
 
@@ -88,7 +88,7 @@ impl<V: Values> Sink<V> {
             values: V::default(),
             keys: attrs::keys_for(table),
             nested_keys: Keys::new(Vec::new()),
-            attrs: Attrs::new(table),
+            attrs: Attrs::new(table, POINT_VALUE_LEVEL),
             exemplars: Exemplars::default(),
             cache: SeriesCache::default(),
             scattered: Vec::new(),
@@ -134,15 +134,14 @@ impl<V: Values> Sink<V> {
                     keys: &mut self.keys,
                     attrs: &mut self.attrs,
                     tally: Tally::default(),
-                    depth: 1,
                     hash: 0,
                 };
                 if let Err(malformed) = point.read(shape, message, &mut parts) {
                     self.attrs.truncate(self.cache.len());
                     return Err(malformed);
                 }
-                let Attributes { tally, depth, hash, .. } = parts;
-                let row_bytes = self.attrs.row_bytes();
+                let Attributes { tally, hash, .. } = parts;
+                let (depth, row_bytes) = (self.attrs.depth(), self.attrs.row_bytes());
                 self.attrs.end();
                 let entry = self
                     .cache
@@ -348,22 +347,15 @@ struct Attributes<'c> {
     keys: &'c mut Keys,
     attrs: &'c mut Attrs,
     tally: Tally,
-    depth: usize,
     hash: u64,
 }
 
 impl<'a> Parts<'a> for Attributes<'_> {
     #[inline]
     fn attribute(&mut self, message: &'a [u8]) -> Wire<()> {
-        let pair = KeyValue::read(message)?;
-        if pair.value.is_list() {
-            self.depth = self.depth.max(value::depth(pair.raw, POINT_VALUE_LEVEL)?);
-            if self.depth > self.caps.depth {
-                return Ok(());
-            }
-        }
-        if self.attrs.push(self.keys, &pair, self.caps, &mut self.tally)? {
-            self.hash = self.hash.wrapping_add(origin::pair_hash(pair.key, pair.raw));
+        let (key, raw) = KeyValue::split(message)?;
+        if self.attrs.push(self.keys, (key, raw), self.caps, &mut self.tally)? {
+            self.hash = self.hash.wrapping_add(origin::pair_hash(key, raw));
         }
         Ok(())
     }

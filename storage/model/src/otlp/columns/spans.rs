@@ -22,7 +22,7 @@ use crate::otlp::judge::{self, TimeFlag};
 use crate::otlp::peek::{self, Asked, SpanPeek};
 use crate::otlp::reject::Reason;
 use crate::otlp::text::Tally;
-use crate::otlp::value::{self, Any, KeyValue};
+use crate::otlp::value::KeyValue;
 use crate::otlp::wire::Wire;
 use crate::table::Table;
 
@@ -107,7 +107,7 @@ impl SpanColumns {
             keys: attrs::keys_for(Table::Spans).asking(asked, caps.key_bytes),
             caps,
             nested_keys: Keys::new(Vec::new()),
-            attrs: Attrs::new(Table::Spans),
+            attrs: Attrs::new(Table::Spans, ITEM_VALUE_LEVEL),
             events: Events::default(),
             links: Links::default(),
             tenants: Dict::default(),
@@ -508,7 +508,7 @@ impl<'a> Visit<'a> for Push<'a, '_, '_> {
             },
         };
         let head = item::span(entry, &mut parts)?;
-        let (depth, cut, tally) = (parts.depth, parts.cut, parts.tally);
+        let (depth, cut, tally) = (parts.depth.max(parts.attrs.depth()), parts.cut, parts.tally);
         if let Some(reason) = self
             .rejected
             .or_else(|| judge::span(&head, entry.len(), depth, &to.caps))
@@ -601,31 +601,11 @@ struct SpanParts<'a, 'c, 'k> {
     asked: Option<&'c mut Asked<'a, 'k>>,
 }
 
-impl SpanParts<'_, '_, '_> {
-    #[inline(never)]
-    fn value(&mut self, key: &[u8], raw: &[u8]) -> Wire<()> {
-        let value = Any::read(raw)?;
-        if value.is_list() {
-            self.depth = self.depth.max(value::depth(raw, ITEM_VALUE_LEVEL)?);
-            if self.depth > self.caps.depth {
-                return Ok(());
-            }
-        }
-        let pair = KeyValue { key, value, raw };
-        self.attrs.push(self.keys, &pair, self.caps, &mut self.tally).map(drop)
-    }
-}
-
 impl<'a> Parts<'a> for SpanParts<'a, '_, '_> {
     #[inline]
     fn attribute(&mut self, message: &'a [u8]) -> Wire<()> {
         let (key, raw) = KeyValue::split(message)?;
-        match value::short_text(raw) {
-            Some(text) => {
-                self.attrs.push_text(self.keys, key, text, self.caps, &mut self.tally);
-            }
-            None => self.value(key, raw)?,
-        }
+        self.attrs.push(self.keys, (key, raw), self.caps, &mut self.tally)?;
         if let Some(asked) = &mut self.asked {
             let place = match self.attrs.is_over(self.caps) {
                 false => self.keys.asked_place(key),
