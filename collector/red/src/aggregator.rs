@@ -124,8 +124,7 @@ impl Aggregator {
             self.has_turned = true;
         }
         if let Some(joiner) = &mut self.joiner {
-            joiner.muted = mode == Mode::Restore;
-            joiner.advance(info.arrival_ns);
+            joiner.begin(info.arrival_ns, mode == Mode::Restore);
         }
         self.interner.request(info.tenant);
         (self.arrival_ns, self.mode) = (info.arrival_ns, mode);
@@ -253,8 +252,8 @@ impl Aggregator {
     }
 
     /// Sides of calls that wait, or may still be found.
-    pub fn waiting(&self) -> usize {
-        self.joiner.as_ref().map_or(0, Joiner::waiting)
+    pub fn waiting(&mut self) -> usize {
+        self.joiner.as_mut().map_or(0, Joiner::waiting)
     }
 
     /// How far behind a record, ns of the arrival clock, a walk in [`Mode::Restore`] must begin to know what was waiting there.

@@ -11,6 +11,9 @@
 //! walk that begins two waits before a record comes to the same state there, which is how a restart gets back what was waiting
 //! (`docs/red.md`). Assumes that span ids are unique. Where the clock was set back, waiting goes on.
 //! Bounded: beyond `waiting_max` a side does not wait but counts alone at once.
+//!
+//! Half a million sides that wait are in no cache, so a look-up waits for memory. Those of a record are put off until some are there, and
+//! looked for some at a time before any of them counts: the processor fetches them side by side.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -85,6 +88,19 @@ struct Place {
     at: u32,
 }
 
+/// Sides that are put off, at most.
+const PENDING_MAX: usize = 512;
+/// Sides that are looked for at a time.
+const AHEAD: usize = 16;
+
+/// A side that is put off.
+#[derive(Debug)]
+struct Pending {
+    link: Link,
+    side: Side,
+    is_client: bool,
+}
+
 /// The joiner.
 #[derive(Debug)]
 pub(crate) struct Joiner {
@@ -93,13 +109,16 @@ pub(crate) struct Joiner {
     clock: Clock,
     clock_ns: u64,
     /// What is found now was counted before.
-    pub muted: bool,
+    muted: bool,
     random: ahash::RandomState,
     places: HashTable<Place>,
     /// By when their time is over, ascending: the clock never steps back.
     waiting: VecDeque<Waiting>,
     /// Number of the first of them. Numbers wrap around.
     first: u32,
+    /// Of the record begun, in its order, and the hash of each.
+    pending: Vec<Pending>,
+    hashes: Vec<u64>,
     cells: Cells,
 }
 
@@ -116,14 +135,25 @@ impl Joiner {
             places: HashTable::new(),
             waiting: VecDeque::new(),
             first: 0,
+            pending: Vec::new(),
+            hashes: Vec::new(),
             cells: Cells::default(),
         }
     }
 
-    /// A record that arrived at `now_ns` begins: who has waited longer counts alone.
-    pub fn advance(&mut self, now_ns: u64) {
+    /// A record that arrived at `now_ns` begins: who has waited longer counts alone. `muted`: what is found in it was counted before.
+    pub fn begin(&mut self, now_ns: u64, muted: bool) {
+        self.settle();
+        self.muted = muted;
         self.clock_ns = self.clock_ns.max(self.clock.read(now_ns));
+        let mut gone = 0;
         while let Some(front) = self.waiting.pop_front_if(|front| front.over_ns < self.clock_ns) {
+            if gone % AHEAD == 0 {
+                let next = self.waiting.iter().take(AHEAD);
+                let over = next.take_while(|waiting| waiting.over_ns < self.clock_ns);
+                over.for_each(|waiting| self.fetch(waiting.hash));
+            }
+            gone += 1;
             let at = self.first;
             self.first = self.first.wrapping_add(1);
             if front.state != State::Gone {
@@ -139,8 +169,52 @@ impl Joiner {
     }
 
     /// A client or producer span.
-    pub fn client(&mut self, link: Link, client: Side) {
-        let hash = self.hash(&link, &client);
+    #[inline]
+    pub fn client(&mut self, link: Link, side: Side) {
+        self.put_off(link, side, true);
+    }
+
+    /// A server or consumer span.
+    #[inline]
+    pub fn server(&mut self, link: Link, side: Side) {
+        self.put_off(link, side, false);
+    }
+
+    #[inline]
+    fn put_off(&mut self, link: Link, side: Side, is_client: bool) {
+        self.hashes.push(self.hash(&link, &side));
+        self.pending.push(Pending { link, side, is_client });
+        if self.pending.len() >= PENDING_MAX {
+            self.settle();
+        }
+    }
+
+    /// Joins what was put off.
+    fn settle(&mut self) {
+        let (mut pending, mut hashes) = (std::mem::take(&mut self.pending), std::mem::take(&mut self.hashes));
+        for (at, Pending { link, side, is_client }) in pending.drain(..).enumerate() {
+            if at % AHEAD == 0 {
+                let next = &hashes[at..hashes.len().min(at + AHEAD)];
+                next.iter().for_each(|hash| self.fetch(*hash));
+            }
+            match is_client {
+                true => self.join_client(hashes[at], link, side),
+                false => self.join_server(hashes[at], link, side),
+            }
+        }
+        hashes.clear();
+        (self.pending, self.hashes) = (pending, hashes);
+    }
+
+    /// Looks where a link may lead, so that it is in a cache when it is asked for.
+    #[inline]
+    fn fetch(&self, hash: u64) {
+        let place = self.places.find(hash, |place| place.tag == tag(hash));
+        let waiting = place.and_then(|place| self.waiting.get(place.at.wrapping_sub(self.first) as usize));
+        std::hint::black_box(waiting.map(|waiting| waiting.state));
+    }
+
+    fn join_client(&mut self, hash: u64, link: Link, client: Side) {
         let newest = self.find(hash, &link, &client);
         let mut server = newest;
         while let Some(found) = server.and_then(|at| self.waiting.get_mut(at.wrapping_sub(self.first) as usize)) {
@@ -163,9 +237,7 @@ impl Joiner {
         }
     }
 
-    /// A server or consumer span.
-    pub fn server(&mut self, link: Link, server: Side) {
-        let hash = self.hash(&link, &server);
+    fn join_server(&mut self, hash: u64, link: Link, server: Side) {
         let known = self.find(hash, &link, &server);
         if let Some(found) = known.and_then(|at| self.waiting.get_mut(at.wrapping_sub(self.first) as usize))
             && found.state != State::Server
@@ -190,12 +262,14 @@ impl Joiner {
     }
 
     /// How many sides wait, or remain to be found.
-    pub fn waiting(&self) -> usize {
+    pub fn waiting(&mut self) -> usize {
+        self.settle();
         self.waiting.len()
     }
 
     /// Hands out what was counted.
     pub fn drain(&mut self) -> Vec<EdgeRow> {
+        self.settle();
         // A burst's memory does not stay for ever.
         if self.waiting.capacity() > 4 * self.waiting.len() + 4096 {
             self.waiting.shrink_to(2 * self.waiting.len());
