@@ -210,6 +210,8 @@ impl Server {
         // Where the tests find their data is no setting.
         command
             .env_remove("TAILWATER_TEST_DATA")
+            // The disk of whoever runs this may be nearly full.
+            .env("TAILWATER_STORAGE_DISK_RESERVE", "1MiB")
             .args(["collector", "--data"])
             .arg(data);
         for key in ["intake.grpc.listen", "intake.http.listen", "admin.collector"] {
