@@ -12,7 +12,7 @@
 //! of failing; a child never outlives this process by more than its drain; a configuration that a child calls bad (exit 78) stops
 //! all with that code; SIGHUP goes on to the children; SIGTERM drains the children and exits 0 when all of them did.
 //! Assumes that children watch the pipe ([`tailwater_runtime::Shutdown`]) and take listeners from the environment.
-//! Leaves out: limits of children's memory (systemd's and the container's work).
+//! Leaves out: limits of children's memory, which are systemd's and the container's work; what children size by the memory follows half of it ([`tailwater_config::Machine`]).
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

@@ -88,7 +88,7 @@ impl Settings {
             if asked > Policy::default().trace.buffer_bytes {
                 warn!(
                     asked,
-                    most, "traces that wait (trace.buffer_bytes) have a quarter of the memory, not more"
+                    most, "traces that wait (trace.buffer_bytes) have their part of the memory, not more"
                 );
             }
             policy.trace.buffer_bytes = most;

@@ -14,6 +14,19 @@ pub struct Machine {
     pub memory_bytes: u64,
     /// Cores that may be used, at least 1.
     pub cpus: usize,
+    /// Whether other roles run beside this one, as under `run`: sizes that follow the memory then follow half of it.
+    pub is_shared: bool,
+}
+
+impl Machine {
+    /// The memory that sizes follow, bytes.
+    fn own_bytes(&self) -> u64 {
+        if self.is_shared {
+            self.memory_bytes / 2
+        } else {
+            self.memory_bytes
+        }
+    }
 }
 
 /// The settings that had to know the machine.
@@ -39,7 +52,14 @@ pub struct Limits {
     pub batch_bytes: u64,
     /// `storage.commit.bytes`: lowered to a 64th of the machine if nobody set it.
     pub commit_bytes: u64,
+    /// `storage.compact.max_files`: if nobody set it, lowered to one for each 64 MiB of the machine. A file that is read for a merge takes 7 to 16 MiB.
+    pub merge_files_max: usize,
+    /// `storage.compact.target_file`: lowered to an eighth of the machine if nobody set it. A merge has a row group of what it writes in memory.
+    pub merged_bytes: u64,
 }
+
+/// Memory of the machine for each file that is merged with others.
+const MEMORY_PER_MERGED: u64 = 64 << 20;
 
 /// Most that `intake.memory: auto` takes.
 const INTAKE_MEMORY_AUTO_MAX: u64 = 2 << 30;
@@ -58,9 +78,10 @@ impl Config {
     /// When a size that was set does not fit this machine, or a request of the largest size could never be admitted.
     pub fn limits(&self, machine: Machine) -> Result<Limits, Problems> {
         let mut problems = Vec::new();
+        let own = machine.own_bytes();
         let total = Size::bytes_of(machine.memory_bytes);
         let intake_memory_bytes = match self.intake.memory {
-            Auto::Auto => (machine.memory_bytes / 4).clamp(1 << 20, INTAKE_MEMORY_AUTO_MAX),
+            Auto::Auto => (own / 4).clamp(1 << 20, INTAKE_MEMORY_AUTO_MAX),
             Auto::Is(size) => size.bytes(),
         };
         if intake_memory_bytes > machine.memory_bytes {
@@ -79,7 +100,7 @@ impl Config {
             }
         };
         // What is sized for 4 GiB and more, so that all of it together fits where there is less.
-        let part = |parts: u64| (machine.memory_bytes / parts).max(1 << 20);
+        let part = |parts: u64| (own / parts).max(1 << 20);
         let tenant_memory_bytes = self.intake.tenant_share.of(intake_memory_bytes);
         let body_most = tenant_memory_bytes / DECODING_PER_BODY;
         let body_bytes = lowered("intake.body", self.intake.body, body_most);
@@ -97,9 +118,8 @@ impl Config {
                 ),
             ));
         }
-        let half = machine.memory_bytes / 2;
-        let query_memory_bytes = lowered("query.memory", self.query.memory, half);
-        if query_memory_bytes > half {
+        let query_memory_bytes = lowered("query.memory", self.query.memory, own / 2);
+        if query_memory_bytes > machine.memory_bytes / 2 {
             let message = format!(
                 "{} is more than half of the machine's or container's memory of {total}",
                 self.query.memory
@@ -115,10 +135,15 @@ impl Config {
                 wire_body_bytes,
                 query_memory_bytes,
                 recent_bytes: lowered("sampling.recent", self.sampling.recent, part(16)),
-                waiting_bytes_max: machine.memory_bytes / 4,
-                backlog_bytes: BACKLOG_MAX.min(machine.memory_bytes / 16).min(intake_memory_bytes),
+                waiting_bytes_max: own / 4,
+                backlog_bytes: BACKLOG_MAX.min(own / 16).min(intake_memory_bytes),
                 batch_bytes: lowered("storage.batch.bytes", self.storage.batch.bytes, part(128)),
                 commit_bytes: lowered("storage.commit.bytes", self.storage.commit.bytes, part(64)),
+                merge_files_max: match self.storage.compact.max_files as usize {
+                    set if self.is_set("storage.compact.max_files") => set,
+                    usual => usual.min((own / MEMORY_PER_MERGED).max(2) as usize),
+                },
+                merged_bytes: lowered("storage.compact.target_file", self.storage.compact.target_file, part(8)),
             },
         )
     }
@@ -141,7 +166,11 @@ mod tests {
     const GIB: u64 = 1 << 30;
 
     fn limits(memory_bytes: u64, pairs: &[(&str, &str)]) -> Result<Limits, Problems> {
-        Config::of(pairs).unwrap().limits(Machine { memory_bytes, cpus: 2 })
+        Config::of(pairs).unwrap().limits(Machine {
+            memory_bytes,
+            cpus: 2,
+            is_shared: false,
+        })
     }
 
     #[test]
@@ -192,6 +221,50 @@ mod tests {
             ("storage.commit.bytes", "50MiB"),
         ];
         assert_eq!(of(GIB / 2, &set), [100, 128, 32, 7, 50]);
+    }
+
+    #[test]
+    fn merges_follow_the_machine() {
+        let of = |memory_bytes, pairs: &[(&str, &str)]| {
+            let limits = limits(memory_bytes, pairs).unwrap();
+            (limits.merge_files_max, limits.merged_bytes >> 20)
+        };
+        assert_eq!(of(24 * GIB, &[]), (64, 128));
+        assert_eq!(of(GIB, &[]), (16, 128));
+        assert_eq!(of(GIB / 4, &[]), (4, 32));
+        assert_eq!(of(16 << 20, &[]), (2, 2));
+        let set = [
+            ("storage.compact.max_files", "50"),
+            ("storage.compact.target_file", "100MiB"),
+        ];
+        assert_eq!(of(GIB / 4, &set), (50, 100));
+    }
+
+    #[test]
+    fn roles_that_share_the_memory_follow_half_of_it() {
+        let shared = |memory_bytes, pairs: &[(&str, &str)]| {
+            Config::of(pairs).unwrap().limits(Machine {
+                memory_bytes,
+                cpus: 2,
+                is_shared: true,
+            })
+        };
+        for mib in [16, 256, 512, 1024, 4096, 65_536] {
+            assert_eq!(
+                shared(2 * (mib << 20), &[]).unwrap(),
+                limits(mib << 20, &[]).unwrap(),
+                "{mib} MiB"
+            );
+        }
+        // What was set is as good as it is for a role alone.
+        let set = [("query.memory", "500MiB"), ("intake.memory", "900MiB")];
+        let found = shared(GIB, &set).unwrap();
+        assert_eq!(
+            (found.query_memory_bytes, found.intake_memory_bytes),
+            (500 << 20, 900 << 20)
+        );
+        let error = shared(GIB, &[("query.memory", "600MiB")]).unwrap_err().to_string();
+        assert!(error.contains("more than half"), "{error}");
     }
 
     #[test]

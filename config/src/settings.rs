@@ -116,7 +116,7 @@ section! {
         body: Size = "64MiB" in "1KiB".."1GiB",
         /// Largest ratio of decompressed to compressed bytes, checked after the first MiB.
         inflate_ratio: u32 = "200" in "1".."10000",
-        /// Bytes of requests held in memory at once; `auto` is a quarter of the machine's or container's memory, at most 2GiB.
+        /// Bytes of requests held in memory at once; `auto` is a quarter of the machine's or container's memory, at most 2GiB. Under `run`, where three roles share that memory, this and all sizes that follow it follow half of it.
         memory: Auto<Size> = "auto" in "1MiB".."1TiB",
         /// The part of `intake.memory` that one tenant may hold.
         tenant_share: Percent = "50%" in "1%".."100%",
@@ -466,11 +466,11 @@ section! {
     pub struct Compact {
         /// How often each table is looked at.
         interval: Duration = "60s" in "100ms".."24h",
-        /// Size that merged files aim at. In a table of more than 600 times as much they aim at twice that, of more than 1200 times at four times, and so on, so that no table has more than 2000 files; a merge takes no more memory for it.
+        /// Size that merged files aim at. In a table of more than 600 times as much they aim at twice that, of more than 1200 times at four times, and so on, so that no table has more than 2000 files; a merge takes no more memory for it. If it is not set, an eighth of the memory at the most.
         target_file: Size = "128MiB" in "64KiB".."4GiB",
-        /// A day's small files are merged when there are so many.
+        /// A day's small files are merged when there are so many, or as many as `max_files` comes to.
         min_files: u32 = "8" in "2".."1000",
-        /// Files merged in one go.
+        /// Files merged in one go; if it is not set, one for each 64MiB of the memory at the most.
         max_files: u32 = "64" in "2".."1000",
     }
 }
@@ -482,7 +482,7 @@ section! {
         listen: SocketAddr = "127.0.0.1:4319",
         /// TLS of this listener alone, in place of `tls`.
         tls: Tls,
-        /// Memory of all queries together; never more than half of the machine's or container's memory.
+        /// Memory of all queries together; never more than half of the machine's or container's memory, and if it is not set, under `run`, a quarter of it at the most.
         memory: Size = "1GiB" in "16MiB".."1TiB",
         /// Disk that queries may use for what does not fit into memory.
         temp: Size = "10GiB" in "0B".."1PiB",

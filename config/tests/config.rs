@@ -530,6 +530,7 @@ fn examples_load() {
             .limits(Machine {
                 memory_bytes: 32 << 30,
                 cpus: 8,
+                is_shared: true,
             })
             .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         names.push(path.file_name().unwrap().to_string_lossy().into_owned());

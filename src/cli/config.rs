@@ -21,7 +21,8 @@ enum What {
     /// Reads the files that settings name as well: run it as the user of the server, who may be allowed less than you.
     #[command(after_help = "Example:\n  tailwater config check --config /etc/tailwater.yaml")]
     Check,
-    /// Show the settings in effect, where each came from, and what it comes to where that depends on the machine.
+    /// Show the settings in effect, where each came from, and what it comes to where that depends on the machine, whose memory the roles share
+    /// as under `run`.
     #[command(after_help = "Example:\n  TAILWATER_LOG_LEVEL=debug tailwater config print | grep level")]
     Print,
     /// Write the reference page of all settings.
@@ -40,12 +41,12 @@ pub fn run(args: &ConfigArgs, common: &Common) -> anyhow::Result<Exit> {
             let config = common.load()?;
             let disk = rustix::fs::statvfs(&config.data);
             let disk_bytes = disk.ok().map(|disk| disk.f_blocks.saturating_mul(disk.f_frsize));
-            let settled = settled(&config, machine::probe(), disk_bytes);
+            let settled = settled(&config, machine::probe_shared(), disk_bytes);
             print(&tailwater_config::annotated(&config, &settled))?;
         }
         What::Check => {
             let config = common.load()?;
-            role::check(&config, machine::probe())?;
+            role::check(&config, machine::probe_shared())?;
             print("the configuration is good\n")?;
         }
     }
@@ -60,7 +61,7 @@ fn settled(config: &Config, machine: Machine, disk_bytes: Option<u64>) -> Vec<(&
         Auto::Is(size) => Some(size.bytes()),
     };
     let mut settled = Vec::new();
-    let mut note = |key, bytes: u64, says: Option<u64>| {
+    let note = |settled: &mut Vec<_>, key, bytes: u64, says: Option<u64>| {
         if says != Some(bytes) {
             // A share of a memory has odd bytes that nobody reads.
             let size = Size::bytes_of(if bytes < MIB { bytes } else { bytes / MIB * MIB });
@@ -70,7 +71,12 @@ fn settled(config: &Config, machine: Machine, disk_bytes: Option<u64>) -> Vec<(&
     // Settings that do not fit this machine may well fit the one that they are for.
     if let Ok(limits) = config.limits(machine) {
         let (intake, storage) = (&config.intake, &config.storage);
-        note("intake.memory", limits.intake_memory_bytes, set(&intake.memory));
+        note(
+            &mut settled,
+            "intake.memory",
+            limits.intake_memory_bytes,
+            set(&intake.memory),
+        );
         for (key, bytes, says) in [
             ("intake.body", limits.body_bytes, intake.body),
             ("intake.wire_body", limits.wire_body_bytes, intake.wire_body),
@@ -78,13 +84,23 @@ fn settled(config: &Config, machine: Machine, disk_bytes: Option<u64>) -> Vec<(&
             ("sampling.recent", limits.recent_bytes, config.sampling.recent),
             ("storage.batch.bytes", limits.batch_bytes, storage.batch.bytes),
             ("storage.commit.bytes", limits.commit_bytes, storage.commit.bytes),
+            (
+                "storage.compact.target_file",
+                limits.merged_bytes,
+                storage.compact.target_file,
+            ),
         ] {
-            note(key, bytes, Some(says.bytes()));
+            note(&mut settled, key, bytes, Some(says.bytes()));
+        }
+        let files = limits.merge_files_max;
+        if files != storage.compact.max_files as usize {
+            settled.push(("storage.compact.max_files", format!("{files} here")));
         }
     }
     if let Some(disk_bytes) = disk_bytes {
         let reserve = &config.storage.disk_reserve;
         note(
+            &mut settled,
             "storage.disk_reserve",
             config.disk_reserve_bytes(disk_bytes),
             set(reserve),
@@ -101,7 +117,11 @@ mod tests {
     const GIB: u64 = 1 << 30;
 
     fn notes(memory_bytes: u64, disk_bytes: Option<u64>, settings: &[(&str, &str)]) -> Vec<(&'static str, String)> {
-        let machine = Machine { memory_bytes, cpus: 2 };
+        let machine = Machine {
+            memory_bytes,
+            cpus: 2,
+            is_shared: false,
+        };
         settled(&Config::of(settings).unwrap(), machine, disk_bytes)
     }
 
@@ -121,6 +141,8 @@ mod tests {
             told("sampling.recent", "16MiB"),
             told("storage.batch.bytes", "2MiB"),
             told("storage.commit.bytes", "4MiB"),
+            told("storage.compact.target_file", "32MiB"),
+            told("storage.compact.max_files", "4"),
         ];
         assert_eq!(notes(GIB / 4 + 5, None, &[]), small);
         let settings = [("intake.memory", "512MiB"), ("storage.disk_reserve", "1GiB")];

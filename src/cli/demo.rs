@@ -107,7 +107,7 @@ pub fn run(args: &DemoArgs, common: &Common) -> anyhow::Result<Exit> {
 async fn show(args: &DemoArgs, common: &Common) -> anyhow::Result<Exit> {
     let mut common = common.clone();
     let config = common.load()?;
-    config.limits(machine::probe())?;
+    config.limits(machine::probe_shared())?;
     if config.access.tokens.is_some()
         || [
             config.tls_of("intake.grpc.listen"),

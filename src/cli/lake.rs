@@ -9,7 +9,7 @@ use serde::Serialize;
 use tailwater_config::{Config, format_duration};
 use tailwater_model::ledger::Account;
 use tailwater_model::table::Table;
-use tailwater_runtime::Exit;
+use tailwater_runtime::{Exit, machine};
 use tailwater_storage::lake::Lake;
 use tailwater_storage::maintain::{Keeper, Report};
 use tailwater_storage::outbox::Outbox;
@@ -296,11 +296,12 @@ fn verified_json(verified: &Verified) -> anyhow::Result<String> {
 
 async fn compact(lake: Lake, config: &Config) -> anyhow::Result<Exit> {
     let _lock = role_maintain::lock(&config.data)?;
+    let limits = config.limits(machine::probe())?;
     let turn = Arc::new(Semaphore::new(1));
     let mut exit = Exit::Ok;
     // Derived tables come after what they derive from.
     for table in Table::ALL {
-        let mut policy = role_maintain::policy(config, table);
+        let mut policy = role_maintain::policy(config, &limits, table);
         // Now means now: any two files, the last day too, and every hour that is over.
         policy.merge_files_min = 2;
         policy.quiet_ms = 0;

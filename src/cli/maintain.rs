@@ -9,8 +9,8 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::Args;
 use rustix::fs::{FlockOperation, flock};
-use tailwater_config::Config;
 use tailwater_config::settings::Retention;
+use tailwater_config::{Config, Limits};
 use tailwater_model::table::Table;
 use tailwater_runtime::health::{Handle, Parts};
 use tailwater_runtime::reload::{self, Part};
@@ -66,7 +66,7 @@ pub fn run(_: &MaintainArgs, common: &Common) -> anyhow::Result<Exit> {
         }
         let (stopper, stop) = watch::channel(false);
         let policies = config.clone();
-        let policy = move |table| policy(&policies, table);
+        let policy = move |table| policy(&policies, &start.limits, table);
         let keeping = maintain::run(lake, policy, config.storage.compact.interval, stop, observer);
         let mut keeping = std::pin::pin!(keeping);
         tokio::select! {
@@ -134,12 +134,12 @@ pub fn retention_of(retention: &Retention, table: Table) -> Option<Duration> {
 }
 
 /// How a table is kept, after the settings.
-pub fn policy(config: &Config, table: Table) -> Policy {
+pub fn policy(config: &Config, limits: &Limits, table: Table) -> Policy {
     const DAY: u64 = 24 * 3600;
     let storage = &config.storage;
     let ms = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
     let days = |kept: Duration| u32::try_from(kept.as_secs().div_ceil(DAY)).unwrap_or(u32::MAX);
-    let target_bytes = storage.compact.target_file.bytes();
+    let target_bytes = limits.merged_bytes;
     let defaults = Policy::of(table);
     let keep = &storage.retention;
     let longer = [(Table::Red15m, keep.red_15m), (Table::Red1h, keep.red_1h)];
@@ -155,10 +155,13 @@ pub fn policy(config: &Config, table: Table) -> Policy {
             _ => None,
         },
         target_bytes,
+        // The file of a large table is larger than its target, and small groups would be slow to read.
+        group_bytes: target_bytes.clamp(16 << 20, 128 << 20),
         // A file of half the target or more would only be copied. Both grow with the table.
         large_bytes: target_bytes / 2,
-        merge_files_min: storage.compact.min_files as usize,
-        merge_files_max: storage.compact.max_files as usize,
+        // Where few fit into memory at once, so many are enough.
+        merge_files_min: limits.merge_files_max.min(storage.compact.min_files as usize),
+        merge_files_max: limits.merge_files_max,
         checkpoint_commits: storage.checkpoint_every.into(),
         log_retention_ms: ms(storage.log_retention),
         vacuum_after_ms: ms(storage.vacuum_after),
@@ -279,6 +282,7 @@ pub fn unreadable(report: &Report) -> Option<String> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use tailwater_config::Machine;
     use tailwater_storage::lake;
 
     use super::*;
@@ -292,6 +296,16 @@ mod tests {
         lock(data.path()).unwrap();
     }
 
+    /// On a machine with room for all of it.
+    fn policy_of(config: &Config, table: Table) -> Policy {
+        let machine = Machine {
+            memory_bytes: 64 << 30,
+            cpus: 2,
+            is_shared: false,
+        };
+        policy(config, &config.limits(machine).unwrap(), table)
+    }
+
     #[test]
     fn settings_decide_the_policy() {
         let config = Config::of(&[
@@ -302,9 +316,9 @@ mod tests {
             ("intake.caps.past", "36h"),
         ])
         .unwrap();
-        let logs = policy(&config, Table::Logs);
+        let logs = policy_of(&config, Table::Logs);
         assert_eq!(
-            (logs.retention_days, policy(&config, Table::Spans).retention_days),
+            (logs.retention_days, policy_of(&config, Table::Spans).retention_days),
             (Some(2), Some(30))
         );
         assert_eq!((logs.target_bytes, logs.large_bytes), (10 << 20, 5 << 20));
@@ -321,7 +335,7 @@ mod tests {
             let (least, most) = setting.and_then(|setting| setting.range).unwrap();
             let as_set = |text: &str| {
                 let config = Config::of(&[("storage.vacuum_after", "2d"), (key, text)]).unwrap();
-                policy(&config, Table::Spans)
+                policy_of(&config, Table::Spans)
             };
             (as_set(least), as_set(most))
         };
@@ -345,7 +359,7 @@ mod tests {
     fn defaults_are_those_of_the_storage() {
         let config = Config::of(&[]).unwrap();
         for table in Table::ALL {
-            let (ours, theirs) = (policy(&config, table), Policy::of(table));
+            let (ours, theirs) = (policy_of(&config, table), Policy::of(table));
             assert_eq!(ours.retention_days, theirs.retention_days, "{}", table.name());
             assert_eq!(ours.fold_after_ms, theirs.fold_after_ms, "{}", table.name());
             assert_eq!(ours.kept_in, theirs.kept_in, "{}", table.name());
@@ -355,8 +369,8 @@ mod tests {
     #[test]
     fn red_waits_for_what_is_kept_longer() {
         let config = Config::of(&[("storage.retention.red", "30d"), ("storage.retention.red_1h", "20d")]).unwrap();
-        assert_eq!(policy(&config, Table::Red).kept_in, [(Table::Red15m, 100)]);
-        assert_eq!(policy(&config, Table::Red1h).retention_days, Some(20));
+        assert_eq!(policy_of(&config, Table::Red).kept_in, [(Table::Red15m, 100)]);
+        assert_eq!(policy_of(&config, Table::Red1h).retention_days, Some(20));
     }
 
     #[test]

@@ -33,15 +33,19 @@ impl Start {
     /// Every problem of the configuration; a supervisor that handed down nonsense.
     pub fn new(role: &'static str, common: &Common) -> anyhow::Result<Start> {
         let config = common.load()?;
-        let machine = machine::probe();
         logs::init(&config.log, role);
+        let inherited = Inherited::from_env()?;
+        let machine = match inherited.is_empty() {
+            true => machine::probe(),
+            false => machine::probe_shared(),
+        };
         let limits = check(&config, machine)?;
         Ok(Start {
             config,
             limits,
             machine,
             role,
-            inherited: Inherited::from_env()?,
+            inherited,
             insecure: Vec::new(),
         })
     }

@@ -22,7 +22,7 @@ pub struct RunArgs {}
 pub fn run(_: &RunArgs, common: &Common) -> anyhow::Result<Exit> {
     let config = common.load()?;
     logs::init(&config.log, "run");
-    role::check(&config, machine::probe())?;
+    role::check(&config, machine::probe_shared())?;
     descriptors::raise();
     small_runtime()?.block_on(async {
         let shutdown = Shutdown::install().context("watch for signals")?;

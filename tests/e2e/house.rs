@@ -181,6 +181,8 @@ const WORKED_OUT: &[(&str, &str)] = &[
     ("rate.live_traces", "Quotas::of("),
     ("storage.wal_dir", "wal_dir()"),
     ("storage.disk_reserve", "disk_reserve_bytes("),
+    ("compact.max_files", "limits.merge_files_max"),
+    ("compact.target_file", "limits.merged_bytes"),
     ("retention.red_10s", "keep.red_10s"),
     ("retention.edges_10s", "keep.edges_10s"),
     ("query.memory", "query_memory_bytes"),

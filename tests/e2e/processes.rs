@@ -101,6 +101,27 @@ fn a_taken_port_is_an_error_that_names_port_and_key() {
 }
 
 #[test]
+fn under_run_what_follows_the_memory_follows_half_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let policy = directory.path().join("policy.yaml");
+    std::fs::write(
+        &policy,
+        "trace: {buffer_bytes: 1000TiB}\nstrata: [{name: rest, target: all}]\n",
+    )
+    .unwrap();
+    let most = |role: &str| -> u64 {
+        let data = directory.path().join(role);
+        let server = Server::start(role, &data, &[("sampling.policy", policy.to_str().unwrap())]);
+        let log = server.log();
+        let told = log.lines().find(|line| line.contains("trace.buffer_bytes"));
+        let told = told.unwrap_or_else(|| panic!("nothing lowers a policy that asks for all memory:\n{log}"));
+        let (_, most) = told.split_once(" most=").expect("a warning with what there is");
+        most.split_whitespace().next().unwrap().parse().unwrap()
+    };
+    assert_eq!(most("collector") / 2, most("run"));
+}
+
+#[test]
 fn settings_that_do_not_exist_or_contradict_each_other_end_with_78_before_anything_is_bound() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("tailwater.yaml");

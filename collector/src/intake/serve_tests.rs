@@ -44,6 +44,7 @@ impl Fixture {
             .limits(Machine {
                 memory_bytes: 1 << 30,
                 cpus: 1,
+                is_shared: false,
             })
             .unwrap();
         let folder = tempfile::tempdir().unwrap();

@@ -153,6 +153,12 @@ impl Inherited {
         Ok(Self(listeners))
     }
 
+    /// Whether nothing was handed down: no supervisor has started this process.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The inherited listener of this key, or a new one on `address`.
     ///
     /// # Errors

@@ -15,6 +15,16 @@ pub fn probe() -> Machine {
         memory_bytes: memory_bytes(Path::new("/")),
         // Takes affinity and the CPU quota of cgroups into account.
         cpus: std::thread::available_parallelism().map_or(1, usize::from),
+        is_shared: false,
+    }
+}
+
+/// The machine as a role sees it that `run` has started beside others.
+#[must_use]
+pub fn probe_shared() -> Machine {
+    Machine {
+        is_shared: true,
+        ..probe()
     }
 }
 

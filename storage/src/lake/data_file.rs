@@ -58,6 +58,7 @@ pub(crate) struct FileMaker {
     pub tier: Tier,
     /// Leaves that are not worth compressing, by their paths.
     thin: HashSet<String>,
+    group_bytes: usize,
     store: Arc<dyn ObjectStore>,
     local: Option<PathBuf>,
     syncs: Syncs,
@@ -70,6 +71,7 @@ impl FileMaker {
             table,
             tier,
             thin: HashSet::new(),
+            group_bytes: layout::ROW_GROUP_BYTES,
             store,
             local,
             syncs: lake.syncs().clone(),
@@ -81,6 +83,14 @@ impl FileMaker {
         FileMaker {
             thin: layout::thin(sources),
             ..self.clone()
+        }
+    }
+
+    /// Files whose row groups have at most about so many bytes: one is in memory while it is written.
+    pub fn groups_of(self, group_bytes: u64) -> FileMaker {
+        FileMaker {
+            group_bytes: usize::try_from(group_bytes).unwrap_or(usize::MAX),
+            ..self
         }
     }
 
@@ -141,7 +151,8 @@ impl FileMaker {
             .collect();
         let file_schema = Arc::new(schema.project(&kept)?);
         let parquet_schema = ArrowSchemaConverter::new().convert(&file_schema)?;
-        let properties = layout::writer_properties(self.table, self.tier, &parquet_schema, &self.thin);
+        let properties =
+            layout::writer_properties(self.table, self.tier, &parquet_schema, &self.thin, self.group_bytes);
         // Without Arrow's own schema in the footer a reader sees what the Parquet schema says: plain strings, whatever the
         // writer had in memory. It would also be the largest part of a small file.
         let options = ArrowWriterOptions::new()

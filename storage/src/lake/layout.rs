@@ -20,7 +20,7 @@ const ROW_GROUP_ROWS: usize = 262_144;
 /// with groups of a million rows they took 3 bytes a span, with one they take 2.
 const MERGED_GROUP_ROWS: usize = 1 << 22;
 /// Bytes a row group holds at most.
-const ROW_GROUP_BYTES: usize = 128 << 20;
+pub(crate) const ROW_GROUP_BYTES: usize = 128 << 20;
 /// Rows a data page holds at most: the unit that the page index lets a reader skip.
 pub(super) const PAGE_ROWS: usize = 16_384;
 /// The same of a merged file, for columns that say little: a page of one word costs its 40 bytes of header and index, not its values.
@@ -101,6 +101,7 @@ pub(super) fn writer_properties(
     tier: Tier,
     columns: &SchemaDescriptor,
     thin: &HashSet<String>,
+    group_bytes: usize,
 ) -> WriterProperties {
     let level = ZstdLevel::try_new(zstd_level(tier)).expect("1 and 3 are zstd levels");
     let mut properties = WriterProperties::builder()
@@ -109,7 +110,7 @@ pub(super) fn writer_properties(
             Tier::Flushed => ROW_GROUP_ROWS,
             Tier::Merged => MERGED_GROUP_ROWS,
         }))
-        .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
+        .set_max_row_group_bytes(Some(group_bytes))
         .set_data_page_row_count_limit(match tier {
             Tier::Flushed => PAGE_ROWS,
             Tier::Merged => merged_page_rows(table),

@@ -29,7 +29,7 @@ impl Keeper {
     pub(super) async fn compact(&self, group: &Group, now_ms: i64, report: &mut Report) -> Result<bool> {
         let _turn = self.turn().await?;
         let snapshot = self.lake.snapshot(self.table).await?;
-        let maker = FileMaker::new(&self.lake, self.table, Tier::Merged);
+        let maker = FileMaker::new(&self.lake, self.table, Tier::Merged).groups_of(self.policy.group_bytes);
         let mut opened = Vec::with_capacity(group.files.len());
         for file in &group.files {
             opened.push((file.path.clone(), files::open(&self.lake, self.table, file).await?));

@@ -113,7 +113,7 @@ impl Keeper {
             return Ok(false);
         }
         let files: Vec<Arc<FileEntry>> = parts.iter().map(|part| part.file.clone()).collect();
-        let maker = FileMaker::new(&self.lake, self.table, Tier::Merged);
+        let maker = FileMaker::new(&self.lake, self.table, Tier::Merged).groups_of(self.policy.group_bytes);
         let mut opened = Vec::with_capacity(parts.len());
         for part in parts {
             let file = files::open(&self.lake, part.table, &part.file).await?;

@@ -60,7 +60,7 @@ impl Keeper {
         };
         let _turn = self.turn().await?;
         let snapshot = self.lake.snapshot(self.table).await?;
-        let maker = FileMaker::new(&self.lake, self.table, Tier::Merged);
+        let maker = FileMaker::new(&self.lake, self.table, Tier::Merged).groups_of(self.policy.group_bytes);
         let mut opened = Vec::with_capacity(group.files.len());
         for file in &group.files {
             opened.push((file.path.clone(), files::open(&self.lake, self.table, file).await?));

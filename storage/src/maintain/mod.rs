@@ -67,6 +67,8 @@ pub struct Policy {
     pub large_bytes: u64,
     /// Files that compaction writes are about this large, at most, while the table is small: see [`Policy::for_table`].
     pub target_bytes: u64,
+    /// Most bytes of a row group of theirs, whatever the table's size.
+    pub group_bytes: u64,
     /// This many files of about one size are merged.
     pub merge_files_min: usize,
     /// At most this many at once: each costs memory for its pages.
@@ -115,6 +117,7 @@ impl Policy {
             settle_ms: HOUR_MS / 12,
             large_bytes: 64 * MIB,
             target_bytes: 128 * MIB,
+            group_bytes: 128 * MIB,
             merge_files_min: 8,
             merge_files_max: 16,
             crowded_files: 1500,

@@ -46,7 +46,8 @@ fn written(table: Table, batches: &[RecordBatch], plans: &[Plan], stretches: &[S
     let schema = batches[0].schema();
     let columns: Vec<usize> = (0..schema.fields().len()).collect();
     let parquet = parquet::arrow::ArrowSchemaConverter::new().convert(&schema).unwrap();
-    let properties = layout::writer_properties(table, Tier::Flushed, &parquet, &HashSet::new());
+    let properties =
+        layout::writer_properties(table, Tier::Flushed, &parquet, &HashSet::new(), layout::ROW_GROUP_BYTES);
     let options = || {
         ArrowWriterOptions::new()
             .with_properties(properties.clone())
