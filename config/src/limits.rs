@@ -92,19 +92,13 @@ impl Config {
             ));
         }
         // What nobody set is lowered to what there is room for.
-        let lowered = |key: &str, size: Size, most: u64| {
-            if self.is_set(key) {
-                size.bytes()
-            } else {
-                size.bytes().min(most)
-            }
-        };
+        let lowered = |key: &str, says: u64, most: u64| if self.is_set(key) { says } else { says.min(most) };
         // What is sized for 4 GiB and more, so that all of it together fits where there is less.
         let part = |parts: u64| (own / parts).max(1 << 20);
         let tenant_memory_bytes = self.intake.tenant_share.of(intake_memory_bytes);
         let body_most = tenant_memory_bytes / DECODING_PER_BODY;
-        let body_bytes = lowered("intake.body", self.intake.body, body_most);
-        let wire_body_bytes = lowered("intake.wire_body", self.intake.wire_body, body_most).min(body_bytes);
+        let body_bytes = lowered("intake.body", self.intake.body.bytes(), body_most);
+        let wire_body_bytes = lowered("intake.wire_body", self.intake.wire_body.bytes(), body_most).min(body_bytes);
         if body_bytes > tenant_memory_bytes {
             let share = Size::bytes_of(tenant_memory_bytes);
             problems.push(self.conflict(
@@ -118,7 +112,7 @@ impl Config {
                 ),
             ));
         }
-        let query_memory_bytes = lowered("query.memory", self.query.memory, own / 2);
+        let query_memory_bytes = lowered("query.memory", self.query.memory.bytes(), own / 2);
         if query_memory_bytes > machine.memory_bytes / 2 {
             let message = format!(
                 "{} is more than half of the machine's or container's memory of {total}",
@@ -134,16 +128,21 @@ impl Config {
                 body_bytes,
                 wire_body_bytes,
                 query_memory_bytes,
-                recent_bytes: lowered("sampling.recent", self.sampling.recent, part(16)),
+                recent_bytes: lowered("sampling.recent", self.sampling.recent.bytes(), part(16)),
                 waiting_bytes_max: own / 4,
                 backlog_bytes: BACKLOG_MAX.min(own / 16).min(intake_memory_bytes),
-                batch_bytes: lowered("storage.batch.bytes", self.storage.batch.bytes, part(128)),
-                commit_bytes: lowered("storage.commit.bytes", self.storage.commit.bytes, part(64)),
-                merge_files_max: match self.storage.compact.max_files as usize {
-                    set if self.is_set("storage.compact.max_files") => set,
-                    usual => usual.min((own / MEMORY_PER_MERGED).max(2) as usize),
-                },
-                merged_bytes: lowered("storage.compact.target_file", self.storage.compact.target_file, part(8)),
+                batch_bytes: lowered("storage.batch.bytes", self.storage.batch.bytes.bytes(), part(128)),
+                commit_bytes: lowered("storage.commit.bytes", self.storage.commit.bytes.bytes(), part(64)),
+                merge_files_max: lowered(
+                    "storage.compact.max_files",
+                    self.storage.compact.max_files.into(),
+                    (own / MEMORY_PER_MERGED).max(2),
+                ) as usize,
+                merged_bytes: lowered(
+                    "storage.compact.target_file",
+                    self.storage.compact.target_file.bytes(),
+                    part(8),
+                ),
             },
         )
     }
@@ -166,10 +165,14 @@ mod tests {
     const GIB: u64 = 1 << 30;
 
     fn limits(memory_bytes: u64, pairs: &[(&str, &str)]) -> Result<Limits, Problems> {
+        limits_of(memory_bytes, false, pairs)
+    }
+
+    fn limits_of(memory_bytes: u64, is_shared: bool, pairs: &[(&str, &str)]) -> Result<Limits, Problems> {
         Config::of(pairs).unwrap().limits(Machine {
             memory_bytes,
             cpus: 2,
-            is_shared: false,
+            is_shared,
         })
     }
 
@@ -242,13 +245,7 @@ mod tests {
 
     #[test]
     fn roles_that_share_the_memory_follow_half_of_it() {
-        let shared = |memory_bytes, pairs: &[(&str, &str)]| {
-            Config::of(pairs).unwrap().limits(Machine {
-                memory_bytes,
-                cpus: 2,
-                is_shared: true,
-            })
-        };
+        let shared = |memory_bytes, pairs: &[_]| limits_of(memory_bytes, true, pairs);
         for mib in [16, 256, 512, 1024, 4096, 65_536] {
             assert_eq!(
                 shared(2 * (mib << 20), &[]).unwrap(),

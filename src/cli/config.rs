@@ -61,22 +61,15 @@ fn settled(config: &Config, machine: Machine, disk_bytes: Option<u64>) -> Vec<(&
         Auto::Is(size) => Some(size.bytes()),
     };
     let mut settled = Vec::new();
-    let note = |settled: &mut Vec<_>, key, bytes: u64, says: Option<u64>| {
-        if says != Some(bytes) {
-            // A share of a memory has odd bytes that nobody reads.
-            let size = Size::bytes_of(if bytes < MIB { bytes } else { bytes / MIB * MIB });
-            settled.push((key, format!("{size} here")));
-        }
+    let note = |key, bytes: u64, says: Option<u64>| {
+        // A share of a memory has odd bytes that nobody reads.
+        let size = Size::bytes_of(if bytes < MIB { bytes } else { bytes / MIB * MIB });
+        (says != Some(bytes)).then(|| (key, format!("{size} here")))
     };
     // Settings that do not fit this machine may well fit the one that they are for.
     if let Ok(limits) = config.limits(machine) {
         let (intake, storage) = (&config.intake, &config.storage);
-        note(
-            &mut settled,
-            "intake.memory",
-            limits.intake_memory_bytes,
-            set(&intake.memory),
-        );
+        settled.extend(note("intake.memory", limits.intake_memory_bytes, set(&intake.memory)));
         for (key, bytes, says) in [
             ("intake.body", limits.body_bytes, intake.body),
             ("intake.wire_body", limits.wire_body_bytes, intake.wire_body),
@@ -90,7 +83,7 @@ fn settled(config: &Config, machine: Machine, disk_bytes: Option<u64>) -> Vec<(&
                 storage.compact.target_file,
             ),
         ] {
-            note(&mut settled, key, bytes, Some(says.bytes()));
+            settled.extend(note(key, bytes, Some(says.bytes())));
         }
         let files = limits.merge_files_max;
         if files != storage.compact.max_files as usize {
@@ -99,12 +92,11 @@ fn settled(config: &Config, machine: Machine, disk_bytes: Option<u64>) -> Vec<(&
     }
     if let Some(disk_bytes) = disk_bytes {
         let reserve = &config.storage.disk_reserve;
-        note(
-            &mut settled,
+        settled.extend(note(
             "storage.disk_reserve",
             config.disk_reserve_bytes(disk_bytes),
             set(reserve),
-        );
+        ));
     }
     settled
 }

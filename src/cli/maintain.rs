@@ -155,8 +155,6 @@ pub fn policy(config: &Config, limits: &Limits, table: Table) -> Policy {
             _ => None,
         },
         target_bytes,
-        // The file of a large table is larger than its target, and small groups would be slow to read.
-        group_bytes: target_bytes.clamp(16 << 20, 128 << 20),
         // A file of half the target or more would only be copied. Both grow with the table.
         large_bytes: target_bytes / 2,
         // Where few fit into memory at once, so many are enough.

@@ -87,11 +87,8 @@ impl FileMaker {
     }
 
     /// Files whose row groups have at most about so many bytes: one is in memory while it is written.
-    pub fn groups_of(self, group_bytes: u64) -> FileMaker {
-        FileMaker {
-            group_bytes: usize::try_from(group_bytes).unwrap_or(usize::MAX),
-            ..self
-        }
+    pub fn groups_of(self, group_bytes: usize) -> FileMaker {
+        FileMaker { group_bytes, ..self }
     }
 
     /// Starts a file for rows of one date. `schema` is that of the rows; `date` is left out of the file, as Delta wants it.

@@ -43,7 +43,7 @@ pub(crate) use additive::{Rule, added_up, rule as additive_rule};
 pub(crate) use commit::{Attempt, Change, commit_once, is_marked};
 pub(crate) use data_file::{FileMaker, Written};
 pub(crate) use hours::{HOUR_US, TAG_HOURS};
-pub(crate) use layout::format_date;
+pub(crate) use layout::{ROW_GROUP_BYTES, format_date};
 pub(crate) use merge::{Merge, Source};
 pub(crate) use replay::Replay;
 

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::plan::Group;
 use super::{Keeper, Report, files};
 use crate::lake::{
-    Attempt, Change, FileEntry, FileMaker, Hours, Merge, Snapshot, TAG_HOURS, Tier, Written, commit_once, format_date,
+    Attempt, Change, FileEntry, FileMaker, Hours, Merge, Snapshot, TAG_HOURS, Written, commit_once, format_date,
     is_marked,
 };
 use crate::{Error, ErrorKind, Result};
@@ -29,7 +29,7 @@ impl Keeper {
     pub(super) async fn compact(&self, group: &Group, now_ms: i64, report: &mut Report) -> Result<bool> {
         let _turn = self.turn().await?;
         let snapshot = self.lake.snapshot(self.table).await?;
-        let maker = FileMaker::new(&self.lake, self.table, Tier::Merged).groups_of(self.policy.group_bytes);
+        let maker = self.maker();
         let mut opened = Vec::with_capacity(group.files.len());
         for file in &group.files {
             opened.push((file.path.clone(), files::open(&self.lake, self.table, file).await?));

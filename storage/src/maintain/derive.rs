@@ -12,7 +12,7 @@ use tracing::{debug, warn};
 use super::compact::{CHUNK_ROWS, blamed, set_hours, without_date, write_rows};
 use super::rows::{Summed, of_hours, widened};
 use super::{DAY_MS, HOUR_MS, Keeper, Report, files};
-use crate::lake::{FileEntry, FileMaker, Hours, Merge, Snapshot, Source, Tier, Written, additive_rule};
+use crate::lake::{FileEntry, FileMaker, Hours, Merge, Snapshot, Source, Written, additive_rule};
 use crate::levels::{self, Day};
 use crate::{ErrorKind, Result};
 
@@ -113,7 +113,7 @@ impl Keeper {
             return Ok(false);
         }
         let files: Vec<Arc<FileEntry>> = parts.iter().map(|part| part.file.clone()).collect();
-        let maker = FileMaker::new(&self.lake, self.table, Tier::Merged).groups_of(self.policy.group_bytes);
+        let maker = self.maker();
         let mut opened = Vec::with_capacity(parts.len());
         for part in parts {
             let file = files::open(&self.lake, part.table, &part.file).await?;

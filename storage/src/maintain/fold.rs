@@ -14,7 +14,7 @@ use super::plan::Group;
 use super::rows::{Summed, widened};
 use super::{Keeper, Policy, Report, files};
 use crate::Result;
-use crate::lake::{FileEntry, FileMaker, Merge, Source, Tier, Written, additive_rule};
+use crate::lake::{FileEntry, FileMaker, Merge, Source, Written, additive_rule};
 
 /// Width of the slices that the narrow ones become, seconds.
 pub(super) const FOLDED_S: i32 = 60;
@@ -60,7 +60,7 @@ impl Keeper {
         };
         let _turn = self.turn().await?;
         let snapshot = self.lake.snapshot(self.table).await?;
-        let maker = FileMaker::new(&self.lake, self.table, Tier::Merged).groups_of(self.policy.group_bytes);
+        let maker = self.maker();
         let mut opened = Vec::with_capacity(group.files.len());
         for file in &group.files {
             opened.push((file.path.clone(), files::open(&self.lake, self.table, file).await?));

@@ -31,7 +31,7 @@ use tailwater_model::table::Table;
 use tokio::sync::{Semaphore, watch};
 use tracing::{error, info, warn};
 
-use crate::lake::{Lake, Snapshot};
+use crate::lake::{FileMaker, Lake, ROW_GROUP_BYTES, Snapshot, Tier};
 use crate::{ErrorKind, Result};
 
 pub use expire::{expired, expired_app_id, expired_through};
@@ -67,8 +67,6 @@ pub struct Policy {
     pub large_bytes: u64,
     /// Files that compaction writes are about this large, at most, while the table is small: see [`Policy::for_table`].
     pub target_bytes: u64,
-    /// Most bytes of a row group of theirs, whatever the table's size.
-    pub group_bytes: u64,
     /// This many files of about one size are merged.
     pub merge_files_min: usize,
     /// At most this many at once: each costs memory for its pages.
@@ -117,7 +115,6 @@ impl Policy {
             settle_ms: HOUR_MS / 12,
             large_bytes: 64 * MIB,
             target_bytes: 128 * MIB,
-            group_bytes: 128 * MIB,
             merge_files_min: 8,
             merge_files_max: 16,
             crowded_files: 1500,
@@ -266,6 +263,14 @@ impl Keeper {
             Some(_) => self.policy.for_table(bytes_of(snapshot)),
             None => self.policy.clone(),
         }
+    }
+
+    /// Makes the files that others become. Their row groups are no larger than a file of a small table, whatever the size of this one.
+    fn maker(&self) -> FileMaker {
+        let target = usize::try_from(self.policy.target_bytes).unwrap_or(usize::MAX);
+        // Very small groups would be slow to read.
+        let group_bytes = target.clamp(ROW_GROUP_BYTES / 8, ROW_GROUP_BYTES);
+        FileMaker::new(&self.lake, self.table, Tier::Merged).groups_of(group_bytes)
     }
 
     /// Bytes that a merge may take without touching the reserve. A store that is no local disk has room.
